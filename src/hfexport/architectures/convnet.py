@@ -1,0 +1,18 @@
+"""Convolutional image models: height and width are free."""
+
+from __future__ import annotations
+
+from hfexport.export_config import VisionConfig
+
+__all__ = ["ConvNextConfig", "ResNetConfig"]
+
+
+class ConvNextConfig(VisionConfig):
+    model_types = ("convnext",)
+    tasks = ("default", "image-classification")
+    free_image_size = True
+    min_image_size = 32  # four stages that each divide the size: 4 * 2 * 2 * 2
+
+
+class ResNetConfig(ConvNextConfig):
+    model_types = ("resnet",)

@@ -1,0 +1,18 @@
+"""Back ends, one module a format. `backend_for` imports the one that is asked for, since each loads torch."""
+
+from __future__ import annotations
+
+from hfexport.backends.base import Artifact, Backend, ExportJob
+
+__all__ = ["Artifact", "Backend", "ExportJob", "backend_for"]
+
+
+def backend_for(format_name: str) -> Backend:
+    """The back end that makes `format_name` (`onnx` or `torchscript`)."""
+    if format_name == "onnx":
+        from hfexport.backends.onnx import OnnxBackend
+
+        return OnnxBackend()
+    from hfexport.backends.torchscript import TorchScriptBackend
+
+    return TorchScriptBackend()

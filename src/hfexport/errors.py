@@ -1,0 +1,80 @@
+"""Everything that can go wrong for the user, with the exit code and the remedy that belong to it.
+
+A traceback means a bug in hfexport; every foreseen failure is one of these. Standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "CheckpointError",
+    "ExportError",
+    "HfexportError",
+    "InputsError",
+    "UnsupportedError",
+    "ValidationError",
+]
+
+
+class HfexportError(Exception):
+    """A failure the user can act on.
+
+    Args:
+        message: what was looked at and what was found there.
+        remedy: what to change; shown on a line of its own.
+    """
+
+    exit_code: ClassVar[int] = 1
+    title: ClassVar[str] = "hfexport failed"
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+
+class InputsError(HfexportError):
+    """Options, `INPUT_*` variables or their combination are wrong.
+
+    Args:
+        problems: every problem found, one sentence each; they are reported together.
+    """
+
+    exit_code = 2
+    title = "Wrong inputs"
+
+    def __init__(self, problems: tuple[str, ...] | list[str]) -> None:
+        super().__init__("\n".join(problems), remedy="")
+        self.problems = tuple(problems)
+
+
+class CheckpointError(HfexportError):
+    """The checkpoint is missing, truncated, or does not fit its own description."""
+
+    exit_code = 3
+    title = "Checkpoint not usable"
+
+
+class UnsupportedError(HfexportError):
+    """The architecture is not known, or the checkpoint has no head for the task."""
+
+    exit_code = 4
+    title = "Architecture or task not supported"
+
+
+class ExportError(HfexportError):
+    """A back end could not make its artifact."""
+
+    exit_code = 5
+    title = "Export failed"
+
+
+class ValidationError(HfexportError):
+    """An artifact does not answer as the model it came from."""
+
+    exit_code = 6
+    title = "Validation failed"

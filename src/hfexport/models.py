@@ -1,0 +1,170 @@
+"""Models of `transformers`, with the checkpoint's weights or with weights that hold no data, behind flat tensors.
+
+Both the back ends and the reference build models here, each in its own process.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from hfexport.errors import CheckpointError, UnsupportedError
+
+if TYPE_CHECKING:
+    from hfexport.export_config import ExportConfig
+
+__all__ = ["FlatModel", "empty_model", "load_model", "quiet", "torch_dtype"]
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """`fp32` or `fp16` as a torch dtype."""
+    return {"fp32": torch.float32, "fp16": torch.float16}[name]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the load reports, progress bars and deprecation warnings of torch and transformers off the user's screen."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Module:
+    """The model with the checkpoint's weights, mapped from its safetensors files, in eval mode with eager attention.
+
+    Raises:
+        CheckpointError: a tensor's shape is not what the model's config says.
+        UnsupportedError: weights that the task needs are not in the checkpoint.
+    """
+    auto_class = getattr(transformers, config.task.auto_class)
+    with quiet():
+        try:
+            model, info = auto_class.from_pretrained(
+                folder,
+                config=config.config,
+                dtype=torch_dtype(dtype),
+                attn_implementation="eager",
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **_model_kwargs(auto_class, config),
+            )
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder}: transformers cannot load it as {config.task.auto_class}: {error}",
+                remedy="Check that config.json belongs to these weights.",
+            ) from error
+    _refuse_partial_load(folder, config, info)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _refuse_partial_load(folder: Path, config: ExportConfig, info: Mapping[str, Any]) -> None:
+    """A weight that is missing or misshapen would be random: nothing may be exported from that."""
+    if info["mismatched_keys"]:
+        name, found, expected = sorted(info["mismatched_keys"])[0]
+        raise CheckpointError(
+            f"{folder}: weight {name} has shape {tuple(found)}, but config.json asks for {tuple(expected)}"
+            f" ({len(info['mismatched_keys'])} such weights)",
+            remedy="Use the config.json that was saved with these weights.",
+        )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise UnsupportedError(
+            f"{folder}: task {config.task.name} needs weights that the checkpoint does not have: "
+            + ", ".join(missing[:5])
+            + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
+            remedy="Choose a task whose head the checkpoint carries, or fine-tune the model for this task first.",
+        )
+
+
+def empty_model(config: ExportConfig, dtype: str) -> torch.nn.Module:
+    """The model with weights as the surrounding mode makes them (`FakeTensorMode` gives shapes without data)."""
+    auto_class = getattr(transformers, config.task.auto_class)
+    with quiet():
+        model = auto_class.from_config(
+            config.config, dtype=torch_dtype(dtype), attn_implementation="eager", **_model_kwargs(auto_class, config)
+        )
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:
+    """Arguments for the model's class. A pooler is no output of any task, so the bare model goes without one."""
+    model_class = auto_class._model_mapping[type(config.config)]
+    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+    kwargs = dict(config.model_kwargs)
+    if config.task.name.startswith("default") and "add_pooling_layer" in inspect.signature(model_class).parameters:
+        kwargs["add_pooling_layer"] = False
+    return kwargs
+
+
+class FlatModel(torch.nn.Module):
+    """A model that takes and gives tensors in a fixed order, with the cache as `past_key_values.{layer}.{key,value}`.
+
+    Args:
+        model: the model to call; kept as `self.model`.
+        input_names: names of the positional inputs, in order.
+        output_names: names of the outputs to give, in order.
+    """
+
+    def __init__(self, model: torch.nn.Module, input_names: Sequence[str], output_names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.input_names = tuple(input_names)
+        self.output_names = tuple(output_names)
+        # Exporters restore a wrapper's training flag on everything below it, which would bring dropout back.
+        self.eval()
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        kwargs: dict[str, Any] = {}
+        cache: list[torch.Tensor] = []
+        for name, tensor in zip(self.input_names, tensors, strict=True):
+            if name.startswith("past_key_values."):
+                cache.append(tensor)
+            else:
+                kwargs[name] = tensor
+        if cache:
+            kwargs["past_key_values"] = _filled_cache(cache)
+            kwargs["use_cache"] = True
+        elif "use_cache" in inspect.signature(self.model.forward).parameters:
+            kwargs["use_cache"] = False
+        outputs = self.model(**kwargs, return_dict=True)
+        return tuple(_named_output(outputs, name) for name in self.output_names)
+
+
+def _filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:
+    """A cache that holds `tensors` (key, value, key, value, ...), each (batch, heads, past_sequence, head_size).
+
+    Layers are filled directly: `update` would concatenate each with an empty tensor, which a trace would keep.
+    """
+    cache = DynamicCache()
+    for keys, values in zip(tensors[::2], tensors[1::2], strict=True):
+        layer = DynamicLayer()
+        layer.keys, layer.values = keys, values
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+        cache.layers.append(layer)
+    return cache
+
+
+def _named_output(outputs: Any, name: str) -> torch.Tensor:
+    if name.startswith("present."):
+        _, layer, part = name.split(".")
+        cached = outputs.past_key_values.layers[int(layer)]
+        return cached.keys if part == "key" else cached.values  # type: ignore[no-any-return]
+    return outputs[name]  # type: ignore[no-any-return]

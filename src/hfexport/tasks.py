@@ -1,0 +1,156 @@
+"""Tasks (features, in the words of `transformers.onnx`): the auto class that loads each and the outputs it gives.
+
+Torch-free. A task's name is what a user types; its head says which weights a checkpoint must carry for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from hfexport.errors import UnsupportedError
+
+__all__ = ["TASKS", "TASK_NAMES", "Task", "declared_tasks", "select_task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One way to call a model.
+
+    Attributes:
+        name: the feature name, such as `causal-lm-with-past`.
+        auto_class: the class of `transformers` that loads the model with this task's head.
+        heads: endings of the names in `architectures` of config.json that carry this head.
+        outputs: output names mapped to their axes; a model's hidden or label axis is left out, being no free axis.
+        with_past: the key/value cache is an input and an output.
+    """
+
+    name: str
+    auto_class: str
+    heads: tuple[str, ...]
+    outputs: Mapping[str, tuple[str, ...]]
+    with_past: bool = False
+
+    @property
+    def generates(self) -> bool:
+        """Whether greedy decoding through the artifact's own cache makes sense: logits and a cache."""
+        return self.with_past and "logits" in self.outputs
+
+
+def _task(
+    name: str, auto_class: str, heads: tuple[str, ...], outputs: dict[str, tuple[str, ...]], with_past: bool = False
+) -> Task:
+    return Task(name, auto_class, heads, MappingProxyType(outputs), with_past)
+
+
+_PER_TOKEN = ("batch", "sequence")
+_HIDDEN = {"last_hidden_state": _PER_TOKEN}
+_BASE = ("Model", "ForPreTraining")
+_LM = ("ForCausalLM", "LMHeadModel")
+_MASKED = ("ForMaskedLM", "ForPreTraining")
+# A masked-LM head and a causal head of the same encoder are the same weights, so each checkpoint serves both tasks.
+_ENCODER_LM = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM")
+
+_ALL: Final = (
+    _task("default", "AutoModel", _BASE, _HIDDEN),
+    _task("default-with-past", "AutoModel", _BASE, _HIDDEN, with_past=True),
+    _task("masked-lm", "AutoModelForMaskedLM", _MASKED, {"logits": _PER_TOKEN}),
+    _task("causal-lm", "AutoModelForCausalLM", _ENCODER_LM, {"logits": _PER_TOKEN}),
+    _task("causal-lm-with-past", "AutoModelForCausalLM", _LM, {"logits": _PER_TOKEN}, with_past=True),
+    _task(
+        "sequence-classification",
+        "AutoModelForSequenceClassification",
+        ("ForSequenceClassification",),
+        {"logits": ("batch",)},
+    ),
+    _task("multiple-choice", "AutoModelForMultipleChoice", ("ForMultipleChoice",), {"logits": ("batch", "choice")}),
+    _task(
+        "token-classification",
+        "AutoModelForTokenClassification",
+        ("ForTokenClassification",),
+        {"logits": _PER_TOKEN},
+    ),
+    _task(
+        "question-answering",
+        "AutoModelForQuestionAnswering",
+        ("ForQuestionAnswering",),
+        {"start_logits": _PER_TOKEN, "end_logits": _PER_TOKEN},
+    ),
+    _task(
+        "image-classification",
+        "AutoModelForImageClassification",
+        ("ForImageClassification",),
+        {"logits": ("batch",)},
+    ),
+)
+
+TASKS: Final[Mapping[str, Task]] = MappingProxyType({task.name: task for task in _ALL})
+TASK_NAMES: Final[tuple[str, ...]] = tuple(TASKS)
+
+
+def declared_tasks(architectures: Sequence[str], supported: Sequence[str]) -> tuple[str, ...]:
+    """The tasks whose head a checkpoint says it carries, the one it was trained for first.
+
+    Args:
+        architectures: class names from `architectures` in config.json.
+        supported: the tasks that the architecture's export config knows.
+
+    Returns:
+        Task names, a subset of `supported`. Every checkpoint with a head also serves the bare model (`default`).
+    """
+    known = [TASKS[name] for name in supported]
+    carried = [task for task in known if any(name.endswith(task.heads) for name in architectures)]
+    trained = sorted((task for task in carried if not task.name.startswith("default")), key=_preference)
+    bare = [task for task in known if task.name.startswith("default")] if architectures else []
+    # With past first: one graph of a decoder serves the prefill (past length 0) as well.
+    bare.sort(key=_preference)
+    return tuple(task.name for task in [*trained, *bare])
+
+
+def _preference(task: Task) -> tuple[bool, int]:
+    return (not task.with_past, TASK_NAMES.index(task.name))
+
+
+def select_task(requested: str, *, model_type: str, architectures: Sequence[str], supported: Sequence[str]) -> Task:
+    """The task to export for.
+
+    Args:
+        requested: `auto`, or a task's name.
+        model_type: from config.json, for messages.
+        architectures: class names from `architectures` in config.json.
+        supported: the tasks that the architecture's export config knows.
+
+    Raises:
+        UnsupportedError: the checkpoint carries no head for the task, or does not say what it carries.
+    """
+    possible = declared_tasks(architectures, supported)
+    if requested == "auto":
+        if not architectures:
+            raise UnsupportedError(
+                f"config.json of this {model_type} checkpoint has no `architectures`, so its task cannot be told",
+                remedy=f"Give the task by name; {model_type} has: {', '.join(supported)}.",
+            )
+        if len(possible) == 0 or (possible[0].startswith("default") and not _is_bare(architectures)):
+            raise UnsupportedError(
+                f"config.json says architectures {', '.join(architectures)}, a head that hfexport has no task for",
+                remedy=f"Give the task by name; {model_type} has: {', '.join(supported)}.",
+            )
+        return TASKS[possible[0]]
+    if requested not in supported:
+        raise UnsupportedError(
+            f"task {requested!r} is not supported for {model_type}",
+            remedy=f"{model_type} has: {', '.join(supported)}.",
+        )
+    if architectures and requested not in possible:
+        raise UnsupportedError(
+            f"task {requested!r} needs a head that this checkpoint does not have: it was saved as "
+            + ", ".join(architectures),
+            remedy=f"This checkpoint can be exported for: {', '.join(possible)}.",
+        )
+    return TASKS[requested]
+
+
+def _is_bare(architectures: Sequence[str]) -> bool:
+    return any(name.endswith("Model") and not name.endswith(_LM) for name in architectures)
