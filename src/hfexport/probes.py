@@ -6,7 +6,7 @@ Numpy only. The same sizes, padding and seed always give the same arrays.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +37,8 @@ class Probe:
         padding: where rows of a batch are padded; every row by another length.
         seed: seeds the values.
         greedy_steps: tokens to generate greedily through the model's own cache, starting from the probe's prompt.
+        edge_tokens: put the vocabulary's first and last id, and the padding id in unmasked places, into the ids.
+        last_positions: number the tokens so that the last of a full row has the last position that the model knows.
     """
 
     name: str
@@ -44,14 +46,28 @@ class Probe:
     padding: Padding = "none"
     seed: int = 0
     greedy_steps: int = 0
-    edge_tokens: bool = field(default=False)
-    """Put the vocabulary's first and last id, and the padding id in unmasked places, into the ids."""
+    edge_tokens: bool = False
+    last_positions: bool = False
 
     def inputs(self, config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
         """The arrays to ask with, by input name; int64, and `dtype` (`fp32` or `fp16`) where floating."""
         return make_inputs(
-            config, self.sizes, dtype, padding=self.padding, seed=self.seed, edge_tokens=self.edge_tokens
+            config,
+            self.sizes,
+            dtype,
+            padding=self.padding,
+            seed=self.seed,
+            edge_tokens=self.edge_tokens,
+            last_positions=self.last_positions,
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values from which `from_dict` makes the same probe."""
+        return {part.name: getattr(self, part.name) for part in fields(self)} | {"sizes": dict(self.sizes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Probe:
+        return cls(**{**values, "sizes": MappingProxyType(dict(values["sizes"]))})
 
 
 def trace_inputs(config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
@@ -67,6 +83,7 @@ def make_inputs(
     padding: Padding = "none",
     seed: int = 0,
     edge_tokens: bool = False,
+    last_positions: bool = False,
 ) -> dict[str, NDArray[Any]]:
     """Draw one array for each input of `config`.
 
@@ -77,6 +94,7 @@ def make_inputs(
         padding: see `Probe`.
         seed: seeds every value.
         edge_tokens: see `Probe`.
+        last_positions: see `Probe`.
 
     Returns:
         Arrays in the order of `config.inputs`.
@@ -89,6 +107,9 @@ def make_inputs(
     arrays: dict[str, NDArray[Any]] = {}
     for spec in config.inputs:
         arrays[spec.name] = _draw(spec, shapes[spec.name], config.config, rng, mask, dtype, edge_tokens)
+    if last_positions and isinstance(config, DecoderConfig) and "position_ids" in arrays and mask is not None:
+        shown = mask[..., -shapes["position_ids"][-1] :]
+        arrays["position_ids"] += np.where(shown == 0, 0, config.max_positions - mask.shape[-1])
     return arrays
 
 
@@ -146,14 +167,15 @@ def _token_ids(
 
 
 def _attention_mask(shape: tuple[int, ...], padding: Padding) -> NDArray[np.int64]:
-    """Ones, with another number of zeros in every row but the first; each row keeps at least one token."""
+    """Ones, with another number of zeros in every row; the first of several stays full, and each keeps a token."""
     import numpy as np
 
     mask = np.ones(shape, dtype=np.int64)
     if padding == "none":
         return mask
     length = shape[-1]
-    for row, values in enumerate(mask.reshape(-1, length)):
+    rows = mask.reshape(-1, length)
+    for row, values in enumerate(rows, start=1 if len(rows) == 1 else 0):
         padded = min(length - 1, row * max(1, length // 3))
         if padding == "right":
             values[length - padded :] = 0
@@ -175,12 +197,13 @@ def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
 
 def fixed_probes(config: ExportConfig, sizes: Mapping[str, int]) -> tuple[Probe, ...]:
     """Probes for an artifact of fixed sizes: only values and padding vary."""
-    named = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    if not any(spec.role == "attention_mask" for spec in config.inputs):
+        return tuple(Probe(f"{_name(sizes, 'none')}, seed {seed}", sizes, "none", seed) for seed in (1, 2))
     paddings: tuple[Padding, ...] = ("none", "right")
     if isinstance(config, DecoderConfig):
         paddings = ("none", "right", "left")
     return tuple(
-        Probe(f"{named}, {padding} padding", sizes, padding, seed=seed, edge_tokens=seed == 1)
+        Probe(_name(sizes, padding), sizes, padding, seed=seed, edge_tokens=seed == 1)
         for seed, padding in enumerate(paddings, start=1)
     )
 
@@ -210,8 +233,7 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
         sizes = {"batch": batch, "sequence": sequence}
         if config.task.with_past:
             sizes["past_sequence"] = past
-        name = _name(sizes, padding) + (f", {steps} greedy steps" if steps else "")
-        return Probe(name, sizes, padding, seed, steps, edge)
+        return Probe(_name(sizes, padding), sizes, padding, seed, steps, edge)
 
     last = min(config.max_positions, AFFORDABLE_TOKENS)
     probes = [
@@ -223,6 +245,8 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
         probe(1, 1, 17, "none", 6),
         probe(1, last, 0, "none", 7),
     ]
+    if any(spec.role == "position_ids" for spec in config.inputs):
+        probes.append(replace(probe(1, 5, 4, "none", 9), last_positions=True))
     if config.task.generates:
         probes.append(probe(3, 6, 0, "left", 8, steps=GREEDY_STEPS))
     return probes
@@ -249,15 +273,10 @@ def _within_limits(config: ExportConfig, probe: Probe) -> Probe:
     if isinstance(config, DecoderConfig) and "past_sequence" in sizes:
         room = config.max_positions - probe.greedy_steps
         sizes["sequence"] = max(1, min(sizes["sequence"], room - sizes["past_sequence"]))
-    steps = f", {probe.greedy_steps} greedy steps" if probe.greedy_steps else ""
-    return Probe(
-        _name(sizes, probe.padding) + steps,
-        MappingProxyType(sizes),
-        probe.padding,
-        probe.seed,
-        probe.greedy_steps,
-        probe.edge_tokens,
-    )
+    name = _name(sizes, probe.padding)
+    name += ", last positions" if probe.last_positions else ""
+    name += f", {probe.greedy_steps} greedy steps" if probe.greedy_steps else ""
+    return replace(probe, name=name, sizes=MappingProxyType(sizes))
 
 
 def _name(sizes: Mapping[str, int], padding: Padding) -> str:

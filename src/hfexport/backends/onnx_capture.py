@@ -1,0 +1,199 @@
+"""From a model without weights to an ONNX graph: `torch.export` under fake tensors, lowered by `torch.onnx`.
+
+The patches that make models of transformers exportable are those of `transformers.exporters`, kept by their makers.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.onnx._internal.exporter import _core, _fx_passes
+from transformers.exporters import exporter_dynamo, exporter_onnx
+from transformers.exporters import utils as exporter_utils
+
+from hfexport.errors import ExportError
+from hfexport.models import FlatModel, empty_model, quiet
+from hfexport.probes import trace_inputs
+
+if TYPE_CHECKING:
+    from hfexport.export_config import ExportConfig, TensorSpec
+
+__all__ = ["MODEL_PREFIX", "capture"]
+
+MODEL_PREFIX = "model."
+"""What `FlatModel` puts before the names of the model's parameters."""
+
+
+def capture(config: ExportConfig, dtype: str, opset: int) -> torch.onnx.ONNXProgram:
+    """The graph of `config`'s model, with initializers that have names, shapes and no data.
+
+    Args:
+        config: inputs and outputs with named axes.
+        dtype: `fp32` or `fp16`.
+        opset: ONNX opset.
+
+    Raises:
+        ExportError: the model cannot be captured or lowered.
+    """
+    free_axes = config.free_axes
+    shapes = tuple(_dynamic_dims(spec, free_axes) for spec in config.inputs)
+    with _undisturbed(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        model = FlatModel(
+            empty_model(config, dtype), [spec.name for spec in config.inputs], [spec.name for spec in config.outputs]
+        )
+        example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
+        with exporter_utils.apply_patches("onnx"), exporter_utils.apply_patches("dynamo"):
+            try:
+                program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
+                exporter_utils.apply_fx_node_fixes("onnx", program.graph_module)
+                with _light_preparation():
+                    onnx_program = torch.onnx.export(
+                        program,
+                        args=(),
+                        input_names=[spec.name for spec in config.inputs],
+                        output_names=[spec.name for spec in config.outputs],
+                        custom_translation_table=exporter_onnx._ONNX_TRANSLATION_TABLE,
+                        opset_version=opset,
+                        optimize=False,
+                        verbose=False,
+                    )
+            except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+                first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise ExportError(
+                    f"ONNX: {type(model.model).__name__} cannot be captured for task {config.task.name}: {first_line}",
+                    remedy="This is likely a limit of torch.export for this architecture; please report it with config.json.",
+                ) from error
+        if onnx_program is None:
+            raise ExportError(f"ONNX: torch.onnx gave no program for task {config.task.name}")
+        exporter_onnx.apply_onnx_ir_fixes(onnx_program)
+    return onnx_program
+
+
+def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:
+    """Which dimensions of an input `torch.export` must leave open."""
+    return {
+        index: torch.export.Dim.DYNAMIC
+        for index, axis in enumerate(spec.axes)
+        if isinstance(axis, str) and any(part in free_axes for part in axis.split(" + "))
+    }
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Capture without garbage collection, stack traces for every node (a quarter of the time), or chatter."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "transformers")]
+    levels = [logger.level for logger in loggers]
+    traces = torch.fx.config.do_not_emit_stack_traces  # type: ignore[attr-defined]
+    collecting = gc.isenabled()
+    with ExitStack() as stack:
+        stack.enter_context(quiet())
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        torch.fx.config.do_not_emit_stack_traces = True  # type: ignore[attr-defined]
+        gc.disable()
+        try:
+            yield
+        finally:
+            torch.fx.config.do_not_emit_stack_traces = traces  # type: ignore[attr-defined]
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            if collecting:
+                gc.enable()
+
+
+@contextmanager
+def _light_preparation() -> Iterator[None]:
+    """Lower without `run_decompositions` where every operator has a translation as it is.
+
+    Decomposing traces the whole model a second time and takes longer than all other steps of lowering together, for the
+    same graph: https://github.com/pytorch/pytorch/issues/150523 asks for an export that needs no decomposition table.
+    This can go when `torch.onnx` skips operators that need none. A graph with any other operator is decomposed as ever.
+    """
+    thorough = _core._prepare_exported_program_for_export
+
+    def prepare(program: torch.export.ExportedProgram, *, registry: Any) -> torch.export.ExportedProgram:
+        graph = program.graph_module.graph
+        nodes = [node for node in graph.nodes if node.op == "call_function"]
+        targets = {node.target for node in nodes}
+        if any(isinstance(module, torch.fx.GraphModule) for module in program.graph_module.children()):
+            return thorough(program, registry=registry)
+        unknown = {t for t in targets if isinstance(t, torch._ops.OpOverload) and not _has_translation(t, registry)}
+        if unknown:
+            return thorough(program, registry=registry)
+        for node in nodes:
+            _REWRITES.get(node.target, _keep)(graph, node)
+        graph.eliminate_dead_code()
+        _fx_passes.insert_type_promotion_nodes(program.graph_module)
+        program._graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
+        return program
+
+    _core._prepare_exported_program_for_export = prepare
+    try:
+        yield
+    finally:
+        _core._prepare_exported_program_for_export = thorough
+
+
+def _has_translation(target: Any, registry: Any) -> bool:
+    return target in _REWRITES or registry.is_registered(target)
+
+
+def _keep(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
+    del graph, node
+
+
+def _drop(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
+    """Replace a node by its first argument: dropout in eval mode, a memory format."""
+    source = node.args[0]
+    assert isinstance(source, torch.fx.Node)
+    node.replace_all_uses_with(source)
+    graph.erase_node(node)
+
+
+def _retarget(target: Any) -> Any:
+    def rewrite(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
+        del graph
+        node.target = target
+
+    return rewrite
+
+
+def _to_cast(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
+    """Write any `aten.to` as the copy it is, which keeps only the dtype."""
+    dtype = node.meta["val"].dtype
+    source = node.args[0]
+    assert isinstance(source, torch.fx.Node)
+    if source.meta["val"].dtype == dtype:
+        _drop(graph, node)
+        return
+    node.target = torch.ops.aten._to_copy.default
+    node.args, node.kwargs = (source,), {"dtype": dtype}
+
+
+_aten = torch.ops.aten
+_REWRITES = {
+    _aten.dropout.default: _drop,
+    _aten.contiguous.default: _drop,
+    _aten.to.device: _to_cast,
+    _aten.to.dtype: _to_cast,
+    _aten.to.dtype_layout: _to_cast,
+    _aten.to.other: _to_cast,
+    _aten.__and__.Tensor: _retarget(_aten.bitwise_and.Tensor),
+    _aten.__or__.Tensor: _retarget(_aten.bitwise_or.Tensor),
+}
+
+# transformers' own patch of the preparation resolves at import; naming the module here keeps it in one place.
+_ = exporter_dynamo

@@ -1,0 +1,131 @@
+"""Writes an ONNX file whose weights stream from mapped files, one tensor at a time.
+
+A protobuf message is a sequence of fields, each a tag, a length and bytes
+(https://protobuf.dev/programming-guides/encoding/); repeated fields may stand anywhere in their message. So the graph is
+serialised without its weights, and each weight is appended to it as one more `initializer` field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import onnx
+import torch
+
+__all__ = ["DATA_FILE", "GRAPH_FILE", "SINGLE_FILE_LIMIT_BYTES", "Weight", "write_model"]
+
+GRAPH_FILE = "model.onnx"
+DATA_FILE = "model.onnx_data"
+
+SINGLE_FILE_LIMIT_BYTES = 2**31 - 2**24
+"""A protobuf message holds less than 2 GiB; what is left is for the graph itself."""
+
+ALIGNMENT_BYTES = 4096
+"""External tensors start on a page, so that a runtime can map them (ONNX's `external_data_helper` does the same)."""
+
+_MODEL_GRAPH = (onnx.ModelProto.GRAPH_FIELD_NUMBER << 3) | 2
+_GRAPH_INITIALIZER = (onnx.GraphProto.INITIALIZER_FIELD_NUMBER << 3) | 2
+_TENSOR_RAW_DATA = (onnx.TensorProto.RAW_DATA_FIELD_NUMBER << 3) | 2
+
+
+@dataclass(frozen=True)
+class Weight:
+    """An initializer and where its data lies.
+
+    Attributes:
+        name: in the graph.
+        data_type: an `onnx.TensorProto` data type.
+        shape: in the graph.
+        source: the tensor to take the data from; mapped, so it costs no memory until it is read.
+        dtype: torch's name of `data_type`.
+        transposed: the graph wants the source (a matrix) turned.
+    """
+
+    name: str
+    data_type: int
+    shape: tuple[int, ...]
+    source: torch.Tensor
+    dtype: torch.dtype
+    transposed: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def data(self) -> memoryview:
+        """The bytes as the graph wants them: little-endian, row-major."""
+        tensor = self.source.detach().to(self.dtype)
+        tensor = (tensor.t() if self.transposed else tensor).contiguous()
+        return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def write_model(skeleton: onnx.ModelProto, weights: Iterable[Weight], folder: Path, *, external: bool) -> list[Path]:
+    """Write `skeleton`, a model whose graph lacks `weights`, together with them.
+
+    Args:
+        skeleton: everything but the weights; its graph is emptied.
+        weights: in the order in which they are written.
+        folder: gets `model.onnx` and, if external, `model.onnx_data`.
+        external: put the weights beside the graph.
+
+    Returns:
+        The files written, the graph first.
+    """
+    path = folder / GRAPH_FILE
+    weights = list(weights)
+    if external:
+        data_path = folder / DATA_FILE
+        with data_path.open("wb") as file:
+            skeleton.graph.initializer.extend(_write_external(weight, file) for weight in weights)
+        path.write_bytes(skeleton.SerializeToString(deterministic=True))
+        return [path, data_path]
+    graph = skeleton.graph.SerializeToString(deterministic=True)
+    skeleton.ClearField("graph")
+    headers = [_header(weight) for weight in weights]
+    fields = [
+        (_varint(_GRAPH_INITIALIZER), header + _varint(_TENSOR_RAW_DATA) + _varint(weight.size_bytes), weight)
+        for header, weight in zip(headers, weights, strict=True)
+    ]
+    lengths = [len(header) + weight.size_bytes for _, header, weight in fields]
+    total = len(graph) + sum(
+        len(tag) + len(_varint(length)) + length for (tag, _, _), length in zip(fields, lengths, strict=True)
+    )
+    with path.open("wb") as file:
+        file.write(skeleton.SerializeToString(deterministic=True))
+        file.write(_varint(_MODEL_GRAPH) + _varint(total))
+        file.write(graph)
+        for (tag, header, weight), length in zip(fields, lengths, strict=True):
+            file.write(tag + _varint(length) + header)
+            file.write(weight.data())
+    return [path]
+
+
+def _header(weight: Weight) -> bytes:
+    tensor = onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.shape)
+    return tensor.SerializeToString(deterministic=True)
+
+
+def _write_external(weight: Weight, file: BinaryIO) -> onnx.TensorProto:
+    offset = -(-file.tell() // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    file.seek(offset)
+    file.write(weight.data())
+    tensor = onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.shape)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    location: Mapping[str, object] = {"location": DATA_FILE, "offset": offset, "length": weight.size_bytes}
+    for key, value in location.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def _varint(value: int) -> bytes:
+    """Base-128 with the least significant group first."""
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)

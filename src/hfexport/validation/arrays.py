@@ -1,0 +1,39 @@
+"""Folders of named arrays, by which the processes of a validation hand each other inputs and outputs.
+
+One `.npy` file an array and an index that keeps names and order; read back as memory maps, so that looking at an array
+does not hold it in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["read_arrays", "write_arrays"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write `arrays`, in their order, into a new `folder`."""
+    folder.mkdir(parents=True)
+    for number, array in enumerate(arrays.values()):
+        np.save(folder / f"{number}.npy", np.asarray(array, order="C"), allow_pickle=False)
+    # The index comes last: a folder that has one is whole.
+    (folder / "index.json").write_text(json.dumps(list(arrays)), encoding="utf-8")
+
+
+def read_arrays(folder: Path) -> Arrays:
+    """The arrays of `folder` in their order, mapped read-only."""
+    names = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    return {name: _read(folder / f"{number}.npy") for number, name in enumerate(names)}
+
+
+def _read(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array

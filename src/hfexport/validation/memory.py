@@ -1,0 +1,67 @@
+"""How much memory a process may still take, in a container or out of one. Linux; elsewhere it is not known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["available_bytes"]
+
+UNLIMITED = 1 << 60
+"""cgroup v1 says a number near 2^63 where there is no limit."""
+
+
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """Bytes that can be had before something is killed: the least of what the machine and each memory cgroup leave.
+
+    Args:
+        root: where /proc and /sys are found.
+
+    Returns:
+        `None` where neither says.
+    """
+    found = [_machine(root), *_cgroups(root)]
+    known = [value for value in found if value is not None]
+    return max(0, min(known)) if known else None
+
+
+def _machine(root: Path) -> int | None:
+    try:
+        text = (root / "proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable:")), None)
+
+
+def _cgroups(root: Path) -> list[int | None]:
+    """What each memory cgroup from this process's own up to the mounted root leaves; v1 and v2."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    left: list[int | None] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "file")
+        elif "memory" in controllers.split(","):
+            base, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")
+        else:
+            continue
+        # In a container the path is often the host's, and the mounted root is already the container's own group.
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        left.extend(_left(base.joinpath(*parts[:depth]), *names) for depth in range(len(parts) + 1))
+    return left
+
+
+def _left(folder: Path, limit_name: str, usage_name: str, cache_key: str) -> int | None:
+    try:
+        limit = int((folder / limit_name).read_text(encoding="ascii"))
+        used = int((folder / usage_name).read_text(encoding="ascii"))
+        statistics = (folder / "memory.stat").read_text(encoding="ascii")
+    except (OSError, ValueError):  # `max`: no limit
+        return None
+    if limit >= UNLIMITED:
+        return None
+    # The page cache counts as used, but gives way.
+    cache = next((int(line.split()[1]) for line in statistics.splitlines() if line.split()[0] == cache_key), 0)
+    return limit - used + cache

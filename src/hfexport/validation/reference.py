@@ -1,0 +1,131 @@
+"""Reference outputs: the unpatched eager model, asked every probe in its own plain way.
+
+Runs as a child (see `hfexport.workers`), apart from whatever makes artifacts and sharing no wrapper with it, so that a
+mistake there cannot cancel out here. It also writes the inputs that every artifact is then asked with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfexport.architectures import config_class_for
+from hfexport.export_config import ExportConfig
+from hfexport.probes import Probe
+from hfexport.tasks import TASKS
+from hfexport.validation.arrays import write_arrays
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["run"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer every probe, one at a time.
+
+    Args:
+        job: `checkpoint` (folder), `model_type`, `task`, `dtype`, `probes`, `threads`, and `folder`, under which
+            `inputs/{n}` and `outputs/{n}` are written for the n-th probe.
+
+    Returns:
+        `probes`: the names of the probes answered; `versions`: of torch and transformers.
+    """
+    import torch
+    import transformers
+
+    from hfexport.models import load_model
+
+    torch.set_num_threads(int(job["threads"]))
+    checkpoint, folder = Path(job["checkpoint"]), Path(job["folder"])
+    model_config = transformers.AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    config = config_class_for(job["model_type"])(model_config, TASKS[job["task"]])
+    probes = [Probe.from_dict(values) for values in job["probes"]]
+    model = load_model(checkpoint, config, job["dtype"])
+    with torch.inference_mode():
+        for number, probe in enumerate(probes):
+            inputs = probe.inputs(config, job["dtype"])
+            write_arrays(folder / "inputs" / str(number), inputs)
+            if probe.greedy_steps:
+                outputs = _decode_greedily(model, config, inputs, probe.greedy_steps)
+            else:
+                outputs = _answer(model, config, inputs)
+            write_arrays(folder / "outputs" / str(number), outputs)
+    return {
+        "probes": [probe.name for probe in probes],
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arrays:
+    """One call of the model, with a cache if the task has one."""
+    import torch
+    from transformers import DynamicCache
+
+    arguments: dict[str, Any] = {
+        name: torch.from_numpy(array) for name, array in inputs.items() if not name.startswith("past_key_values.")
+    }
+    if config.task.with_past:
+        arguments["past_key_values"] = _cache(DynamicCache(), inputs)
+        arguments["use_cache"] = True
+    given = model(**arguments)
+    outputs: Arrays = {}
+    for spec in config.outputs:
+        if not spec.name.startswith("present."):
+            outputs[spec.name] = given[spec.name].numpy()
+    if config.task.with_past:
+        for layer, cached in enumerate(given.past_key_values.layers):
+            outputs[f"present.{layer}.key"] = cached.keys.numpy()
+            outputs[f"present.{layer}.value"] = cached.values.numpy()
+    return outputs
+
+
+def _cache(cache: Any, inputs: Arrays) -> Any:
+    """`cache` filled as a model fills it; left empty for a past of length 0, as a prefill finds it."""
+    import torch
+
+    layer = 0
+    while (key := inputs.get(f"past_key_values.{layer}.key")) is not None:
+        if key.shape[2] > 0:
+            value = inputs[f"past_key_values.{layer}.value"]
+            cache.update(torch.from_numpy(key), torch.from_numpy(value), layer)
+        layer += 1
+    return cache
+
+
+def _decode_greedily(model: torch.nn.Module, config: ExportConfig, prompt: Arrays, steps: int) -> Arrays:
+    """Decode `steps` tokens through the model's own cache, which it keeps and grows itself.
+
+    Returns:
+        `tokens` (batch, steps), `logits` (batch, steps, vocabulary) that chose them, and the cache after the last call.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    cache = _cache(DynamicCache(), prompt)
+    ids, mask = torch.from_numpy(prompt["input_ids"]), torch.from_numpy(prompt["attention_mask"])
+    positions = torch.from_numpy(prompt["position_ids"])
+    tokens: list[NDArray[Any]] = []
+    logits: list[NDArray[Any]] = []
+    for step in range(steps):
+        given = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        cache, last = given.past_key_values, given.logits[:, -1]
+        ids = last.argmax(dim=-1, keepdim=True)
+        logits.append(last.numpy())
+        tokens.append(ids[:, 0].numpy())
+        if step + 1 < steps:
+            mask = torch.cat([mask, mask.new_ones((len(mask), 1))], dim=1)
+            positions = mask.sum(dim=1, keepdim=True) - 1
+    outputs = {"tokens": np.stack(tokens, axis=1), "logits": np.stack(logits, axis=1)}
+    for layer, cached in enumerate(cache.layers):
+        outputs[f"present.{layer}.key"] = cached.keys.numpy()
+        outputs[f"present.{layer}.value"] = cached.values.numpy()
+    return outputs

@@ -1,0 +1,304 @@
+"""Child processes of hfexport's own: started with a job, ended with an answer, never left behind.
+
+A job is JSON in `job.json`; the answer is JSON in `result.json`; whatever the child prints goes to `output.log`.
+A child runs one module's `run(job) -> dict`. Standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from hfexport import errors
+from hfexport.errors import HfexportError, InputsError, ValidationError
+
+__all__ = ["Worker", "available_cores", "child_environment", "main", "start"]
+
+LOG_TAIL_BYTES: Final = 4096
+"""How much of a child's output an error shows."""
+
+PR_SET_PDEATHSIG: Final = 1
+"""From linux/prctl.h: the signal a process gets when the thread that started it ends."""
+
+_ALLOWED: Final = frozenset(
+    (
+        *("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH"),
+        *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_MODULES_CACHE"),
+        *("MALLOC_ARENA_MAX", "OPENBLAS_NUM_THREADS"),
+    )
+)
+_ALLOWED_PREFIXES: Final = ("LC_", "OMP_", "MKL_", "KMP_", "GOMP_")
+
+_OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+"""Children work on local files; they reach no hub and read no stored token."""
+
+_BOOTSTRAP: Final = (
+    "import sys; root = sys.argv.pop(1); sys.path.insert(0, root); import hfexport; sys.path.remove(root); "
+    "from hfexport import workers; workers.main(sys.argv.pop(1))"
+)
+"""Finds the very package that the parent runs, installed or not. `-m` would look in the working directory first,
+and leaving `root` in the path would let it shadow the standard library."""
+
+
+def child_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What of `env` a child may see: an allow-list, so that no token and no `INPUT_*` reaches it.
+
+    Applying it twice changes nothing.
+    """
+    kept = {name: value for name, value in env.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)}
+    return kept | _OFFLINE
+
+
+def available_cores(env: Mapping[str, str]) -> int:
+    """Threads worth starting: `OMP_NUM_THREADS` of `env`, or the cores that this process may run on."""
+    asked = env.get("OMP_NUM_THREADS", "").split(",")[0]
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_cores()
+    return cores if quota is None else max(1, min(cores, round(quota)))
+
+
+def _cgroup_cores() -> float | None:
+    """The CPU quota of a container, in cores (cgroup v2, then v1); `None` where there is none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        folder = Path("/sys/fs/cgroup/cpu")
+        try:
+            quota = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii")
+            period = (folder / "cpu.cfs_period_us").read_text(encoding="ascii")
+        except OSError:
+            return None
+    try:
+        cores = int(quota) / int(period)
+    except ValueError:  # `max`: no quota
+        return None
+    return cores if cores > 0 else None
+
+
+class Worker:
+    """A running child. Use it as a context manager, or call `stop`: leaving kills whatever still runs.
+
+    The child is also killed when this object is collected, when the interpreter exits, and, on Linux, when the thread
+    that started it ends in whatever way.
+
+    Attributes:
+        name: what it does, for messages: `reference`, `runner for onnx`.
+        folder: holds job.json, result.json and output.log.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, process: subprocess.Popen[bytes], failure: type[HfexportError]
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self._process = process
+        self._failure = failure
+        self._timed_out_s: float | None = None
+        self._finalizer = weakref.finalize(self, _kill, process)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def died_of(self) -> signal.Signals | None:
+        """The signal that ended the child, if one did."""
+        code = self._process.poll()
+        return signal.Signals(-code) if code is not None and code < 0 else None
+
+    def stop(self) -> None:
+        """Kill the child and its process group, if it still runs."""
+        self._finalizer()
+
+    def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait for the answer; asking again gives it again.
+
+        Returns:
+            What the child's `run` returned, with `wall_s` (seconds since its start) and `peak_rss_bytes` (its largest
+            resident set; 0 where the system does not say).
+
+        Raises:
+            HfexportError: the child raised it; same class, message and remedy. The base class itself if the child
+                ended with a traceback, which is a bug. The `failure` class given to `start` if the child was killed
+                or took longer than `timeout_s`.
+        """
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as expired:
+            self._timed_out_s = timeout_s
+            self.stop()
+            raise self._failure(
+                f"{self.name}: not finished after {timeout_s:g} s; stopped{self.log_tail()}",
+                remedy="Use a machine with more or faster cores, or a smaller model.",
+            ) from expired
+        if self._timed_out_s is not None:
+            raise self._failure(f"{self.name}: not finished after {self._timed_out_s:g} s; stopped")
+        if code < 0:
+            raise self._killed(signal.Signals(-code))
+        answer = self._read_answer(code)
+        if answer["status"] == "error":
+            raise _error_from(answer)
+        return {**answer["result"], "wall_s": answer["wall_s"], "peak_rss_bytes": answer["peak_rss_bytes"]}
+
+    def log_tail(self) -> str:
+        """The end of what the child printed, ready to follow a message; empty if it printed nothing."""
+        try:
+            with (self.folder / "output.log").open("rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                log.seek(max(0, size - LOG_TAIL_BYTES))
+                text = log.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+        lines = ["".join(c if c.isprintable() else " " for c in line).rstrip() for line in text.splitlines()]
+        # The bar keeps a line from being read as a command by whatever reads our own output.
+        return "".join(f"\n  | {line}" for line in lines if line)
+
+    def _killed(self, which: signal.Signals) -> HfexportError:
+        if which == signal.SIGKILL:
+            return self._failure(
+                f"{self.name}: killed by SIGKILL, most likely because memory ran out{self.log_tail()}",
+                remedy="Use a machine or container with more memory.",
+            )
+        return self._failure(f"{self.name}: ended by {which.name}{self.log_tail()}")
+
+    def _read_answer(self, code: int) -> dict[str, Any]:
+        try:
+            answer = json.loads((self.folder / "result.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise HfexportError(
+                f"{self.name}: ended with exit code {code} and no readable answer{self.log_tail()}",
+                remedy="This is a bug in hfexport; please report it with the lines above.",
+            ) from error
+        if code != 0 or not isinstance(answer, dict) or answer.get("status") not in ("ok", "error"):
+            raise HfexportError(
+                f"{self.name}: ended with exit code {code} and an answer that is not one{self.log_tail()}",
+                remedy="This is a bug in hfexport; please report it with the lines above.",
+            )
+        return answer
+
+
+def start(
+    module: str,
+    job: Mapping[str, Any],
+    *,
+    name: str,
+    folder: Path,
+    env: Mapping[str, str],
+    failure: type[HfexportError] = ValidationError,
+) -> Worker:
+    """Start `module` of hfexport in a fresh interpreter, and return at once.
+
+    Args:
+        module: full name, such as `hfexport.validation.reference`; it has `run(job) -> dict`.
+        job: JSON values; paths in it must be absolute, for the child's working directory is `folder`.
+        name: for messages.
+        folder: made if it does not exist; holds the job, the answer and the log.
+        env: the child's whole environment; see `child_environment`.
+        failure: the class to raise when the child is killed or takes too long.
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").unlink(missing_ok=True)
+    header = {"parent": os.getpid(), "started": time.monotonic()}
+    (folder / "job.json").write_text(json.dumps({**header, "job": dict(job)}), encoding="utf-8")
+    root = str(Path(__file__).resolve().parent.parent)
+    # -I where the parent is isolated; otherwise -P alone, so that PYTHONPATH counts but the working directory does not.
+    isolation = "-I" if sys.flags.isolated else "-P"
+    with (folder / "output.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, isolation, "-c", _BOOTSTRAP, root, module, str(folder / "job.json")],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=dict(env),
+            start_new_session=True,
+        )
+    return Worker(name, folder, process, failure)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            process.kill()
+        process.wait()
+
+
+def _error_from(answer: Mapping[str, Any]) -> HfexportError:
+    kind = getattr(errors, str(answer["class"]), HfexportError)
+    if kind is InputsError:
+        return InputsError(tuple(answer["problems"]))
+    error: HfexportError = kind(answer["message"], remedy=answer["remedy"])
+    return error
+
+
+def main(module: str) -> None:
+    """The child's side: read the job named by the last argument, run `module`, write the answer, end."""
+    path = Path(sys.argv[-1]).resolve()
+    content = json.loads(path.read_bytes())
+    _die_with(int(content["parent"]))
+    try:
+        answer: dict[str, Any] = {"status": "ok", "result": importlib.import_module(module).run(content["job"])}
+    except HfexportError as error:
+        answer = {
+            "status": "error",
+            "class": type(error).__name__,
+            "message": error.message,
+            "remedy": error.remedy,
+            "problems": list(getattr(error, "problems", ())),
+        }
+    answer["wall_s"] = round(time.monotonic() - float(content["started"]), 3)
+    answer["peak_rss_bytes"] = _peak_rss_bytes()
+    staged = path.with_name("result.json.part")
+    staged.write_text(json.dumps(answer), encoding="utf-8")
+    os.replace(staged, path.with_name("result.json"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is written: tearing down torch would only take time, and may crash.
+    os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    """Ask Linux to kill this process when its parent ends, and end now if the parent already has."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _peak_rss_bytes() -> int:
+    """Largest resident set of this process. `ru_maxrss` would not do: a child starts with its parent's."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)

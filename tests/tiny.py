@@ -1,0 +1,207 @@
+"""Tiny seeded checkpoints of every first-set architecture, with weights under which a mistake shows.
+
+Fresh models of `transformers` have weights near zero, biases of zero and norms of one: with those, a lost bias, a
+forgotten mask or a wrong layer hardly moves the output. Here all of them are drawn anew, wide apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+import transformers
+
+from hfexport.architectures import known_architectures
+from hfexport.tasks import TASKS
+
+__all__ = ["PAIRS", "VARIANTS", "make_checkpoint"]
+
+_SIZES: Final = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+_TEXT: Final = {**_SIZES, "vocab_size": 101, "max_position_embeddings": 64, "type_vocab_size": 2, "pad_token_id": 0}
+_ROBERTA: Final = {**_TEXT, "max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1}
+_LLAMA: Final = {
+    **_SIZES,
+    "num_key_value_heads": 2,
+    "vocab_size": 101,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+CONFIGS: Final = MappingProxyType(
+    {
+        "bert": _TEXT,
+        "electra": {**_TEXT, "embedding_size": 20},
+        "albert": {**_TEXT, "embedding_size": 20},
+        "distilbert": {
+            **{"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48},
+            **{"vocab_size": 101, "max_position_embeddings": 64, "pad_token_id": 0},
+        },
+        "roberta": _ROBERTA,
+        "xlm-roberta": {**_ROBERTA, "vocab_size": 119},
+        "deberta-v2": {
+            **_TEXT,
+            **{"type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+            **{"position_buckets": 16, "max_relative_positions": -1, "norm_rel_ebd": "layer_norm"},
+            **{"share_att_key": True, "position_biased_input": False, "pooler_hidden_size": 32},
+        },
+        "gpt2": {
+            **{"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 97},
+            **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+        },
+        "llama": {**_LLAMA, "tie_word_embeddings": False},
+        # Published Qwen3 models have heads whose size is not hidden_size / heads.
+        "qwen3": {**_LLAMA, "vocab_size": 113, "head_dim": 16, "tie_word_embeddings": True},
+        "vit": {**_SIZES, "image_size": 32, "patch_size": 8},
+        "convnext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "image_size": 64},
+        "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]},
+    }
+)
+"""By `model_type`: the arguments of the config class. ResNet's config knows no image size, as published ones do not."""
+
+_QUERIES_AND_KEYS: Final = ("query", "key", "q_proj", "k_proj", "q_lin", "k_lin", "c_attn")
+"""Parts of names of weights that are drawn larger, so that attention picks some tokens rather than averaging all."""
+
+PAIRS: Final[tuple[tuple[str, str], ...]] = tuple(
+    (model_type, task) for model_type, config in known_architectures().items() for task in config.tasks
+)
+"""Every (model_type, task) that hfexport says it exports."""
+
+VARIANTS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
+    ("deberta-v2", "sequence-classification", {"type_vocab_size": 2}),
+    ("deberta-v2", "masked-lm", {"position_biased_input": True, "share_att_key": False}),
+    ("bert", "causal-lm", {"is_decoder": True}),
+    ("gpt2", "sequence-classification", {"pad_token_id": None}),
+    ("llama", "sequence-classification", {"pad_token_id": None}),
+    ("qwen3", "sequence-classification", {"pad_token_id": None}),
+)
+"""Further (model_type, task, config changes) in which an architecture's graph differs."""
+
+
+def make_checkpoint(
+    folder: Path,
+    model_type: str,
+    task: str,
+    *,
+    seed: int = 0,
+    tokenizer: bool = False,
+    shards: int | None = None,
+    dtype: str = "fp32",
+    **changes: Any,
+) -> Path:
+    """Write a checkpoint as `save_pretrained` writes it: config.json and safetensors.
+
+    Args:
+        folder: made if it is not there.
+        model_type: a key of `CONFIGS`.
+        task: the class that saves the model is this task's; a task with past has the checkpoint of the one without.
+        seed: of the weights. The same seed gives the same files.
+        tokenizer: also write a WordPiece tokenizer, or an image processor's config for image models.
+        shards: about how many files to split the weights into.
+        dtype: `fp32`, `fp16` or `bf16`, of the stored weights.
+        changes: config values to set otherwise than `CONFIGS` does.
+
+    Returns:
+        `folder`.
+    """
+    labels = ("start", "end") if task == "question-answering" else ("no", "maybe", "yes")
+    values = {**CONFIGS[model_type], "id2label": dict(enumerate(labels)), **changes}
+    config = transformers.AutoConfig.for_model(model_type, **values)
+    with _quiet():
+        model = getattr(transformers, TASKS[task].auto_class).from_config(config)
+        _fill(model, seed)
+        model = model.to({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype])
+        size_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+        limit = {} if shards is None else {"max_shard_size": -(-size_bytes // shards)}
+        model.save_pretrained(folder, **limit)
+    if tokenizer and hasattr(config, "vocab_size"):
+        _write_tokenizer(folder, config.vocab_size)
+    elif tokenizer:
+        _write_image_processor(folder, getattr(config, "image_size", 224))
+    return folder
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logging = transformers.utils.logging
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@torch.no_grad()
+def _fill(model: torch.nn.Module, seed: int) -> None:
+    """Draw all weights and batch-norm statistics: activations stay near 1, attention far from uniform."""
+    generator = torch.Generator().manual_seed(seed)
+    norms = [module for module in model.modules() if "norm" in type(module).__name__.lower()]
+    of_norms = {id(parameter) for module in norms for parameter in module.parameters(recurse=False)}
+
+    def normal(tensor: torch.Tensor, deviation: float, mean: float = 0.0) -> None:
+        tensor.normal_(mean, deviation, generator=generator)
+
+    for name, parameter in model.named_parameters():
+        if id(parameter) in of_norms:
+            normal(parameter, 0.25, mean=0.8 if name.endswith("weight") else 0.1)
+        elif "layer_scale" in name:
+            normal(parameter, 0.2, mean=0.7)
+        elif parameter.ndim < 2:
+            normal(parameter, 0.2)
+        elif "embed" in name:
+            normal(parameter, 0.4)
+        else:
+            fan_in = parameter[0].numel() if parameter.ndim > 2 else parameter.shape[-1]
+            gain = 2.0 if any(part in name for part in _QUERIES_AND_KEYS) else 1.1
+            normal(parameter, gain / fan_in**0.5)
+    for module in norms:
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            normal(module.running_mean, 0.3)
+            module.running_var.uniform_(0.5, 2.0, generator=generator)
+
+
+def _write_tokenizer(folder: Path, vocabulary_size: int) -> None:
+    """A WordPiece tokenizer whose ids all lie within the model's vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["the", "cat", "sat", "on", "mat", "good", "bad", "film", "a", "was", ".", ",", "!", "?"]
+    tokens = list(dict.fromkeys([*special, *words, *letters, *(f"##{letter}" for letter in letters)]))[:vocabulary_size]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    backend = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    roles = dict(zip(names, special, strict=True))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **roles).save_pretrained(folder)
+    # Files of older versions of the library, which published checkpoints still carry.
+    (folder / "special_tokens_map.json").write_text(json.dumps(roles, indent=2) + "\n", encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+
+
+def _write_image_processor(folder: Path, size: int) -> None:
+    config = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
