@@ -1,0 +1,171 @@
+"""The TorchScript back end: trace the model, make the trace independent of devices, write one self-contained file.
+
+`torch.jit` is deprecated upstream, in favour of `torch.export`; its files stay the one format that runs from C++ and
+from Python with nothing but torch.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.torchscript_archive import make_reproducible
+from hfexport.errors import ExportError
+from hfexport.models import FlatModel, load_model, quiet
+from hfexport.probes import make_inputs, trace_inputs
+from hfexport.runtime import DESCRIPTION_FILE, Description
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["TorchScriptBackend"]
+
+_TRACE_FAILURES: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
+    *(NameError, RuntimeError, TypeError, ValueError),
+)
+"""What a model's own code may raise while it is traced: all of these are failures of the model, not of hfexport."""
+
+
+class TorchScriptBackend:
+    """Makes `model.pt`, which loads with `torch.jit.load` alone and describes its inputs in an extra file."""
+
+    format = "torchscript"
+
+    def export(self, job: ExportJob) -> Artifact:
+        config = job.config
+        model = load_model(job.checkpoint, config, job.dtype)
+        untied = give_own_storage(model)
+        flat = FlatModel(model, [spec.name for spec in config.inputs], [spec.name for spec in config.outputs])
+        if job.fixed_sizes:
+            example = make_inputs(config, job.fixed_sizes, job.dtype, padding="right", seed=7)
+        else:
+            example = trace_inputs(config, job.dtype)
+        traced = _trace(flat, {name: torch.from_numpy(array) for name, array in example.items()}, job)
+        nodes = tidy_graphs(traced)
+        path = job.folder / "model.pt"  # its stem is the archive's root folder: one name for all, for equal bytes
+        description = Description.of(config, job.dtype, fixed_sizes=job.fixed_sizes, metadata=job.metadata)
+        _save(traced, path, description, job)
+        return Artifact(
+            format=self.format,
+            path=path,
+            files=(path,),
+            fixed_sizes=dict(job.fixed_sizes),
+            details={"nodes": nodes, "untied_tensors": untied},
+        )
+
+
+@torch.no_grad()
+def give_own_storage(model: torch.nn.Module) -> int:
+    """Clone every parameter and buffer that shares memory with an earlier one; stop gradients for all.
+
+    Tied weights are one tensor under two names, which a loaded artifact could not keep tied: whoever changed one, on
+    another device or in another dtype, would find the other left behind.
+
+    Returns:
+        The number of tensors cloned.
+    """
+    model.requires_grad_(False)
+    seen: set[int] = set()
+    cloned = 0
+    for module in model.modules():
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, tensor in own:
+            storage = tensor.untyped_storage()
+            whole = storage.nbytes() == tensor.numel() * tensor.element_size() and tensor.is_contiguous()
+            if storage.data_ptr() in seen or not whole:
+                copy = tensor.detach().clone(memory_format=torch.contiguous_format)
+                parameter = isinstance(tensor, torch.nn.Parameter)
+                setattr(module, name, torch.nn.Parameter(copy, requires_grad=False) if parameter else copy)
+                storage = copy.untyped_storage()
+                cloned += 1
+            if storage.nbytes():
+                seen.add(storage.data_ptr())
+    return cloned
+
+
+def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob) -> torch.jit.ScriptModule:
+    try:
+        # Validation asks the saved file, in another process and at other shapes: more than `check_trace` would.
+        with quiet(), torch.no_grad():
+            traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
+    except _TRACE_FAILURES as error:
+        raise ExportError(
+            f"{job.checkpoint}: task {job.config.task.name} cannot be traced to TorchScript: {_cause(error)}",
+            remedy="Export this model to ONNX alone: formats onnx.",
+        ) from error
+    return traced  # type: ignore[no-any-return]
+
+
+def tidy_graphs(traced: torch.jit.ScriptModule) -> int:
+    """Take out what tracing wrote down though it is not the model: the device it ran on, and idle dropout.
+
+    Returns:
+        The number of nodes left.
+    """
+    nodes = 0
+    for module in traced.modules():
+        graph = _graph(module)
+        if graph is not None:
+            _follow_device_of_input(graph)
+            _remove_dropout(graph)
+            nodes += len(list(graph.nodes()))
+    return nodes
+
+
+def _graph(module: torch.nn.Module) -> Any | None:
+    try:
+        return module.graph
+    except (AttributeError, RuntimeError):
+        return None  # never called while tracing, so it has no forward
+
+
+def _follow_device_of_input(graph: Any) -> None:
+    """Where the trace says `device="cpu"`, say `device=input.device`, so that the artifact can be moved to a GPU."""
+    tensors = [value for value in graph.inputs() if value.type().kind() == "TensorType"]
+    constants = [
+        node
+        for node in graph.nodes()
+        if node.kind() == "prim::Constant" and node.output().type().kind() == "DeviceObjType"
+    ]
+    if not tensors or not constants:
+        return
+    device = graph.create("prim::device", [tensors[0]])
+    device.output().setType(constants[0].output().type())
+    graph.prependNode(device)
+    for constant in constants:
+        constant.output().replaceAllUsesWith(device.output())
+        constant.destroy()
+
+
+def _remove_dropout(graph: Any) -> None:
+    for node in list(graph.nodes()):
+        if node.kind() == "aten::dropout":
+            tensor, _, training = node.inputs()
+            if training.toIValue() is False:
+                node.output().replaceAllUsesWith(tensor)
+                node.destroy()
+
+
+def _save(traced: torch.jit.ScriptModule, path: Any, description: Description, job: ExportJob) -> None:
+    extra = {DESCRIPTION_FILE: json.dumps(description.to_dict(), indent=1)}
+    try:
+        with quiet():
+            torch.jit.save(traced, str(path), _extra_files=extra)
+        make_reproducible(path)
+    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+        raise ExportError(
+            f"{job.checkpoint}: the trace for task {job.config.task.name} cannot be saved as {path.name}: {_cause(error)}",
+            remedy="Check that the output folder has room for another copy of the weights;"
+            " if it has, export this model to ONNX alone: formats onnx.",
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of an error that says something; the TorchScript compiler's run over pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,0 +1,102 @@
+"""The TorchScript archive: the same model gives the same bytes, and no path of the machine that made it is inside.
+
+`torch.jit.save` writes a zip archive, tensors first, code after. What varies lies in the code: classes are numbered
+(`___torch_mangle_7`) by a counter of the whole process, and `*.debug_pkl` files hold paths of source files. The tensors
+are left where they are; only what follows them is written again.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["make_reproducible"]
+
+_STAYS = re.compile(r"[^/]+/(?:extra/.+|data/\d+)")
+"""Records in front, with the bulk of the bytes: extra files and the model's tensors."""
+
+_DROPPED = re.compile(r"[^/]+/(?:.+\.debug_pkl|traced_inputs(?:\.pkl|/\d+)|\.data/serialization_id)")
+"""Source positions, the (empty) shapes of the example, and a hash over all of the names."""
+
+_CODE = re.compile(r"[^/]+/code/(__torch__/.+)\.py")
+_MANGLE = re.compile(r"\.___torch_mangle_\d+")
+_QUALIFIED = re.compile(r"__torch__(?:\.\w+)+")
+_DEFINITION = re.compile(r"(?:class|def) (\w+)")
+
+_PICKLED_CLASS = re.compile(rb"c(__torch__[\w.]*)\n(\w+)\n")
+"""Pickle's GLOBAL instruction, which alone names classes here: text up to a newline, without a length before it."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def make_reproducible(path: Path) -> None:
+    """Number the classes of an archive by where they appear, and drop what tells of the process that wrote it.
+
+    Raises:
+        ValueError: the archive is not laid out as `torch.jit.save` lays it out.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        records = archive.infolist()
+        first = next((n for n, record in enumerate(records) if not _STAYS.fullmatch(record.filename)), len(records))
+        tail = {record.filename: archive.read(record) for record in records[first:]}
+        if not tail or any(_STAYS.fullmatch(name) for name in tail):
+            raise ValueError(f"{path.name}: tensors do not come before code in this archive")
+        rewritten = _renamed({name: data for name, data in tail.items() if not _DROPPED.fullmatch(name)})
+        # zipfile cannot remove records, but writes new ones at `start_dir` and lists what `filelist` holds.
+        archive.start_dir = records[first].header_offset
+        del archive.filelist[first:]
+        for name in tail:
+            del archive.NameToInfo[name]
+        for name, data in rewritten.items():
+            record = zipfile.ZipInfo(name, _EPOCH)
+            record.create_system = 3
+            archive.writestr(record, data)
+
+
+def _renamed(records: Mapping[str, bytes]) -> dict[str, bytes]:
+    """`records` with every class in a file of its own, numbered in order of appearance."""
+    definitions: list[tuple[str, str, str]] = []
+    for name, data in records.items():
+        if found := _CODE.fullmatch(name):
+            qualifier = found[1].replace("/", ".")
+            definitions += ((f"{qualifier}.{symbol}", name, text) for symbol, text in _definitions(data.decode()))
+    new_names = {}
+    for number, (old, _, _) in enumerate(definitions):
+        qualifier, _, symbol = old.rpartition(".")
+        new_names[old] = f"{_MANGLE.sub('', qualifier)}.___torch_mangle_{number}.{symbol}"
+
+    result: dict[str, bytes] = {}
+    for name, data in records.items():
+        if not _CODE.fullmatch(name):
+            result[name] = _rename_pickled(data, new_names) if name.endswith(".pkl") else data
+            continue
+        for old, source, text in definitions:
+            if source == name:
+                module = new_names[old].rpartition(".")[0].replace(".", "/")
+                code = _QUALIFIED.sub(lambda found: new_names.get(found[0], found[0]), text)
+                result[f"{name.partition('/')[0]}/code/{module}.py"] = code.encode()
+    return result
+
+
+def _definitions(code: str) -> list[tuple[str, str]]:
+    """(name, text) of each class or function in a file of TorchScript code."""
+    parts = re.split(r"^(?=class |def )", code, flags=re.MULTILINE)
+    if parts[0].strip():
+        raise ValueError(f"code before the first definition: {parts[0][:80]!r}")
+    found = []
+    for text in parts[1:]:
+        symbol = _DEFINITION.match(text)
+        assert symbol is not None  # the text was split where the pattern matches
+        found.append((symbol[1], text))
+    return found
+
+
+def _rename_pickled(data: bytes, new_names: Mapping[str, str]) -> bytes:
+    def rename(found: re.Match[bytes]) -> bytes:
+        old = f"{found[1].decode()}.{found[2].decode()}"
+        module, _, symbol = new_names.get(old, old).rpartition(".")
+        return f"c{module}\n{symbol}\n".encode()
+
+    return _PICKLED_CLASS.sub(rename, data)

@@ -1,0 +1,301 @@
+"""Loading and calling artifacts of fixed shape: pad the inputs to it, cut the outputs back.
+
+An artifact that is not shape-free takes inputs of exactly one size. Smaller ones are padded as the model expects it:
+token ids with the padding id, the attention mask with 0, new tokens on the right, the cache on the left (so that it
+ends where the new tokens begin). Numpy only, except for `load_torchscript`.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hfexport.export_config import ExportConfig, TensorSpec, axis_size
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = [
+    "DESCRIPTION_FILE",
+    "Description",
+    "TorchScriptModel",
+    "input_sizes",
+    "load_torchscript",
+    "pad_to_fixed",
+    "slice_outputs",
+]
+
+DESCRIPTION_FILE: Final = "hfexport.json"
+"""The extra file of a TorchScript artifact that holds its `Description`."""
+
+_PADDABLE: Final = frozenset({"batch", "choice", "sequence", "past_sequence"})
+"""Axes along which padding leaves the real values' outputs as they were. An image's height and width are not."""
+
+_PAST: Final = "past_sequence"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an artifact takes and gives, as its extra file says it.
+
+    Attributes:
+        inputs: in the order in which the artifact takes them; a `float` is of type `float_dtype`.
+        outputs: in the order in which it gives them.
+        float_dtype: `float32` or `float16`.
+        fixed_sizes: sizes of the axes that the artifact holds fixed; empty if it is shape-free.
+        pad_values: by input name, what to fill up with; `None` where the model has no padding token.
+        metadata: producer, version, source and task.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    float_dtype: str = "float32"
+    fixed_sizes: Mapping[str, int] = field(default_factory=dict)
+    pad_values: Mapping[str, int | None] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, config: ExportConfig, dtype: str, *, fixed_sizes: Mapping[str, int], metadata: Mapping[str, str]
+    ) -> Description:
+        """The description of an artifact of `config` in `dtype` (`fp32` or `fp16`)."""
+        return cls(
+            inputs=config.inputs,
+            outputs=config.outputs,
+            float_dtype={"fp32": "float32", "fp16": "float16"}[dtype],
+            fixed_sizes=dict(fixed_sizes),
+            pad_values=_pad_values(config),
+            metadata=dict(metadata),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values from which `from_dict` makes the same description."""
+        return {
+            "inputs": [self._tensor(spec) | {"pad_value": self.pad_values.get(spec.name, 0)} for spec in self.inputs],
+            "outputs": [self._tensor(spec) for spec in self.outputs],
+            "fixed_sizes": dict(self.fixed_sizes),
+            "metadata": dict(self.metadata),
+        }
+
+    def _tensor(self, spec: TensorSpec) -> dict[str, Any]:
+        dtype = self.float_dtype if spec.dtype == "float" else spec.dtype
+        return {"name": spec.name, "dtype": dtype, "axes": list(spec.axes), "role": spec.role}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Description:
+        floats = {entry["dtype"] for entry in values["inputs"] + values["outputs"]} - {"int64"}
+        return cls(
+            inputs=tuple(_spec(entry) for entry in values["inputs"]),
+            outputs=tuple(_spec(entry) for entry in values["outputs"]),
+            float_dtype=floats.pop() if floats else "float32",
+            fixed_sizes=values["fixed_sizes"],
+            pad_values={entry["name"]: entry["pad_value"] for entry in values["inputs"]},
+            metadata=values["metadata"],
+        )
+
+
+def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    dtype = entry["dtype"] if entry["dtype"] == "int64" else "float"
+    return TensorSpec(entry["name"], tuple(entry["axes"]), dtype, entry["role"])
+
+
+def _pad_values(config: ExportConfig) -> dict[str, int | None]:
+    """Padding by input name. Without a padding id, any id serves where the mask alone says what is padding."""
+    pad = getattr(config.config, "pad_token_id", None)
+    if pad is None and config.task.name != "sequence-classification":
+        pad = 0
+    return {spec.name: pad if spec.role == "token_ids" else 0 for spec in config.inputs}
+
+
+def input_sizes(inputs: Mapping[str, NDArray[Any]], specs: Sequence[TensorSpec]) -> dict[str, int]:
+    """The sizes of the free axes that `inputs` have.
+
+    Raises:
+        ValueError: an input is missing, has other axes than its spec, or two inputs differ on an axis they share.
+    """
+    missing = [spec.name for spec in specs if spec.name not in inputs]
+    unknown = sorted(set(inputs) - {spec.name for spec in specs})
+    if missing or unknown:
+        found = "; ".join(
+            f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
+        )
+        raise ValueError(f"inputs do not fit: {found}; wanted are {', '.join(spec.name for spec in specs)}")
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        shape = inputs[spec.name].shape
+        if len(shape) != len(spec.axes):
+            raise ValueError(f"{spec.name} has shape {shape}, but its axes are ({', '.join(map(str, spec.axes))})")
+        sizes |= {axis: size for axis, size in zip(spec.axes, shape, strict=True) if axis in _names(specs, sizes)}
+    for spec in specs:
+        wanted = tuple(axis_size(axis, sizes) for axis in spec.axes)
+        if inputs[spec.name].shape != wanted:
+            raise ValueError(f"{spec.name} has shape {inputs[spec.name].shape}, but the other inputs ask for {wanted}")
+    return sizes
+
+
+def _names(specs: Sequence[TensorSpec], known: Mapping[str, int]) -> set[str]:
+    """Names of free axes, sums taken apart, that are not yet `known`."""
+    axes = [axis for spec in specs for axis in spec.axes if isinstance(axis, str)]
+    return {name for axis in axes for name in axis.split(" + ")} - set(known)
+
+
+def pad_to_fixed(
+    inputs: Mapping[str, NDArray[Any]],
+    specs: Sequence[TensorSpec],
+    fixed_sizes: Mapping[str, int],
+    pad_values: Mapping[str, int | None],
+) -> dict[str, NDArray[Any]]:
+    """Pad `inputs` up to the sizes that an artifact holds fixed.
+
+    Args:
+        inputs: arrays by name, such as `input_ids` as (batch, sequence).
+        specs: the artifact's inputs.
+        fixed_sizes: its sizes by axis name.
+        pad_values: by input name, what to fill with; 0 where not given.
+
+    Returns:
+        New arrays in the order of `specs`, of the fixed sizes and of the dtypes that came in.
+
+    Raises:
+        ValueError: an input is larger than the fixed size, or differs on an axis along which padding changes answers.
+    """
+    sizes = input_sizes(inputs, specs)
+    for axis, size in sizes.items():
+        fixed = fixed_sizes.get(axis, size)
+        if size > fixed:
+            raise ValueError(f"{axis} is {size}, but this artifact takes at most {fixed}: cut the input, or export anew")
+        if size < fixed and axis not in _PADDABLE:
+            raise ValueError(f"{axis} is {size}, but this artifact takes exactly {fixed}: resize the input")
+        if size < fixed and axis == "sequence" and None in pad_values.values():
+            raise ValueError(f"sequence is {size}, but this artifact takes exactly {fixed}: the model has no padding token")
+    return {spec.name: _pad(inputs[spec.name], spec, sizes, fixed_sizes, pad_values) for spec in specs}
+
+
+def _pad(
+    array: NDArray[Any],
+    spec: TensorSpec,
+    sizes: Mapping[str, int],
+    fixed_sizes: Mapping[str, int],
+    pad_values: Mapping[str, int | None],
+) -> NDArray[Any]:
+    import numpy as np
+
+    widths = [_widths(axis, sizes, fixed_sizes) for axis in spec.axes]
+    return np.pad(array, widths, constant_values=pad_values.get(spec.name) or 0)
+
+
+def _widths(axis: str | int, sizes: Mapping[str, int], fixed_sizes: Mapping[str, int]) -> tuple[int, int]:
+    """How much to add before and after: the past before, everything else after."""
+    if isinstance(axis, int):
+        return 0, 0
+    added = {name: fixed_sizes.get(name, sizes[name]) - sizes[name] for name in axis.split(" + ")}
+    before = added.pop(_PAST, 0)
+    return before, sum(added.values())
+
+
+def slice_outputs(
+    outputs: Mapping[str, NDArray[Any]],
+    specs: Sequence[TensorSpec],
+    fixed_sizes: Mapping[str, int],
+    sizes: Mapping[str, int],
+) -> dict[str, NDArray[Any]]:
+    """Cut the outputs of padded inputs back to what they would be without padding.
+
+    Args:
+        outputs: arrays by name, as the artifact gave them.
+        specs: the artifact's outputs.
+        fixed_sizes: its sizes by axis name.
+        sizes: `input_sizes` of the inputs before they were padded.
+
+    Returns:
+        Views of `outputs`, in the order of `specs`.
+    """
+    result = {}
+    for spec in specs:
+        cuts = []
+        for axis in spec.axes:
+            before, _ = _widths(axis, sizes, fixed_sizes)
+            cuts.append(slice(before, before + axis_size(axis, sizes)) if isinstance(axis, str) else slice(None))
+        result[spec.name] = outputs[spec.name][tuple(cuts)]
+    return result
+
+
+class TorchScriptModel:
+    """A TorchScript artifact, called by input names.
+
+    Args:
+        module: what `torch.jit.load` gave.
+        description: what its extra file says.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule, description: Description) -> None:
+        self.module = module
+        self.description = description
+        self.input_names = tuple(spec.name for spec in description.inputs)
+        self.output_names = tuple(spec.name for spec in description.outputs)
+
+    def __call__(self, **inputs: torch.Tensor | NDArray[Any]) -> dict[str, torch.Tensor]:
+        """Run the model. Inputs of a fixed-shape artifact are padded, and its outputs cut back.
+
+        Args:
+            inputs: one for each of `input_names`, with its dtype; a tensor or an array.
+
+        Returns:
+            Outputs by name.
+
+        Raises:
+            ValueError: an input is missing, unknown, of a wrong shape, or larger than the artifact's fixed size.
+            TypeError: an input has another dtype than the artifact takes.
+        """
+        import torch
+
+        tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+        sizes = input_sizes({name: _shaped(tensor) for name, tensor in tensors.items()}, self.description.inputs)
+        self._check_dtypes(tensors)
+        fixed = self.description.fixed_sizes
+        with torch.inference_mode():
+            if not fixed:
+                return dict(zip(self.output_names, self.module(*(tensors[name] for name in self.input_names)), strict=True))
+            device = next(iter(tensors.values())).device
+            arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+            padded = pad_to_fixed(arrays, self.description.inputs, fixed, self.description.pad_values)
+            given = self.module(*(torch.from_numpy(array).to(device) for array in padded.values()))
+            named = {name: tensor for name, tensor in zip(self.output_names, given, strict=True)}
+            return slice_outputs(named, self.description.outputs, fixed, sizes)
+
+    def _check_dtypes(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for spec in self.description.inputs:
+            wanted = self.description.float_dtype if spec.dtype == "float" else spec.dtype
+            found = str(tensors[spec.name].dtype).removeprefix("torch.")
+            if found != wanted:
+                raise TypeError(f"{spec.name} is {found}, but this artifact takes {wanted}")
+
+
+def load_torchscript(path: Path | str, device: str = "cpu") -> TorchScriptModel:
+    """Load a TorchScript artifact. Needs torch, and nothing of the model's own code.
+
+    Args:
+        path: `model.pt`.
+        device: where its weights go, as `torch.device` understands it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file does not describe itself, so hfexport did not write it.
+    """
+    import torch
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    extra = {DESCRIPTION_FILE: ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole; nothing the caller can do
+        module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+    if not extra[DESCRIPTION_FILE]:
+        raise ValueError(f"{path}: no {DESCRIPTION_FILE} inside, so this is no artifact of hfexport; use torch.jit.load")
+    return TorchScriptModel(module, Description.from_dict(json.loads(extra[DESCRIPTION_FILE])))
