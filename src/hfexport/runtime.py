@@ -12,12 +12,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hfexport.export_config import ExportConfig, TensorSpec, axis_size
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -38,6 +37,15 @@ _PADDABLE: Final = frozenset({"batch", "choice", "sequence", "past_sequence"})
 """Axes along which padding leaves the real values' outputs as they were. An image's height and width are not."""
 
 _PAST: Final = "past_sequence"
+
+
+class Shaped(Protocol):
+    """An array of NumPy or a tensor of torch."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ def _pad_values(config: ExportConfig) -> dict[str, int | None]:
     return {spec.name: pad if spec.role == "token_ids" else 0 for spec in config.inputs}
 
 
-def input_sizes(inputs: Mapping[str, NDArray[Any]], specs: Sequence[TensorSpec]) -> dict[str, int]:
+def input_sizes(inputs: Mapping[str, Shaped], specs: Sequence[TensorSpec]) -> dict[str, int]:
     """The sizes of the free axes that `inputs` have.
 
     Raises:
@@ -122,27 +130,22 @@ def input_sizes(inputs: Mapping[str, NDArray[Any]], specs: Sequence[TensorSpec])
     missing = [spec.name for spec in specs if spec.name not in inputs]
     unknown = sorted(set(inputs) - {spec.name for spec in specs})
     if missing or unknown:
-        found = "; ".join(
-            f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
-        )
-        raise ValueError(f"inputs do not fit: {found}; wanted are {', '.join(spec.name for spec in specs)}")
+        found = [f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
+        wanted_names = ", ".join(spec.name for spec in specs)
+        raise ValueError(f"inputs do not fit; {'; '.join(found)}; this artifact takes {wanted_names}")
     sizes: dict[str, int] = {}
     for spec in specs:
-        shape = inputs[spec.name].shape
+        shape = tuple(inputs[spec.name].shape)
         if len(shape) != len(spec.axes):
             raise ValueError(f"{spec.name} has shape {shape}, but its axes are ({', '.join(map(str, spec.axes))})")
-        sizes |= {axis: size for axis, size in zip(spec.axes, shape, strict=True) if axis in _names(specs, sizes)}
+        for axis, size in zip(spec.axes, shape, strict=True):
+            if isinstance(axis, str) and " + " not in axis:
+                sizes.setdefault(axis, size)
     for spec in specs:
-        wanted = tuple(axis_size(axis, sizes) for axis in spec.axes)
-        if inputs[spec.name].shape != wanted:
-            raise ValueError(f"{spec.name} has shape {inputs[spec.name].shape}, but the other inputs ask for {wanted}")
+        shape, wanted = tuple(inputs[spec.name].shape), tuple(axis_size(axis, sizes) for axis in spec.axes)
+        if shape != wanted:
+            raise ValueError(f"{spec.name} has shape {shape}, but with the other inputs it must be {wanted}")
     return sizes
-
-
-def _names(specs: Sequence[TensorSpec], known: Mapping[str, int]) -> set[str]:
-    """Names of free axes, sums taken apart, that are not yet `known`."""
-    axes = [axis for spec in specs for axis in spec.axes if isinstance(axis, str)]
-    return {name for axis in axes for name in axis.split(" + ")} - set(known)
 
 
 def pad_to_fixed(
@@ -200,15 +203,15 @@ def _widths(axis: str | int, sizes: Mapping[str, int], fixed_sizes: Mapping[str,
 
 
 def slice_outputs(
-    outputs: Mapping[str, NDArray[Any]],
+    outputs: Mapping[str, Shaped],
     specs: Sequence[TensorSpec],
     fixed_sizes: Mapping[str, int],
     sizes: Mapping[str, int],
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Any]:
     """Cut the outputs of padded inputs back to what they would be without padding.
 
     Args:
-        outputs: arrays by name, as the artifact gave them.
+        outputs: arrays or tensors by name, as the artifact gave them.
         specs: the artifact's outputs.
         fixed_sizes: its sizes by axis name.
         sizes: `input_sizes` of the inputs before they were padded.
@@ -256,7 +259,7 @@ class TorchScriptModel:
         import torch
 
         tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
-        sizes = input_sizes({name: _shaped(tensor) for name, tensor in tensors.items()}, self.description.inputs)
+        sizes = input_sizes(tensors, self.description.inputs)
         self._check_dtypes(tensors)
         fixed = self.description.fixed_sizes
         with torch.inference_mode():
@@ -266,7 +269,7 @@ class TorchScriptModel:
             arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
             padded = pad_to_fixed(arrays, self.description.inputs, fixed, self.description.pad_values)
             given = self.module(*(torch.from_numpy(array).to(device) for array in padded.values()))
-            named = {name: tensor for name, tensor in zip(self.output_names, given, strict=True)}
+            named = dict(zip(self.output_names, given, strict=True))
             return slice_outputs(named, self.description.outputs, fixed, sizes)
 
     def _check_dtypes(self, tensors: Mapping[str, torch.Tensor]) -> None:

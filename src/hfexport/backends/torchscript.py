@@ -21,6 +21,7 @@ from hfexport.runtime import DESCRIPTION_FILE, Description
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = ["TorchScriptBackend"]
 
@@ -151,7 +152,7 @@ def _remove_dropout(graph: Any) -> None:
                 node.destroy()
 
 
-def _save(traced: torch.jit.ScriptModule, path: Any, description: Description, job: ExportJob) -> None:
+def _save(traced: torch.jit.ScriptModule, path: Path, description: Description, job: ExportJob) -> None:
     extra = {DESCRIPTION_FILE: json.dumps(description.to_dict(), indent=1)}
     try:
         with quiet():

@@ -1,0 +1,167 @@
+"""Writes and checks requirements/*.txt: every dependency at one version, with the hashes of its files.
+
+    make lock                      # keep the versions that still fit pyproject.toml
+    make lock ARGS=--upgrade       # take the newest that fit
+    python scripts/lock.py --check # needs no network; part of `make check`
+
+Torch stands apart, in requirements/torch.txt: it comes from an index of its own, with one file for each kind of
+accelerator, and is installed first. What it depends on is in the locks. No lock names an index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+FOLDER: Final = ROOT / "requirements"
+TORCH: Final = FOLDER / "torch.txt"
+TORCH_INDEX: Final = "https://download.pytorch.org/whl/cpu"
+
+LOCKS: Final = {
+    "runtime": (),
+    "dev": ("--extra", "dev", "--constraint", str(FOLDER / "runtime.txt")),
+    "build": ("--build-deps-for", "wheel", "--only-build-deps"),
+    "example": ("--extra", "example", "--constraint", str(FOLDER / "runtime.txt")),
+}
+"""By name of the file: what pip-compile needs besides `_COMMON`, in the order in which they are made."""
+
+_COMMON: Final = (
+    *("--quiet", "--generate-hashes", "--strip-extras", "--newline", "lf", "--unsafe-package", "torch"),
+    *("--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--no-emit-options"),
+)
+_HEADER: Final = "# Written by `make lock` from pyproject.toml. Do not edit.\n"
+_PIN: Final = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
+
+
+def main() -> int:
+    """Write the locks, or say what is wrong with them; 1 if something is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare the locks with pyproject.toml, write nothing")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that fit")
+    parser.add_argument("--torch-index", default=TORCH_INDEX, help="where torch's CPU files are (default: %(default)s)")
+    arguments = parser.parse_args()
+    if not arguments.check:
+        write(upgrade=arguments.upgrade, torch_index=arguments.torch_index)
+    problems = check()
+    for problem in problems:
+        print(f"lock: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def write(*, upgrade: bool, torch_index: str) -> None:
+    """Compile every lock of `LOCKS`, with torch's CPU wheel at hand so that no CUDA package comes along."""
+    environment = {**os.environ, "CUSTOM_COMPILE_COMMAND": "make lock"}
+    with tempfile.TemporaryDirectory(prefix="hfexport-lock-") as folder:
+        wheels, output = Path(folder) / "wheels", Path(folder) / "lock.txt"
+        download = ("download", "--quiet", "--no-deps", "--retries", "1", "--dest", wheels, "--requirement", TORCH)
+        _run([sys.executable, "-m", "pip", *download, "--extra-index-url", torch_index], environment)
+        for name, options in LOCKS.items():
+            lock = FOLDER / f"{name}.txt"
+            output.write_text(lock.read_text(encoding="utf-8") if lock.exists() else "", encoding="utf-8")
+            place = ("--find-links", wheels, "--constraint", TORCH, "--output-file", output, ROOT / "pyproject.toml")
+            more = ("--upgrade",) if upgrade else ()
+            _run([sys.executable, "-m", "piptools", "compile", *_COMMON, *options, *more, *place], environment)
+            entries = _entries(output.read_text(encoding="utf-8"))
+            if name == "example":
+                wanted = {canonicalize_name(requirement.name) for requirement in _declared("example")}
+                entries = {key: text for key, text in entries.items() if key in wanted}
+            lock.write_text(_HEADER + "".join(entries.values()), encoding="utf-8")
+
+
+def check() -> list[str]:
+    """What keeps the locks from being whole, hashed and in agreement with pyproject.toml and each other."""
+    problems = []
+    pins = {name: _pins(FOLDER / f"{name}.txt") for name in LOCKS}
+    pins["torch"] = _pins(TORCH)
+    needs = {
+        "runtime": _declared(None),
+        "dev": _declared(None) + _declared("dev"),
+        "build": _build_requirements(),
+        "example": _declared("example"),
+    }
+    for name, requirements in needs.items():
+        text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+        problems += [f"{name}.txt: {problem}" for problem in _text_problems(text)]
+        known = {**pins[name], **pins["torch"]}
+        problems += [f"{name}.txt: {problem}" for problem in _unmet(requirements, known)]
+    for package in sorted(pins["runtime"].keys() & pins["dev"].keys()):
+        if pins["runtime"][package] != pins["dev"][package]:
+            problems.append(f"{package} is {pins['runtime'][package]} in runtime.txt, {pins['dev'][package]} in dev.txt")
+    missing = sorted(pins["runtime"].keys() - pins["dev"].keys())
+    if missing:
+        problems.append(f"dev.txt lacks {', '.join(missing)} of runtime.txt")
+    return problems
+
+
+def _text_problems(text: str) -> list[str]:
+    problems = [f"{key} has no hash" for key, entry in _entries(text).items() if "--hash=sha256:" not in entry]
+    if re.search(r"https?://|file:|^\s*--(?!hash)", text, re.MULTILINE):
+        problems.append("names a place to install from, or an option of pip")
+    return problems
+
+
+def _unmet(requirements: list[Requirement], pins: dict[str, Version]) -> list[str]:
+    problems = []
+    environment = {**default_environment(), "extra": ""}
+    for requirement in requirements:
+        if requirement.marker is not None and not requirement.marker.evaluate({**environment}):
+            continue
+        version = pins.get(canonicalize_name(requirement.name))
+        if version is None:
+            problems.append(f"{requirement} of pyproject.toml is not there; run `make lock`")
+        elif not requirement.specifier.contains(version, prereleases=True):
+            problems.append(f"{requirement.name} {version} does not fit `{requirement}` of pyproject.toml; run `make lock`")
+    return problems
+
+
+def _declared(extra: str | None) -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    return [Requirement(text) for text in texts]
+
+
+def _build_requirements() -> list[Requirement]:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return [Requirement(item) for item in tomllib.loads(text)["build-system"]["requires"]]
+
+
+def _entries(text: str) -> dict[str, str]:
+    """Each requirement's lines, by normalised name; comments that belong to none are left out."""
+    entries: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines(keepends=True):
+        match = _PIN.match(line)
+        if match is not None:
+            name = canonicalize_name(match["name"])
+            entries[name] = line
+        elif name and line.startswith(" "):
+            entries[name] += line
+        else:
+            name = ""
+    return entries
+
+
+def _pins(path: Path) -> dict[str, Version]:
+    matches = (_PIN.match(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return {canonicalize_name(match["name"]): Version(match["version"]) for match in matches if match is not None}
+
+
+def _run(command: list[str | Path], environment: dict[str, str]) -> None:
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
