@@ -33,7 +33,7 @@ TORCH_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 LOCKS: Final = {
     "runtime": (),
     "dev": ("--extra", "dev", "--constraint", str(FOLDER / "runtime.txt")),
-    "build": ("--build-deps-for", "wheel", "--only-build-deps"),
+    "build": (),
     "example": ("--extra", "example", "--constraint", str(FOLDER / "runtime.txt")),
 }
 """By name of the file: what pip-compile needs besides `_COMMON`, in the order in which they are made."""
@@ -65,13 +65,15 @@ def write(*, upgrade: bool, torch_index: str) -> None:
     """Compile every lock of `LOCKS`, with torch's CPU wheel at hand so that no CUDA package comes along."""
     environment = {**os.environ, "CUSTOM_COMPILE_COMMAND": "make lock"}
     with tempfile.TemporaryDirectory(prefix="hfexport-lock-") as folder:
-        wheels, output = Path(folder) / "wheels", Path(folder) / "lock.txt"
+        wheels, output, build = Path(folder) / "wheels", Path(folder) / "lock.txt", Path(folder) / "build.in"
+        build.write_text("\n".join(str(requirement) for requirement in _build_requirements()), encoding="utf-8")
         download = ("download", "--quiet", "--no-deps", "--retries", "1", "--dest", wheels, "--requirement", TORCH)
         _run([sys.executable, "-m", "pip", *download, "--extra-index-url", torch_index], environment)
         for name, options in LOCKS.items():
             lock = FOLDER / f"{name}.txt"
             output.write_text(lock.read_text(encoding="utf-8") if lock.exists() else "", encoding="utf-8")
-            place = ("--find-links", wheels, "--constraint", TORCH, "--output-file", output, ROOT / "pyproject.toml")
+            source = build if name == "build" else ROOT / "pyproject.toml"
+            place = ("--find-links", wheels, "--constraint", TORCH, "--output-file", output, source)
             more = ("--upgrade",) if upgrade else ()
             _run([sys.executable, "-m", "piptools", "compile", *_COMMON, *options, *more, *place], environment)
             entries = _entries(output.read_text(encoding="utf-8"))

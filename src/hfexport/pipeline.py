@@ -5,21 +5,307 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfexport import __version__
 from hfexport.architectures import config_class_for
-from hfexport.backends import backend_for
-from hfexport.backends.base import Artifact, ExportJob
-from hfexport.checkpoint import Checkpoint, open_checkpoint
-from hfexport.errors import CheckpointError, ExportError, InputsError, UnsupportedError, ValidationError
-from hfexport.export_config import ExportConfig, Tolerance
-from hfexport.probes import Probe, fixed_probes, validation_probes
-from hfexport.tasks import TASKS, declared_tasks
+from hfexport.checkpoint import Checkpoint, copy_along, open_checkpoint, sha256
+from hfexport.errors import CheckpointError, HfexportError, InputsError, ValidationError
+from hfexport.export_config import DecoderConfig, ExportConfig
+from hfexport.output import install, output_lock, withdraw
+from hfexport.tasks import Task, select_task
 
 if TYPE_CHECKING:
+    from hfexport.backends.base import Artifact
     from hfexport.inputs import Inputs
+    from hfexport.manifest import Manifest
     from hfexport.observer import Observer
+    from hfexport.validation import Reference
+    from hfexport.validation.compare import ArtifactVerdict
+
+__all__ = ["Failed", "run"]
+
+
+class Failed(Exception):
+    """A run that ended early: the error for the user, and the manifest that records how far it came."""
+
+    def __init__(self, error: HfexportError, manifest: Manifest) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.manifest = manifest
+
+
+def run(inputs: Inputs, observer: Observer, env: Mapping[str, str]) -> Manifest:
+    """Export what `inputs` asks for, prove it, and put it into the output folder.
+
+    Args:
+        inputs: checked inputs.
+        observer: is told about progress.
+        env: the environment; children see an allow-list of it.
+
+    Returns:
+        The manifest, which also lies in the output folder.
+
+    Raises:
+        Failed: with the error; the output folder then holds a manifest that says so, and no artifact of ours.
+    """
+    from hfexport.manifest import error_entry, new_manifest, write_manifest
+
+    output = Path(inputs.output)
+    manifest = new_manifest(inputs, datetime.now(UTC).isoformat(timespec="seconds"))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = InputsError([f"output {inputs.output!r} cannot be made: {error.strerror}"])
+        manifest["error"] = error_entry(problem)
+        raise Failed(problem, manifest) from error
+    with output_lock(output), tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output) as staging:
+        work = _Run(inputs, observer, env, Path(staging), manifest)
+        try:
+            artifacts = work.export_and_validate()
+        except HfexportError as error:
+            manifest["verdict"] = "failed" if isinstance(error, ValidationError) else "error"
+            manifest["error"] = error_entry(error)
+            withdraw(output)
+            write_manifest(manifest, output)
+            raise Failed(error, manifest) from error
+        except KeyboardInterrupt:
+            interrupted = HfexportError("interrupted", remedy="Run it again.")
+            manifest["error"] = error_entry(interrupted)
+            withdraw(output)
+            write_manifest(manifest, output)
+            raise
+        install(artifacts, output)
+        write_manifest(manifest, output)
+    return manifest
+
+
+@dataclass
+class _Run:
+    """What the steps of one run share: where they work, and the manifest they fill in."""
+
+    inputs: Inputs
+    observer: Observer
+    env: Mapping[str, str]
+    staging: Path
+    manifest: Manifest
+    references: list[Reference] = field(default_factory=list)
+
+    def export_and_validate(self) -> Path:
+        """The whole way; returns the folder that is ready to be put into place."""
+        from hfexport.manifest import artifact_entry, files_entry, source_entry
+
+        with self._stage("Checkpoint"):
+            checkpoint = open_checkpoint(Path(self.inputs.model))
+            config_class = config_class_for(checkpoint.model_type)
+            task = select_task(
+                self.inputs.task,
+                model_type=checkpoint.model_type,
+                architectures=checkpoint.architectures,
+                supported=config_class.tasks,
+            )
+            opset = _opset(self.inputs.opset, config_class)
+            dtype = _dtype(self.inputs.dtype, checkpoint, self.observer)
+        self.manifest |= {"task": task.name, "dtype": dtype}
+        ready = self.staging / "ready"
+        ready.mkdir()
+        with ThreadPoolExecutor(max_workers=1) as hashing:
+            hashes = hashing.submit(lambda: {path: sha256(path) for path in _source_files(checkpoint)})
+            self.manifest["source"] = source_entry(checkpoint, self.inputs.model, {})
+            with self._stage("Model configuration"):
+                config = _export_config(checkpoint, config_class, task)
+            try:
+                results = [self._one_format(name, checkpoint, config, dtype, opset, ready) for name in self.inputs.formats]
+            finally:
+                for reference in self.references:
+                    reference.worker.stop()
+        self.manifest["source"] = source_entry(checkpoint, self.inputs.model, hashes.result())
+        with self._stage("Files"):
+            self.manifest["artifacts"] = [
+                artifact_entry(artifact, config, dtype, ready, verdict) for artifact, verdict in results
+            ]
+            self.manifest["files"] = files_entry(copy_along(checkpoint, ready), ready)
+        self._decide(results)
+        return ready
+
+    def _one_format(
+        self, name: str, checkpoint: Checkpoint, config: ExportConfig, dtype: str, opset: int, ready: Path
+    ) -> tuple[Artifact, ArtifactVerdict]:
+        """Export one format and validate it; a trace that holds only at its own sizes is made again at fixed ones."""
+        from hfexport.validation import not_run
+
+        strict = self.inputs.validate == "strict"
+        if strict and not self.references:
+            self._start_reference(checkpoint, config, dtype, {})
+        artifact = self._export(name, checkpoint, config, dtype, opset, ready, {})
+        if not strict:
+            return artifact, not_run("validate is off")
+        verdict = self._validate(artifact, config, dtype, self.references[0])
+        if verdict.verdict == "passed" or name != "torchscript" or not _only_shapes_fail(verdict, config):
+            return artifact, verdict
+        sizes = _fixed_sizes(config, self.inputs)
+        self.observer.warn(
+            "TorchScript: the trace holds only at the sizes it was made with; made again at "
+            + ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+        )
+        shutil.rmtree(ready / name)
+        reference = self._start_reference(checkpoint, config, dtype, sizes)
+        artifact = self._export(name, checkpoint, config, dtype, opset, ready, sizes)
+        return artifact, self._validate(artifact, config, dtype, reference)
+
+    def _start_reference(
+        self, checkpoint: Checkpoint, config: ExportConfig, dtype: str, fixed_sizes: Mapping[str, int]
+    ) -> Reference:
+        from hfexport.probes import fixed_probes, validation_probes
+        from hfexport.validation import start_reference
+
+        probes = fixed_probes(config, fixed_sizes) if fixed_sizes else validation_probes(config)
+        folder = self.staging / f"reference-{len(self.references)}"
+        reference = start_reference(checkpoint.folder, config, dtype, probes, folder=folder, env=self.env)
+        self.references.append(reference)
+        return reference
+
+    def _export(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        config: ExportConfig,
+        dtype: str,
+        opset: int,
+        ready: Path,
+        fixed_sizes: Mapping[str, int],
+    ) -> Artifact:
+        with self._stage(f"Export to {name}"):
+            from hfexport.backends import backend_for
+            from hfexport.backends.base import ExportJob
+
+            folder = ready / name
+            folder.mkdir()
+            metadata = {
+                "producer": "hfexport",
+                "version": __version__,
+                "source": checkpoint.folder.resolve().name,
+                "task": config.task.name,
+            }
+            job = ExportJob(
+                checkpoint.folder, config, dtype, folder, metadata, opset, self.inputs.external_data, fixed_sizes
+            )
+            return backend_for(name).export(job)
+
+    def _validate(
+        self, artifact: Artifact, config: ExportConfig, dtype: str, reference: Reference
+    ) -> ArtifactVerdict:
+        from hfexport.validation import resolve_tolerance, validate
+
+        with self._stage(f"Validation of {artifact.format}"):
+            tolerance = resolve_tolerance(config, dtype, self.inputs.atol, self.inputs.rtol)
+            folder = Path(tempfile.mkdtemp(prefix=f"run-{artifact.format}-", dir=self.staging))
+            return validate(artifact, config, reference, tolerance, folder=folder, env=self.env)
+
+    def _decide(self, results: list[tuple[Artifact, ArtifactVerdict]]) -> None:
+        """Set the manifest's verdict, or raise what is wrong."""
+        failures = [
+            f"{artifact.format}: {line}"
+            for artifact, verdict in results
+            if verdict.verdict == "failed"
+            for line in (verdict.failures or ("no probe was answered",))
+        ]
+        if failures:
+            more = f"\nand {len(failures) - 5} more, in the manifest" if len(failures) > 5 else ""
+            raise ValidationError(
+                "\n".join(failures[:5]) + more,
+                remedy="The artifact is wrong or the tolerance too tight; nothing was left in the output folder.",
+            )
+        proved = all(verdict.verdict == "passed" for _, verdict in results)
+        self.manifest["verdict"] = "passed" if proved else "not_validated"
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Tell the observer, and record seconds and peak memory of this process."""
+        from hfexport.manifest import Stage
+
+        start = time.perf_counter()
+        _reset_peak_memory()
+        try:
+            with self.observer.stage(name):
+                yield
+        finally:
+            stage = Stage(name, round(time.perf_counter() - start, 3), _peak_memory_bytes())
+            self.manifest["stages"].append(asdict(stage))
+
+
+def _opset(requested: int | None, config_class: type[ExportConfig]) -> int:
+    low, high = config_class.opsets
+    if requested is not None and not low <= requested <= high:
+        raise InputsError([f"opset {requested} is out of range: {low} to {high} are proved for this architecture"])
+    return requested or config_class.default_opset
+
+
+def _dtype(requested: str, checkpoint: Checkpoint, observer: Observer) -> str:
+    if requested != "auto":
+        return requested
+    if checkpoint.dtype == "bf16":
+        observer.note("The checkpoint is bfloat16, which ONNX Runtime does not run on CPU; exported as fp32, exactly.")
+    return "fp16" if checkpoint.dtype == "fp16" else "fp32"
+
+
+def _export_config(checkpoint: Checkpoint, config_class: type[ExportConfig], task: Task) -> ExportConfig:
+    from transformers import AutoConfig
+
+    try:
+        return config_class(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True), task)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.folder / 'config.json'}: transformers cannot read it: {str(error).splitlines()[0]}",
+            remedy="Use the config.json that was saved with the model.",
+        ) from error
+
+
+def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:
+    """Sizes of every free axis for a static trace, within what the model can take."""
+    sizes: dict[str, int] = {}
+    asked = {"batch": inputs.batch_size, "sequence": inputs.sequence_length}
+    for axis in config.free_axes:
+        limit = config.limits.get(axis)
+        size = asked.get(axis, config.trace_sizes[axis])
+        sizes[axis] = min(size, limit.maximum) if limit is not None and limit.maximum is not None else size
+    if isinstance(config, DecoderConfig) and "past_sequence" in sizes:
+        sizes["sequence"] = min(sizes["sequence"], config.max_positions - sizes["past_sequence"])
+    return sizes
+
+
+def _only_shapes_fail(verdict: ArtifactVerdict, config: ExportConfig) -> bool:
+    """Whether a fixed shape could cure it: some probes pass or are refused by shape, rather than all being off."""
+    if not config.free_axes or not verdict.probes:
+        return False
+    return any(result.passed for result in verdict.probes) or any(result.problem for result in verdict.probes)
+
+
+def _source_files(checkpoint: Checkpoint) -> tuple[Path, ...]:
+    return (checkpoint.folder / "config.json", *checkpoint.weight_files)
+
+
+def _reset_peak_memory() -> None:
+    """Start the kernel's high-water mark of this process anew (Linux; elsewhere the mark only grows)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def _peak_memory_bytes() -> int:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+

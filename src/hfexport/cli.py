@@ -1,0 +1,85 @@
+"""The command line and the action: the only reader of `argv` and the environment, and of exit codes the only source."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from hfexport import __version__
+from hfexport.console import Console
+from hfexport.errors import HfexportError, InputsError
+from hfexport.inputs import Inputs, help_text, parse_inputs
+
+__all__ = ["main"]
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which is taken like Ctrl-C so that everything is cleaned up on the way out."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run hfexport; returns the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    env = dict(os.environ)
+    if "--help" in words or "-h" in words:
+        print(help_text())
+        return 0
+    if "--version" in words:
+        print(f"hfexport {__version__}")
+        return 0
+    console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words)
+    try:
+        inputs, flags = parse_inputs(words, env)
+    except InputsError as error:
+        console.error(error)
+        return error.exit_code
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _export(inputs, console, env, as_json="json" in flags)
+    except _Terminated:
+        return 143
+    except KeyboardInterrupt:
+        return 130
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise _Terminated
+
+
+def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json: bool) -> int:
+    from hfexport.pipeline import Failed, run
+
+    try:
+        manifest = run(inputs, console, env)
+        failure: HfexportError | None = None
+    except Failed as failed:
+        manifest, failure = failed.manifest, failed.error
+    from hfexport.manifest import MANIFEST_FILE, to_json
+    from hfexport.report import TABLE_COLUMNS, job_summary, table_rows
+
+    paths = {artifact["format"]: artifact["path"] for artifact in manifest["artifacts"]} if failure is None else {}
+    differences = [artifact["validation"]["max_abs_diff"] for artifact in manifest["artifacts"]]
+    console.write_outputs(
+        {
+            "manifest": str(Path(inputs.output, MANIFEST_FILE)),
+            "output": inputs.output,
+            **{name: str(Path(inputs.output, paths[name])) if name in paths else "" for name in ("onnx", "torchscript")},
+            "max-abs-diff": str(max((value for value in differences if isinstance(value, float)), default="")),
+            "verdict": manifest["verdict"],
+        }
+    )
+    console.append_summary(job_summary(manifest))
+    if manifest["artifacts"]:
+        console.table(TABLE_COLUMNS, table_rows(manifest))
+    if as_json:
+        console.data(to_json(manifest).rstrip())
+    if failure is not None:
+        console.error(failure)
+        return failure.exit_code
+    console.note(f"{manifest['verdict'].replace('_', ' ')}: {Path(inputs.output, MANIFEST_FILE)}")
+    return 0

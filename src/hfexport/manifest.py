@@ -1,0 +1,180 @@
+"""`hfexport.json`: what was made, from what, with what, and what validation found. docs/manifest.md explains the fields."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hfexport import __version__
+from hfexport.backends.base import Artifact
+from hfexport.checkpoint import Checkpoint, sha256
+from hfexport.errors import HfexportError, InputsError
+from hfexport.export_config import ExportConfig, TensorSpec
+from hfexport.inputs import Inputs
+from hfexport.validation.compare import ArtifactVerdict
+
+__all__ = [
+    "MANIFEST_FILE",
+    "SCHEMA_FILE",
+    "Manifest",
+    "Stage",
+    "artifact_entry",
+    "check_manifest",
+    "error_entry",
+    "source_entry",
+    "write_manifest",
+]
+
+MANIFEST_FILE = "hfexport.json"
+SCHEMA_FILE = Path(__file__).parent / "schemas" / "hfexport.schema.json"
+SCHEMA_VERSION = 1
+
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "safetensors")
+
+Manifest = dict[str, Any]
+"""The manifest as JSON values; its form is the schema's."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: how long it took, and the largest resident set of the processes that worked on it (0: not known)."""
+
+    name: str
+    seconds: float
+    peak_memory_bytes: int
+
+
+def new_manifest(inputs: Inputs, created: str) -> Manifest:
+    """A manifest that so far knows the inputs, the versions and the machine."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "producer": {"name": "hfexport", "version": __version__},
+        "created": created,
+        "verdict": "error",
+        "inputs": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(inputs).items()},
+        "source": None,
+        "task": None,
+        "dtype": None,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count() or 1, "memory_bytes": _memory_bytes()},
+        "stages": [],
+        "artifacts": [],
+        "files": [],
+        "error": None,
+    }
+
+
+def source_entry(checkpoint: Checkpoint, given: str, hashes: Mapping[Path, str]) -> dict[str, Any]:
+    """What the artifacts come from."""
+    return {
+        "model": given,
+        "model_type": checkpoint.model_type,
+        "architectures": list(checkpoint.architectures),
+        "dtype": checkpoint.dtype,
+        "files": [
+            {"path": path.name, "size_bytes": path.stat().st_size, "sha256": digest} for path, digest in hashes.items()
+        ],
+    }
+
+
+def artifact_entry(
+    artifact: Artifact, config: ExportConfig, dtype: str, folder: Path, verdict: ArtifactVerdict
+) -> dict[str, Any]:
+    """One artifact with its files (below `folder`), its interface and what validation found."""
+    limits = {
+        name: {"minimum": limit.minimum, "maximum": limit.maximum}
+        for name, limit in config.limits.items()
+        if any(name in str(axis).split(" + ") for spec in config.inputs for axis in spec.axes)
+    }
+    return {
+        "format": artifact.format,
+        "path": artifact.path.relative_to(folder).as_posix(),
+        "files": [_file_entry(path, folder) for path in artifact.files],
+        "inputs": [_tensor_entry(spec, dtype) for spec in config.inputs],
+        "outputs": [_tensor_entry(spec, dtype) for spec in config.outputs],
+        "fixed_sizes": dict(artifact.fixed_sizes) or None,
+        "limits": limits,
+        "details": dict(artifact.details),
+        "validation": verdict.to_dict(),
+    }
+
+
+def files_entry(files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
+    """Files that went along unchanged."""
+    return [_file_entry(path, folder) for path in files]
+
+
+def error_entry(error: HfexportError) -> dict[str, Any]:
+    problems = error.problems if isinstance(error, InputsError) else (error.message,)
+    return {
+        "exit_code": error.exit_code,
+        "title": error.title,
+        "message": "\n".join(problems),
+        "remedy": error.remedy,
+    }
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> Path:
+    """Write the manifest into `folder` in one step: readers see the old one or the new one."""
+    path = folder / MANIFEST_FILE
+    staged = folder / f".{MANIFEST_FILE}.part"
+    staged.write_text(to_json(manifest), encoding="utf-8")
+    os.replace(staged, path)
+    return path
+
+
+def to_json(manifest: Manifest) -> str:
+    """The manifest as it is written; numbers that JSON cannot hold become strings."""
+    return json.dumps(_encodable(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Hold a manifest against the published schema.
+
+    Raises:
+        jsonschema.ValidationError: it does not fit.
+    """
+    import jsonschema
+
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads(to_json(manifest)), schema, cls=jsonschema.Draft202012Validator)
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _file_entry(path: Path, folder: Path) -> dict[str, Any]:
+    return {"path": path.relative_to(folder).as_posix(), "size_bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _tensor_entry(spec: TensorSpec, dtype: str) -> dict[str, Any]:
+    element = spec.dtype if spec.dtype == "int64" else {"fp32": "float32", "fp16": "float16"}[dtype]
+    return {"name": spec.name, "dtype": element, "axes": list(spec.axes)}
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

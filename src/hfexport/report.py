@@ -1,0 +1,149 @@
+"""What a reader is shown: the job summary and the table on the terminal, from the manifest alone."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from hfexport.manifest import Manifest
+
+__all__ = ["TABLE_COLUMNS", "job_summary", "load_snippet", "table_rows"]
+
+TABLE_COLUMNS = ("format", "file", "size", "shapes", "verdict", "max abs diff", "max rel diff", "probes passed")
+
+HEADLINES = {
+    "passed": "✅ every artifact answers as the model does",
+    "failed": "❌ an artifact does not answer as the model does",
+    "not_validated": "⚠️ artifacts were written without validation",
+    "error": "❌ nothing was exported",
+}
+
+MAX_FAILURES = 20
+
+
+def table_rows(manifest: Manifest) -> list[list[str]]:
+    """One row an artifact, for the columns `TABLE_COLUMNS`."""
+    rows = []
+    for artifact in manifest["artifacts"]:
+        validation = artifact["validation"]
+        probes = validation["probes"]
+        passed = sum(probe["verdict"] == "passed" for probe in probes)
+        fixed = artifact["fixed_sizes"]
+        shapes = "free" if fixed is None else "fixed: " + ", ".join(f"{axis} {size}" for axis, size in fixed.items())
+        rows.append(
+            [
+                artifact["format"],
+                artifact["path"],
+                _size(sum(file["size_bytes"] for file in artifact["files"])),
+                shapes,
+                validation["verdict"].replace("_", " "),
+                _number(validation["max_abs_diff"]),
+                _number(validation["max_rel_diff"]),
+                f"{passed} of {len(probes)}",
+            ]
+        )
+    return rows
+
+
+def job_summary(manifest: Manifest) -> str:
+    """Markdown for the job summary: verdict, table, what is wrong, a snippet for each artifact, the stages."""
+    lines = [f"## hfexport: {HEADLINES[manifest['verdict']]}", ""]
+    if manifest["error"] is not None:
+        error = manifest["error"]
+        lines += [f"**{_text(error['title'])}** (exit code {error['exit_code']})", ""]
+        lines += [f"> {_text(line)}" for line in (error["message"] + "\n" + error["remedy"]).splitlines() if line]
+        lines.append("")
+    if manifest["source"] is not None:
+        source = manifest["source"]
+        parts = [source["model"], source["model_type"], f"task {manifest['task']}", f"dtype {manifest['dtype']}"]
+        lines += [_text(" · ".join(parts)), ""]
+    if manifest["artifacts"]:
+        lines += [_row(TABLE_COLUMNS), _row(["---"] * len(TABLE_COLUMNS))]
+        lines += [_row([_text(cell) for cell in row]) for row in table_rows(manifest)]
+        lines.append("")
+    lines += _failures(manifest)
+    if manifest["verdict"] in ("passed", "not_validated"):
+        for artifact in manifest["artifacts"]:
+            lines += ["```python", load_snippet(artifact, manifest).rstrip(), "```", ""]
+    lines += _stages(manifest)
+    return "\n".join(lines) + "\n"
+
+
+def load_snippet(artifact: dict[str, Any], manifest: Manifest) -> str:
+    """Python that loads the artifact and runs it on zeros of a small shape; it runs as it stands in the output folder."""
+    names = [entry["name"] for entry in artifact["inputs"]]
+    arrays = ", ".join(f"{entry['name']!r}: {_example(entry, artifact)}" for entry in artifact["inputs"])
+    if artifact["format"] == "onnx":
+        return (
+            "import numpy as np\nfrom onnxruntime import InferenceSession\n\n"
+            f"session = InferenceSession({artifact['path']!r})\n"
+            f"inputs = {{{arrays}}}\n"
+            "outputs = session.run(None, inputs)\n"
+        )
+    del names, manifest
+    return (
+        "import numpy as np\nimport torch\n\n"
+        f"model = torch.jit.load({artifact['path']!r})\n"
+        f"inputs = {{{arrays}}}\n"
+        "outputs = model(*map(torch.from_numpy, inputs.values()))\n"
+    )
+
+
+def _example(entry: dict[str, Any], artifact: dict[str, Any]) -> str:
+    sizes = {"batch": 1, "sequence": 8, "past_sequence": 0, "choice": 2, "height": 224, "width": 224}
+    sizes |= artifact["fixed_sizes"] or {}
+    shape = tuple(
+        axis if isinstance(axis, int) else sum(sizes[part] for part in axis.split(" + ")) for axis in entry["axes"]
+    )
+    make = "ones" if entry["name"] == "attention_mask" else "zeros"
+    return f"np.{make}({shape}, np.{entry['dtype']})"
+
+
+def _failures(manifest: Manifest) -> list[str]:
+    found: list[str] = []
+    for artifact in manifest["artifacts"]:
+        validation = artifact["validation"]
+        if validation["verdict"] == "failed" and validation["reason"]:
+            found.append(f"{artifact['format']}: {validation['reason']}")
+        for probe in validation["probes"]:
+            if probe["problem"]:
+                found.append(f"{artifact['format']}, {probe['name']}: {probe['problem']}")
+            found += [
+                f"{artifact['format']}, {probe['name']}: {output['name']}: {output['problem']}"
+                for output in probe["outputs"]
+                if output["problem"]
+            ]
+    lines = [f"- {_text(line)}" for line in found[:MAX_FAILURES]]
+    if len(found) > MAX_FAILURES:
+        lines.append(f"- and {len(found) - MAX_FAILURES} more, in the manifest")
+    return [*lines, ""] if lines else []
+
+
+def _stages(manifest: Manifest) -> list[str]:
+    if not manifest["stages"]:
+        return []
+    lines = ["<details><summary>Stages</summary>", "", _row(["stage", "seconds", "peak memory"]), _row(["---"] * 3)]
+    for stage in manifest["stages"]:
+        memory = _size(stage["peak_memory_bytes"]) if stage["peak_memory_bytes"] else "not known"
+        lines.append(_row([_text(stage["name"]), f"{stage['seconds']:.1f}", memory]))
+    return [*lines, "", "</details>"]
+
+
+def _row(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _text(text: str) -> str:
+    """Text from outside, with nothing in it that Markdown or HTML would act on."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{char}" if char in "\\`*_[]|~" else char for char in escaped)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"
+
+
+def _number(value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.2g}"
