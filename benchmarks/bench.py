@@ -43,9 +43,7 @@ def main() -> None:
     peer = peer_command()
     with tempfile.TemporaryDirectory(prefix="hfexport-bench-") as folder:
         texts = [
-            section(Path(folder), peer, arguments.runs)
-            for name, section in SECTIONS
-            if arguments.only in (None, name)
+            section(Path(folder), peer, arguments.runs) for name, section in SECTIONS if arguments.only in (None, name)
         ]
     report = "\n\n".join([heading(arguments.runs), *texts]) + "\n"
     print(report)
@@ -103,9 +101,7 @@ def bench_export(folder: Path, peer: Sequence[str], runs: int) -> str:
     rows = [
         _row("wall time, s", [[m.wall_s for m in side] for side in results], "{:.1f}"),
         _row("peak memory of all processes, MiB", [[m.peak_bytes / MEBIBYTE for m in side] for side in results]),
-        _row(
-            "of it anonymous, MiB", [[m.peak_anonymous_bytes / MEBIBYTE for m in side] for side in results]
-        ),
+        _row("of it anonymous, MiB", [[m.peak_anonymous_bytes / MEBIBYTE for m in side] for side in results]),
     ]
     return (
         "## Export\n\n"
@@ -250,7 +246,8 @@ BertForSequenceClassification(config).save_pretrained(sys.argv[1], max_shard_siz
 """
 
 SECTIONS = (
-    ("export", bench_export),     ("latency", bench_latency),
+    ("export", bench_export),
+    ("latency", bench_latency),
     ("startup", bench_startup),
     ("memory", bench_memory),
 )

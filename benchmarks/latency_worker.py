@@ -27,7 +27,8 @@ def main(path: str, shapes: list[tuple[int, int]], seconds: float, threads: int)
         feed = {name: value for name, value in feed.items() if name in names}
         for _ in range(5):
             session.run(None, feed)
-        times, end = [], time.perf_counter() + seconds
+        times: list[float] = []
+        end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(times) < 10:
             start = time.perf_counter()
             session.run(None, feed)

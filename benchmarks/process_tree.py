@@ -37,9 +37,7 @@ def measure(command: Sequence[str], *, log: Path, env: dict[str, str] | None = N
     """Run `command` with its output in `log`, and sample the memory of its session while it runs."""
     with log.open("wb") as output:
         start = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}
-        )
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
         peaks = [0, 0]
         done = threading.Event()
         sampler = threading.Thread(target=_sample, args=(process.pid, peaks, done), daemon=True)

@@ -101,7 +101,9 @@ def check() -> list[str]:
         problems += [f"{name}.txt: {problem}" for problem in _unmet(requirements, known)]
     for package in sorted(pins["runtime"].keys() & pins["dev"].keys()):
         if pins["runtime"][package] != pins["dev"][package]:
-            problems.append(f"{package} is {pins['runtime'][package]} in runtime.txt, {pins['dev'][package]} in dev.txt")
+            problems.append(
+                f"{package} is {pins['runtime'][package]} in runtime.txt, {pins['dev'][package]} in dev.txt"
+            )
     missing = sorted(pins["runtime"].keys() - pins["dev"].keys())
     if missing:
         problems.append(f"dev.txt lacks {', '.join(missing)} of runtime.txt")
@@ -125,7 +127,9 @@ def _unmet(requirements: list[Requirement], pins: dict[str, Version]) -> list[st
         if version is None:
             problems.append(f"{requirement} of pyproject.toml is not there; run `make lock`")
         elif not requirement.specifier.contains(version, prereleases=True):
-            problems.append(f"{requirement.name} {version} does not fit `{requirement}` of pyproject.toml; run `make lock`")
+            problems.append(
+                f"{requirement.name} {version} does not fit `{requirement}` of pyproject.toml; run `make lock`"
+            )
     return problems
 
 

@@ -34,6 +34,8 @@ Role = Literal[
 
 TOTAL = "past_sequence + sequence"
 
+_CACHE_PARTS: tuple[tuple[str, Role], ...] = (("key", "past_key"), ("value", "past_value"))
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -134,7 +136,9 @@ class ExportConfig(ABC):
     @property
     def free_axes(self) -> tuple[str, ...]:
         """Names of the axes that an artifact leaves open, in order of first use."""
-        names = [part for spec in self.inputs for axis in spec.axes if isinstance(axis, str) for part in axis.split(" + ")]
+        names = [
+            part for spec in self.inputs for axis in spec.axes if isinstance(axis, str) for part in axis.split(" + ")
+        ]
         limits = self.limits
         return tuple(name for name in dict.fromkeys(names) if not (name in limits and limits[name].is_fixed))
 
@@ -199,7 +203,7 @@ class DecoderConfig(ExportConfig):
         return tuple(
             TensorSpec(f"{prefix}.{layer}.{part}", axes, "float", role)
             for layer in range(self.config.num_hidden_layers)
-            for part, role in (("key", "past_key"), ("value", "past_value"))
+            for part, role in _CACHE_PARTS
         )
 
     @property

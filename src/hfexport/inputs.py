@@ -1,87 +1,172 @@
 """The inputs: one frozen `Inputs` whose fields are the source of options, `INPUT_*`, action.yml and the README's table.
 
-Standard library only, so that a wrong input is reported before anything heavy loads.
+An input is given as an option (`--batch-size 2`), or as the variable that GitHub's runner makes of a workflow's `with:`
+(`INPUT_BATCH-SIZE`: upper-case, hyphens kept). The command line wins, input by input. Of variables, an empty one counts
+as unset and surrounding whitespace is dropped. A variable that is no input is left alone, since an enclosing action may
+have set it; only one that misspells an input is an error, because the runner passes on what it does not know.
+
+All problems are gathered before any is reported. Standard library only: a wrong input costs no heavy import.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from hfexport.errors import InputsError
 from hfexport.tasks import TASK_NAMES
 
 __all__ = ["FLAGS", "OUTPUTS", "InputField", "Inputs", "help_text", "input_fields", "parse_inputs"]
 
-FORMATS = ("onnx", "torchscript")
+FORMATS: Final = ("onnx", "torchscript")
+
+OUTPUTS: Final[Mapping[str, str]] = {
+    "manifest": "Path of hfexport.json.",
+    "output": "Folder that holds the artifacts and the manifest.",
+    "onnx": "Path of the ONNX graph; empty if none was made.",
+    "torchscript": "Path of the TorchScript file; empty if none was made.",
+    "max-abs-diff": "Largest absolute difference from the model over all artifacts and probes.",
+    "verdict": "passed, failed, not_validated or error.",
+}
+"""Outputs of the action, with their descriptions."""
+
+FLAGS: Final[Mapping[str, str]] = {
+    "json": "Print the manifest on stdout; everything else goes to stderr.",
+    "verbose": "With an error, also show the exception behind it.",
+    "version": "Show the version and exit.",
+    "help": "Show this text and exit.",
+}
+"""Options of the command line alone; they take no value."""
+
+_SHORT: Final = {"-m": "--model", "-h": "--help"}
+_RUNNER_VARIABLES: Final = ("INPUT_ARGS", "INPUT_ENTRYPOINT")
+"""Inputs that every container action has; the runner itself reads them."""
+_MAX_INTEGER: Final = 2**31 - 1
+_MAX_SHOWN: Final = 100
 
 Parser = Callable[[str], Any]
 """Turns the text a user gave into a value; raises `ValueError` with what is allowed."""
 
 
-def _text(value: str) -> str:
+def _path(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("must be the path of a folder")
     return value
 
 
-def _formats(value: str) -> tuple[str, ...]:
-    names = [name.strip() for name in value.replace("\n", ",").split(",") if name.strip()]
-    for name in names:
-        _choice(FORMATS)(name)
-    if not names:
-        raise ValueError(f"must name at least one of {', '.join(FORMATS)}")
-    return tuple(dict.fromkeys(names))
+def _choice(allowed: Sequence[str], also_known_as: Mapping[str, str] | None = None) -> Parser:
+    names = {name: name for name in allowed} | dict(also_known_as or {})
 
-
-def _choice(allowed: Sequence[str]) -> Parser:
     def parse(value: str) -> str:
-        if value not in allowed:
-            close = difflib.get_close_matches(value, allowed, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"{hint}allowed: {', '.join(allowed)}")
-        return value
+        if value in allowed:
+            return value
+        close = difflib.get_close_matches(value.lower(), names, n=1)
+        hint = f"did you mean {names[close[0]]}? " if close else ""
+        raise ValueError(f"{hint}allowed: {', '.join(allowed)}")
 
     return parse
 
 
+def _formats(value: str) -> tuple[str, ...]:
+    names = [name.strip() for name in re.split(r"[,\r\n]", value)]
+    parse = _choice(FORMATS)
+    chosen: dict[str, None] = {}
+    for name in filter(None, names):
+        try:
+            chosen[parse(name)] = None
+        except ValueError as error:
+            raise ValueError(f"{_quoted(name)} is not a format; {error}, separated by commas or newlines") from None
+    if not chosen:
+        raise ValueError(f"must name at least one of {', '.join(FORMATS)}")
+    return tuple(chosen)
+
+
 def _boolean(value: str) -> bool:
-    known = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-    if value not in known:
-        raise ValueError("must be true or false")
-    return known[value]
+    """The booleans of YAML 1.2's core schema, as the Action toolkits read them."""
+    if value not in ("true", "True", "TRUE", "false", "False", "FALSE"):
+        raise ValueError("allowed: true, false")
+    return value.lower() == "true"
 
 
 def _positive_integer(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise ValueError("must be a whole number of at least 1")
+    if not re.fullmatch(r"[0-9]{1,10}", value) or not 1 <= int(value) <= _MAX_INTEGER:
+        raise ValueError(f"must be a whole number from 1 to {_MAX_INTEGER}")
     return int(value)
 
 
 def _tolerance(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < 0:
+    written = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value)
+    if not written or not math.isfinite(float(value)):
         raise ValueError("must be a number of at least 0, such as 1e-5")
-    return number
+    return float(value)
+
+
+@dataclass(frozen=True)
+class InputField:
+    """One input, as users meet it.
+
+    Attributes:
+        name: in action.yml, and with `--` as an option.
+        default: as text; empty if the input is unset unless given.
+        description: one or two sentences.
+        parser: from text to value.
+        aliases: other names for it.
+    """
+
+    name: str
+    default: str
+    description: str
+    parser: Parser
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def attribute(self) -> str:
+        """Its name in `Inputs`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and its aliases."""
+        return (self.name, *self.aliases)
+
+    @property
+    def is_boolean(self) -> bool:
+        """Whether the bare option means true."""
+        return self.parser is _boolean
 
 
 def _input(default: str, description: str, parser: Parser, *, aliases: tuple[str, ...] = ()) -> Any:
-    value = parser(default) if default else None
     return field(
-        default=value, metadata={"default": default, "description": description, "parser": parser, "aliases": aliases}
+        default=parser(default) if default else None,
+        metadata={"default": default, "description": description, "parser": parser, "aliases": aliases},
     )
+
+
+_TASK = _choice(
+    ("auto", *TASK_NAMES),
+    # The names that pipelines of transformers and model cards use for the same heads.
+    {
+        "feature-extraction": "default",
+        "fill-mask": "masked-lm",
+        "text-generation": "causal-lm-with-past",
+        "text-classification": "sequence-classification",
+    },
+)
+_DTYPE = _choice(("auto", "fp32", "fp16"), {"float32": "fp32", "float16": "fp16", "float": "fp32", "half": "fp16"})
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What the user asks for; every value is checked. Field names are input names with `_` for `-`."""
 
-    model: str = _input(".", "Checkpoint folder, relative to the working directory (on Actions, the workspace).", _text)
+    model: str = _input(".", "Checkpoint folder, relative to the working directory (on Actions, the workspace).", _path)
     formats: tuple[str, ...] = _input(
         "onnx,torchscript", "Artifacts to make: any of onnx, torchscript; separated by commas or newlines.", _formats
     )
@@ -89,18 +174,20 @@ class Inputs:
         "auto",
         "auto (what the checkpoint was trained for), or a feature name of transformers.onnx such as "
         "sequence-classification or causal-lm-with-past.",
-        _choice(("auto", *TASK_NAMES)),
+        _TASK,
         aliases=("feature",),
     )
-    output: str = _input("hfexport-out", "Folder for the artifacts and the manifest.", _text)
+    output: str = _input("hfexport-out", "Folder for the artifacts and the manifest.", _path)
     opset: int | None = _input("", "ONNX opset; if unset, the architecture's own.", _positive_integer)
     atol: float | None = _input(
-        "", "Absolute tolerance of validation; if unset, by dtype. Given alone, nothing relative is added.", _tolerance
+        "",
+        "Absolute tolerance of validation; if unset, by dtype and architecture. Given alone, it is all there is.",
+        _tolerance,
     )
-    rtol: float | None = _input("", "Relative tolerance of validation; if unset, by dtype.", _tolerance)
-    dtype: str = _input(
-        "auto", "fp32, fp16, or auto: as the checkpoint, bfloat16 widened to fp32.", _choice(("auto", "fp32", "fp16"))
+    rtol: float | None = _input(
+        "", "Relative tolerance of validation; if unset, by dtype and architecture, or 0 if atol is given.", _tolerance
     )
+    dtype: str = _input("auto", "fp32, fp16, or auto: as the checkpoint, bfloat16 widened to fp32.", _DTYPE)
     external_data: bool = _input(
         "false", "Write ONNX weights to model.onnx_data also below 2 GB: true or false.", _boolean
     )
@@ -112,147 +199,198 @@ class Inputs:
         "strict", "strict, or off: artifacts are written unproved and the manifest says so.", _choice(("strict", "off"))
     )
 
-
-OUTPUTS: Mapping[str, str] = {
-    "manifest": "Path of hfexport.json.",
-    "output": "Folder that holds the artifacts and the manifest.",
-    "onnx": "Path of the ONNX graph; empty if none was made.",
-    "torchscript": "Path of the TorchScript file; empty if none was made.",
-    "max-abs-diff": "Largest absolute difference from the model over all artifacts and probes.",
-    "verdict": "passed, failed, not_validated or error.",
-}
-"""Outputs of the action, with their descriptions."""
-
-FLAGS: Mapping[str, str] = {
-    "json": "Print the manifest to stdout.",
-    "help": "Show this text and exit.",
-    "version": "Show the version and exit.",
-}
-"""Options of the command line alone; they take no value."""
-
-
-@dataclass(frozen=True)
-class InputField:
-    """One input: its name as the user writes it, its default as text, and what it means."""
-
-    name: str
-    default: str
-    description: str
-    aliases: tuple[str, ...]
-    parser: Parser
-
-    @property
-    def attribute(self) -> str:
-        return self.name.replace("-", "_")
+    def __post_init__(self) -> None:
+        """An absolute tolerance given alone is absolute: no relative part is added unasked."""
+        if self.atol is not None and self.rtol is None:
+            object.__setattr__(self, "rtol", 0.0)
 
 
 def input_fields() -> tuple[InputField, ...]:
     """Every input in the order of `Inputs`."""
-    return tuple(
-        InputField(
-            part.name.replace("_", "-"),
-            part.metadata["default"],
-            part.metadata["description"],
-            part.metadata["aliases"],
-            part.metadata["parser"],
-        )
-        for part in fields(Inputs)
-    )
+    return tuple(InputField(part.name.replace("_", "-"), **part.metadata) for part in fields(Inputs))
+
+
+class _Given(NamedTuple):
+    written: str  # the option or variable, as the user wrote it
+    text: str
 
 
 def parse_inputs(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Inputs, frozenset[str]]:
     """Inputs from the command line and, for what it leaves out, from `INPUT_*`; and the flags that were given.
 
-    Variables that are empty count as unset, and unknown `INPUT_*` are left alone: an enclosing action may have set them.
+    With `--help` or `--version` nothing else is looked at, and the inputs are the defaults.
+
+    Args:
+        argv: the command line without the program's name.
+        env: the environment.
 
     Raises:
         InputsError: with every problem found.
     """
     problems: list[str] = []
     options, flags = _read_options(argv, problems)
-    given: dict[str, tuple[str, str]] = {}
-    for part in input_fields():
-        names = (part.name, *part.aliases)
-        variables = {f"INPUT_{name.upper()}": env.get(f"INPUT_{name.upper()}", "").strip() for name in names}
-        found = [(f"--{name}", options[name]) for name in names if name in options]
-        found = found or [(name, value) for name, value in variables.items() if value]
-        if len({value for _, value in found}) > 1:
-            problems.append(" and ".join(f"{name} {value!r}" for name, value in found) + " contradict each other")
-        if found:
-            given[part.attribute] = found[0]
+    if flags & {"help", "version"}:
+        return Inputs(), flags
+    variables = _read_variables(env, problems)
     values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for part in input_fields():
-        if part.attribute in given:
-            source, text = given[part.attribute]
-            try:
-                values[part.attribute] = part.parser(text)
-            except ValueError as error:
-                problems.append(f"{source} is {text!r}: {error}")
-    inputs = Inputs(**values)
-    problems.extend(_overlap(inputs))
+        given = options.get(part.name) or _asked_for(part, variables.get(part.name, []))
+        if given:
+            values[part.attribute] = _parse_each(part, given, problems)
+            sources[part.attribute] = given[0].written
+    problems.extend(_folder_problems(values, sources))
     if problems:
         raise InputsError(problems)
-    return inputs, flags
+    return Inputs(**values), flags
 
 
-def _overlap(inputs: Inputs) -> list[str]:
-    model, output = Path(inputs.model).resolve(), Path(inputs.output).resolve()
-    if output == model or output in model.parents:
-        return [f"output {inputs.output!r} holds the checkpoint {inputs.model!r}: choose another folder"]
+def _parse_each(part: InputField, given: list[_Given], problems: list[str]) -> Any:
+    """The value that was given, perhaps more than once; `None`, which no text means, if there is a problem with it."""
+    values = []
+    for one in given:
+        try:
+            values.append(part.parser(one.text))
+        except ValueError as error:
+            problems.append(f"{one.written} is {_quoted(one.text)}: {error}")
+    if any(value != values[0] for value in values):
+        written = " and ".join(f"{one.written} {_quoted(one.text)}" for one in given)
+        problems.append(f"{written} contradict each other: give one of them")
+        return None
+    return values[0] if values else None
+
+
+def _folder_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """What is wrong with the output folder: it is not one, or writing to it could replace the checkpoint."""
+    defaults = Inputs()
+    model, output = values.get("model", defaults.model), values.get("output", defaults.output)
+    if model is None or output is None:
+        return []  # reported already
+    written = f"{sources.get('output', 'the output folder')} is {_quoted(output)}"
+    remedy = f"choose another one, such as {defaults.output}"
+    model_path, output_path = Path(os.path.realpath(model)), Path(os.path.realpath(output))
+    existing = output_path
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        return [f"{written}: {existing} is a file, not a folder"]
+    if _same_folder(model_path, output_path):
+        return [f"{written}, the checkpoint's own folder: {remedy}"]
+    if any(_same_folder(parent, output_path) for parent in model_path.parents):
+        return [f"{written}, which holds the checkpoint {_quoted(model)}: {remedy}"]
     return []
 
 
-def _read_options(argv: Sequence[str], problems: list[str]) -> tuple[dict[str, str], frozenset[str]]:
-    known = [name for part in input_fields() for name in (part.name, *part.aliases)]
-    options: dict[str, str] = {}
+def _same_folder(one: Path, other: Path) -> bool:
+    """By name, and by what lies there: a file system may ignore case, and a folder may be mounted twice."""
+    return one == other or (os.path.lexists(one) and os.path.lexists(other) and one.samefile(other))
+
+
+def _by_name() -> dict[str, InputField]:
+    return {name: part for part in input_fields() for name in part.names}
+
+
+def _read_variables(env: Mapping[str, str], problems: list[str]) -> dict[str, list[_Given]]:
+    """What `INPUT_*` says, by the input's name."""
+    known = {f"INPUT_{name.upper()}": part for name, part in _by_name().items()}
+    given: dict[str, list[_Given]] = {}
+    for variable, part in known.items():
+        if text := env.get(variable, "").strip():
+            given.setdefault(part.name, []).append(_Given(variable, text))
+    for variable in sorted(env):
+        if not variable.startswith("INPUT_") or not env[variable].strip():
+            continue
+        if variable in known or variable in _RUNNER_VARIABLES:
+            continue
+        names = {name.removeprefix("INPUT_"): name for name in known}
+        name = variable.removeprefix("INPUT_").replace("_", "-").replace(" ", "-")
+        if close := difflib.get_close_matches(name, names, n=1, cutoff=0.8):
+            problems.append(f"{variable} is not an input: did you mean {names[close[0]]}?")
+    return given
+
+
+def _asked_for(part: InputField, given: list[_Given]) -> list[_Given]:
+    """Without the default: the runner sets it for an input that was left out, beside an alias that was not."""
+    others = [one for one in given if one.text != part.default]
+    return others or given
+
+
+def _read_options(argv: Sequence[str], problems: list[str]) -> tuple[dict[str, list[_Given]], frozenset[str]]:
+    """What the command line says, by the input's name, and its flags."""
+    by_name = _by_name()
+    given: dict[str, list[_Given]] = {}
     flags: set[str] = set()
     words = list(argv)
     while words:
         word = words.pop(0)
-        name, equals, value = ({"-m": "--model", "-h": "--help"}.get(word, word)).partition("=")
-        if name.startswith("--") and name[2:] in FLAGS and not equals:
-            flags.add(name[2:])
-        elif name.startswith("--") and name[2:] in known:
-            if not equals:
-                if not words or words[0].startswith("--"):
-                    problems.append(f"{name} needs a value")
-                    continue
+        written, equals, value = word.partition("=")
+        name = _SHORT.get(written, written).removeprefix("--")
+        is_long = written in _SHORT or written.startswith("--")
+        if is_long and name in FLAGS:
+            if equals:
+                problems.append(f"{written} takes no value, but has {_quoted(value)}")
+            flags.add(name)
+        elif is_long and name in by_name:
+            part = by_name[name]
+            if not equals and words and not _is_option(words[0]):
                 value = words.pop(0)
-            if name[2:] in options and options[name[2:]] != value:
-                problems.append(f"{name} is given twice, as {options[name[2:]]!r} and {value!r}")
-            options[name[2:]] = value.strip()
-        elif name.startswith("-"):
-            close = difflib.get_close_matches(name.lstrip("-"), [*known, *FLAGS], n=1)
-            problems.append(f"unknown option {name}" + (f": did you mean --{close[0]}?" if close else "; see --help"))
-            if close and not equals and close[0] not in FLAGS and words and not words[0].startswith("-"):
-                words.pop(0)
+            elif not equals and part.is_boolean:
+                value = "true"
+            elif not equals:
+                problems.append(f"{written} needs a value")
+                continue
+            given.setdefault(part.name, []).append(_Given(written, value.strip()))
+        elif _is_option(word) and word != "--":
+            _unknown_option(written, bool(equals), [*by_name, *FLAGS], words, problems)
         else:
-            problems.append(f"unexpected argument {word!r}: every input has a name, such as --model {word}")
-    return options, frozenset(flags)
+            problems.append(f"unexpected argument {_quoted(word)}: every input has a name, such as --model")
+    return given, frozenset(flags)
+
+
+def _is_option(word: str) -> bool:
+    """Whether a word cannot be a value; a negative number can, so that it is named with what is allowed."""
+    return word.startswith("-") and not re.match(r"-\.?[0-9]", word)
+
+
+def _unknown_option(written: str, has_value: bool, known: Iterable[str], words: list[str], problems: list[str]) -> None:
+    name = written.lstrip("-").lower().replace("_", "-")
+    close = difflib.get_close_matches(name, known, n=1)
+    problems.append(f"{written} is not an option: " + (f"did you mean --{close[0]}?" if close else "see --help"))
+    if not has_value and words and not _is_option(words[0]):
+        words.pop(0)  # most likely its value; one mistake is reported once
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")
 
 
 def help_text() -> str:
-    """What `--help` prints."""
-    import textwrap
-
+    """What `--help` prints, at most 100 columns wide."""
     lines = [
-        "usage: hfexport [--INPUT VALUE ...] [--json]",
+        "usage: hfexport [-m MODEL] [--INPUT VALUE ...] [--json] [--verbose]",
         "",
         "Exports a Hugging Face checkpoint to ONNX and TorchScript, and proves each artifact equal to the model.",
         "",
-        "inputs (also as environment variables, INPUT_MODEL for --model):",
+        "inputs (also read from the environment: INPUT_MODEL for --model; the command line wins):",
     ]
+    short = {long.removeprefix("--"): option for option, long in _SHORT.items()}
     for part in input_fields():
-        names = ", ".join(f"--{name}" for name in (part.name, *part.aliases))
-        text = part.description + (f" Default: {part.default}." if part.default else "")
-        lines.extend(_entry(names, text, textwrap.wrap))
+        names = [*filter(None, [short.get(part.name)]), *(f"--{name}" for name in part.names)]
+        default = f" [default: {part.default}]" if part.default else ""
+        lines += _help_entry(", ".join(names), part.description + default)
     lines += ["", "flags:"]
     for name, description in FLAGS.items():
-        lines.extend(_entry(f"--{name}", description, textwrap.wrap))
-    lines += ["", "exit codes: 0 done, 1 bug, 2 inputs, 3 checkpoint, 4 unsupported, 5 export, 6 validation"]
+        lines += _help_entry(", ".join([*filter(None, [short.get(name)]), f"--{name}"]), description)
+    tasks = textwrap.wrap(", ".join(TASK_NAMES), 96, break_on_hyphens=False)
+    lines += ["", "tasks (auto chooses one of them):", *(f"  {line}" for line in tasks)]
+    lines += [
+        "",
+        "exit codes: 0 done, 1 bug, 2 inputs, 3 checkpoint, 4 unsupported, 5 export, 6 validation,",
+        "  130 and 143 interrupted",
+    ]
     return "\n".join(lines)
 
 
-def _entry(names: str, text: str, wrap: Callable[..., list[str]]) -> list[str]:
-    first, *rest = wrap(text, 80)
-    return [f"  {names:<20} {first}", *(f"{'':<23}{line}" for line in rest)]
+def _help_entry(names: str, text: str) -> list[str]:
+    first, *rest = textwrap.wrap(text, 76, break_on_hyphens=False)
+    return [f"  {names:<20}  {first}", *(f"{'':<24}{line}" for line in rest)]

@@ -1,11 +1,17 @@
-"""Who is told about progress. The pipeline knows this Protocol; the console implements it."""
+"""Who is told about progress. The pipeline knows this Protocol; the console implements it. Standard library only."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Observer"]
+__all__ = ["Advance", "Observer", "peak_memory_bytes"]
+
+Advance = Callable[[int], None]
+"""Told how much more is done, in the unit of the total."""
 
 
 class Observer(Protocol):
@@ -15,6 +21,16 @@ class Observer(Protocol):
         """A step of the work that takes a while; entered when it starts, left when it ends."""
         ...
 
+    def progress(self, name: str, total: int, *, unit: str = "") -> AbstractContextManager[Advance]:
+        """Work whose size is known; call what it gives with each part that is done.
+
+        Args:
+            name: in words for the user.
+            total: how much there is to do, in `unit`.
+            unit: `B` for bytes, shown as MB or GB; any other word is shown as it is.
+        """
+        ...
+
     def note(self, text: str) -> None:
         """Something worth knowing."""
         ...
@@ -22,3 +38,32 @@ class Observer(Protocol):
     def warn(self, text: str) -> None:
         """Something the user should look at."""
         ...
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that was resident so far, in this process or in a child it has waited for, whichever held more.
+
+    A mark that rises: at the end of a stage it says what the run needed up to there, unless it was reset in between.
+
+    Returns:
+        Bytes, pages of mapped files included; `None` where the platform does not tell.
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    scale = 1 if sys.platform == "darwin" else 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * scale
+    return max(_own_peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale), children)
+
+
+def _own_peak_bytes(fallback: int) -> int:
+    """`VmHWM`: unlike `ru_maxrss` it does not carry over what the process that started this one had needed."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return fallback
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return fallback

@@ -124,7 +124,9 @@ class _Run:
             with self._stage("Model configuration"):
                 config = _export_config(checkpoint, config_class, task)
             try:
-                results = [self._one_format(name, checkpoint, config, dtype, opset, ready) for name in self.inputs.formats]
+                results = [
+                    self._one_format(name, checkpoint, config, dtype, opset, ready) for name in self.inputs.formats
+                ]
             finally:
                 for reference in self.references:
                     reference.worker.stop()
@@ -201,9 +203,7 @@ class _Run:
             )
             return backend_for(name).export(job)
 
-    def _validate(
-        self, artifact: Artifact, config: ExportConfig, dtype: str, reference: Reference
-    ) -> ArtifactVerdict:
+    def _validate(self, artifact: Artifact, config: ExportConfig, dtype: str, reference: Reference) -> ArtifactVerdict:
         from hfexport.validation import resolve_tolerance, validate
 
         with self._stage(f"Validation of {artifact.format}"):
@@ -308,4 +308,3 @@ def _peak_memory_bytes() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
-

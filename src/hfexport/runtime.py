@@ -172,11 +172,15 @@ def pad_to_fixed(
     for axis, size in sizes.items():
         fixed = fixed_sizes.get(axis, size)
         if size > fixed:
-            raise ValueError(f"{axis} is {size}, but this artifact takes at most {fixed}: cut the input, or export anew")
+            raise ValueError(
+                f"{axis} is {size}, but this artifact takes at most {fixed}: cut the input, or export anew"
+            )
         if size < fixed and axis not in _PADDABLE:
             raise ValueError(f"{axis} is {size}, but this artifact takes exactly {fixed}: resize the input")
         if size < fixed and axis == "sequence" and None in pad_values.values():
-            raise ValueError(f"sequence is {size}, but this artifact takes exactly {fixed}: the model has no padding token")
+            raise ValueError(
+                f"sequence is {size}, but this artifact takes exactly {fixed}: the model has no padding token"
+            )
     return {spec.name: _pad(inputs[spec.name], spec, sizes, fixed_sizes, pad_values) for spec in specs}
 
 
@@ -264,7 +268,9 @@ class TorchScriptModel:
         fixed = self.description.fixed_sizes
         with torch.inference_mode():
             if not fixed:
-                return dict(zip(self.output_names, self.module(*(tensors[name] for name in self.input_names)), strict=True))
+                return dict(
+                    zip(self.output_names, self.module(*(tensors[name] for name in self.input_names)), strict=True)
+                )
             device = next(iter(tensors.values())).device
             arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
             padded = pad_to_fixed(arrays, self.description.inputs, fixed, self.description.pad_values)
@@ -300,5 +306,7 @@ def load_torchscript(path: Path | str, device: str = "cpu") -> TorchScriptModel:
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole; nothing the caller can do
         module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     if not extra[DESCRIPTION_FILE]:
-        raise ValueError(f"{path}: no {DESCRIPTION_FILE} inside, so this is no artifact of hfexport; use torch.jit.load")
+        raise ValueError(
+            f"{path}: no {DESCRIPTION_FILE} inside, so this is no artifact of hfexport; use torch.jit.load"
+        )
     return TorchScriptModel(module, Description.from_dict(json.loads(extra[DESCRIPTION_FILE])))

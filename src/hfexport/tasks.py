@@ -40,9 +40,9 @@ class Task:
 
 
 def _task(
-    name: str, auto_class: str, heads: tuple[str, ...], outputs: dict[str, tuple[str, ...]], with_past: bool = False
+    name: str, auto_class: str, heads: tuple[str, ...], outputs: Mapping[str, tuple[str, ...]], with_past: bool = False
 ) -> Task:
-    return Task(name, auto_class, heads, MappingProxyType(outputs), with_past)
+    return Task(name, auto_class, heads, MappingProxyType(dict(outputs)), with_past)
 
 
 _PER_TOKEN = ("batch", "sequence")

@@ -98,9 +98,7 @@ class Worker:
         folder: holds job.json, result.json and output.log.
     """
 
-    def __init__(
-        self, name: str, folder: Path, process: subprocess.Popen[bytes], failure: type[HfexportError]
-    ) -> None:
+    def __init__(self, name: str, folder: Path, process: subprocess.Popen[bytes], failure: type[HfexportError]) -> None:
         self.name = name
         self.folder = folder
         self._process = process

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hfexport.export_config import EncoderConfig
 
 __all__ = ["AlbertConfig", "BertConfig"]
 
 
 class BertConfig(EncoderConfig):
-    model_types = ("bert", "electra")
-    tasks = (
+    model_types: ClassVar[tuple[str, ...]] = ("bert", "electra")
+    tasks: ClassVar[tuple[str, ...]] = (
         "default",
         "masked-lm",
         "causal-lm",

@@ -51,7 +51,10 @@ class OnnxBackend:
 def _weights(model: ir.Model, job: ExportJob, constants: Mapping[str, object]) -> list[Weight]:
     """Every initializer with the tensor it streams from; ones that share a tensor become one."""
     loaded = load_model(job.checkpoint, job.config, job.dtype)
-    tensors = {**dict(loaded.named_parameters(remove_duplicate=False)), **dict(loaded.named_buffers(remove_duplicate=False))}
+    tensors = {
+        **dict(loaded.named_parameters(remove_duplicate=False)),
+        **dict(loaded.named_buffers(remove_duplicate=False)),
+    }
     found: dict[tuple[int, tuple[int, ...], bool], ir.Value] = {}
     weights: list[Weight] = []
     for name, value in list(model.graph.initializers.items()):
@@ -73,7 +76,7 @@ def _weights(model: ir.Model, job: ExportJob, constants: Mapping[str, object]) -
             Weight(
                 name.removeprefix(MODEL_PREFIX),
                 int(value.dtype),
-                tuple(int(dim) for dim in value.shape),
+                tuple(value.shape.numpy()),
                 source,
                 _TORCH_DTYPES[value.dtype],
                 transposed,
@@ -120,6 +123,8 @@ def _write(model: ir.Model, weights: list[Weight], job: ExportJob, external: boo
     try:
         onnx.checker.check_model(skeleton, full_check=False)
     except onnx.checker.ValidationError as error:
-        raise ExportError(f"ONNX: the graph is not valid: {error}", remedy="Please report it with config.json.") from error
+        raise ExportError(
+            f"ONNX: the graph is not valid: {error}", remedy="Please report it with config.json."
+        ) from error
     del skeleton.graph.input[len(graph_inputs) :]
     return write_model(skeleton, weights, job.folder, external=external)

@@ -17,7 +17,7 @@ import torch
 import torch.fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.onnx._internal.exporter import _core, _fx_passes
-from transformers.exporters import exporter_dynamo, exporter_onnx
+from transformers.exporters import exporter_onnx
 from transformers.exporters import utils as exporter_utils
 
 from hfexport.errors import ExportError
@@ -92,7 +92,7 @@ def _undisturbed() -> Iterator[None]:
     """Capture without garbage collection, stack traces for every node (a quarter of the time), or chatter."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "transformers")]
     levels = [logger.level for logger in loggers]
-    traces = torch.fx.config.do_not_emit_stack_traces  # type: ignore[attr-defined]
+    traces = torch.fx.config.do_not_emit_stack_traces
     collecting = gc.isenabled()
     with ExitStack() as stack:
         stack.enter_context(quiet())
@@ -102,12 +102,12 @@ def _undisturbed() -> Iterator[None]:
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        torch.fx.config.do_not_emit_stack_traces = True  # type: ignore[attr-defined]
+        torch.fx.config.do_not_emit_stack_traces = True
         gc.disable()
         try:
             yield
         finally:
-            torch.fx.config.do_not_emit_stack_traces = traces  # type: ignore[attr-defined]
+            torch.fx.config.do_not_emit_stack_traces = traces
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
             if collecting:
@@ -140,7 +140,7 @@ def _light_preparation() -> Iterator[None]:
         program._graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
         return program
 
-    _core._prepare_exported_program_for_export = prepare
+    _core._prepare_exported_program_for_export = prepare  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -194,6 +194,3 @@ _REWRITES = {
     _aten.__and__.Tensor: _retarget(_aten.bitwise_and.Tensor),
     _aten.__or__.Tensor: _retarget(_aten.bitwise_or.Tensor),
 }
-
-# transformers' own patch of the preparation resolves at import; naming the module here keeps it in one place.
-_ = exporter_dynamo

@@ -72,7 +72,7 @@ def _replace_cast_likes(graph: ir.Graph) -> None:
         if node.op_type != "CastLike" or node.outputs[0].dtype is None:
             continue
         source, result = node.inputs[0], node.outputs[0]
-        assert source is not None
+        assert source is not None and result.dtype is not None
         if source.dtype == result.dtype:
             op = ir.node("Identity", [source])
         else:

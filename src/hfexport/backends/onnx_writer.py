@@ -60,7 +60,7 @@ class Weight:
         """The bytes as the graph wants them: little-endian, row-major."""
         tensor = self.source.detach().to(self.dtype)
         tensor = (tensor.t() if self.transposed else tensor).contiguous()
-        return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def write_model(skeleton: onnx.ModelProto, weights: Iterable[Weight], folder: Path, *, external: bool) -> list[Path]:
@@ -106,7 +106,7 @@ def write_model(skeleton: onnx.ModelProto, weights: Iterable[Weight], folder: Pa
 
 def _header(weight: Weight) -> bytes:
     tensor = onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.shape)
-    return tensor.SerializeToString(deterministic=True)
+    return bytes(tensor.SerializeToString(deterministic=True))
 
 
 def _write_external(weight: Weight, file: BinaryIO) -> onnx.TensorProto:

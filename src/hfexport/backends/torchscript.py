@@ -42,14 +42,15 @@ class TorchScriptBackend:
         model = load_model(job.checkpoint, config, job.dtype)
         untied = give_own_storage(model)
         flat = FlatModel(model, [spec.name for spec in config.inputs], [spec.name for spec in config.outputs])
+        held = {axis: limit.minimum for axis, limit in config.limits.items() if limit.is_fixed} | dict(job.fixed_sizes)
         if job.fixed_sizes:
-            example = make_inputs(config, job.fixed_sizes, job.dtype, padding="right", seed=7)
+            example = make_inputs(config, held, job.dtype, padding="right", seed=7)
         else:
             example = trace_inputs(config, job.dtype)
         traced = _trace(flat, {name: torch.from_numpy(array) for name, array in example.items()}, job)
         nodes = tidy_graphs(traced)
         path = job.folder / "model.pt"  # its stem is the archive's root folder: one name for all, for equal bytes
-        description = Description.of(config, job.dtype, fixed_sizes=job.fixed_sizes, metadata=job.metadata)
+        description = Description.of(config, job.dtype, fixed_sizes=held, metadata=job.metadata)
         _save(traced, path, description, job)
         return Artifact(
             format=self.format,

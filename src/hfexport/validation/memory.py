@@ -42,9 +42,10 @@ def _cgroups(root: Path) -> list[int | None]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "file")
+            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current", "")
         elif "memory" in controllers.split(","):
-            base, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache")
+            base = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         else:
             continue
         # In a container the path is often the host's, and the mounted root is already the container's own group.
@@ -53,15 +54,15 @@ def _cgroups(root: Path) -> list[int | None]:
     return left
 
 
-def _left(folder: Path, limit_name: str, usage_name: str, cache_key: str) -> int | None:
+def _left(folder: Path, limit_name: str, usage_name: str, prefix: str) -> int | None:
     try:
         limit = int((folder / limit_name).read_text(encoding="ascii"))
         used = int((folder / usage_name).read_text(encoding="ascii"))
-        statistics = (folder / "memory.stat").read_text(encoding="ascii")
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):  # `max`: no limit
         return None
     if limit >= UNLIMITED:
         return None
-    # The page cache counts as used, but gives way.
-    cache = next((int(line.split()[1]) for line in statistics.splitlines() if line.split()[0] == cache_key), 0)
-    return limit - used + cache
+    # Cached files count as used, but give way; what lies in a tmpfs does not, and is no file to the kernel.
+    cached = {f"{prefix}active_file", f"{prefix}inactive_file"}
+    return limit - used + sum(int(line.split()[1]) for line in lines if line.split()[0] in cached)

@@ -114,9 +114,7 @@ def _decode_greedily(model: torch.nn.Module, config: ExportConfig, prompt: Array
     tokens: list[NDArray[Any]] = []
     logits: list[NDArray[Any]] = []
     for step in range(steps):
-        given = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
+        given = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
         cache, last = given.past_key_values, given.logits[:, -1]
         ids = last.argmax(dim=-1, keepdim=True)
         logits.append(last.numpy())

@@ -1,0 +1,52 @@
+# The builder makes one virtual environment; the image is the base and that environment.
+FROM python:3.11-slim-bookworm AS builder
+
+# Where torch's CPU files are. Everything else comes from pip's own index, each file by its hash.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_NO_COMPILE=1 \
+    PYTHONDONTWRITEBYTECODE=1
+
+WORKDIR /build
+RUN python3 -m venv /opt/hfexport && python3 -m venv /opt/build
+COPY requirements/torch.txt requirements/runtime.txt requirements/build.txt requirements/
+RUN /opt/hfexport/bin/pip install --no-deps --retries 1 --extra-index-url "${TORCH_INDEX}" -r requirements/torch.txt
+RUN /opt/hfexport/bin/pip install --no-deps --require-hashes -r requirements/runtime.txt \
+    && /opt/build/bin/pip install --no-deps --require-hashes -r requirements/build.txt
+
+COPY scripts/prune.py scripts/prune.py
+RUN /opt/hfexport/bin/pip check \
+    && /opt/hfexport/bin/pip uninstall --yes pip \
+    && python3 scripts/prune.py /opt/hfexport
+
+# Code last: a change to it leaves the layers above as they are.
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
+    && /opt/build/bin/pip --python /opt/hfexport/bin/python install --no-deps --no-index wheels/*.whl
+COPY entrypoint.py /opt/hfexport/entrypoint.py
+# Bytecode that is not compared with its source: faster starts, and nothing to write at run time.
+# One file of torch's tests is written for newer Pythons.
+RUN /opt/hfexport/bin/python -m compileall -q -j 0 -x py312_ --invalidation-mode unchecked-hash /opt/hfexport
+
+
+FROM python:3.11-slim-bookworm
+
+ARG VERSION=dev
+ARG REVISION=unknown
+ARG SOURCE=https://github.com/org/hfexport-action
+LABEL org.opencontainers.image.title="hfexport" \
+      org.opencontainers.image.description="Exports a Hugging Face checkpoint to ONNX and TorchScript, and proves each artifact equal to the model." \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+COPY --from=builder /opt/hfexport /opt/hfexport
+
+# Actions mounts the workspace here and runs the container as root, which is what its file commands need.
+WORKDIR /github/workspace
+
+# Absolute and isolated (-I): PATH, PYTHONPATH and the like of whoever starts the container do not matter.
+ENTRYPOINT ["/opt/hfexport/bin/python", "-I", "-u", "/opt/hfexport/entrypoint.py"]

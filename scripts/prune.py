@@ -1,0 +1,60 @@
+"""Takes out of an environment what only its packages' own developers need: `python prune.py /opt/hfexport`.
+
+Nothing that `torch.export`, ONNX Runtime or transformers import; the container test runs real exports in the result.
+Standard library only: it runs in the image's builder.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+UNUSED: Final = (
+    "torch/test",  # compiled C++ tests
+    "torch/include",  # headers, for building extensions
+    "torch/share",  # CMake files, for the same
+    "torch/bin/test_*",
+    "torch/bin/*Test",
+    "torch/bin/protoc*",
+    "torch/bin/upgrader_models",
+    "torch/lib/libtorchbind_test.so",
+    "torch/lib/libjitbackend_test.so",
+    "torch/lib/libbackend_with_compiler.so",
+    "onnx/backend/test/data",  # 4,000 small models
+    "onnxruntime/datasets",
+    "numpy/**/tests",
+    "sympy/**/tests",
+    "networkx/**/tests",
+    "mpmath/**/tests",
+)
+"""Patterns under site-packages."""
+
+
+def main() -> None:
+    """Remove what `UNUSED` names, and say how much that was; a pattern that names nothing is an error."""
+    (packages,) = Path(sys.argv[1]).glob("lib/python3.*/site-packages")
+    freed_bytes = 0
+    for pattern in UNUSED:
+        found = sorted(packages.glob(pattern))
+        if not found:
+            sys.exit(f"prune: {pattern} names nothing in {packages}; take it out of the list or mend it")
+        for path in found:
+            freed_bytes += _size_bytes(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.exists():
+                path.unlink()
+    print(f"prune: {freed_bytes / 1e6:.0f} MB less")
+
+
+def _size_bytes(path: Path) -> int:
+    if not path.exists():
+        return 0
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file())
+
+
+if __name__ == "__main__":
+    main()

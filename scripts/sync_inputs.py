@@ -1,0 +1,91 @@
+"""Writes action.yml and the README's table of inputs from `hfexport.inputs`; with --check, says where they differ.
+
+.venv/bin/python scripts/sync_inputs.py [--check]
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+
+from hfexport.inputs import OUTPUTS, InputField, input_fields
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "<!-- inputs:start -->", "<!-- inputs:end -->"
+
+HEAD = """\
+# Written by scripts/sync_inputs.py from src/hfexport/inputs.py.
+name: hfexport
+description: Exports a Hugging Face checkpoint to ONNX and TorchScript, and proves each artifact equal to the model.
+author: The hfexport authors
+branding:
+  icon: check-circle
+  color: yellow
+"""
+
+
+def action_yml() -> str:
+    """The action's metadata file."""
+    lines = [HEAD.rstrip(), "inputs:"]
+    for part in input_fields():
+        lines += _yml_input(part.name, part.description, part.default)
+        lines += [line for alias in part.aliases for line in _yml_input(alias, f"Another name for {part.name}.", "")]
+    lines.append("outputs:")
+    for name, description in OUTPUTS.items():
+        lines += [f"  {name}:", f"    description: {_quoted(description)}"]
+    lines += ["runs:", "  using: docker", "  image: Dockerfile"]
+    return "\n".join(lines) + "\n"
+
+
+def _yml_input(name: str, description: str, default: str) -> list[str]:
+    lines = [f"  {name}:", f"    description: {_quoted(description)}", "    required: false"]
+    return [*lines, '    default: ""'] if not default else [*lines, f"    default: {_quoted(default)}"]
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def readme_table() -> str:
+    """The table of inputs in Markdown."""
+    lines = ["| input | meaning | default |", "|---|---|---|"]
+    lines += [_table_row(part) for part in input_fields()]
+    return "\n".join(lines)
+
+
+def _table_row(part: InputField) -> str:
+    names = " or ".join(f"`{name}`" for name in (part.name, *part.aliases))
+    default = f"`{part.default}`" if part.default else ""
+    return f"| {names} | {part.description} | {default} |"
+
+
+def readme(text: str) -> str:
+    """`text` with the table between its markers."""
+    if START not in text or END not in text:
+        sys.exit(f"README.md has no {START} and {END}")
+    before, rest = text.split(START, 1)
+    after = rest.split(END, 1)[1]
+    return f"{before}{START}\n{readme_table()}\n{END}{after}"
+
+
+def main(arguments: list[str]) -> int:
+    readme_path, action_path = ROOT / "README.md", ROOT / "action.yml"
+    wanted = {readme_path: readme(readme_path.read_text(encoding="utf-8")), action_path: action_yml()}
+    differences: list[str] = []
+    for path, text in wanted.items():
+        found = path.read_text(encoding="utf-8") if path.exists() else ""
+        if "--check" in arguments:
+            lines = difflib.unified_diff(
+                found.splitlines(), text.splitlines(), path.name, "as it should be", lineterm=""
+            )
+            differences += lines
+        else:
+            path.write_text(text, encoding="utf-8")
+    print("\n".join(differences), end="")
+    return 1 if differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,144 @@
+"""What validation found: of an output, of a probe, of an artifact. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hfexport.export_config import Tolerance
+from hfexport.probes import Probe
+
+__all__ = ["ArtifactVerdict", "OutputResult", "ProbeResult", "Verdict", "not_run"]
+
+Verdict = Literal["passed", "failed", "not_run"]
+
+
+@dataclass(frozen=True)
+class OutputResult:
+    """One output of one probe.
+
+    Attributes:
+        name: of the output.
+        dtype: numpy's name of the artifact's dtype.
+        shape: of the artifact's output.
+        max_abs: largest absolute difference; `None` where it could not be compared.
+        max_rel: largest difference relative to the reference, where the reference is not 0.
+        worst: the element that comes closest to its tolerance, or goes farthest past it: `index`, and both values.
+        problem: why it failed; empty if it passed.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    max_abs: float | None = None
+    max_rel: float | None = None
+    worst: Mapping[str, Any] | None = None
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "max_abs": self.max_abs,
+            "max_rel": self.max_rel,
+            "worst": None if self.worst is None else dict(self.worst),
+            "problem": self.problem,
+        }
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """All outputs of one probe; `problem` is what concerns the whole probe, such as a refusal by the run time."""
+
+    probe: Probe
+    outputs: tuple[OutputResult, ...] = ()
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.problem and bool(self.outputs) and not any(output.problem for output in self.outputs)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.probe.name,
+            "sizes": dict(self.probe.sizes),
+            "padding": self.probe.padding,
+            "greedy_steps": self.probe.greedy_steps,
+            "verdict": "passed" if self.passed else "failed",
+            "problem": self.problem,
+            "outputs": [output.to_dict() for output in self.outputs],
+        }
+
+
+@dataclass(frozen=True)
+class ArtifactVerdict:
+    """What validation found of one artifact.
+
+    Attributes:
+        verdict: `passed` only if at least one probe was asked and every one passed; `not_run` if none was asked.
+        tolerance: what values were held to.
+        probes: the results, in the order of asking.
+        reason: why it was not run, or what failed before or beside the probes.
+        session: how the artifact was run: `default`, or `frugal` where memory was short.
+        stages: by process (`reference`, `runner`): `wall_s` in seconds and `peak_rss_bytes`.
+
+    Raises:
+        ValueError: `passed` is said of an artifact that did not pass, or `not_run` without a reason.
+    """
+
+    verdict: Verdict
+    tolerance: Tolerance | None = None
+    probes: tuple[ProbeResult, ...] = ()
+    reason: str = ""
+    session: str = ""
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        proved = bool(self.probes) and all(result.passed for result in self.probes) and self.tolerance is not None
+        if self.verdict == "passed" and not proved:
+            raise ValueError("verdict `passed` without a probe that was asked, or with one that failed")
+        if self.verdict == "not_run" and (not self.reason or self.probes):
+            raise ValueError("verdict `not_run` needs a reason, and has no results")
+
+    @property
+    def max_abs(self) -> float | None:
+        return _largest(output.max_abs for result in self.probes for output in result.outputs)
+
+    @property
+    def max_rel(self) -> float | None:
+        return _largest(output.max_rel for result in self.probes for output in result.outputs)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One line for each thing that is wrong: probe, output, what was found."""
+        lines = [self.reason] if self.verdict == "failed" and self.reason else []
+        for result in self.probes:
+            if result.problem:
+                lines.append(f"{result.probe.name}: {result.problem}")
+            lines.extend(
+                f"{result.probe.name}: {output.name}: {output.problem}" for output in result.outputs if output.problem
+            )
+        return tuple(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        tolerance = self.tolerance
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "session": self.session,
+            "tolerance": None if tolerance is None else {"atol": tolerance.atol, "rtol": tolerance.rtol},
+            "max_abs_diff": self.max_abs,
+            "max_rel_diff": self.max_rel,
+            "probes": [result.to_dict() for result in self.probes],
+        }
+
+
+def not_run(reason: str) -> ArtifactVerdict:
+    """The verdict of an artifact that nobody looked at."""
+    return ArtifactVerdict("not_run", reason=reason)
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
