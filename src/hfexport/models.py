@@ -19,6 +19,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from hfexport.errors import CheckpointError, UnsupportedError
 
 if TYPE_CHECKING:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
     from hfexport.export_config import ExportConfig
 
 __all__ = ["FlatModel", "empty_model", "load_model", "quiet", "torch_dtype"]
@@ -94,13 +96,19 @@ def _refuse_partial_load(folder: Path, config: ExportConfig, info: Mapping[str, 
         )
 
 
-def empty_model(config: ExportConfig, dtype: str) -> torch.nn.Module:
-    """The model with weights as the surrounding mode makes them (`FakeTensorMode` gives shapes without data)."""
+def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> torch.nn.Module:
+    """The model in eval mode with eager attention, its weights fake tensors of `fake_mode`: shapes without data.
+
+    It is built on the meta device first, since some models compute with small real tensors while they are built.
+    """
     auto_class = getattr(transformers, config.task.auto_class)
-    with quiet():
+    with quiet(), torch.device("meta"):
         model = auto_class.from_config(
             config.config, dtype=torch_dtype(dtype), attn_implementation="eager", **_model_kwargs(auto_class, config)
         )
+    with fake_mode, quiet():
+        model.to_empty(device="cpu")
+        model.tie_weights()
     return model.eval()  # type: ignore[no-any-return]
 
 

@@ -128,6 +128,11 @@ class Worker:
         code = self._process.poll()
         return signal.Signals(-code) if code is not None and code < 0 else None
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether `result` stopped it because it took too long."""
+        return self._timed_out_s is not None
+
     def stop(self) -> None:
         """Kill the child and its process group, if it still runs."""
         self._finalizer()

@@ -46,12 +46,14 @@ def capture(config: ExportConfig, dtype: str, opset: int) -> torch.onnx.ONNXProg
     """
     free_axes = config.free_axes
     shapes = tuple(_dynamic_dims(spec, free_axes) for spec in config.inputs)
-    with _undisturbed(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with _undisturbed(), torch.no_grad():
+        empty = empty_model(config, dtype, fake_mode)
         model = FlatModel(
-            empty_model(config, dtype), [spec.name for spec in config.inputs], [spec.name for spec in config.outputs]
+            empty, [spec.name for spec in config.inputs], [spec.name for spec in config.outputs]
         )
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
-        with exporter_utils.apply_patches("onnx"), exporter_utils.apply_patches("dynamo"):
+        with fake_mode, exporter_utils.apply_patches("onnx"), exporter_utils.apply_patches("dynamo"):
             try:
                 program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
                 exporter_utils.apply_fx_node_fixes("onnx", program.graph_module)
@@ -130,8 +132,8 @@ def _light_preparation() -> Iterator[None]:
         targets = {node.target for node in nodes}
         if any(isinstance(module, torch.fx.GraphModule) for module in program.graph_module.children()):
             return thorough(program, registry=registry)
-        unknown = {t for t in targets if isinstance(t, torch._ops.OpOverload) and not _has_translation(t, registry)}
-        if unknown:
+        operators = {target for target in targets if isinstance(target, torch._ops.OpOverload)}
+        if any(not _has_translation(operator, registry) for operator in operators):
             return thorough(program, registry=registry)
         for node in nodes:
             _REWRITES.get(node.target, _keep)(graph, node)
@@ -148,7 +150,7 @@ def _light_preparation() -> Iterator[None]:
 
 
 def _has_translation(target: Any, registry: Any) -> bool:
-    return target in _REWRITES or registry.is_registered(target)
+    return target in _REWRITES or (target not in _TRANSLATED_ONLY_DECOMPOSED and registry.is_registered(target))
 
 
 def _keep(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
@@ -184,6 +186,10 @@ def _to_cast(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 
 _aten = torch.ops.aten
+
+_TRANSLATED_ONLY_DECOMPOSED = frozenset({_aten.split.Tensor, _aten.chunk.default, _aten.unbind.int})
+"""Their translation gives an ONNX sequence, of which `getitem` then takes no part; decomposed, they are slices."""
+
 _REWRITES = {
     _aten.dropout.default: _drop,
     _aten.contiguous.default: _drop,

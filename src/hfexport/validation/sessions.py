@@ -1,0 +1,186 @@
+"""Artifacts as their users load them: ONNX with ONNX Runtime alone, TorchScript with torch alone.
+
+Each loads only what its format needs; neither loads transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfexport.errors import ValidationError
+from hfexport.runtime import DESCRIPTION_FILE
+from hfexport.validation.memory import available_bytes
+
+__all__ = ["Expected", "OnnxSession", "Refusal", "Session", "TorchScriptSession", "open_session"]
+
+Arrays = dict[str, NDArray[Any]]
+
+ROOM_FOR_COPIES = 3
+"""A default session of ONNX Runtime takes up to this many times the weights: it reads, folds and repacks them."""
+
+_ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)", "float16": "tensor(float16)"}
+
+
+class Refusal(Exception):
+    """The artifact was asked and did not answer; says what its run time said."""
+
+
+class Session(Protocol):
+    """A loaded artifact. `kind` says how it runs: `default`, or `frugal` where memory is short."""
+
+    kind: str
+
+    def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Answer by output name, in the artifact's order.
+
+        Raises:
+            Refusal: it does not take these inputs, or fails on them.
+        """
+        ...
+
+
+class Expected:
+    """The interface that an artifact should have.
+
+    Args:
+        path: of the artifact, for messages.
+        inputs: (name, dtype) in order; dtype is numpy's name.
+        outputs: names in order.
+    """
+
+    def __init__(self, path: Path, inputs: Sequence[tuple[str, str]], outputs: Sequence[str]) -> None:
+        self.path = path
+        self.inputs = [(name, dtype) for name, dtype in inputs]
+        self.outputs = list(outputs)
+
+    def check(self, inputs: Sequence[tuple[str, str]], outputs: Sequence[str]) -> None:
+        """Hold what an artifact says of itself against this.
+
+        Raises:
+            ValidationError: names, their order or the dtypes of inputs are others.
+        """
+        self._check_names("input", [name for name, _ in inputs], [name for name, _ in self.inputs])
+        self._check_names("output", list(outputs), self.outputs)
+        wrong = [
+            f"{name} is {found}, should be {wanted}"
+            for (name, found), (_, wanted) in zip(inputs, self.inputs, strict=True)
+            if found != wanted
+        ]
+        if wrong:
+            raise ValidationError(f"{self.path.name}: inputs have wrong types: {'; '.join(wrong)}")
+
+    def _check_names(self, what: str, found: list[str], wanted: list[str]) -> None:
+        if found == wanted:
+            return
+        missing = [name for name in wanted if name not in found]
+        extra = [name for name in found if name not in wanted]
+        parts = [f"missing: {', '.join(missing)}"] if missing else []
+        parts += [f"unknown: {', '.join(extra)}"] if extra else []
+        parts = parts or [f"found in the order {', '.join(found)}"]
+        raise ValidationError(f"{self.path.name}: {what}s should be {', '.join(wanted)}; {'; '.join(parts)}")
+
+
+def open_session(format_name: str, expected: Expected, weight_bytes: int, threads: int) -> Session:
+    """Load an artifact and check its interface.
+
+    Raises:
+        ValidationError: it does not load, or has another interface.
+    """
+    if format_name == "onnx":
+        return OnnxSession(expected, weight_bytes, threads)
+    return TorchScriptSession(expected, threads)
+
+
+class OnnxSession:
+    """An ONNX artifact in ONNX Runtime on CPU.
+
+    With default settings, as in production, where memory has room for the copies of weights that this takes. Else with
+    the weights left mapped from the file: no graph optimisation, no repacking, no arena that keeps what it once took.
+    """
+
+    def __init__(self, expected: Expected, weight_bytes: int, threads: int) -> None:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+        # Its exceptions have no base class of their own; there is one for each status code.
+        codes = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
+        self._errors = (*codes, RuntimeError, ValueError, TypeError)
+        available = available_bytes()
+        self.kind = "default" if available is None or weight_bytes * ROOM_FOR_COPIES < available else "frugal"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        if self.kind == "frugal":
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.enable_cpu_mem_arena = False
+            options.enable_mem_pattern = False
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(expected.path), options, providers=["CPUExecutionProvider"]
+            )
+        except self._errors as error:
+            raise ValidationError(f"{expected.path.name}: ONNX Runtime cannot load it: {_one_line(error)}") from error
+        types = {onnx_type: dtype for dtype, onnx_type in _ONNX_TYPES.items()}
+        declared = [(value.name, types.get(value.type, value.type)) for value in self._session.get_inputs()]
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        expected.check(declared, self._outputs)
+
+    def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        try:
+            answers = self._session.run(None, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
+        except self._errors as error:
+            raise Refusal(_one_line(error)) from error
+        return dict(zip(self._outputs, answers, strict=True))
+
+
+class TorchScriptSession:
+    """A TorchScript artifact, loaded by `torch.jit.load` and called with the inputs in its described order."""
+
+    kind = "default"
+
+    def __init__(self, expected: Expected, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        extra = {DESCRIPTION_FILE: ""}
+        try:
+            self._module = torch.jit.load(str(expected.path), map_location="cpu", _extra_files=extra)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ValidationError(f"{expected.path.name}: torch.jit.load cannot load it: {_one_line(error)}") from error
+        try:
+            description = json.loads(extra[DESCRIPTION_FILE])
+            self._inputs = [(str(entry["name"]), str(entry["dtype"])) for entry in description["inputs"]]
+            self._outputs = [str(entry["name"]) for entry in description["outputs"]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValidationError(
+                f"{expected.path.name}: its extra file {DESCRIPTION_FILE} does not describe inputs and outputs"
+            ) from error
+        expected.check(self._inputs, self._outputs)
+
+    def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        import torch
+
+        # Copies: the inputs are mapped read-only, which torch warns about.
+        tensors = [torch.from_numpy(np.array(inputs[name])) for name, _ in self._inputs]
+        try:
+            with torch.inference_mode():
+                answers = self._module(*tensors)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise Refusal(_one_line(error)) from error
+        if not isinstance(answers, tuple) or not all(isinstance(answer, torch.Tensor) for answer in answers):
+            raise Refusal(f"it gives {type(answers).__name__}, not a tuple of tensors")
+        if len(answers) != len(self._outputs):
+            raise Refusal(f"it gives {len(answers)} outputs, and describes {len(self._outputs)}")
+        return {name: answer.numpy() for name, answer in zip(self._outputs, answers, strict=True)}
+
+
+def _one_line(error: BaseException) -> str:
+    """What an error says, on one bounded line: TorchScript puts the cause last, below the traced code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:500]

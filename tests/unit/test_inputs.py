@@ -1,0 +1,418 @@
+"""Inputs: what is taken, what is refused and in which words."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import string
+from pathlib import Path
+
+import pytest
+
+from hfexport.errors import InputsError
+from hfexport.inputs import FLAGS, Inputs, help_text, input_fields, parse_inputs
+from hfexport.tasks import TASK_NAMES
+
+
+def _parse(*argv: str, **env: str) -> Inputs:
+    return parse_inputs(argv, env)[0]
+
+
+def _problems(*argv: str, env: dict[str, str] | None = None) -> tuple[str, ...]:
+    with pytest.raises(InputsError) as caught:
+        parse_inputs(argv, env or {})
+    assert caught.value.exit_code == 2
+    return caught.value.problems
+
+
+def _problem(*argv: str, env: dict[str, str] | None = None) -> str:
+    problems = _problems(*argv, env=env)
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert _parse() == Inputs()
+    assert Inputs() == Inputs(
+        model=".",
+        formats=("onnx", "torchscript"),
+        task="auto",
+        output="hfexport-out",
+        opset=None,
+        atol=None,
+        rtol=None,
+        dtype="auto",
+        external_data=False,
+        batch_size=1,
+        sequence_length=128,
+        validate="strict",
+    )
+
+
+def test_inputs_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Inputs().model = "other"  # type: ignore[misc]
+
+
+EXAMPLES: dict[str, tuple[str, object]] = {
+    "model": ("ckpt", "ckpt"),
+    "formats": ("torchscript", ("torchscript",)),
+    "task": ("masked-lm", "masked-lm"),
+    "output": ("out", "out"),
+    "opset": ("18", 18),
+    "atol": ("1e-4", 1e-4),
+    "rtol": ("0.001", 1e-3),
+    "dtype": ("fp16", "fp16"),
+    "external-data": ("true", True),
+    "batch-size": ("4", 4),
+    "sequence-length": ("64", 64),
+    "validate": ("off", "off"),
+}
+
+
+def test_every_input_has_an_example_here() -> None:
+    assert set(EXAMPLES) == {part.name for part in input_fields()}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_input_is_an_option_and_a_variable(name: str) -> None:
+    text, value = EXAMPLES[name]
+    attribute = name.replace("-", "_")
+    variable = f"INPUT_{name.upper()}"
+    assert getattr(_parse(f"--{name}", text), attribute) == value
+    assert getattr(_parse(f"--{name}={text}"), attribute) == value
+    assert getattr(parse_inputs([], {variable: text})[0], attribute) == value
+    assert getattr(parse_inputs([], {variable: f" {text}\n"})[0], attribute) == value
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_empty_variable_is_unset(name: str) -> None:
+    for empty in ("", "  ", "\n"):
+        assert parse_inputs([], {f"INPUT_{name.upper()}": empty})[0] == Inputs()
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "external-data"])
+def test_an_option_without_a_value_is_refused(name: str) -> None:
+    assert f"--{name} needs a value" in _problems(f"--{name}")
+    assert f"--{name} needs a value" in _problems(f"--{name}", "--json")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_empty_option_is_refused(name: str) -> None:
+    assert _problem(f"--{name}=").startswith(f"--{name} is ''")
+
+
+def test_all_that_the_runner_sets_when_only_one_input_is_given() -> None:
+    env = {f"INPUT_{name.upper()}": part.default for part in input_fields() for name in part.names[:1]}
+    env |= {"INPUT_FEATURE": "", "INPUT_MODEL": "ckpt"}
+    assert parse_inputs([], env)[0] == Inputs(model="ckpt")
+
+
+def test_the_command_line_wins_over_a_variable_even_a_wrong_one() -> None:
+    env = {"INPUT_TASK": "nonsense", "INPUT_BATCH-SIZE": "3"}
+    assert parse_inputs(["--feature", "masked-lm"], env)[0] == Inputs(task="masked-lm", batch_size=3)
+
+
+def test_short_names() -> None:
+    assert _parse("-m", "ckpt") == _parse("-m=ckpt") == _parse("--model", "ckpt")
+    assert parse_inputs(["-h"], {})[1] == {"help"}
+
+
+@pytest.mark.parametrize(
+    ("text", "formats"),
+    [
+        ("onnx", ("onnx",)),
+        ("torchscript, onnx", ("torchscript", "onnx")),
+        ("onnx\ntorchscript\n", ("onnx", "torchscript")),
+        ("onnx\r\ntorchscript", ("onnx", "torchscript")),
+        (",onnx,,onnx,", ("onnx",)),
+        ("onnx,torchscript,onnx", ("onnx", "torchscript")),
+    ],
+)
+def test_formats(text: str, formats: tuple[str, ...]) -> None:
+    assert _parse("--formats", text).formats == formats
+
+
+@pytest.mark.parametrize("text", ["tflite", "ONNX", "onnx torchscript", "onnx;torchscript", "onnx,tflite"])
+def test_wrong_formats_are_named_with_what_is_allowed(text: str) -> None:
+    problem = _problem("--formats", text)
+    assert problem.startswith(f"--formats is {text!r}: ")
+    assert "allowed: onnx, torchscript" in problem
+
+
+def test_formats_that_name_nothing() -> None:
+    assert "at least one of onnx, torchscript" in _problem("--formats", " , ")
+
+
+def test_every_task_is_allowed() -> None:
+    for task in ("auto", *TASK_NAMES):
+        assert _parse("--task", task).task == task
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("sequence-clasification", "sequence-classification"),
+        ("Causal-LM", "causal-lm"),
+        ("text-classification", "sequence-classification"),
+        ("fill-mask", "masked-lm"),
+        ("text-generation", "causal-lm-with-past"),
+        ("feature-extraction", "default"),
+    ],
+)
+def test_a_task_that_was_meant(text: str, meant: str) -> None:
+    problem = _problem("--task", text)
+    assert problem.startswith(f"--task is {text!r}: did you mean {meant}? allowed: auto, ")
+    assert all(name in problem for name in TASK_NAMES)
+
+
+def test_a_task_like_no_other_gets_no_guess() -> None:
+    assert "did you mean" not in _problem("--task", "zzz")
+
+
+@pytest.mark.parametrize(("text", "meant"), [("float16", "fp16"), ("FP32", "fp32"), ("float32", "fp32")])
+def test_a_dtype_that_was_meant(text: str, meant: str) -> None:
+    assert f"did you mean {meant}?" in _problem("--dtype", text)
+
+
+@pytest.mark.parametrize("text", ["true", "True", "TRUE"])
+def test_true(text: str) -> None:
+    assert parse_inputs([], {"INPUT_EXTERNAL-DATA": text})[0].external_data is True
+
+
+@pytest.mark.parametrize("text", ["false", "False", "FALSE"])
+def test_false(text: str) -> None:
+    assert _parse(f"--external-data={text}").external_data is False
+
+
+@pytest.mark.parametrize("text", ["yes", "no", "1", "0", "on", "off", "y", "tRUE", "truee"])
+def test_booleans_are_strict(text: str) -> None:
+    expected = f"INPUT_EXTERNAL-DATA is {text!r}: allowed: true, false"
+    assert _problem(env={"INPUT_EXTERNAL-DATA": text}) == expected
+    assert _problem("--external-data", text).endswith("allowed: true, false")
+
+
+def test_a_bare_boolean_option_is_true() -> None:
+    assert _parse("--external-data") == Inputs(external_data=True)
+    assert _parse("--external-data", "--opset", "18") == Inputs(external_data=True, opset=18)
+    assert _parse("--external-data", "false") == Inputs()
+
+
+INTEGERS = ("opset", "batch-size", "sequence-length")
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "+1", "1.0", "1e2", "1_000", "0x10", "\u0663", "\u00b2", "many", "2147483648", "9" * 5000]
+)
+def test_integers_are_strict(name: str, text: str) -> None:
+    problem = _problem(f"--{name}", text)
+    assert problem.startswith(f"--{name} is '")
+    assert problem.endswith("must be a whole number from 1 to 2147483647")
+    assert len(problem) < 200
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_the_largest_integer(name: str) -> None:
+    assert getattr(_parse(f"--{name}", "2147483647"), name.replace("-", "_")) == 2147483647
+
+
+@pytest.mark.parametrize("name", ["atol", "rtol"])
+@pytest.mark.parametrize(
+    "text", ["-1e-5", "nan", "inf", "-inf", "1e999", "1_0.0", "1,5", "1e", "e-5", ".", "small", "\u0661", "0x1p-3"]
+)
+def test_tolerances_are_strict(name: str, text: str) -> None:
+    assert _problem(f"--{name}", text) == f"--{name} is {text!r}: must be a number of at least 0, such as 1e-5"
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-5", 1e-5), ("0.5", 0.5), (".5", 0.5), ("2.", 2.0), ("1E+1", 10.0)])
+def test_tolerances(text: str, value: float) -> None:
+    assert _parse("--rtol", text).rtol == value
+
+
+def test_an_absolute_tolerance_given_alone_is_absolute() -> None:
+    assert (_parse("--atol", "1e-4").atol, _parse("--atol", "1e-4").rtol) == (1e-4, 0.0)
+    assert Inputs(atol=1e-4).rtol == 0.0
+    both = parse_inputs(["--atol", "1e-4"], {"INPUT_RTOL": "1e-3"})[0]
+    assert (both.atol, both.rtol) == (1e-4, 1e-3)
+    assert (_parse("--rtol", "1e-3").atol, _parse("--rtol", "1e-3").rtol) == (None, 1e-3)
+
+
+def test_an_alias() -> None:
+    assert _parse("--feature", "masked-lm").task == "masked-lm"
+    assert _parse(INPUT_FEATURE="masked-lm").task == "masked-lm"
+    assert _parse("--feature", "masked-lm", "--task", "masked-lm").task == "masked-lm"
+
+
+def test_an_alias_beside_the_default_that_the_runner_sets() -> None:
+    assert _parse(INPUT_TASK="auto", INPUT_FEATURE="masked-lm").task == "masked-lm"
+    assert _parse(INPUT_TASK="masked-lm", INPUT_FEATURE="auto").task == "masked-lm"
+    assert _parse(INPUT_TASK="auto", INPUT_FEATURE="auto").task == "auto"
+
+
+def test_an_alias_that_contradicts() -> None:
+    expected = "INPUT_TASK 'masked-lm' and INPUT_FEATURE 'causal-lm' contradict each other: give one of them"
+    assert _problem(env={"INPUT_TASK": "masked-lm", "INPUT_FEATURE": "causal-lm"}) == expected
+    problem = _problem("--feature", "causal-lm", "--task", "auto")
+    assert problem == "--feature 'causal-lm' and --task 'auto' contradict each other: give one of them"
+
+
+def test_an_option_given_twice() -> None:
+    assert _parse("--formats", "onnx, torchscript", "--formats=onnx,torchscript") == Inputs()
+    problem = _problem("--formats", "onnx", "--formats", "torchscript")
+    assert problem == "--formats 'onnx' and --formats 'torchscript' contradict each other: give one of them"
+
+
+@pytest.mark.parametrize("part", input_fields(), ids=lambda part: part.name)
+def test_an_option_that_was_meant(part: object) -> None:
+    name = getattr(part, "name")  # noqa: B009 - pytest's ids want a plain parameter
+    for misspelt in {name[:-1], name + name[-1], name.upper() if name != name.upper() else name}:
+        assert f"--{misspelt} is not an option: did you mean --{name}?" in _problems(f"--{misspelt}", "value")
+
+
+def test_options_are_not_abbreviated_and_underscores_are_no_hyphens() -> None:
+    assert _problem("--batch_size", "2") == "--batch_size is not an option: did you mean --batch-size?"
+    assert _problem("--exter=true") == "--exter is not an option: see --help"
+
+
+def test_an_unknown_option_takes_its_value_with_it() -> None:
+    assert _problem("--modle", "ckpt") == "--modle is not an option: did you mean --model?"
+    assert _problem("-x") == "-x is not an option: see --help"
+
+
+@pytest.mark.parametrize("word", ["ckpt", "", "-", "--"])
+def test_an_argument_without_a_name(word: str) -> None:
+    assert _problem(word).startswith(("unexpected argument", "- is not an option"))
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_flags(flag: str) -> None:
+    assert parse_inputs([f"--{flag}"], {}) == (Inputs(), {flag})
+    if flag in ("json", "verbose"):
+        assert _problem(f"--{flag}=1") == f"--{flag} takes no value, but has '1'"
+        assert parse_inputs([], {f"INPUT_{flag.upper()}": "true"}) == (Inputs(), frozenset())
+
+
+def test_help_and_version_come_before_anything_wrong() -> None:
+    for flag in ("help", "version"):
+        assert flag in parse_inputs(["--bogus", "--opset", "x", f"--{flag}"], {"INPUT_MODLE": "x"})[1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("INPUT_MODLE", "INPUT_MODEL"),
+        ("INPUT_FORMAT", "INPUT_FORMATS"),
+        ("INPUT_EXTERNAL_DATA", "INPUT_EXTERNAL-DATA"),
+        ("INPUT_BATCH_SIZE", "INPUT_BATCH-SIZE"),
+        ("INPUT_SEQUENCE-LENGHT", "INPUT_SEQUENCE-LENGTH"),
+    ],
+)
+def test_a_variable_that_was_meant(variable: str, meant: str) -> None:
+    assert _problem(env={variable: "x"}) == f"{variable} is not an input: did you mean {meant}?"
+    assert parse_inputs([], {variable: " "})[0] == Inputs()
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    env = {"INPUT_TOKEN": "x", "INPUT_GITHUB-TOKEN": "y", "INPUT_ARGS": "z", "INPUT_ENTRYPOINT": "w", "MODEL": "v"}
+    assert parse_inputs([], env)[0] == Inputs()
+
+
+def test_all_problems_at_once() -> None:
+    problems = _problems(
+        *("--modle", "x", "stray", "--task", "maskd-lm", "--opset"),
+        env={"INPUT_EXTERNAL-DATA": "yes", "INPUT_ATOL": "tiny", "INPUT_BATCH_SIZE": "2", "INPUT_OUTPUT": "."},
+    )
+    assert [problem.split(":")[0] for problem in problems] == [
+        "--modle is not an option",
+        "unexpected argument 'stray'",
+        "--opset needs a value",
+        "INPUT_BATCH_SIZE is not an input",
+        "--task is 'maskd-lm'",
+        "INPUT_ATOL is 'tiny'",
+        "INPUT_EXTERNAL-DATA is 'yes'",
+        "INPUT_OUTPUT is '.', the checkpoint's own folder",
+    ]
+
+
+def test_output_may_be_inside_the_model_or_beside_it(tmp_path: Path) -> None:
+    for output in (tmp_path / "ckpt/out", tmp_path / "out", tmp_path / "ckpt-out"):
+        assert _parse("--model", str(tmp_path / "ckpt"), "--output", str(output)).output == str(output)
+
+
+def test_output_must_not_be_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "ckpt"
+    model.mkdir()
+    (tmp_path / "link").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    for output in (str(model), "ckpt", "./ckpt/", "ckpt/../ckpt", "link"):
+        problem = _problem("--model", str(model), "--output", output)
+        assert problem == f"--output is {output!r}, the checkpoint's own folder: choose another one, such as hfexport-out"
+    assert "checkpoint's own folder" in _problem("--model", "not-there", "--output", "./not-there")
+
+
+def test_output_must_not_hold_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep/ckpt").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for output in (".", "deep", str(tmp_path), "/", "link", "link/deep"):
+        problem = _problem("--model", "deep/ckpt", "--output", output)
+        assert problem.startswith(f"--output is {output!r}, which holds the checkpoint 'deep/ckpt': ")
+
+
+def test_a_model_named_like_the_default_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _problem("--model", "hfexport-out").startswith("the output folder is 'hfexport-out', the checkpoint's own")
+
+
+def test_output_must_be_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("content", encoding="utf-8")
+    for output in (file, file / "below"):
+        assert _problem("--output", str(output)) == f"--output is {str(output)!r}: {file} is a file, not a folder"
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "a\ud800b", "loop/x"])
+def test_odd_paths_raise_nothing_else(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for argv in (["--model", path], ["--output", path], ["--model", path, "--output", path]):
+        try:
+            parse_inputs(argv, {})
+        except InputsError as error:
+            assert all("output" in problem for problem in error.problems)
+
+
+def test_a_path_with_a_zero_byte_is_refused() -> None:
+    assert "must be the path of a folder" in _problem("--model", "a\0b")
+
+
+def test_no_command_line_raises_anything_but_an_inputs_error() -> None:
+    rng = random.Random(7)  # noqa: S311 - only for variety
+    words = [f"--{name}" for part in input_fields() for name in part.names] + ["-m", "--json", "--", "-", "", "=", "--="]
+    words += ["onnx", "1", "-1", "true", "auto", "--model=", "--task=x=y", "-7=", "--\n", "é"]
+    for _ in range(2000):
+        argv = rng.choices(words, k=rng.randint(0, 6))
+        env = {
+            f"INPUT_{''.join(rng.choices(string.ascii_uppercase + '-_ ', k=rng.randint(0, 8)))}": rng.choice(words)
+            for _ in range(2)
+        }
+        try:
+            inputs, _ = parse_inputs(argv, env)
+        except InputsError as error:
+            assert error.problems
+            assert all(problem.strip() for problem in error.problems)
+        else:
+            assert isinstance(inputs, Inputs)
+
+
+def test_help_shows_everything_and_fits() -> None:
+    text = help_text()
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 104
+    for part in input_fields():
+        assert any(f"--{name}" in line for line in lines for name in part.names)
+        assert f"[default: {part.default}]" in text or not part.default
+        assert part.description.split()[-1] in text
+    assert all(f"--{flag}" in text for flag in FLAGS)
+    assert all(task in text for task in TASK_NAMES)
