@@ -1,4 +1,4 @@
-"""What the container runs. The Dockerfile starts it with an absolute, isolated interpreter: the runner's PATH leaks in."""
+"""What the container runs, with an absolute and isolated interpreter: the runner's PATH leaks in."""
 
 import sys
 

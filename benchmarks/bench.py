@@ -105,8 +105,8 @@ def bench_export(folder: Path, peer: Sequence[str], runs: int) -> str:
     ]
     return (
         "## Export\n\n"
-        "`BertForSequenceClassification` at bert-base's size (438 MB of float32), to ONNX. hfexport validates at shapes "
-        "and paddings that export did not see, in fresh processes; `optimum-cli export onnx` validates at the traced "
+        "`BertForSequenceClassification` at bert-base's size (438 MB of float32), to ONNX. hfexport validates at "
+        "shapes and paddings that export did not see, in fresh processes; `optimum-cli export onnx` validates at the traced "
         "shape, in the exporting process. Memory is sampled over the whole process tree.\n\n" + _table(rows)
     )
 

@@ -119,9 +119,9 @@ def _text_problems(text: str) -> list[str]:
 
 def _unmet(requirements: list[Requirement], pins: dict[str, Version]) -> list[str]:
     problems = []
-    environment = {**default_environment(), "extra": ""}
+    environment = {name: str(value) for name, value in default_environment().items()} | {"extra": ""}
     for requirement in requirements:
-        if requirement.marker is not None and not requirement.marker.evaluate({**environment}):
+        if requirement.marker is not None and not requirement.marker.evaluate(dict(environment)):
             continue
         version = pins.get(canonicalize_name(requirement.name))
         if version is None:

@@ -71,6 +71,7 @@ def readme(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    """Write both files, or check them; returns the exit code."""
     readme_path, action_path = ROOT / "README.md", ROOT / "action.yml"
     wanted = {readme_path: readme(readme_path.read_text(encoding="utf-8")), action_path: action_yml()}
     differences: list[str] = []

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--version" in words:
         print(f"hfexport {__version__}")
         return 0
-    console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words)
+    console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words, verbose="--verbose" in words)
     try:
         inputs, flags = parse_inputs(words, env)
     except InputsError as error:

@@ -153,7 +153,7 @@ class Console:
             def advance_bar(amount: int) -> None:
                 nonlocal done
                 done += amount
-                terminal.update(task, done, _amount(done, total, unit))
+                terminal.update(task, done, self._clean(_amount(done, total, unit)))
 
             yield advance_bar
 
@@ -296,6 +296,7 @@ class _Terminal:
         try:
             yield task
         finally:
+            self._progress.refresh()
             self._progress.remove_task(task)
             if not self._progress.tasks:
                 self._progress.stop()
@@ -330,12 +331,17 @@ def _harmless(text: str) -> str:
 
 
 def _spellings(secret: str) -> set[str]:
-    """A secret as it is, as Python and JSON quote it, and as it stands in a URL."""
+    """A secret as it is, as Python and JSON quote it, as it stands in a URL, and each of these quoted once more."""
     import json
     from urllib.parse import quote
 
-    quoted = {repr(secret)[1:-1], json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-    return {secret, *quoted, quote(secret, safe=""), quote(secret)}
+    found = {secret}
+    for _ in range(2):
+        for text in tuple(found):
+            # Python escapes an apostrophe only beside a quotation mark, which the text around a secret may bring.
+            found |= {repr(text)[1:-1], repr(f'"{text}')[2:-1], quote(text, safe=""), quote(text)}
+            found |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    return found
 
 
 def _cut(content: bytes, limit: int) -> bytes:

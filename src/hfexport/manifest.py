@@ -1,4 +1,4 @@
-"""`hfexport.json`: what was made, from what, with what, and what validation found. docs/manifest.md explains the fields."""
+"""`hfexport.json`: what was made, from what, with what, and what validation found."""
 
 from __future__ import annotations
 
@@ -112,6 +112,7 @@ def files_entry(files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
 
 
 def error_entry(error: HfexportError) -> dict[str, Any]:
+    """Why a run ended early, with the exit code it ends with."""
     problems = error.problems if isinstance(error, InputsError) else (error.message,)
     return {
         "exit_code": error.exit_code,

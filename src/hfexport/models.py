@@ -80,7 +80,7 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
 def _refuse_partial_load(folder: Path, config: ExportConfig, info: Mapping[str, Any]) -> None:
     """A weight that is missing or misshapen would be random: nothing may be exported from that."""
     if info["mismatched_keys"]:
-        name, found, expected = sorted(info["mismatched_keys"])[0]
+        name, found, expected = min(info["mismatched_keys"])
         raise CheckpointError(
             f"{folder}: weight {name} has shape {tuple(found)}, but config.json asks for {tuple(expected)}"
             f" ({len(info['mismatched_keys'])} such weights)",

@@ -70,7 +70,7 @@ def job_summary(manifest: Manifest) -> str:
 
 
 def load_snippet(artifact: dict[str, Any], manifest: Manifest) -> str:
-    """Python that loads the artifact and runs it on zeros of a small shape; it runs as it stands in the output folder."""
+    """Python that loads the artifact and runs it on zeros of a small shape, as it stands in the output folder."""
     names = [entry["name"] for entry in artifact["inputs"]]
     arrays = ", ".join(f"{entry['name']!r}: {_example(entry, artifact)}" for entry in artifact["inputs"])
     if artifact["format"] == "onnx":

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from hfexport.export_config import ExportConfig, TensorSpec, axis_size
 
@@ -109,7 +109,7 @@ class Description:
 
 
 def _spec(entry: Mapping[str, Any]) -> TensorSpec:
-    dtype = entry["dtype"] if entry["dtype"] == "int64" else "float"
+    dtype: Literal["int64", "float"] = "int64" if entry["dtype"] == "int64" else "float"
     return TensorSpec(entry["name"], tuple(entry["axes"]), dtype, entry["role"])
 
 

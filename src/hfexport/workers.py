@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from hfexport import errors
 from hfexport.errors import HfexportError, InputsError, ValidationError
@@ -25,7 +25,8 @@ from hfexport.errors import HfexportError, InputsError, ValidationError
 __all__ = ["Worker", "available_cores", "child_environment", "main", "start"]
 
 LOG_TAIL_BYTES: Final = 4096
-"""How much of a child's output an error shows."""
+LOG_TAIL_LINES: Final = 20
+"""How much of the end of a child's output an error shows, at most."""
 
 PR_SET_PDEATHSIG: Final = 1
 """From linux/prctl.h: the signal a process gets when the thread that started it ends."""
@@ -106,7 +107,7 @@ class Worker:
         self._timed_out_s: float | None = None
         self._finalizer = weakref.finalize(self, _kill, process)
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -177,8 +178,9 @@ class Worker:
         except OSError:
             return ""
         lines = ["".join(c if c.isprintable() else " " for c in line).rstrip() for line in text.splitlines()]
+        lines = [line for line in lines if line][-LOG_TAIL_LINES:]
         # The bar keeps a line from being read as a command by whatever reads our own output.
-        return "".join(f"\n  | {line}" for line in lines if line)
+        return "".join(f"\n  | {line}" for line in lines)
 
     def _killed(self, which: signal.Signals) -> HfexportError:
         if which == signal.SIGKILL:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import random
 import string
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from hfexport.errors import InputsError
-from hfexport.inputs import FLAGS, Inputs, help_text, input_fields, parse_inputs
+from hfexport.inputs import FLAGS, InputField, Inputs, help_text, input_fields, parse_inputs
 from hfexport.tasks import TASK_NAMES
 
 
@@ -23,6 +24,14 @@ def _problems(*argv: str, env: dict[str, str] | None = None) -> tuple[str, ...]:
         parse_inputs(argv, env or {})
     assert caught.value.exit_code == 2
     return caught.value.problems
+
+
+def _outcome(argv: Sequence[str], env: Mapping[str, str]) -> Inputs | tuple[str, ...]:
+    """The inputs, or the problems with them."""
+    try:
+        return parse_inputs(argv, env)[0]
+    except InputsError as error:
+        return error.problems
 
 
 def _problem(*argv: str, env: dict[str, str] | None = None) -> str:
@@ -222,7 +231,7 @@ def test_the_largest_integer(name: str) -> None:
     "text", ["-1e-5", "nan", "inf", "-inf", "1e999", "1_0.0", "1,5", "1e", "e-5", ".", "small", "\u0661", "0x1p-3"]
 )
 def test_tolerances_are_strict(name: str, text: str) -> None:
-    assert _problem(f"--{name}", text) == f"--{name} is {text!r}: must be a number of at least 0, such as 1e-5"
+    assert _problem(f"--{name}={text}") == f"--{name} is {text!r}: must be a number of at least 0, such as 1e-5"
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-5", 1e-5), ("0.5", 0.5), (".5", 0.5), ("2.", 2.0), ("1E+1", 10.0)])
@@ -264,9 +273,9 @@ def test_an_option_given_twice() -> None:
 
 
 @pytest.mark.parametrize("part", input_fields(), ids=lambda part: part.name)
-def test_an_option_that_was_meant(part: object) -> None:
-    name = getattr(part, "name")  # noqa: B009 - pytest's ids want a plain parameter
-    for misspelt in {name[:-1], name + name[-1], name.upper() if name != name.upper() else name}:
+def test_an_option_that_was_meant(part: InputField) -> None:
+    name = part.name
+    for misspelt in (name[:-1], name + name[-1], name.upper()):
         assert f"--{misspelt} is not an option: did you mean --{name}?" in _problems(f"--{misspelt}", "value")
 
 
@@ -287,7 +296,7 @@ def test_an_argument_without_a_name(word: str) -> None:
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_flags(flag: str) -> None:
-    assert parse_inputs([f"--{flag}"], {}) == (Inputs(), {flag})
+    assert parse_inputs([f"--{flag}"], {}) == (Inputs(), frozenset({flag}))
     if flag in ("json", "verbose"):
         assert _problem(f"--{flag}=1") == f"--{flag} takes no value, but has '1'"
         assert parse_inputs([], {f"INPUT_{flag.upper()}": "true"}) == (Inputs(), frozenset())
@@ -347,7 +356,9 @@ def test_output_must_not_be_the_model(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     for output in (str(model), "ckpt", "./ckpt/", "ckpt/../ckpt", "link"):
         problem = _problem("--model", str(model), "--output", output)
-        assert problem == f"--output is {output!r}, the checkpoint's own folder: choose another one, such as hfexport-out"
+        assert (
+            problem == f"--output is {output!r}, the checkpoint's own folder: choose another one, such as hfexport-out"
+        )
     assert "checkpoint's own folder" in _problem("--model", "not-there", "--output", "./not-there")
 
 
@@ -372,15 +383,13 @@ def test_output_must_be_a_folder(tmp_path: Path) -> None:
         assert _problem("--output", str(output)) == f"--output is {str(output)!r}: {file} is a file, not a folder"
 
 
-@pytest.mark.parametrize("path", ["a" * 5000, "a\ud800b", "loop/x"])
+@pytest.mark.parametrize("path", ["a" * 5000, "a\udcffb", "loop/x"])
 def test_odd_paths_raise_nothing_else(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for argv in (["--model", path], ["--output", path], ["--model", path, "--output", path]):
-        try:
-            parse_inputs(argv, {})
-        except InputsError as error:
-            assert all("output" in problem for problem in error.problems)
+        outcome = _outcome(argv, {})
+        assert isinstance(outcome, Inputs) or all("output" in problem for problem in outcome)
 
 
 def test_a_path_with_a_zero_byte_is_refused() -> None:
@@ -388,22 +397,18 @@ def test_a_path_with_a_zero_byte_is_refused() -> None:
 
 
 def test_no_command_line_raises_anything_but_an_inputs_error() -> None:
-    rng = random.Random(7)  # noqa: S311 - only for variety
-    words = [f"--{name}" for part in input_fields() for name in part.names] + ["-m", "--json", "--", "-", "", "=", "--="]
-    words += ["onnx", "1", "-1", "true", "auto", "--model=", "--task=x=y", "-7=", "--\n", "é"]
+    rng = random.Random(7)
+    words = [f"--{name}" for part in input_fields() for name in part.names]
+    words += ["-m", "--json", "--", "-", "", "=", "--=", "--model=", "--task=x=y", "-7=", "--\n"]
+    words += ["onnx", "1", "-1", "true", "auto", "é"]
     for _ in range(2000):
         argv = rng.choices(words, k=rng.randint(0, 6))
         env = {
             f"INPUT_{''.join(rng.choices(string.ascii_uppercase + '-_ ', k=rng.randint(0, 8)))}": rng.choice(words)
             for _ in range(2)
         }
-        try:
-            inputs, _ = parse_inputs(argv, env)
-        except InputsError as error:
-            assert error.problems
-            assert all(problem.strip() for problem in error.problems)
-        else:
-            assert isinstance(inputs, Inputs)
+        outcome = _outcome(argv, env)
+        assert isinstance(outcome, Inputs) or (outcome and all(problem.strip() for problem in outcome))
 
 
 def test_help_shows_everything_and_fits() -> None:
@@ -412,7 +417,7 @@ def test_help_shows_everything_and_fits() -> None:
     assert max(map(len, lines)) <= 104
     for part in input_fields():
         assert any(f"--{name}" in line for line in lines for name in part.names)
-        assert f"[default: {part.default}]" in text or not part.default
-        assert part.description.split()[-1] in text
+        assert f"[default: {part.default}]" in " ".join(text.split()) or not part.default
+        assert part.description in " ".join(text.split())
     assert all(f"--{flag}" in text for flag in FLAGS)
     assert all(task in text for task in TASK_NAMES)

@@ -10,6 +10,8 @@ __all__ = ["AlbertConfig", "BertConfig"]
 
 
 class BertConfig(EncoderConfig):
+    """BERT and ELECTRA."""
+
     model_types: ClassVar[tuple[str, ...]] = ("bert", "electra")
     tasks: ClassVar[tuple[str, ...]] = (
         "default",
@@ -24,5 +26,7 @@ class BertConfig(EncoderConfig):
 
 
 class AlbertConfig(BertConfig):
+    """ALBERT: factorised embeddings, one layer used many times; no causal head."""
+
     model_types = ("albert",)
     tasks = tuple(name for name in BertConfig.tasks if name != "causal-lm")

@@ -8,6 +8,8 @@ __all__ = ["ConvNextConfig", "ResNetConfig"]
 
 
 class ConvNextConfig(VisionConfig):
+    """ConvNeXT."""
+
     model_types = ("convnext",)
     tasks = ("default", "image-classification")
     free_image_size = True
@@ -15,4 +17,6 @@ class ConvNextConfig(VisionConfig):
 
 
 class ResNetConfig(ConvNextConfig):
+    """ResNet."""
+
     model_types = ("resnet",)

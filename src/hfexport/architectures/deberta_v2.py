@@ -8,6 +8,8 @@ __all__ = ["DebertaV2Config"]
 
 
 class DebertaV2Config(EncoderConfig):
+    """DeBERTa-v2 and v3."""
+
     model_types = ("deberta-v2",)
     tasks = (
         "default",

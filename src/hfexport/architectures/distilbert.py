@@ -8,6 +8,8 @@ __all__ = ["DistilBertConfig"]
 
 
 class DistilBertConfig(EncoderConfig):
+    """DistilBERT."""
+
     model_types = ("distilbert",)
     tasks = (
         "default",

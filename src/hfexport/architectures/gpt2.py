@@ -8,6 +8,8 @@ __all__ = ["Gpt2Config"]
 
 
 class Gpt2Config(DecoderConfig):
+    """GPT-2."""
+
     model_types = ("gpt2",)
     tasks = (
         "default",

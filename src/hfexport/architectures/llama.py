@@ -8,6 +8,8 @@ __all__ = ["LlamaConfig"]
 
 
 class LlamaConfig(DecoderConfig):
+    """Llama and Qwen3."""
+
     model_types = ("llama", "qwen3")
     tasks = (
         "default",

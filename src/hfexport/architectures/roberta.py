@@ -8,6 +8,8 @@ __all__ = ["RobertaConfig"]
 
 
 class RobertaConfig(EncoderConfig):
+    """RoBERTa and XLM-RoBERTa."""
+
     model_types = ("roberta", "xlm-roberta")
     tasks = (
         "default",

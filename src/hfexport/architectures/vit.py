@@ -8,5 +8,7 @@ __all__ = ["VitConfig"]
 
 
 class VitConfig(VisionConfig):
+    """ViT."""
+
     model_types = ("vit",)
     tasks = ("default", "image-classification")

@@ -71,7 +71,8 @@ def _weights(model: ir.Model, job: ExportJob, constants: Mapping[str, object]) -
             del model.graph.initializers[name]
             continue
         found[key] = value
-        assert value.dtype is not None and value.shape is not None
+        assert value.dtype is not None
+        assert value.shape is not None
         weights.append(
             Weight(
                 name.removeprefix(MODEL_PREFIX),

@@ -49,9 +49,7 @@ def capture(config: ExportConfig, dtype: str, opset: int) -> torch.onnx.ONNXProg
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _undisturbed(), torch.no_grad():
         empty = empty_model(config, dtype, fake_mode)
-        model = FlatModel(
-            empty, [spec.name for spec in config.inputs], [spec.name for spec in config.outputs]
-        )
+        model = FlatModel(empty, [spec.name for spec in config.inputs], [spec.name for spec in config.outputs])
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
         with fake_mode, exporter_utils.apply_patches("onnx"), exporter_utils.apply_patches("dynamo"):
             try:
@@ -72,7 +70,7 @@ def capture(config: ExportConfig, dtype: str, opset: int) -> torch.onnx.ONNXProg
                 first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise ExportError(
                     f"ONNX: {type(model.model).__name__} cannot be captured for task {config.task.name}: {first_line}",
-                    remedy="This is likely a limit of torch.export for this architecture; please report it with config.json.",
+                    remedy="This is likely a limit of torch.export for it; please report it with config.json.",
                 ) from error
         if onnx_program is None:
             raise ExportError(f"ONNX: torch.onnx gave no program for task {config.task.name}")

@@ -72,7 +72,8 @@ def _replace_cast_likes(graph: ir.Graph) -> None:
         if node.op_type != "CastLike" or node.outputs[0].dtype is None:
             continue
         source, result = node.inputs[0], node.outputs[0]
-        assert source is not None and result.dtype is not None
+        assert source is not None
+        assert result.dtype is not None
         if source.dtype == result.dtype:
             op = ir.node("Identity", [source])
         else:
@@ -118,13 +119,13 @@ def _name_axes(graph: ir.Graph, config: ExportConfig) -> None:
                 value.shape = None
     for value, spec in zip(graph.inputs, config.inputs, strict=True):
         value.name = spec.name
-        _set_axes(value, spec, config)
+        _set_axes(value, spec)
     for value, spec in zip(graph.outputs, config.outputs, strict=True):
         value.name = spec.name
-        _set_axes(value, spec, config)
+        _set_axes(value, spec)
 
 
-def _set_axes(value: ir.Value, spec: TensorSpec, config: ExportConfig) -> None:
+def _set_axes(value: ir.Value, spec: TensorSpec) -> None:
     assert value.shape is not None
     dims: list[int | str] = []
     for index, dim in enumerate(value.shape):
@@ -149,7 +150,7 @@ def _refuse_dead_inputs(graph: ir.Graph, config: ExportConfig) -> None:
 
 
 def _forget_where_nodes_came_from(model: ir.Model) -> None:
-    """Drop the exporter's notes on every node: half of the file of a small model, and paths of the exporting machine."""
+    """Drop the exporter's notes on every node: half of a small model's file, and paths of the exporting machine."""
     common.ClearMetadataAndDocStringPass()(model)
     model.graph.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):

@@ -1,8 +1,8 @@
 """Writes an ONNX file whose weights stream from mapped files, one tensor at a time.
 
 A protobuf message is a sequence of fields, each a tag, a length and bytes
-(https://protobuf.dev/programming-guides/encoding/); repeated fields may stand anywhere in their message. So the graph is
-serialised without its weights, and each weight is appended to it as one more `initializer` field.
+(https://protobuf.dev/programming-guides/encoding/); repeated fields may stand anywhere in their message. So the graph
+is serialised without its weights, and each weight is appended to it as one more `initializer` field.
 """
 
 from __future__ import annotations

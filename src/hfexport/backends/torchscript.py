@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -109,22 +110,18 @@ def tidy_graphs(traced: torch.jit.ScriptModule) -> int:
     Returns:
         The number of nodes left.
     """
-    nodes = 0
-    for module in traced.modules():
-        graph = _graph(module)
-        if graph is not None:
-            _follow_device_of_input(graph)
-            _remove_dropout(graph)
-            _name_apart(graph)
-            nodes += len(list(graph.nodes()))
-    return nodes
+    graphs = [graph for module in traced.modules() for graph in _graphs(module)]
+    for graph in graphs:
+        _follow_device_of_input(graph)
+        _remove_dropout(graph)
+        _name_values(graph)
+    return sum(len(list(graph.nodes())) for graph in graphs)
 
 
-def _graph(module: torch.nn.Module) -> Any | None:
-    try:
-        return module.graph
-    except (AttributeError, RuntimeError):
-        return None  # never called while tracing, so it has no forward
+def _graphs(module: torch.nn.Module) -> list[Any]:
+    """One graph for every time that the module was called: `forward`, `forward1`, ...; none if it never was."""
+    script: Any = module._c
+    return [script._get_method(name).graph for name in script._method_names()]
 
 
 def _follow_device_of_input(graph: Any) -> None:
@@ -154,21 +151,19 @@ def _remove_dropout(graph: Any) -> None:
                 node.destroy()
 
 
-def _name_apart(graph: Any) -> None:
-    """Give values of the same name (`input.1`, `input.7`) names of their own.
+def _name_values(graph: Any) -> None:
+    """Give every value a name of its own.
 
-    `torch.jit.save` would tell them apart by counting across whatever else it happens to print into the same file.
+    `torch.jit.save` would number unnamed values, and values of equal names, by counting through whatever else it prints
+    into the same file, and breaks lines by the width of these numbers.
     """
-    used: set[str] = set()
-    for value in [*graph.inputs(), *(output for node in graph.nodes() for output in node.outputs())]:
+    taken: Counter[str] = Counter()
+    computed = (node for node in graph.nodes() if node.kind() != "prim::Constant")
+    for value in [*graph.inputs(), *(output for node in computed for output in node.outputs())]:
         base = value.debugName().partition(".")[0]
-        if base.isdigit():
-            continue  # unnamed
-        name, number = base, 1
-        while name in used:
-            name, number = f"{base}_{number}", number + 1
-        used.add(name)
-        value.setDebugName(name)
+        base = "v" if base.isdigit() else base
+        value.setDebugName(f"{base}_{taken[base]}")
+        taken[base] += 1
 
 
 def _save(traced: torch.jit.ScriptModule, path: Path, description: Description, job: ExportJob) -> None:

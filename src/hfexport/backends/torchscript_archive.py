@@ -23,7 +23,6 @@ _DROPPED = re.compile(r"[^/]+/(?:.+\.debug_pkl|traced_inputs(?:\.pkl|/\d+)|\.dat
 _CODE = re.compile(r"[^/]+/code/(__torch__/.+)\.py")
 _MANGLE = re.compile(r"\.___torch_mangle_\d+")
 _QUALIFIED = re.compile(r"__torch__(?:\.\w+)+")
-_LOCAL = re.compile(r"(?<![.\w])_\d+\b")
 _DEFINITION = re.compile(r"(?:class|def) (\w+)")
 
 _PICKLED_CLASS = re.compile(rb"c(__torch__[\w.]*)\n(\w+)\n")
@@ -75,7 +74,7 @@ def _renamed(records: Mapping[str, bytes]) -> dict[str, bytes]:
     }
     for old, new in new_names.items():
         root, text = definitions[old]
-        code = _QUALIFIED.sub(lambda found: new_names.get(found[0], found[0]), _renumber_locals(text))
+        code = _QUALIFIED.sub(lambda found: new_names.get(found[0], found[0]), text)
         result[f"{root}/code/{new.rpartition('.')[0].replace('.', '/')}.py"] = code.encode()
     return result
 
@@ -83,7 +82,9 @@ def _renamed(records: Mapping[str, bytes]) -> dict[str, bytes]:
 def _in_order(definitions: Iterable[str], records: Mapping[str, bytes]) -> list[str]:
     """`definitions` as the pickled model first names them, then those that it does not name."""
     pickled = [data for name, data in records.items() if name.endswith("/data.pkl")]
-    named = [f"{module.decode()}.{symbol.decode()}" for data in pickled for module, symbol in _PICKLED_CLASS.findall(data)]
+    named = [
+        f"{module.decode()}.{symbol.decode()}" for data in pickled for module, symbol in _PICKLED_CLASS.findall(data)
+    ]
     known = list(definitions)
     return list(dict.fromkeys([name for name in named if name in known] + known))
 
@@ -99,14 +100,6 @@ def _definitions(code: str) -> list[tuple[str, str]]:
         assert symbol is not None  # the text was split where the pattern matches
         found.append((symbol[1], text))
     return found
-
-
-def _renumber_locals(text: str) -> str:
-    """Count unnamed locals (`_7`) from 0 in every definition; `torch.jit.save` counts through a whole file."""
-    declarations, start, body = text.partition("def ")
-    numbers: dict[str, str] = {}
-    body = _LOCAL.sub(lambda found: numbers.setdefault(found[0], f"_{len(numbers)}"), body)
-    return declarations + start + body
 
 
 def _rename_pickled(data: bytes, new_names: Mapping[str, str]) -> bytes:

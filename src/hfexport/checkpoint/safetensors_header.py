@@ -85,7 +85,7 @@ def _refuse_other_frameworks(path: Path, metadata: Any) -> None:
     framework = metadata.get("format", "pt") if isinstance(metadata, dict) else None
     if framework not in ("pt", "mlx"):
         raise CheckpointError(
-            f"{path}: its metadata says format {framework!r}; those weights would load under other names, as random ones",
+            f"{path}: its metadata says format {framework!r}: weights with other names, which would load as random ones",
             remedy="Save the model as PyTorch safetensors (format pt).",
         )
 

@@ -127,7 +127,9 @@ def validate(
             answer = worker.result(timeout_s)
         except ValidationError as error:
             if worker.timed_out or worker.died_of in _STOPPED_FROM_OUTSIDE:
-                raise ValidationError(f"{artifact.format}: not checked, because {error.message}", remedy=error.remedy) from error
+                raise ValidationError(
+                    f"{artifact.format}: not checked, because {error.message}", remedy=error.remedy
+                ) from error
             return ArtifactVerdict("failed", tolerance, reason=error.message, stages=stages)
     stages["runner"] = _stage(answer)
     results = tuple(

@@ -53,7 +53,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
             inputs = probe.inputs(config, job["dtype"])
             write_arrays(folder / "inputs" / str(number), inputs)
             if probe.greedy_steps:
-                outputs = _decode_greedily(model, config, inputs, probe.greedy_steps)
+                outputs = _decode_greedily(model, inputs, probe.greedy_steps)
             else:
                 outputs = _answer(model, config, inputs)
             write_arrays(folder / "outputs" / str(number), outputs)
@@ -99,7 +99,7 @@ def _cache(cache: Any, inputs: Arrays) -> Any:
     return cache
 
 
-def _decode_greedily(model: torch.nn.Module, config: ExportConfig, prompt: Arrays, steps: int) -> Arrays:
+def _decode_greedily(model: torch.nn.Module, prompt: Arrays, steps: int) -> Arrays:
     """Decode `steps` tokens through the model's own cache, which it keeps and grows itself.
 
     Returns:

@@ -148,10 +148,12 @@ class TorchScriptSession:
         import torch
 
         torch.set_num_threads(threads)
+        # What the traced or scripted code itself raises comes as torch.jit.Error, which is no RuntimeError.
+        self._errors = (torch.jit.Error, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
         extra = {DESCRIPTION_FILE: ""}
         try:
             self._module = torch.jit.load(str(expected.path), map_location="cpu", _extra_files=extra)
-        except (RuntimeError, ValueError, OSError) as error:
+        except (*self._errors, OSError) as error:
             raise ValidationError(f"{expected.path.name}: torch.jit.load cannot load it: {_one_line(error)}") from error
         try:
             description = json.loads(extra[DESCRIPTION_FILE])
@@ -171,7 +173,7 @@ class TorchScriptSession:
         try:
             with torch.inference_mode():
                 answers = self._module(*tensors)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except self._errors as error:
             raise Refusal(_one_line(error)) from error
         if not isinstance(answers, tuple) or not all(isinstance(answer, torch.Tensor) for answer in answers):
             raise Refusal(f"it gives {type(answers).__name__}, not a tuple of tensors")

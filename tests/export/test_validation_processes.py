@@ -1,0 +1,110 @@
+"""What happens around an artifact is not taken for its answer: noise, signals, endless work, a lost reference."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broken import ENV, Case, Endless, Loud, Unwilling, export_config, flat_model, make_case, reference_of, traced
+from hfexport.backends.base import Artifact
+from hfexport.errors import UnsupportedError, ValidationError
+from hfexport.probes import validation_probes
+from hfexport.validation import Reference, resolve_tolerance, validate
+from tiny import make_checkpoint
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    yield from make_case(tmp_path_factory.mktemp("answers"), "bert", "question-answering")
+
+
+@pytest.fixture
+def endless(answers: Case, tmp_path: Path) -> Artifact:
+    return traced(answers, tmp_path, Endless(flat_model(answers)))
+
+
+def test_what_a_right_artifact_prints_is_no_answer(answers: Case, tmp_path: Path) -> None:
+    verdict = answers.judge(traced(answers, tmp_path, Loud(flat_model(answers))), tmp_path)
+    assert verdict.verdict == "passed"
+    assert (tmp_path / "run" / "output.log").read_text().count("::error::") >= 1000
+
+
+def test_what_an_artifact_raises_is_a_failure(answers: Case, tmp_path: Path) -> None:
+    verdict = answers.judge(traced(answers, tmp_path, Unwilling(flat_model(answers))), tmp_path)
+    assert verdict.verdict == "failed"
+    assert all("it does not want to" in result.problem for result in verdict.probes)
+    assert not any("::error" in line for line in verdict.failures)
+
+
+def kill_runner(folder: Path, which: signal.Signals) -> threading.Thread:
+    """Send a signal to the child that works in `folder`, once it has loaded its artifact's library."""
+
+    def watch() -> None:
+        wanted = str(folder / "run" / "job.json").encode()
+        while True:
+            for entry in Path("/proc").glob("[0-9]*"):
+                try:
+                    found = wanted in (entry / "cmdline").read_bytes()
+                    if found and b"libtorch" in (entry / "maps").read_bytes():
+                        os.kill(int(entry.name), which)
+                        return
+                except OSError:
+                    continue
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_killed_runner_judges_nothing(answers: Case, endless: Artifact, tmp_path: Path) -> None:
+    watcher = kill_runner(tmp_path, signal.SIGKILL)
+    with pytest.raises(ValidationError, match="torchscript: not checked, because .* killed by SIGKILL") as caught:
+        answers.judge(endless, tmp_path)
+    watcher.join()
+    assert "memory" in caught.value.remedy
+
+
+def test_a_crash_of_the_runner_is_the_artifacts(answers: Case, endless: Artifact, tmp_path: Path) -> None:
+    watcher = kill_runner(tmp_path, signal.SIGSEGV)
+    verdict = answers.judge(endless, tmp_path)
+    watcher.join()
+    assert verdict.verdict == "failed"
+    assert "SIGSEGV" in verdict.reason
+
+
+def test_a_runner_that_never_ends_is_stopped(answers: Case, endless: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="not checked, because .* not finished after 5 s"):
+        answers.judge(endless, tmp_path, timeout_s=5)
+
+
+@pytest.fixture
+def nothing(tmp_path: Path) -> Artifact:
+    """An artifact that is never looked at."""
+    return Artifact("onnx", tmp_path / "model.onnx", ())
+
+
+def test_a_reference_without_the_heads_weights_says_so(nothing: Artifact, tmp_path: Path) -> None:
+    bare = make_checkpoint(tmp_path / "bare", "bert", "default")
+    config = export_config(bare, "question-answering")
+    with reference_of(bare, config, tmp_path / "reference").worker as worker:
+        reference = Reference(worker, validation_probes(config), "fp32", tmp_path / "reference")
+        tolerance = resolve_tolerance(config, "fp32", None, None)
+        with pytest.raises(UnsupportedError, match="qa_outputs") as caught:
+            validate(nothing, config, reference, tolerance, folder=tmp_path / "run", env=ENV)
+    assert caught.value.exit_code == 4
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_reference_judges_nothing(answers: Case, nothing: Artifact, tmp_path: Path) -> None:
+    reference = reference_of(answers.checkpoint, answers.config, tmp_path / "reference")
+    os.kill(reference.worker.pid, signal.SIGKILL)
+    tolerance = resolve_tolerance(answers.config, "fp32", None, None)
+    with pytest.raises(ValidationError, match="reference: killed by SIGKILL"):
+        validate(nothing, answers.config, reference, tolerance, folder=tmp_path / "run", env=ENV)
