@@ -110,7 +110,7 @@ class OnnxSession:
 
         # Its exceptions have no base class of their own; there is one for each status code.
         codes = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
-        self._errors = (*codes, RuntimeError, ValueError, TypeError)
+        self._errors: tuple[type[Exception], ...] = (*codes, RuntimeError, ValueError, TypeError)
         available = available_bytes()
         self.kind = "default" if available is None or weight_bytes * ROOM_FOR_COPIES < available else "frugal"
         options = onnxruntime.SessionOptions()
@@ -149,7 +149,14 @@ class TorchScriptSession:
 
         torch.set_num_threads(threads)
         # What the traced or scripted code itself raises comes as torch.jit.Error, which is no RuntimeError.
-        self._errors = (torch.jit.Error, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
+        self._errors: tuple[type[Exception], ...] = (
+            torch.jit.Error,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            LookupError,
+            ArithmeticError,
+        )
         extra = {DESCRIPTION_FILE: ""}
         try:
             self._module = torch.jit.load(str(expected.path), map_location="cpu", _extra_files=extra)
