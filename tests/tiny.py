@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,10 +21,21 @@ from hfexport.tasks import TASKS
 
 __all__ = ["PAIRS", "VARIANTS", "make_checkpoint"]
 
-_SIZES: Final = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-_TEXT: Final = {**_SIZES, "vocab_size": 101, "max_position_embeddings": 64, "type_vocab_size": 2, "pad_token_id": 0}
-_ROBERTA: Final = {**_TEXT, "max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1}
-_LLAMA: Final = {
+_SIZES: Final[Mapping[str, Any]] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
+_TEXT: Final[Mapping[str, Any]] = {
+    **_SIZES,
+    "vocab_size": 101,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 2,
+    "pad_token_id": 0,
+}
+_ROBERTA: Final[Mapping[str, Any]] = {**_TEXT, "max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1}
+_LLAMA: Final[Mapping[str, Any]] = {
     **_SIZES,
     "num_key_value_heads": 2,
     "vocab_size": 101,
@@ -34,7 +45,7 @@ _LLAMA: Final = {
     "eos_token_id": 2,
 }
 
-CONFIGS: Final = MappingProxyType(
+CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "bert": _TEXT,
         "electra": {**_TEXT, "embedding_size": 20},

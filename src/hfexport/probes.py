@@ -185,14 +185,18 @@ def _attention_mask(shape: tuple[int, ...], padding: Padding) -> NDArray[np.int6
 
 
 def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
-    """Probes at shapes and paddings that export did not see, within the limits of `config`."""
+    """Probes at shapes and paddings that export did not see, within the limits of `config`, each name once."""
     if isinstance(config, EncoderConfig):
         probes = _encoder_probes(config)
     elif isinstance(config, DecoderConfig):
         probes = _decoder_probes(config)
     else:
         probes = _vision_probes(config)
-    return tuple(_within_limits(config, probe) for probe in probes)
+    # Cut to the limits of a small model, two may have become the same question.
+    asked: dict[str, Probe] = {}
+    for probe in (_within_limits(config, probe) for probe in probes):
+        asked.setdefault(probe.name, probe)
+    return tuple(asked.values())
 
 
 def fixed_probes(config: ExportConfig, sizes: Mapping[str, int]) -> tuple[Probe, ...]:
@@ -242,9 +246,10 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
         probe(1, 13, 1, "none", 3, edge=True),
         probe(3, 29, 0, "left", 4, edge=True),
         probe(3, 11, 2, "right", 5, edge=True),
-        probe(1, 1, 17, "none", 6),
         probe(1, last, 0, "none", 7),
     ]
+    if config.task.with_past:
+        probes.append(probe(1, 1, 17, "none", 6))
     if any(spec.role == "position_ids" for spec in config.inputs):
         probes.append(replace(probe(1, 5, 4, "none", 9), last_positions=True))
     if config.task.generates:

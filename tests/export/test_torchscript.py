@@ -141,7 +141,7 @@ def test_tied_weights_have_storage_of_their_own(artifact: Artifact, checkpoint: 
 
 def test_every_kind_of_shared_memory_is_given_up() -> None:
     model = torch.nn.ModuleDict({name: torch.nn.Linear(3, 3, bias=False) for name in ("one", "two", "three", "four")})
-    one, two, three, four = (model[name] for name in ("one", "two", "three", "four"))
+    one, two, three, four = linears = [linear for linear in model.children() if isinstance(linear, torch.nn.Linear)]
     both = torch.arange(18.0).reshape(6, 3)
     one.weight, two.weight = torch.nn.Parameter(both[:3]), torch.nn.Parameter(both[3:])  # views of one storage
     three.weight = one.weight  # the very same
@@ -149,7 +149,7 @@ def test_every_kind_of_shared_memory_is_given_up() -> None:
     expected = [parameter.detach().clone() for parameter in (one.weight, two.weight, three.weight, four.weight)]
 
     assert give_own_storage(model) == 4
-    weights = [linear.weight for linear in (one, two, three, four)]
+    weights = [linear.weight for linear in linears]
     assert all(torch.equal(weight, value) for weight, value in zip(weights, expected, strict=True))
     assert len({weight.untyped_storage().data_ptr() for weight in weights}) == 4
     assert all(weight.is_contiguous() and not weight.requires_grad for weight in weights)
@@ -211,7 +211,8 @@ def test_no_device_is_baked_in(artifact: Artifact, config: ExportConfig) -> None
 
     for submodule in module.modules():
         for name, tensor in [*submodule.named_parameters(recurse=False), *submodule.named_buffers(recurse=False)]:
-            submodule._c.setattr(name, tensor.detach().to("meta"))
+            script: Any = submodule._c
+            script.setattr(name, tensor.detach().to("meta"))
     inputs = [torch.from_numpy(array).to("meta") for array in trace_inputs(config, "fp32").values()]
     (logits,) = module(*inputs)
     assert logits.device.type == "meta"
@@ -318,7 +319,7 @@ def test_loading_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
         load_torchscript(tmp_path / "model.pt")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(torch.nn.Linear(2, 2).eval(), torch.zeros(1, 2))
+        traced = torch.jit.trace(torch.nn.Linear(2, 2).eval(), torch.zeros(1, 2))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, str(tmp_path / "model.pt"))
     with pytest.raises(ValueError, match=r"no hfexport.json inside"):
         load_torchscript(tmp_path / "model.pt")

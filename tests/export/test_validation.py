@@ -44,6 +44,7 @@ from hfexport.probes import validation_probes
 from hfexport.runtime import DESCRIPTION_FILE
 from hfexport.validation import resolve_tolerance, validate
 from hfexport.validation.arrays import read_arrays
+from hfexport.validation.sessions import Expected, OnnxSession
 from tiny import make_checkpoint
 
 
@@ -105,6 +106,17 @@ def test_the_reference_decodes_as_generate_does(decoder: Case) -> None:
     assert generated.sequences[:, prompt:].tolist() == outputs["tokens"].tolist()
     np.testing.assert_allclose(torch.stack(generated.logits, 1), outputs["logits"], atol=1e-6)
     assert len(set(outputs["tokens"].flatten().tolist())) > 2
+
+
+def test_a_frugal_session_answers_like_a_default_one(answers: Case) -> None:
+    answers.reference.worker.result()
+    inputs = [(spec.name, "int64") for spec in answers.config.inputs]
+    expected = Expected(answers.onnx.path, inputs, [spec.name for spec in answers.config.outputs])
+    question = read_arrays(answers.reference.folder / "inputs" / "1")
+    default, frugal = OnnxSession(expected, 1, 1), OnnxSession(expected, 1 << 60, 1)
+    assert (default.kind, frugal.kind) == ("default", "frugal")
+    for name, answer in frugal.ask(question).items():
+        np.testing.assert_allclose(answer, default.ask(question)[name], atol=1e-5)
 
 
 # What is wrong does not.

@@ -1,0 +1,134 @@
+"""A checkpoint folder is either whole, or refused with the file named and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from hfexport.checkpoint import copy_along, open_checkpoint
+from hfexport.errors import CheckpointError
+
+
+def _write(folder: Path, metadata: dict[str, str] | None = None) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    tensors = {"a": np.ones((2, 3), np.float32), "b": np.ones(4, np.float16)}
+    save_file(tensors, folder / "model.safetensors", metadata=metadata or {"format": "pt"})
+    return folder
+
+
+def _write_shards(folder: Path) -> Path:
+    _write(folder)
+    (folder / "model.safetensors").unlink()
+    for name in ("a", "b"):
+        save_file({name: np.ones(3, np.float32)}, folder / f"{name}.safetensors", metadata={"format": "pt"})
+    index = {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_a_whole_folder_opens(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(_write(tmp_path / "c"))
+    assert (checkpoint.model_type, checkpoint.dtype, checkpoint.size_bytes) == ("bert", "fp32", 32)
+    assert checkpoint.tensors["a"].shape == (2, 3)
+
+
+def test_shards_open(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(_write_shards(tmp_path / "c"))
+    assert [path.name for path in checkpoint.weight_files] == ["a.safetensors", "b.safetensors"]
+
+
+def test_files_that_go_along_are_unchanged(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "c")
+    (folder / "tokenizer.json").write_bytes(b"{ }\r\n")
+    (copy := tmp_path / "out").mkdir()
+    copied = copy_along(open_checkpoint(folder), copy)
+    assert [path.name for path in copied] == ["config.json", "tokenizer.json"]
+    assert (copy / "tokenizer.json").read_bytes() == b"{ }\r\n"
+
+
+def _truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def _lengthen(folder: Path) -> None:
+    with (folder / "model.safetensors").open("ab") as file:
+        file.write(b"xxx")
+
+
+def _header(change: Callable[[dict[str, dict[str, object]]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        change(header)
+        raw = json.dumps(header).encode()
+        path.write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + length :])
+
+    return damage
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has neither model.safetensors nor"),
+    "truncated": (_truncate, "3 bytes are missing"),
+    "trailing bytes": (_lengthen, "bytes follow its last tensor"),
+    "empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "too few for a safetensors file"),
+    "not safetensors": (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 99), "says its header has"),
+    "lfs pointer": (
+        lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "is a Git LFS pointer",
+    ),
+    "wrong shape": (_header(lambda header: header["a"].update(shape=[2, 4])), "needs 32 bytes, its offsets give 24"),
+    "negative shape": (_header(lambda header: header["a"].update(shape=[-2, -3])), "not described as the format"),
+    "unknown dtype": (_header(lambda header: header["a"].update(dtype="F31")), "has dtype 'F31'"),
+    "overlap": (_header(lambda header: header["b"].update(data_offsets=[16, 24])), "starts at"),
+    "tensorflow": (_header(lambda header: header["__metadata__"].update(format="tf")), "metadata says format 'tf'"),
+    "config is no JSON": (lambda folder: (folder / "config.json").write_text("{'a': 1}"), "is not valid JSON"),
+    "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "holds no JSON object"),
+    "key twice": (lambda folder: (folder / "config.json").write_text('{"a": 1, "a": 2}'), "key 'a' stands 2 times"),
+    "NaN": (lambda folder: (folder / "config.json").write_text('{"a": NaN}'), "NaN is no JSON value"),
+    "no model type": (lambda folder: (folder / "config.json").write_text("{}"), "has no `model_type`"),
+    "deep": (lambda folder: (folder / "config.json").write_text("[" * 100_000), "is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_named(name: str, tmp_path: Path) -> None:
+    damage, message = DAMAGES[name]
+    folder = _write(tmp_path / "c")
+    damage(folder)
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(folder)
+    assert message in caught.value.message
+    assert str(folder) in caught.value.message
+
+
+def test_damaged_shards_are_named(tmp_path: Path) -> None:
+    folder = _write_shards(tmp_path / "c")
+    index = folder / "model.safetensors.index.json"
+    for weight_map, message in (
+        ({"a": "a.safetensors", "b": "c.safetensors"}, "c.safetensors: is missing"),
+        ({"a": "a.safetensors", "b": "../b.safetensors"}, "outside the folder"),
+        ({"b": "a.safetensors", "a": "b.safetensors"}, "lacks tensor 'b'"),
+        ({}, "has no `weight_map`"),
+    ):
+        index.write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(folder)
+        assert message in caught.value.message
+
+
+def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        open_checkpoint(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="is a file"):
+        open_checkpoint(tmp_path / "file")

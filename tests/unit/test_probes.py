@@ -1,0 +1,132 @@
+"""Probes: drawn from a seed, within the model's limits, and at shapes that export did not see."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoConfig
+
+from hfexport.architectures import config_class_for, known_architectures
+from hfexport.export_config import ExportConfig, axis_size
+from hfexport.probes import Probe, fixed_probes, make_inputs, trace_inputs, validation_probes
+from hfexport.tasks import TASKS
+
+TINY = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
+PAIRS = [(model_type, task) for model_type, cls in known_architectures().items() for task in cls.tasks]
+
+
+def export_config(model_type: str, task: str, **settings: Any) -> ExportConfig:
+    return config_class_for(model_type)(AutoConfig.for_model(model_type, **settings), TASKS[task])
+
+
+@pytest.mark.parametrize(("model_type", "task"), PAIRS)
+def test_every_probe_is_within_the_limits_and_asks_what_export_did_not_see(model_type: str, task: str) -> None:
+    config = export_config(model_type, task)
+    probes = validation_probes(config)
+    free = [axis for axis in config.trace_sizes if axis in config.free_axes]
+    for axis, limit in config.limits.items():
+        for probe in probes:
+            size = probe.sizes.get(axis, limit.minimum)
+            assert limit.minimum <= size and (limit.maximum is None or size <= limit.maximum)
+    for axis in free:
+        assert {probe.sizes[axis] for probe in probes} - {config.trace_sizes[axis]}, axis
+    assert len({probe.name for probe in probes}) == len(probes)
+
+
+@pytest.mark.parametrize(("model_type", "task"), PAIRS)
+def test_a_probe_through_json_is_the_same_question(model_type: str, task: str) -> None:
+    config = export_config(model_type, task)
+    for probe in validation_probes(config):
+        again = Probe.from_dict(json.loads(json.dumps(probe.to_dict())))
+        assert again == probe
+    first, second = probe.inputs(config, "fp32"), again.inputs(config, "fp32")
+    for spec in config.inputs:
+        assert first[spec.name].shape == tuple(axis_size(axis, probe.sizes) for axis in spec.axes)
+        assert first[spec.name].dtype == (np.int64 if spec.dtype == "int64" else np.float32)
+        assert np.array_equal(first[spec.name], second[spec.name])
+
+
+def test_padding_is_of_another_length_in_every_row() -> None:
+    config = export_config("bert", "masked-lm")
+    mask = make_inputs(config, {"batch": 3, "sequence": 9}, "fp32", padding="right")["attention_mask"]
+    assert mask.sum(axis=1).tolist() == [9, 6, 3]
+    assert (np.diff(mask, axis=1) <= 0).all()
+    left = make_inputs(config, {"batch": 3, "sequence": 9}, "fp32", padding="left")["attention_mask"]
+    assert np.array_equal(left, mask[:, ::-1])
+    ids = make_inputs(config, {"batch": 3, "sequence": 9}, "fp32", padding="right")["input_ids"]
+    assert (ids[mask == 0] == 0).all() and (ids[mask == 1] != 0).all()
+
+
+def test_a_single_row_is_padded_too() -> None:
+    config = export_config("bert", "masked-lm")
+    mask = make_inputs(config, {"batch": 1, "sequence": 9}, "fp32", padding="right")["attention_mask"]
+    assert mask.tolist() == [[1, 1, 1, 1, 1, 1, 0, 0, 0]]
+    single = make_inputs(config, {"batch": 1, "sequence": 1}, "fp32", padding="right")["attention_mask"]
+    assert single.tolist() == [[1]]
+
+
+def test_the_example_of_a_trace_is_padded_even_where_a_batch_is_one() -> None:
+    config = export_config("gpt2", "sequence-classification")
+    assert config.trace_sizes["batch"] == 1
+    assert 0 in trace_inputs(config, "fp32")["attention_mask"]
+
+
+def test_edge_tokens_are_asked_in_unmasked_places() -> None:
+    config = export_config("roberta", "masked-lm", vocab_size=50)
+    probe = next(probe for probe in validation_probes(config) if probe.edge_tokens)
+    inputs = probe.inputs(config, "fp32")
+    shown = inputs["input_ids"][inputs["attention_mask"] == 1]
+    assert {0, 1, 49} <= set(shown.tolist())
+
+
+def test_positions_count_what_is_not_padding() -> None:
+    config = export_config("gpt2", "causal-lm-with-past", **TINY)
+    sizes = {"batch": 2, "sequence": 3, "past_sequence": 3}
+    inputs = make_inputs(config, sizes, "fp32", padding="left")
+    assert inputs["attention_mask"].tolist() == [[1] * 6, [0, 0, 1, 1, 1, 1]]
+    assert inputs["position_ids"].tolist() == [[3, 4, 5], [1, 2, 3]]
+
+
+@pytest.mark.parametrize(("model_type", "last"), [("gpt2", 1023), ("llama", 2047)])
+def test_a_decoder_is_asked_at_its_last_position(model_type: str, last: int) -> None:
+    config = export_config(model_type, "causal-lm-with-past", num_hidden_layers=1)
+    probe = next(probe for probe in validation_probes(config) if probe.last_positions)
+    positions = probe.inputs(config, "fp32")["position_ids"]
+    assert positions[0, -1] == last
+    assert (np.diff(positions) == 1).all()
+
+
+def test_an_encoder_is_asked_at_its_last_position() -> None:
+    assert max(probe.sizes["sequence"] for probe in validation_probes(export_config("bert", "default"))) == 512
+    assert max(probe.sizes["sequence"] for probe in validation_probes(export_config("roberta", "default"))) == 510
+
+
+def test_a_decoder_that_generates_is_driven_by_its_own_past() -> None:
+    probes = validation_probes(export_config("llama", "causal-lm-with-past"))
+    greedy = [probe for probe in probes if probe.greedy_steps]
+    assert [(probe.greedy_steps, probe.padding, probe.sizes["past_sequence"]) for probe in greedy] == [(8, "left", 0)]
+    assert not any(probe.greedy_steps for probe in validation_probes(export_config("llama", "default-with-past")))
+
+
+def test_probes_of_a_fixed_artifact_differ_in_values_and_padding_alone() -> None:
+    sizes = {"batch": 1, "sequence": 8}
+    config = export_config("bert", "default")
+    probes = fixed_probes(config, sizes)
+    assert [dict(probe.sizes) for probe in probes] == [sizes] * len(probes)
+    masks = {probe.padding: probe.inputs(config, "fp32")["attention_mask"].sum() for probe in probes}
+    assert masks == {"none": 8, "right": 6}
+
+
+def test_a_fixed_image_is_asked_with_other_values() -> None:
+    config = export_config("vit", "image-classification", image_size=32, patch_size=8)
+    first, second = (probe.inputs(config, "fp32")["pixel_values"] for probe in fixed_probes(config, {"batch": 2}))
+    assert first.shape == second.shape == (2, 3, 32, 32)
+    assert not np.array_equal(first, second)
+
+
+def test_floating_inputs_have_the_exports_dtype() -> None:
+    config = export_config("vit", "default", image_size=32)
+    assert trace_inputs(config, "fp16")["pixel_values"].dtype == np.float16
