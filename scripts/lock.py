@@ -26,17 +26,16 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-FOLDER: Final = ROOT / "requirements"
-TORCH: Final = FOLDER / "torch.txt"
+TORCH: Final = "requirements/torch.txt"
 TORCH_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 
 LOCKS: Final = {
     "runtime": (),
-    "dev": ("--extra", "dev", "--constraint", str(FOLDER / "runtime.txt")),
+    "dev": ("--extra", "dev", "--constraint", "requirements/runtime.txt"),
     "build": (),
-    "example": ("--extra", "example", "--constraint", str(FOLDER / "runtime.txt")),
+    "example": ("--extra", "example", "--constraint", "requirements/runtime.txt"),
 }
-"""By name of the file: what pip-compile needs besides `_COMMON`, in the order in which they are made."""
+"""By name of the file in requirements/: what pip-compile needs besides `_COMMON`, in the order in which they are made."""
 
 _COMMON: Final = (
     *("--quiet", "--generate-hashes", "--strip-extras", "--newline", "lf", "--unsafe-package", "torch"),
@@ -55,7 +54,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.check:
         write(upgrade=arguments.upgrade, torch_index=arguments.torch_index)
-    problems = check()
+    problems = check(ROOT)
     for problem in problems:
         print(f"lock: {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -66,36 +65,36 @@ def write(*, upgrade: bool, torch_index: str) -> None:
     environment = {**os.environ, "CUSTOM_COMPILE_COMMAND": "make lock"}
     with tempfile.TemporaryDirectory(prefix="hfexport-lock-") as folder:
         wheels, output, build = Path(folder) / "wheels", Path(folder) / "lock.txt", Path(folder) / "build.in"
-        build.write_text("\n".join(str(requirement) for requirement in _build_requirements()), encoding="utf-8")
+        build.write_text("\n".join(str(requirement) for requirement in _build_requirements(ROOT)), encoding="utf-8")
         download = ("download", "--quiet", "--no-deps", "--retries", "1", "--dest", wheels, "--requirement", TORCH)
         _run([sys.executable, "-m", "pip", *download, "--extra-index-url", torch_index], environment)
         for name, options in LOCKS.items():
-            lock = FOLDER / f"{name}.txt"
+            lock = ROOT / f"requirements/{name}.txt"
             output.write_text(lock.read_text(encoding="utf-8") if lock.exists() else "", encoding="utf-8")
-            source = build if name == "build" else ROOT / "pyproject.toml"
+            source = build if name == "build" else "pyproject.toml"
             place = ("--find-links", wheels, "--constraint", TORCH, "--output-file", output, source)
             more = ("--upgrade",) if upgrade else ()
             _run([sys.executable, "-m", "piptools", "compile", *_COMMON, *options, *more, *place], environment)
             entries = _entries(output.read_text(encoding="utf-8"))
             if name == "example":
-                wanted = {canonicalize_name(requirement.name) for requirement in _declared("example")}
+                wanted = {canonicalize_name(requirement.name) for requirement in _declared(ROOT, "example")}
                 entries = {key: text for key, text in entries.items() if key in wanted}
             lock.write_text(_HEADER + "".join(entries.values()), encoding="utf-8")
 
 
-def check() -> list[str]:
-    """What keeps the locks from being whole, hashed and in agreement with pyproject.toml and each other."""
+def check(root: Path) -> list[str]:
+    """What keeps the locks under `root` from being whole, hashed and in agreement with pyproject.toml and each other."""
     problems = []
-    pins = {name: _pins(FOLDER / f"{name}.txt") for name in LOCKS}
-    pins["torch"] = _pins(TORCH)
+    texts = {name: (root / f"requirements/{name}.txt").read_text(encoding="utf-8") for name in (*LOCKS, "torch")}
+    pins = {name: _pins(text) for name, text in texts.items()}
     needs = {
-        "runtime": _declared(None),
-        "dev": _declared(None) + _declared("dev"),
-        "build": _build_requirements(),
-        "example": _declared("example"),
+        "runtime": _declared(root, None),
+        "dev": _declared(root, None) + _declared(root, "dev"),
+        "build": _build_requirements(root),
+        "example": _declared(root, "example"),
     }
     for name, requirements in needs.items():
-        text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+        text = texts[name]
         problems += [f"{name}.txt: {problem}" for problem in _text_problems(text)]
         known = {**pins[name], **pins["torch"]}
         problems += [f"{name}.txt: {problem}" for problem in _unmet(requirements, known)]
@@ -133,14 +132,14 @@ def _unmet(requirements: list[Requirement], pins: dict[str, Version]) -> list[st
     return problems
 
 
-def _declared(extra: str | None) -> list[Requirement]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def _declared(root: Path, extra: str | None) -> list[Requirement]:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     texts = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
     return [Requirement(text) for text in texts]
 
 
-def _build_requirements() -> list[Requirement]:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+def _build_requirements(root: Path) -> list[Requirement]:
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
     return [Requirement(item) for item in tomllib.loads(text)["build-system"]["requires"]]
 
 
@@ -160,8 +159,8 @@ def _entries(text: str) -> dict[str, str]:
     return entries
 
 
-def _pins(path: Path) -> dict[str, Version]:
-    matches = (_PIN.match(line) for line in path.read_text(encoding="utf-8").splitlines())
+def _pins(text: str) -> dict[str, Version]:
+    matches = (_PIN.match(line) for line in text.splitlines())
     return {canonicalize_name(match["name"]): Version(match["version"]) for match in matches if match is not None}
 
 

@@ -28,7 +28,7 @@ __all__ = ["TorchScriptBackend"]
 
 _TRACE_FAILURES: Final = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
-    *(NameError, RuntimeError, TypeError, ValueError),
+    *(NameError, RuntimeError, TypeError, ValueError, torch.jit.Error),
 )
 """What a model's own code may raise while it is traced: all of these are failures of the model, not of hfexport."""
 
@@ -57,7 +57,7 @@ class TorchScriptBackend:
             format=self.format,
             path=path,
             files=(path,),
-            fixed_sizes=dict(job.fixed_sizes),
+            fixed_sizes=held if job.fixed_sizes else {},
             details={"nodes": nodes, "untied_tensors": untied},
         )
 
