@@ -102,10 +102,10 @@ def traced(case: Case, folder: Path, module: torch.nn.Module) -> Artifact:
     example = tuple(torch.from_numpy(array) for array in trace_inputs(case.config, "fp32").values())
     with quiet(), torch.no_grad():
         if isinstance(module, Scripted):
-            module.flat = torch.jit.trace(module.flat, example, check_trace=False)
+            module.flat = torch.jit.trace(module.flat, example, check_trace=False)  # type: ignore[no-untyped-call]
             made = torch.jit.script(module.eval())
         else:
-            made = torch.jit.trace(module.eval(), example, check_trace=False)
+            made = torch.jit.trace(module.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
     description = Description.of(case.config, "fp32", fixed_sizes={}, metadata=METADATA)
     path = folder / "model.pt"
     torch.jit.save(made, str(path), _extra_files={DESCRIPTION_FILE: json.dumps(description.to_dict())})

@@ -212,7 +212,8 @@ def test_a_truncated_file_fails(answers: Case, tmp_path: Path) -> None:
 
 def test_a_torchscript_file_without_its_description_fails(answers: Case, tmp_path: Path) -> None:
     artifact = traced(answers, tmp_path, flat_model(answers))
-    torch.jit.save(torch.jit.load(str(artifact.path)), str(artifact.path))
+    module = torch.jit.load(str(artifact.path))  # type: ignore[no-untyped-call]
+    torch.jit.save(module, str(artifact.path))
     verdict = answers.judge(artifact, tmp_path)
     assert verdict.verdict == "failed"
     assert f"its extra file {DESCRIPTION_FILE}" in verdict.reason

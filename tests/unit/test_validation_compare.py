@@ -107,7 +107,7 @@ def test_dtype_and_shape_come_first() -> None:
     assert wrong.max_abs is None
     assert compare(floats(1.0), np.array([1])).problem == "dtype is float32; the model gives int64"
     assert compare(floats(1.0, 2.0), floats(1.0)).problem == "shape is (2,); the model gives (1,)"
-    assert compare(floats(1.0), np.float32(1.0).reshape(())).problem == "shape is (1,); the model gives ()"
+    assert compare(floats(1.0), np.array(1.0, np.float32)).problem == "shape is (1,); the model gives ()"
 
 
 def test_integers_must_be_equal() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hfexport.validation.arrays import read_arrays, write_arrays
 from hfexport.validation.generation import next_inputs
@@ -13,7 +15,7 @@ from hfexport.validation.memory import available_bytes
 
 
 def test_arrays_come_back_in_order_with_dtype_and_shape(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "past_key_values.0.key": np.zeros((2, 4, 0, 8), np.float32),
         "logits": np.arange(6, dtype=np.float16).reshape(2, 3).T,
         "a/../b": np.array(7),
@@ -41,13 +43,16 @@ def test_a_folder_without_its_index_is_not_read(tmp_path: Path) -> None:
 
 
 def test_the_next_step_appends_to_mask_positions_and_cache() -> None:
-    inputs = {
+    inputs: dict[str, NDArray[Any]] = {
         "input_ids": np.array([[5, 6, 7], [0, 0, 8]]),
         "attention_mask": np.array([[1, 1, 1], [0, 0, 1]]),
         "position_ids": np.array([[0, 1, 2], [1, 1, 0]]),
         "past_key_values.0.key": np.zeros((2, 1, 0, 4), np.float32),
     }
-    outputs = {"logits": np.zeros((2, 3, 9)), "present.0.key": np.ones((2, 1, 3, 4), np.float32)}
+    outputs: dict[str, NDArray[Any]] = {
+        "logits": np.zeros((2, 3, 9)),
+        "present.0.key": np.ones((2, 1, 3, 4), np.float32),
+    }
     made = next_inputs(inputs, outputs, np.array([1, 2]))
     assert list(made) == list(inputs)
     assert made["input_ids"].tolist() == [[1], [2]]
