@@ -1,4 +1,4 @@
-"""Tiny seeded checkpoints of every first-set architecture, with weights under which a mistake shows.
+"""Tiny seeded checkpoints of every architecture, with weights under which a mistake shows.
 
 Fresh models of `transformers` have weights near zero, biases of zero and norms of one: with those, a lost bias, a
 forgotten mask or a wrong layer hardly moves the output. Here all of them are drawn anew, wide apart.
@@ -7,10 +7,12 @@ forgotten mask or a wrong layer hardly moves the output. Here all of them are dr
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import pkgutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 import torch
@@ -21,60 +23,17 @@ from hfexport.tasks import TASKS
 
 __all__ = ["PAIRS", "VARIANTS", "make_checkpoint"]
 
-_SIZES: Final[Mapping[str, Any]] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-}
-_TEXT: Final[Mapping[str, Any]] = {
-    **_SIZES,
-    "vocab_size": 101,
-    "max_position_embeddings": 64,
-    "type_vocab_size": 2,
-    "pad_token_id": 0,
-}
-_ROBERTA: Final[Mapping[str, Any]] = {**_TEXT, "max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1}
-_LLAMA: Final[Mapping[str, Any]] = {
-    **_SIZES,
-    "num_key_value_heads": 2,
-    "vocab_size": 101,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+
+def _families() -> tuple[ModuleType, ...]:
+    """The modules beside this one, each with `CONFIGS` and `VARIANTS`; a new one is found by itself."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(importlib.import_module(f"{__name__}.{name}") for name in names)
+
 
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "bert": _TEXT,
-        "electra": {**_TEXT, "embedding_size": 20},
-        "albert": {**_TEXT, "embedding_size": 20},
-        "distilbert": {
-            **{"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48},
-            **{"vocab_size": 101, "max_position_embeddings": 64, "pad_token_id": 0},
-        },
-        "roberta": _ROBERTA,
-        "xlm-roberta": {**_ROBERTA, "vocab_size": 119},
-        "deberta-v2": {
-            **_TEXT,
-            **{"type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
-            **{"position_buckets": 16, "max_relative_positions": -1, "norm_rel_ebd": "layer_norm"},
-            **{"share_att_key": True, "position_biased_input": False, "pooler_hidden_size": 32},
-        },
-        "gpt2": {
-            **{"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 97},
-            **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
-        },
-        "llama": {**_LLAMA, "tie_word_embeddings": False},
-        # Published Qwen3 models have heads whose size is not hidden_size / heads.
-        "qwen3": {**_LLAMA, "vocab_size": 113, "head_dim": 16, "tie_word_embeddings": True},
-        "vit": {**_SIZES, "image_size": 32, "patch_size": 8},
-        "convnext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "image_size": 64},
-        "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]},
-    }
+    {name: values for module in _families() for name, values in module.CONFIGS.items()}
 )
-"""By `model_type`: the arguments of the config class. ResNet's config knows no image size, as published ones do not."""
+"""By `model_type`: the arguments of its config class."""
 
 _QUERIES_AND_KEYS: Final = ("query", "key", "q_proj", "k_proj", "q_lin", "k_lin", "c_attn")
 """Parts of names of weights that are drawn larger, so that attention picks some tokens rather than averaging all."""
@@ -84,13 +43,8 @@ PAIRS: Final[tuple[tuple[str, str], ...]] = tuple(
 )
 """Every (model_type, task) that hfexport says it exports."""
 
-VARIANTS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
-    ("deberta-v2", "sequence-classification", {"type_vocab_size": 2}),
-    ("deberta-v2", "masked-lm", {"position_biased_input": True, "share_att_key": False}),
-    ("bert", "causal-lm", {"is_decoder": True}),
-    ("gpt2", "sequence-classification", {"pad_token_id": None}),
-    ("llama", "sequence-classification", {"pad_token_id": None}),
-    ("qwen3", "sequence-classification", {"pad_token_id": None}),
+VARIANTS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = tuple(
+    variant for module in _families() for variant in module.VARIANTS
 )
 """Further (model_type, task, config changes) in which an architecture's graph differs."""
 

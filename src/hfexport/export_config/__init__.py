@@ -1,0 +1,24 @@
+"""What an architecture looks like from outside: its inputs and outputs with named axes, and how far each axis goes.
+
+Torch-free. One small file in `hfexport.architectures` subclasses one of the bases here for each architecture.
+"""
+
+from __future__ import annotations
+
+from hfexport.export_config.base import Axis, ExportConfig, Limit, Role, TensorSpec, Tolerance, axis_size
+from hfexport.export_config.decoder import DecoderConfig
+from hfexport.export_config.encoder import EncoderConfig
+from hfexport.export_config.vision import VisionConfig
+
+__all__ = [
+    "Axis",
+    "DecoderConfig",
+    "EncoderConfig",
+    "ExportConfig",
+    "Limit",
+    "Role",
+    "TensorSpec",
+    "Tolerance",
+    "VisionConfig",
+    "axis_size",
+]

@@ -1,0 +1,128 @@
+"""What an architecture looks like from outside: its inputs and outputs with named axes, and how far each axis goes.
+
+Torch-free. Names of inputs, outputs and axes are those of `transformers.onnx` and Optimum.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from hfexport.tasks import Task
+
+__all__ = ["Axis", "ExportConfig", "Limit", "Role", "TensorSpec", "Tolerance", "axis_size"]
+
+Axis = str | int
+"""A free axis by its name, a sum of free axes such as `past_sequence + sequence`, or a fixed size."""
+
+Role = Literal[
+    "token_ids", "attention_mask", "token_type_ids", "position_ids", "pixel_values", "past_key", "past_value", "output"
+]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output.
+
+    Attributes:
+        name: its name in every artifact.
+        axes: its shape, each axis free (a name) or fixed (a size). For outputs, trailing fixed axes may be left out.
+        dtype: `int64`, or `float` for whatever the export's dtype is.
+        role: what the values mean, which is how probes are drawn.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    dtype: Literal["int64", "float"]
+    role: Role
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Smallest and largest size of a free axis (both included); `None` where the model sets no upper bound."""
+
+    minimum: int = 1
+    maximum: int | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        return self.minimum == self.maximum
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """`|artifact - reference| <= atol + rtol * |reference|`, elementwise."""
+
+    atol: float
+    rtol: float
+
+
+def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int:
+    """The size of `axis` where the free axes have `sizes`."""
+    if isinstance(axis, int):
+        return axis
+    return sum(sizes[name] for name in axis.split(" + "))
+
+
+class ExportConfig(ABC):
+    """Base of all export configs.
+
+    Args:
+        config: the model's `PreTrainedConfig`, which fills in what config.json leaves to defaults.
+        task: what the model is exported for; one of `tasks`.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """`model_type` values of config.json that this class describes; empty for a base class."""
+
+    tasks: ClassVar[tuple[str, ...]] = ()
+    """Names of the tasks that are proved for this architecture."""
+
+    opsets: ClassVar[tuple[int, int]] = (18, 23)
+    """Lowest and highest ONNX opset proved."""
+
+    default_opset: ClassVar[int] = 20
+
+    def __init__(self, config: Any, task: Task) -> None:
+        self.config = config
+        self.task = task
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs in the order in which an artifact takes them."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs in the order in which an artifact gives them."""
+        return tuple(TensorSpec(name, axes, "float", "output") for name, axes in self.task.outputs.items())
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        """Limits of free axes that have any; an axis with equal bounds is fixed in the artifact."""
+        return {}
+
+    @property
+    def model_kwargs(self) -> Mapping[str, Any]:
+        """Further arguments for building the model. The bare model's pooler is no output, so it is not built."""
+        return {}
+
+    def tolerance(self, dtype: str) -> Tolerance:
+        """Default tolerance for `fp32` or `fp16` outputs."""
+        return Tolerance(2e-5, 1e-4) if dtype == "fp32" else Tolerance(2e-2, 2e-2)
+
+    @property
+    @abstractmethod
+    def trace_sizes(self) -> Mapping[str, int]:
+        """Sizes of the free axes in the example that export traces; no two that could be confused are equal."""
+
+    @property
+    def free_axes(self) -> tuple[str, ...]:
+        """Names of the axes that an artifact leaves open, in order of first use."""
+        names = [
+            part for spec in self.inputs for axis in spec.axes if isinstance(axis, str) for part in axis.split(" + ")
+        ]
+        limits = self.limits
+        return tuple(name for name in dict.fromkeys(names) if not (name in limits and limits[name].is_fixed))

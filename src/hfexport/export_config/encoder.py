@@ -1,0 +1,42 @@
+"""Encoders of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from hfexport.export_config.base import Axis, ExportConfig, Limit, TensorSpec
+
+__all__ = ["EncoderConfig"]
+
+
+class EncoderConfig(ExportConfig):
+    """Encoders of text: token ids, an attention mask, and token types where the model tells segments apart."""
+
+    token_types: ClassVar[bool] = False
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        axes: tuple[Axis, ...] = ("batch", "sequence")
+        if self.task.name == "multiple-choice":
+            axes = ("batch", "choice", "sequence")
+        specs = [
+            TensorSpec("input_ids", axes, "int64", "token_ids"),
+            TensorSpec("attention_mask", axes, "int64", "attention_mask"),
+        ]
+        if self.token_types:
+            specs.append(TensorSpec("token_type_ids", axes, "int64", "token_type_ids"))
+        return tuple(specs)
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence the position table holds; `None` where positions are relative."""
+        return int(self.config.max_position_embeddings)
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        return {"sequence": Limit(1, self.max_positions)}
+
+    @property
+    def trace_sizes(self) -> Mapping[str, int]:
+        return {"batch": 2, "choice": 3, "sequence": min(7, self.max_positions or 7)}

@@ -1,0 +1,48 @@
+"""Image models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from hfexport.export_config.base import Axis, ExportConfig, Limit, TensorSpec
+
+__all__ = ["VisionConfig"]
+
+
+class VisionConfig(ExportConfig):
+    """Image models: `pixel_values` as (batch, channels, height, width)."""
+
+    free_image_size: ClassVar[bool] = False
+    """Whether height and width may differ from the configured size (fully convolutional models)."""
+
+    min_image_size: ClassVar[int] = 1
+    """Smallest height and width, in pixels, where they are free."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        height, width = self.image_size
+        size: tuple[Axis, Axis] = ("height", "width") if self.free_image_size else (height, width)
+        return (TensorSpec("pixel_values", ("batch", self.config.num_channels, *size), "float", "pixel_values"),)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        # The task's `sequence` axis is one of text; an image model's is fixed or follows from the image's size.
+        return tuple(TensorSpec(name, ("batch",), "float", "output") for name in self.task.outputs)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Configured (height, width) in pixels."""
+        size = getattr(self.config, "image_size", 224)
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        if not self.free_image_size:
+            return {}
+        return {"height": Limit(self.min_image_size), "width": Limit(self.min_image_size)}
+
+    @property
+    def trace_sizes(self) -> Mapping[str, int]:
+        height, width = self.image_size
+        return {"batch": 2, "height": height, "width": width}

@@ -1,0 +1,9 @@
+"""Named inputs drawn from a seed: the example that export traces, and the probes that validation asks about."""
+
+from __future__ import annotations
+
+from hfexport.probes.plans import fixed_probes, validation_probes
+from hfexport.probes.probe import Probe
+from hfexport.probes.values import make_inputs, trace_inputs
+
+__all__ = ["Probe", "fixed_probes", "make_inputs", "trace_inputs", "validation_probes"]

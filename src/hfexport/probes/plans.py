@@ -1,0 +1,123 @@
+"""Which probes an artifact is asked: shapes and paddings that export did not see, within the limits of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from hfexport.export_config import DecoderConfig, EncoderConfig, ExportConfig
+from hfexport.probes.probe import Probe
+from hfexport.probes.values import Padding
+
+__all__ = ["fixed_probes", "validation_probes"]
+
+AFFORDABLE_TOKENS = 512
+"""A probe at a model's last position is made up to this many tokens; past it, eager attention's cost runs away."""
+
+GREEDY_STEPS = 8
+
+
+def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
+    """Probes at shapes and paddings that export did not see, within the limits of `config`, each name once."""
+    if isinstance(config, EncoderConfig):
+        probes = _encoder_probes(config)
+    elif isinstance(config, DecoderConfig):
+        probes = _decoder_probes(config)
+    else:
+        probes = _vision_probes(config)
+    # Cut to the limits of a small model, two may have become the same question.
+    asked: dict[str, Probe] = {}
+    for probe in (_within_limits(config, probe) for probe in probes):
+        asked.setdefault(probe.name, probe)
+    return tuple(asked.values())
+
+
+def fixed_probes(config: ExportConfig, sizes: Mapping[str, int]) -> tuple[Probe, ...]:
+    """Probes for an artifact of fixed sizes: only values and padding vary."""
+    if not any(spec.role == "attention_mask" for spec in config.inputs):
+        return tuple(Probe(f"{_name(sizes, 'none')}, seed {seed}", sizes, "none", seed) for seed in (1, 2))
+    paddings: tuple[Padding, ...] = ("none", "right")
+    if isinstance(config, DecoderConfig):
+        paddings = ("none", "right", "left")
+    return tuple(
+        Probe(_name(sizes, padding), sizes, padding, seed=seed, edge_tokens=seed == 1)
+        for seed, padding in enumerate(paddings, start=1)
+    )
+
+
+def _encoder_probes(config: EncoderConfig) -> list[Probe]:
+    multiple = {"choice": 2} if config.task.name == "multiple-choice" else {}
+
+    def probe(batch: int, sequence: int, padding: Padding, seed: int, edge: bool = False) -> Probe:
+        sizes = {"batch": batch, **multiple, "sequence": sequence}
+        return Probe(_name(sizes, padding), sizes, padding, seed, edge_tokens=edge)
+
+    probes = [
+        probe(1, 1, "none", 1),
+        probe(3, 2, "right", 2),
+        probe(1, 13, "none", 3, edge=True),
+        probe(3, 29, "right", 4, edge=True),
+    ]
+    if config.max_positions is None or config.max_positions >= 29:
+        probes.append(probe(1, min(config.max_positions or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS), "none", 5))
+    return probes
+
+
+def _decoder_probes(config: DecoderConfig) -> list[Probe]:
+    def probe(
+        batch: int, sequence: int, past: int, padding: Padding, seed: int, edge: bool = False, steps: int = 0
+    ) -> Probe:
+        sizes = {"batch": batch, "sequence": sequence}
+        if config.task.with_past:
+            sizes["past_sequence"] = past
+        return Probe(_name(sizes, padding), sizes, padding, seed, steps, edge)
+
+    last = min(config.max_positions, AFFORDABLE_TOKENS)
+    probes = [
+        probe(1, 1, 0, "none", 1),
+        probe(3, 2, 9, "left", 2),
+        probe(1, 13, 1, "none", 3, edge=True),
+        probe(3, 29, 0, "left", 4, edge=True),
+        probe(3, 11, 2, "right", 5, edge=True),
+        probe(1, last, 0, "none", 7),
+    ]
+    if config.task.with_past:
+        probes.append(probe(1, 1, 17, "none", 6))
+    if any(spec.role == "position_ids" for spec in config.inputs):
+        probes.append(replace(probe(1, 5, 4, "none", 9), last_positions=True))
+    if config.task.generates:
+        probes.append(probe(3, 6, 0, "left", 8, steps=GREEDY_STEPS))
+    return probes
+
+
+def _vision_probes(config: ExportConfig) -> list[Probe]:
+    sizes = dict(config.trace_sizes)
+    free = [axis for axis in ("height", "width") if axis in config.free_axes]
+    fixed = {name: size for name, size in sizes.items() if name in config.free_axes or name == "batch"}
+    variants = [fixed | {"batch": 1}, fixed | {"batch": 3}]
+    if free:
+        height, width = sizes["height"], sizes["width"]
+        variants.append({"batch": 1, "height": max(32, height // 2 + 3), "width": width})
+        variants.append({"batch": 3, "height": height + 32, "width": max(33, width - 17)})
+    return [Probe(_name(variant, "none"), variant, "none", seed) for seed, variant in enumerate(variants, start=1)]
+
+
+def _within_limits(config: ExportConfig, probe: Probe) -> Probe:
+    """`probe` with its sizes cut to what the model can take."""
+    sizes = dict(probe.sizes)
+    for name, limit in config.limits.items():
+        if name in sizes:
+            sizes[name] = max(limit.minimum, min(sizes[name], limit.maximum or sizes[name]))
+    if isinstance(config, DecoderConfig) and "past_sequence" in sizes:
+        room = config.max_positions - probe.greedy_steps
+        sizes["sequence"] = max(1, min(sizes["sequence"], room - sizes["past_sequence"]))
+    name = _name(sizes, probe.padding)
+    name += ", last positions" if probe.last_positions else ""
+    name += f", {probe.greedy_steps} greedy steps" if probe.greedy_steps else ""
+    return replace(probe, name=name, sizes=MappingProxyType(sizes))
+
+
+def _name(sizes: Mapping[str, int], padding: Padding) -> str:
+    shape = ", ".join(f"{axis.replace('_sequence', '')} {size}" for axis, size in sizes.items())
+    return shape if padding == "none" else f"{shape}, {padding} padding"

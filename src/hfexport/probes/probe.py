@@ -1,0 +1,59 @@
+"""One question that validation asks, and its form in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from hfexport.export_config import ExportConfig
+from hfexport.probes.values import Padding, make_inputs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Probe"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question that the artifact and the reference model are both asked.
+
+    Attributes:
+        name: says what it varies, such as `batch 3, sequence 2, right padding`.
+        sizes: sizes of the free axes.
+        padding: where rows of a batch are padded; every row by another length.
+        seed: seeds the values.
+        greedy_steps: tokens to generate greedily through the model's own cache, starting from the probe's prompt.
+        edge_tokens: put the vocabulary's first and last id, and the padding id in unmasked places, into the ids.
+        last_positions: number the tokens so that the last of a full row has the last position that the model knows.
+    """
+
+    name: str
+    sizes: Mapping[str, int]
+    padding: Padding = "none"
+    seed: int = 0
+    greedy_steps: int = 0
+    edge_tokens: bool = False
+    last_positions: bool = False
+
+    def inputs(self, config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
+        """The arrays to ask with, by input name; int64, and `dtype` (`fp32` or `fp16`) where floating."""
+        return make_inputs(
+            config,
+            self.sizes,
+            dtype,
+            padding=self.padding,
+            seed=self.seed,
+            edge_tokens=self.edge_tokens,
+            last_positions=self.last_positions,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values from which `from_dict` makes the same probe."""
+        return {part.name: getattr(self, part.name) for part in fields(self)} | {"sizes": dict(self.sizes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Probe:
+        return cls(**{**values, "sizes": MappingProxyType(dict(values["sizes"]))})

@@ -1,0 +1,164 @@
+"""Values of named inputs, drawn from a seed by the role of each input.
+
+Numpy only. The same sizes, padding and seed always give the same arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from hfexport.export_config import DecoderConfig, ExportConfig, axis_size
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Padding", "make_inputs", "trace_inputs"]
+
+Padding = Literal["none", "right", "left"]
+
+
+def trace_inputs(config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
+    """The example that export traces: partly padded, so that nothing about the mask can be folded away."""
+    return make_inputs(config, config.trace_sizes, dtype, padding="right", seed=7)
+
+
+def make_inputs(
+    config: ExportConfig,
+    sizes: Mapping[str, int],
+    dtype: str,
+    *,
+    padding: Padding = "none",
+    seed: int = 0,
+    edge_tokens: bool = False,
+    last_positions: bool = False,
+) -> dict[str, NDArray[Any]]:
+    """Draw one array for each input of `config`.
+
+    Args:
+        config: names, axes and roles of the inputs.
+        sizes: sizes of the free axes.
+        dtype: `fp32` or `fp16`, for floating inputs.
+        padding: see `Probe`.
+        seed: seeds every value.
+        edge_tokens: see `Probe`.
+        last_positions: see `Probe`.
+
+    Returns:
+        Arrays in the order of `config.inputs`.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    shapes = {spec.name: tuple(axis_size(axis, sizes) for axis in spec.axes) for spec in config.inputs}
+    mask = _attention_mask(shapes["attention_mask"], padding) if "attention_mask" in shapes else None
+    drawing = _Drawing(config.config, rng, mask, edge_tokens)
+    floating = np.float32 if dtype == "fp32" else np.float16
+    arrays: dict[str, NDArray[Any]] = {}
+    for spec in config.inputs:
+        drawn = _DRAW[spec.role](shapes[spec.name], drawing)
+        arrays[spec.name] = drawn.astype(floating) if spec.dtype == "float" else drawn
+    if last_positions and isinstance(config, DecoderConfig) and "position_ids" in arrays and mask is not None:
+        shown = mask[..., -shapes["position_ids"][-1] :]
+        arrays["position_ids"] += np.where(shown == 0, 0, config.max_positions - mask.shape[-1])
+    return arrays
+
+
+def _attention_mask(shape: tuple[int, ...], padding: Padding) -> NDArray[np.int64]:
+    """Ones, with another number of zeros in every row; the first of several stays full, and each keeps a token."""
+    import numpy as np
+
+    mask = np.ones(shape, dtype=np.int64)
+    if padding == "none":
+        return mask
+    length = shape[-1]
+    rows = mask.reshape(-1, length)
+    for row, values in enumerate(rows, start=1 if len(rows) == 1 else 0):
+        padded = min(length - 1, row * max(1, length // 3))
+        if padding == "right":
+            values[length - padded :] = 0
+        else:
+            values[:padded] = 0
+    return mask
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What every value of one example is drawn with; roles that need no mask do not look at it."""
+
+    model_config: Any
+    rng: np.random.Generator
+    mask: NDArray[np.int64] | None
+    edge_tokens: bool
+
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """The attention mask, for roles that follow it."""
+        if self.mask is None:
+            raise ValueError("inputs of this role need an attention mask")
+        return self.mask
+
+
+def _token_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    import numpy as np
+
+    mask, model_config = drawing.mask, drawing.model_config
+    vocabulary, pad = int(model_config.vocab_size), getattr(model_config, "pad_token_id", None)
+    ids = drawing.rng.integers(0, vocabulary, shape, dtype=np.int64)
+    if pad is not None and 0 <= pad < vocabulary and vocabulary > 1:
+        ids = np.where(ids == pad, (pad + 1) % vocabulary, ids)
+    else:
+        pad = 0
+    if drawing.edge_tokens:
+        flat = ids.reshape(-1, shape[-1])
+        edges = np.array([vocabulary - 1, 0, pad], dtype=np.int64)[: shape[-1]]
+        flat[:, : len(edges)] = edges
+        ids = flat.reshape(shape)
+    if mask is not None:
+        ids = np.where(mask[..., -shape[-1] :] == 0, pad, ids)
+    return ids
+
+
+def _mask(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    del shape
+    return drawing.shown
+
+
+def _token_type_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    import numpy as np
+
+    kinds = max(1, int(getattr(drawing.model_config, "type_vocab_size", 1)))
+    return drawing.rng.integers(0, kinds, shape, dtype=np.int64)
+
+
+def _position_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    """A token's place among the unmasked, as `generate` counts it; padding gets 1, as there."""
+    import numpy as np
+
+    positions = np.where(drawing.shown == 0, 1, np.cumsum(drawing.shown, axis=-1) - 1)
+    return np.ascontiguousarray(positions[..., -shape[-1] :])
+
+
+def _pixel_values(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.float64]:
+    return drawing.rng.standard_normal(shape)
+
+
+def _cached(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.float64]:
+    return drawing.rng.standard_normal(shape) * 0.5
+
+
+_DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] = MappingProxyType(
+    {
+        "token_ids": _token_ids,
+        "attention_mask": _mask,
+        "token_type_ids": _token_type_ids,
+        "position_ids": _position_ids,
+        "pixel_values": _pixel_values,
+        "past_key": _cached,
+        "past_value": _cached,
+    }
+)
+"""By role of an input: how its values are drawn. Floating ones are cast to the export's dtype afterwards."""
