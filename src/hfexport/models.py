@@ -66,6 +66,7 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                trust_remote_code=config.trust_remote_code,
                 **_model_kwargs(auto_class, config),
             )
         except (OSError, ValueError) as error:
@@ -104,7 +105,11 @@ def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> 
     auto_class = getattr(transformers, config.task.auto_class)
     with quiet(), torch.device("meta"):
         model = auto_class.from_config(
-            config.config, dtype=torch_dtype(dtype), attn_implementation="eager", **_model_kwargs(auto_class, config)
+            config.config,
+            dtype=torch_dtype(dtype),
+            attn_implementation="eager",
+            trust_remote_code=config.trust_remote_code,
+            **_model_kwargs(auto_class, config),
         )
     with fake_mode, quiet():
         model.to_empty(device="cpu")

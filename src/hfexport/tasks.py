@@ -6,9 +6,9 @@ Torch-free. A task's name is what a user types; its head says which weights a ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from hfexport.errors import UnsupportedError
 
@@ -32,6 +32,15 @@ class Task:
     heads: tuple[str, ...]
     outputs: Mapping[str, tuple[str, ...]]
     with_past: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values from which `from_dict` makes the same task."""
+        return {part.name: getattr(self, part.name) for part in fields(self)} | {"outputs": dict(self.outputs)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Task:
+        outputs = {name: tuple(axes) for name, axes in values["outputs"].items()}
+        return cls(**{**values, "heads": tuple(values["heads"]), "outputs": MappingProxyType(outputs)})
 
     @property
     def generates(self) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from hfexport.errors import UnsupportedError
-from hfexport.export_config import ExportConfig
+from hfexport.export_config import DeclaredConfig, ExportConfig, Interface
+from hfexport.tasks import TASKS, Task
 
-__all__ = ["config_class_for", "known_architectures"]
+__all__ = ["config_class_for", "known_architectures", "restore_config"]
 
 
 @cache
@@ -37,3 +40,18 @@ def config_class_for(model_type: str) -> type[ExportConfig]:
             remedy=f"Known are: {', '.join(sorted(known))}. docs/adding-an-architecture.md tells how to add one.",
         )
     return known[model_type]
+
+
+def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig:
+    """The export config that gave `recipe`.
+
+    Args:
+        recipe: see `ExportConfig.recipe`.
+        model_config: the model's `PreTrainedConfig`, read anew.
+    """
+    trust = bool(recipe["trust_remote_code"])
+    if "interface" in recipe:
+        task = Task.from_dict(recipe["task"])
+        return DeclaredConfig(model_config, task, Interface.from_dict(recipe["interface"]), trust_remote_code=trust)
+    config_class = config_class_for(recipe["model_type"])
+    return config_class(model_config, TASKS[recipe["task"]], trust_remote_code=trust)

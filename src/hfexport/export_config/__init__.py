@@ -6,15 +6,18 @@ Torch-free. One small file in `hfexport.architectures` subclasses one of the bas
 from __future__ import annotations
 
 from hfexport.export_config.base import Axis, ExportConfig, Limit, Role, TensorSpec, Tolerance, axis_size
+from hfexport.export_config.declared import DeclaredConfig, Interface
 from hfexport.export_config.decoder import DecoderConfig
 from hfexport.export_config.encoder import EncoderConfig
 from hfexport.export_config.vision import VisionConfig
 
 __all__ = [
     "Axis",
+    "DeclaredConfig",
     "DecoderConfig",
     "EncoderConfig",
     "ExportConfig",
+    "Interface",
     "Limit",
     "Role",
     "TensorSpec",

@@ -18,8 +18,18 @@ Axis = str | int
 """A free axis by its name, a sum of free axes such as `past_sequence + sequence`, or a fixed size."""
 
 Role = Literal[
-    "token_ids", "attention_mask", "token_type_ids", "position_ids", "pixel_values", "past_key", "past_value", "output"
+    "token_ids",
+    "attention_mask",
+    "token_type_ids",
+    "position_ids",
+    "pixel_values",
+    "past_key",
+    "past_value",
+    "signal",
+    "sample",
+    "output",
 ]
+"""What an input's values mean. A `signal` is any real number, such as sound; a `sample` is drawn from given values."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class ExportConfig(ABC):
     Args:
         config: the model's `PreTrainedConfig`, which fills in what config.json leaves to defaults.
         task: what the model is exported for; one of `tasks`.
+        trust_remote_code: the model's class is code that the checkpoint carries.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -85,9 +96,19 @@ class ExportConfig(ABC):
 
     default_opset: ClassVar[int] = 20
 
-    def __init__(self, config: Any, task: Task) -> None:
+    def __init__(self, config: Any, task: Task, *, trust_remote_code: bool = False) -> None:
         self.config = config
         self.task = task
+        self.trust_remote_code = trust_remote_code
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """JSON values from which `hfexport.architectures.restore_config` makes the same config in another process."""
+        return {
+            "model_type": self.config.model_type,
+            "task": self.task.name,
+            "trust_remote_code": self.trust_remote_code,
+        }
 
     @property
     @abstractmethod
@@ -107,6 +128,16 @@ class ExportConfig(ABC):
     @property
     def model_kwargs(self) -> Mapping[str, Any]:
         """Further arguments for building the model. The bare model's pooler is no output, so it is not built."""
+        return {}
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids go from 0 to one less than this."""
+        return int(self.config.vocab_size)
+
+    @property
+    def samples(self) -> Mapping[str, Any]:
+        """By input of role `sample`: an array (or nested lists) from which its values are drawn."""
         return {}
 
     def tolerance(self, dtype: str) -> Tolerance:

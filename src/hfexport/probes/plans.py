@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from hfexport.export_config import DecoderConfig, EncoderConfig, ExportConfig
+from hfexport.export_config import DeclaredConfig, DecoderConfig, EncoderConfig, ExportConfig
 from hfexport.probes.probe import Probe
 from hfexport.probes.values import Padding
 
@@ -24,6 +24,8 @@ def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
         probes = _encoder_probes(config)
     elif isinstance(config, DecoderConfig):
         probes = _decoder_probes(config)
+    elif isinstance(config, DeclaredConfig):
+        probes = _declared_probes(config)
     else:
         probes = _vision_probes(config)
     # Cut to the limits of a small model, two may have become the same question.
@@ -89,6 +91,38 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
     if config.task.generates:
         probes.append(probe(3, 6, 0, "left", 8, steps=GREEDY_STEPS))
     return probes
+
+
+def _declared_probes(config: DeclaredConfig) -> list[Probe]:
+    """Every free axis at several sizes, whatever it is called; past every size at which the model computes otherwise."""
+    masked = any(spec.role == "attention_mask" for spec in config.inputs)
+    with_past = any(spec.role == "past_key" for spec in config.inputs)
+    away: Padding = "left" if with_past else "right"
+    paddings: tuple[Padding, ...] = ("none", away, "none", "right") if masked else ("none",) * 4
+    probes = []
+    for seed, padding in enumerate(paddings, start=1):
+        sizes = {axis: _declared_size(config, axis, seed - 1) for axis in config.free_axes}
+        probes.append(Probe(_name(sizes, padding), sizes, padding, seed, edge_tokens=seed > 2))
+    for axis, threshold in config.interface.thresholds.items():
+        sizes = {name: _declared_size(config, name, 0) for name in config.free_axes} | {axis: threshold + 5}
+        probes.append(Probe(_name(sizes, "none"), sizes, "none", len(probes) + 1))
+    driven = {"input_ids", "attention_mask", "position_ids"} <= {spec.name for spec in config.inputs}
+    if config.task.generates and with_past and driven:
+        sizes = {"batch": 3, "sequence": 6, "past_sequence": 0}
+        probes.append(Probe(_name(sizes, "left"), sizes, "left", len(probes) + 1, GREEDY_STEPS))
+    return probes
+
+
+def _declared_size(config: DeclaredConfig, axis: str, turn: int) -> int:
+    """The size of a free axis in the probe of a `turn` from 0 to 3."""
+    if axis == "batch":
+        return (1, 3, 1, 3)[turn]
+    if "past" in axis:
+        return (0, 9, 1, 0)[turn]
+    if "sequence" in axis:
+        return (1, 2, 13, 29)[turn]
+    traced = config.trace_sizes[axis]
+    return max(1, traced + (-1, 1, -traced // 3, traced // 2 + 3)[turn])
 
 
 def _vision_probes(config: ExportConfig) -> list[Probe]:

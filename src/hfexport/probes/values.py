@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from hfexport.export_config import DecoderConfig, ExportConfig, axis_size
+from hfexport.export_config import Axis, DecoderConfig, ExportConfig, axis_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,11 +55,14 @@ def make_inputs(
     rng = np.random.default_rng(seed)
     shapes = {spec.name: tuple(axis_size(axis, sizes) for axis in spec.axes) for spec in config.inputs}
     mask = _attention_mask(shapes["attention_mask"], padding) if "attention_mask" in shapes else None
-    drawing = _Drawing(config.config, rng, mask, edge_tokens)
+    drawing = _Drawing(config, rng, mask, edge_tokens)
     floating = np.float32 if dtype == "fp32" else np.float16
     arrays: dict[str, NDArray[Any]] = {}
     for spec in config.inputs:
-        drawn = _DRAW[spec.role](shapes[spec.name], drawing)
+        if spec.role == "sample":
+            drawn = _resampled(config.samples[spec.name], spec.axes, shapes[spec.name], rng)
+        else:
+            drawn = _DRAW[spec.role](shapes[spec.name], drawing)
         arrays[spec.name] = drawn.astype(floating) if spec.dtype == "float" else drawn
     if last_positions and isinstance(config, DecoderConfig) and "position_ids" in arrays and mask is not None:
         shown = mask[..., -shapes["position_ids"][-1] :]
@@ -89,10 +92,14 @@ def _attention_mask(shape: tuple[int, ...], padding: Padding) -> NDArray[np.int6
 class _Drawing:
     """What every value of one example is drawn with; roles that need no mask do not look at it."""
 
-    model_config: Any
+    config: ExportConfig
     rng: np.random.Generator
     mask: NDArray[np.int64] | None
     edge_tokens: bool
+
+    @property
+    def model_config(self) -> Any:
+        return self.config.config
 
     @property
     def shown(self) -> NDArray[np.int64]:
@@ -106,7 +113,7 @@ def _token_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
     import numpy as np
 
     mask, model_config = drawing.mask, drawing.model_config
-    vocabulary, pad = int(model_config.vocab_size), getattr(model_config, "pad_token_id", None)
+    vocabulary, pad = drawing.config.vocabulary_size, getattr(model_config, "pad_token_id", None)
     ids = drawing.rng.integers(0, vocabulary, shape, dtype=np.int64)
     if pad is not None and 0 <= pad < vocabulary and vocabulary > 1:
         ids = np.where(ids == pad, (pad + 1) % vocabulary, ids)
@@ -150,6 +157,19 @@ def _cached(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.float64]:
     return drawing.rng.standard_normal(shape) * 0.5
 
 
+def _resampled(
+    sample: Any, axes: tuple[Axis, ...], shape: tuple[int, ...], rng: np.random.Generator
+) -> NDArray[np.generic]:
+    """Rows of `sample` chosen at random along every free axis; a fixed axis stays whole, as its parts may be linked."""
+    import numpy as np
+
+    drawn = np.asarray(sample)
+    for index, axis in enumerate(axes):
+        if isinstance(axis, str):
+            drawn = drawn.take(rng.integers(0, drawn.shape[index], shape[index]), axis=index)
+    return drawn
+
+
 _DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] = MappingProxyType(
     {
         "token_ids": _token_ids,
@@ -157,6 +177,7 @@ _DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] 
         "token_type_ids": _token_type_ids,
         "position_ids": _position_ids,
         "pixel_values": _pixel_values,
+        "signal": _pixel_values,
         "past_key": _cached,
         "past_value": _cached,
     }

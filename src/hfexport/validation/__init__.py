@@ -75,8 +75,7 @@ def start_reference(
     folder = folder.resolve()
     job = {
         "checkpoint": str(checkpoint.resolve()),
-        "model_type": config.config.model_type,
-        "task": config.task.name,
+        "recipe": dict(config.recipe),
         "dtype": dtype,
         "probes": [probe.to_dict() for probe in probes],
         # One core is left to what makes the artifacts meanwhile.

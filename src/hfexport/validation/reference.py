@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfexport.architectures import config_class_for
+from hfexport.architectures import restore_config
 from hfexport.export_config import ExportConfig
 from hfexport.probes import Probe
-from hfexport.tasks import TASKS
 from hfexport.validation.arrays import write_arrays
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     """Answer every probe, one at a time.
 
     Args:
-        job: `checkpoint` (folder), `model_type`, `task`, `dtype`, `probes`, `threads`, and `folder`, under which
+        job: `checkpoint` (folder), `recipe` of the export config, `dtype`, `probes`, `threads`, and `folder`, under which
             `inputs/{n}` and `outputs/{n}` are written for the n-th probe.
 
     Returns:
@@ -44,8 +43,11 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(int(job["threads"]))
     checkpoint, folder = Path(job["checkpoint"]), Path(job["folder"])
-    model_config = transformers.AutoConfig.from_pretrained(checkpoint, local_files_only=True)
-    config = config_class_for(job["model_type"])(model_config, TASKS[job["task"]])
+    recipe = job["recipe"]
+    model_config = transformers.AutoConfig.from_pretrained(
+        checkpoint, local_files_only=True, trust_remote_code=recipe["trust_remote_code"]
+    )
+    config = restore_config(recipe, model_config)
     probes = [Probe.from_dict(values) for values in job["probes"]]
     model = load_model(checkpoint, config, job["dtype"])
     with torch.inference_mode():

@@ -1,0 +1,98 @@
+"""An interface as plain data: what was inferred from a model, or what a user's own class declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hfexport.export_config.base import ExportConfig, Limit, TensorSpec, Tolerance
+from hfexport.tasks import Task
+
+__all__ = ["DeclaredConfig", "Interface"]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Inputs and outputs with named axes, and all else that probes and back ends ask of an export config.
+
+    Attributes:
+        origin: where it comes from: `inferred from the model`, or `path/file.py:Class`.
+        inputs: in the order in which an artifact takes them.
+        outputs: in the order in which it gives them.
+        trace_sizes: sizes of the free axes in the example that export traces.
+        limits: of free axes that have any.
+        thresholds: by axis, a size past which the model changes its way of computing, such as an attention window.
+        vocabulary_size: number of token ids; `None` where no input holds any.
+        samples: by input of role `sample`, an array as nested lists from which values are drawn.
+        atol: absolute tolerance for fp32; `None` for hfexport's own.
+    """
+
+    origin: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    trace_sizes: Mapping[str, int]
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    thresholds: Mapping[str, int] = field(default_factory=dict)
+    vocabulary_size: int | None = None
+    samples: Mapping[str, Any] = field(default_factory=dict)
+    atol: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values from which `from_dict` makes the same interface."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Interface:
+        changed = {
+            "inputs": tuple(_spec(entry) for entry in values["inputs"]),
+            "outputs": tuple(_spec(entry) for entry in values["outputs"]),
+            "limits": {name: Limit(**limit) for name, limit in values["limits"].items()},
+        }
+        return cls(**{**values, **changed})
+
+
+def _spec(values: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(**{**values, "axes": tuple(values["axes"])})
+
+
+class DeclaredConfig(ExportConfig):
+    """An export config whose answers are those of an `Interface`."""
+
+    def __init__(self, config: Any, task: Task, interface: Interface, *, trust_remote_code: bool = False) -> None:
+        super().__init__(config, task, trust_remote_code=trust_remote_code)
+        self.interface = interface
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return {**super().recipe, "task": self.task.to_dict(), "interface": self.interface.to_dict()}
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.interface.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.interface.outputs
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        return self.interface.limits
+
+    @property
+    def trace_sizes(self) -> Mapping[str, int]:
+        return self.interface.trace_sizes
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.interface.vocabulary_size or super().vocabulary_size
+
+    @property
+    def samples(self) -> Mapping[str, Any]:
+        return self.interface.samples
+
+    def tolerance(self, dtype: str) -> Tolerance:
+        default = super().tolerance(dtype)
+        if self.interface.atol is None or dtype != "fp32":
+            return default
+        return Tolerance(self.interface.atol, default.rtol)
