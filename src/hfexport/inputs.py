@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from hfexport.errors import InputsError
 from hfexport.tasks import TASK_NAMES
 
-__all__ = ["FLAGS", "OUTPUTS", "InputField", "Inputs", "help_text", "input_fields", "parse_inputs"]
+__all__ = ["FLAGS", "OUTPUTS", "InputField", "Inputs", "given_secrets", "help_text", "input_fields", "parse_inputs"]
 
 FORMATS: Final = ("onnx", "torchscript")
 
@@ -48,6 +48,8 @@ FLAGS: Final[Mapping[str, str]] = {
 _SHORT: Final = {"-m": "--model", "-h": "--help"}
 _RUNNER_VARIABLES: Final = ("INPUT_ARGS", "INPUT_ENTRYPOINT")
 """Inputs that every container action has; the runner itself reads them."""
+_OTHERS_VARIABLES: Final = ("INPUT_GITHUB-TOKEN",)
+"""What enclosing actions often have, and what a misspelt input of ours would look like too."""
 _MAX_INTEGER: Final = 2**31 - 1
 _MAX_SHOWN: Final = 100
 
@@ -58,6 +60,26 @@ Parser = Callable[[str], Any]
 def _path(value: str) -> str:
     if not value or "\0" in value:
         raise ValueError("must be the path of a folder")
+    return value
+
+
+def _folder_inside(value: str) -> str:
+    parts = value.strip("/").split("/")
+    if value.startswith("/") or "\0" in value or "\\" in value or any(part in ("", ".", "..") for part in parts):
+        raise ValueError("must be a path inside the repository, such as text_encoder")
+    return "/".join(parts)
+
+
+def _revision(value: str) -> str:
+    """What git allows as the name of a reference, in short (https://git-scm.com/docs/git-check-ref-format)."""
+    if not re.fullmatch(r"[^\s~^:?*\[\\\x00-\x1f\x7f]+", value) or ".." in value or value.startswith(("-", "/")):
+        raise ValueError("must be a branch, a tag, a commit or refs/pr/N")
+    return value
+
+
+def _secret(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValueError("must be one word, as the Hub gave it")
     return value
 
 
@@ -132,6 +154,11 @@ class InputField:
         return self.name.replace("-", "_")
 
     @property
+    def is_secret(self) -> bool:
+        """Whether its value must not be shown or written anywhere."""
+        return self.parser is _secret
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Its name and its aliases."""
         return (self.name, *self.aliases)
@@ -145,6 +172,7 @@ class InputField:
 def _input(default: str, description: str, parser: Parser, *, aliases: tuple[str, ...] = ()) -> Any:
     return field(
         default=parser(default) if default else None,
+        repr=parser is not _secret,
         metadata={"default": default, "description": description, "parser": parser, "aliases": aliases},
     )
 
@@ -166,7 +194,19 @@ _DTYPE = _choice(("auto", "fp32", "fp16"), {"float32": "fp32", "float16": "fp16"
 class Inputs:
     """What the user asks for; every value is checked. Field names are input names with `_` for `-`."""
 
-    model: str = _input(".", "Checkpoint folder, relative to the working directory (on Actions, the workspace).", _path)
+    model: str = _input(
+        ".",
+        "Checkpoint folder, relative to the working directory (on Actions, the workspace), or a model on the Hub: "
+        "owner/name.",
+        _path,
+    )
+    revision: str = _input("main", "Branch, tag, commit or refs/pr/N of a model on the Hub.", _revision)
+    subfolder: str | None = _input(
+        "", "Folder inside the model's repository that holds the checkpoint.", _folder_inside
+    )
+    hub_token: str | None = _input(
+        "", "Token for the Hub, for private and gated models; if unset, HF_TOKEN or a stored login.", _secret
+    )
     formats: tuple[str, ...] = _input(
         "onnx,torchscript", "Artifacts to make: any of onnx, torchscript; separated by commas or newlines.", _formats
     )
@@ -239,6 +279,7 @@ def parse_inputs(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Inputs, f
         if given:
             values[part.attribute] = _parse_each(part, given, problems)
             sources[part.attribute] = given[0].written
+    problems.extend(_source_problems(values, sources))
     problems.extend(_folder_problems(values, sources))
     if problems:
         raise InputsError(problems)
@@ -252,12 +293,38 @@ def _parse_each(part: InputField, given: list[_Given], problems: list[str]) -> A
         try:
             values.append(part.parser(one.text))
         except ValueError as error:
-            problems.append(f"{one.written} is {_quoted(one.text)}: {error}")
+            problems.append(f"{one.written} is {_shown(part, one)}: {error}")
     if any(value != values[0] for value in values):
-        written = " and ".join(f"{one.written} {_quoted(one.text)}" for one in given)
+        written = " and ".join(f"{one.written} {_shown(part, one)}" for one in given)
         problems.append(f"{written} contradict each other: give one of them")
         return None
     return values[0] if values else None
+
+
+def _shown(part: InputField, given: _Given) -> str:
+    return "a secret" if part.is_secret else _quoted(given.text)
+
+
+def given_secrets(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
+    """Whatever is given for a secret input, usable or not, so that it can be hidden before anything is printed."""
+    options, _ = _read_options(argv, [])
+    variables = _read_variables(env, [])
+    return tuple(
+        given.text
+        for part in input_fields()
+        if part.is_secret
+        for given in (*options.get(part.name, []), *variables.get(part.name, []))
+        if given.text
+    )
+
+
+def _source_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """A revision of a folder, which has none."""
+    model, revision = values.get("model", Inputs().model), values.get("revision", Inputs().revision)
+    if model is None or revision in (None, Inputs().revision) or not Path(model).is_dir():
+        return []
+    written = f"{sources['revision']} is {_quoted(revision)}"
+    return [f"{written}, but model {_quoted(model)} is a folder here: only models on the Hub have revisions"]
 
 
 def _folder_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
@@ -300,7 +367,7 @@ def _read_variables(env: Mapping[str, str], problems: list[str]) -> dict[str, li
     for variable in sorted(env):
         if not variable.startswith("INPUT_") or not env[variable].strip():
             continue
-        if variable in known or variable in _RUNNER_VARIABLES:
+        if variable in known or variable in (*_RUNNER_VARIABLES, *_OTHERS_VARIABLES):
             continue
         names = {name.removeprefix("INPUT_"): name for name in known}
         name = variable.removeprefix("INPUT_").replace("_", "-").replace(" ", "-")

@@ -7,17 +7,17 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hfexport import __version__
 from hfexport.backends.base import Artifact
-from hfexport.checkpoint import Checkpoint, sha256
+from hfexport.checkpoint import Checkpoint, Source, sha256
 from hfexport.errors import HfexportError, InputsError
 from hfexport.export_config import ExportConfig, TensorSpec
-from hfexport.inputs import Inputs
+from hfexport.inputs import Inputs, input_fields
 from hfexport.validation.compare import ArtifactVerdict
 
 __all__ = [
@@ -58,7 +58,7 @@ def new_manifest(inputs: Inputs, created: str) -> Manifest:
         "producer": {"name": "hfexport", "version": __version__},
         "created": created,
         "verdict": "error",
-        "inputs": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(inputs).items()},
+        "inputs": inputs_entry(inputs),
         "source": None,
         "task": None,
         "dtype": None,
@@ -71,10 +71,17 @@ def new_manifest(inputs: Inputs, created: str) -> Manifest:
     }
 
 
-def source_entry(checkpoint: Checkpoint, given: str, hashes: Mapping[Path, str]) -> dict[str, Any]:
+def inputs_entry(inputs: Inputs) -> dict[str, Any]:
+    """The inputs as JSON values, without secrets."""
+    values = {part.attribute: getattr(inputs, part.attribute) for part in input_fields() if not part.is_secret}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def source_entry(checkpoint: Checkpoint, source: Source, hashes: Mapping[Path, str]) -> dict[str, Any]:
     """What the artifacts come from."""
     return {
-        "model": given,
+        "model": source.given,
+        "hub": None if source.model is None else source.model.to_dict(),
         "model_type": checkpoint.model_type,
         "architectures": list(checkpoint.architectures),
         "dtype": checkpoint.dtype,

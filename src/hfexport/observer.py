@@ -35,6 +35,10 @@ class Observer(Protocol):
         """Something worth knowing."""
         ...
 
+    def mask(self, secret: str) -> None:
+        """Something that must never be shown."""
+        ...
+
     def warn(self, text: str) -> None:
         """Something the user should look at."""
         ...

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 
 from hfexport import __version__
 from hfexport.architectures import config_class_for
-from hfexport.checkpoint import Checkpoint, copy_along, open_checkpoint, sha256
+from hfexport.checkpoint import Checkpoint, copy_along, identity, locate, open_checkpoint, sha256
+from hfexport.credentials import reading_token
 from hfexport.errors import CheckpointError, HfexportError, InputsError, ValidationError
 from hfexport.export_config import DecoderConfig, ExportConfig
+from hfexport.hub import Hub
 from hfexport.output import install, output_lock, withdraw
 from hfexport.tasks import Task, select_task
 
@@ -99,13 +101,17 @@ class _Run:
     staging: Path
     manifest: Manifest
     references: list[Reference] = field(default_factory=list)
+    source_identity: str = ""
 
     def export_and_validate(self) -> Path:
         """The whole way; returns the folder that is ready to be put into place."""
         from hfexport.manifest import artifact_entry, files_entry, source_entry
 
         with self._stage("Checkpoint"):
-            checkpoint = open_checkpoint(Path(self.inputs.model))
+            source = locate(self.inputs.model, self.inputs.revision, self.inputs.subfolder, self._hub)
+            folder, digests = source.fetch(self._hub, self.observer.note)
+            checkpoint = open_checkpoint(folder)
+            self.source_identity = identity(source, folder)
             config_class = config_class_for(checkpoint.model_type)
             task = select_task(
                 self.inputs.task,
@@ -119,8 +125,10 @@ class _Run:
         ready = self.staging / "ready"
         ready.mkdir()
         with ThreadPoolExecutor(max_workers=1) as hashing:
-            hashes = hashing.submit(lambda: {path: sha256(path) for path in _source_files(checkpoint)})
-            self.manifest["source"] = source_entry(checkpoint, self.inputs.model, {})
+            hashes = hashing.submit(
+                lambda: {path: digests.get(path) or sha256(path) for path in _source_files(checkpoint)}
+            )
+            self.manifest["source"] = source_entry(checkpoint, source, {})
             with self._stage("Model configuration"):
                 config = _export_config(checkpoint, config_class, task)
             try:
@@ -130,7 +138,7 @@ class _Run:
             finally:
                 for reference in self.references:
                     reference.worker.stop()
-        self.manifest["source"] = source_entry(checkpoint, self.inputs.model, hashes.result())
+        self.manifest["source"] = source_entry(checkpoint, source, hashes.result())
         with self._stage("Files"):
             self.manifest["artifacts"] = [
                 artifact_entry(artifact, config, dtype, ready, verdict) for artifact, verdict in results
@@ -138,6 +146,10 @@ class _Run:
             self.manifest["files"] = files_entry(copy_along(checkpoint, ready), ready)
         self._decide(results)
         return ready
+
+    def _hub(self) -> Hub:
+        token = reading_token(self.inputs.hub_token, self.env, self.observer.mask)
+        return Hub(token, note=self.observer.note)
 
     def _one_format(
         self, name: str, checkpoint: Checkpoint, config: ExportConfig, dtype: str, opset: int, ready: Path
@@ -195,7 +207,7 @@ class _Run:
             metadata = {
                 "producer": "hfexport",
                 "version": __version__,
-                "source": checkpoint.folder.resolve().name,
+                "source": self.source_identity,
                 "task": config.task.name,
             }
             job = ExportJob(

@@ -15,7 +15,7 @@ PACKAGE = Path(hfexport.__file__).parent
 
 LAYERS = (
     ("errors",),
-    ("tasks", "observer", "output"),
+    ("tasks", "observer", "output", "hub", "credentials"),
     ("export_config", "workers"),
     ("inputs", "console", "architectures", "probes", "checkpoint"),
     ("models", "runtime"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hfexport.errors import InputsError
-from hfexport.inputs import FLAGS, InputField, Inputs, help_text, input_fields, parse_inputs
+from hfexport.inputs import FLAGS, InputField, Inputs, given_secrets, help_text, input_fields, parse_inputs
 from hfexport.tasks import TASK_NAMES
 
 
@@ -65,6 +65,9 @@ def test_inputs_are_frozen() -> None:
 
 EXAMPLES: dict[str, tuple[str, object]] = {
     "model": ("ckpt", "ckpt"),
+    "revision": ("refs/pr/3", "refs/pr/3"),
+    "subfolder": ("text_encoder/", "text_encoder"),
+    "hub-token": ("hf_abc", "hf_abc"),
     "formats": ("torchscript", ("torchscript",)),
     "task": ("masked-lm", "masked-lm"),
     "output": ("out", "out"),
@@ -100,7 +103,7 @@ def test_an_empty_variable_is_unset(name: str) -> None:
         assert parse_inputs([], {f"INPUT_{name.upper()}": empty})[0] == Inputs()
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "external-data"])
+@pytest.mark.parametrize("name", [part.name for part in input_fields() if not part.is_boolean])
 def test_an_option_without_a_value_is_refused(name: str) -> None:
     assert f"--{name} needs a value" in _problems(f"--{name}")
     assert f"--{name} needs a value" in _problems(f"--{name}", "--json")
@@ -325,6 +328,40 @@ def test_a_variable_that_was_meant(variable: str, meant: str) -> None:
 def test_variables_of_others_are_left_alone() -> None:
     env = {"INPUT_TOKEN": "x", "INPUT_GITHUB-TOKEN": "y", "INPUT_ARGS": "z", "INPUT_ENTRYPOINT": "w", "MODEL": "v"}
     assert parse_inputs([], env)[0] == Inputs()
+
+
+@pytest.mark.parametrize("name", ["a b", "-x", "/x", "x..y", "x~1", "x^", "x:y", "x?", "x*", "x[", "x\\y"])
+def test_revisions_that_git_does_not_have_are_refused(name: str) -> None:
+    assert "must be a branch" in _problem(f"--revision={name}")
+
+
+@pytest.mark.parametrize("folder", ["/abs", "..", "a/../b", "a//b", "./a", "a\\b"])
+def test_a_subfolder_stays_inside(folder: str) -> None:
+    assert "inside the repository" in _problem(f"--subfolder={folder}")
+
+
+def test_a_folder_has_no_revision(tmp_path: Path) -> None:
+    problem = _problem("--model", str(tmp_path), "--revision", "v1.0")
+    assert "only models on the Hub have revisions" in problem
+    assert _parse("--model", "org/name", "--revision", "v1.0").revision == "v1.0"
+
+
+SECRET = "hf_secret words"
+
+
+def test_a_secret_is_never_shown() -> None:
+    given = [["--hub-token", SECRET], [f"--hub-token={SECRET}"], ["--hub-token", "one", "--hub-token", "another"]]
+    for argv in given:
+        assert "one" not in _problem(*argv)
+        assert SECRET not in _problem(*argv)
+    assert "a secret" in _problem(env={"INPUT_HUB-TOKEN": SECRET})
+    assert "hf_abc" not in repr(_parse("--hub-token", "hf_abc"))
+
+
+def test_whatever_is_given_for_a_secret_can_be_hidden_first() -> None:
+    assert given_secrets(["--hub-token", SECRET, "--bad"], {}) == (SECRET,)
+    assert given_secrets([f"--hub-token={SECRET}"], {"INPUT_HUB-TOKEN": "x"}) == (SECRET, "x")
+    assert given_secrets(["--model", "x"], {"INPUT_MODEL": "y"}) == ()
 
 
 def test_all_problems_at_once() -> None:

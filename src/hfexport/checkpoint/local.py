@@ -113,7 +113,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder}: has no config.json; it holds {here}", remedy=f"Give the folder of a checkpoint.{hint}"
         )
-    config = _read_json(path)
+    config = read_json(path)
     if not isinstance(config.get("model_type"), str):
         raise CheckpointError(
             f"{path}: has no `model_type`", remedy="Use the config.json that transformers saved with the model."
@@ -145,7 +145,7 @@ def _read_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, TensorInfo]
 
 
 def _read_shards(folder: Path, index: Path) -> tuple[tuple[Path, ...], dict[str, TensorInfo]]:
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: has no `weight_map`", remedy="Copy or download the file again.")
     shards: dict[str, dict[str, TensorInfo]] = {}
@@ -182,7 +182,7 @@ def _dtype(tensors: Mapping[str, TensorInfo]) -> str:
     return sizes.most_common(1)[0][0] if sizes else "fp32"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; duplicate keys, NaN and Infinity are refused, as other readers disagree about them."""
     size = path.stat().st_size
     if size > MAX_JSON_BYTES:

@@ -1,0 +1,181 @@
+"""Reads a checkpoint from the Hub: a revision becomes a commit once, and what the export needs of it is downloaded.
+
+Every file is compared with the hash that the commit gives it before anything reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from hfexport.checkpoint.local import ALONG, read_json, sha256
+from hfexport.errors import CheckpointError
+from hfexport.hub import Hub, HubFile, git_sha1
+
+__all__ = ["HubModel", "Snapshot", "download", "is_hub_id", "needed_files", "resolve"]
+
+WEIGHTS: Final = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("adapter_model.safetensors", "adapter_model.bin"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    *("tf_model.h5", "tf_model.h5.index.json"),
+)
+"""What holds weights, in the order in which transformers prefers it; an index names its shards."""
+
+BESIDE: Final = (
+    *("adapter_config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+    *("special_tokens_map.json", "video_preprocessor_config.json", "normalizer.json", "preprocessor.json"),
+)
+"""Small files that say how a checkpoint is to be read, beside those that go along."""
+
+LARGEST_BLOB_BYTES: Final = 2**25
+"""More than the Hub takes outside of large file storage."""
+
+_MODULE: Final = re.compile(r"\d+_\w+/(config\.json|model\.safetensors|pytorch_model\.bin)")
+"""A further layer of a sentence-transformers model, such as its pooling."""
+
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?/[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A checkpoint on the Hub, at one commit.
+
+    Attributes:
+        repository: `owner/name`.
+        revision: what was asked for: a branch, tag, commit or `refs/pr/N`.
+        commit: what that was when it was looked up; everything else goes by this.
+        subfolder: of the repository, where the checkpoint lies; empty for its root.
+    """
+
+    repository: str
+    revision: str
+    commit: str
+    subfolder: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {
+            "repository": self.repository,
+            "revision": self.revision,
+            "commit": self.commit,
+            "subfolder": self.subfolder,
+        }
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint that was downloaded.
+
+    Attributes:
+        folder: where it lies, in the client's cache.
+        digests: SHA-256 of each file, by its path there.
+    """
+
+    folder: Path
+    digests: Mapping[Path, str]
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether `model` names a repository, `owner/name`, rather than a folder: it has that form, and no folder has it."""
+    return _HUB_ID.fullmatch(model) is not None and not Path(model).exists()
+
+
+def resolve(hub: Hub, repository: str, revision: str, subfolder: str = "") -> HubModel:
+    """Look the commit up that `revision` names now.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be seen; the remedy says which.
+    """
+    return HubModel(repository, revision, hub.commit_of(repository, revision), subfolder.strip("/"))
+
+
+def download(hub: Hub, model: HubModel, *, note: Callable[[str], None] = lambda _: None) -> Snapshot:
+    """Bring what an export needs of the checkpoint into the client's cache, and check every file against its hash.
+
+    Raises:
+        CheckpointError: the checkpoint has no config or no weights, or a file does not arrive as it is on the Hub.
+    """
+    files = hub.files(model.repository, model.commit)
+    prefix = f"{model.subfolder}/" if model.subfolder else ""
+    here = {path.removeprefix(prefix): file for path, file in files.items() if path.startswith(prefix)}
+    if not here:
+        folders = sorted({path.split("/", 1)[0] for path in files if "/" in path})
+        raise CheckpointError(
+            f"{model.repository}: has no folder {model.subfolder!r} at {model.commit[:12]}",
+            remedy=f"Its folders: {', '.join(folders[:10])}."
+            if folders
+            else "Leave subfolder empty: it has no folders.",
+        )
+
+    def fetch(paths: Iterable[str]) -> Snapshot:
+        return _fetch(hub, model, {prefix + path: here[path] for path in paths}, prefix)
+
+    paths = needed_files(here, lambda index: read_json(fetch([index]).folder / index))
+    size_bytes = sum(here[path].size_bytes for path in paths)
+    note(f"{model.repository} at {model.commit[:12]}: {len(paths)} files, {size_bytes / 1e6:.1f} MB")
+    return fetch(paths)
+
+
+def needed_files(names: Iterable[str], read_index: Callable[[str], Mapping[str, object]]) -> tuple[str, ...]:
+    """Of a checkpoint's files, those that an export reads: no second copy of the weights, no existing artifacts.
+
+    Args:
+        names: of all files, relative to the checkpoint's folder.
+        read_index: the content of an index of shards; asked only if the weights are sharded.
+
+    Raises:
+        CheckpointError: an index names a shard that is not there.
+    """
+    present = set(names)
+    small = [name for name in (*ALONG, *BESIDE) if name in present]
+    modules = sorted(name for name in present if _MODULE.fullmatch(name))
+    if "modules.json" not in present:
+        modules = []
+    weights = next((name for name in WEIGHTS if name in present), None)
+    if weights is None:
+        return tuple(dict.fromkeys([*small, *modules]))
+    shards: list[str] = []
+    if weights.endswith(".index.json"):
+        weight_map = read_index(weights).get("weight_map")
+        shards = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+        if missing := [name for name in shards if name not in present]:
+            raise CheckpointError(
+                f"{weights}: names {missing[0]!r}, which is not in the repository", remedy="Upload the missing shard."
+            )
+    return tuple(dict.fromkeys([*small, *modules, weights, *shards]))
+
+
+def _fetch(hub: Hub, model: HubModel, files: Mapping[str, HubFile], prefix: str) -> Snapshot:
+    """Download `files`; one that arrives with other bytes than the commit has is fetched once more."""
+    root = hub.download(model.repository, model.commit, files)
+    digests: dict[Path, str] = {}
+    for path, file in files.items():
+        digest = _checked(root / path, file)
+        if digest is None:
+            hub.download(model.repository, model.commit, [path], again=True)
+            digest = _checked(root / path, file)
+        if digest is None:
+            raise CheckpointError(
+                f"{model.repository}: {path} arrived twice with other bytes than commit {model.commit[:12]} has",
+                remedy="Try again; if it stays so, the copy at the Hub, or a proxy before it, is damaged.",
+            )
+        digests[root / path] = digest
+    return Snapshot(root / PurePosixPath(prefix), digests)
+
+
+def _checked(path: Path, file: HubFile) -> str | None:
+    """The SHA-256 of a downloaded file; `None` if it is not the file that the commit has."""
+    if not path.is_file() or path.stat().st_size != file.size_bytes:
+        return None
+    digest = sha256(path)
+    if file.sha256 is not None:
+        return digest if digest == file.sha256 else None
+    # The client's cached listing does not say which files are large; git then has the hash of a pointer to it.
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {file.size_bytes}\n".encode()
+    if file.git_sha1 == git_sha1(pointer):
+        return digest
+    small = file.size_bytes <= LARGEST_BLOB_BYTES
+    return digest if small and file.git_sha1 == git_sha1(path.read_bytes()) else None

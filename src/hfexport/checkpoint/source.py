@@ -1,0 +1,70 @@
+"""Where a checkpoint comes from: a folder here, or a model on the Hub at one commit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfexport.checkpoint.hub import HubModel, download, is_hub_id, resolve
+from hfexport.errors import CheckpointError
+from hfexport.hub import Hub
+
+__all__ = ["Source", "identity", "locate"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that was located, not yet read.
+
+    Attributes:
+        given: as the user wrote it.
+        folder: where it lies, if it is here.
+        model: what it is on the Hub, if it is there.
+    """
+
+    given: str
+    folder: Path
+    model: HubModel | None = None
+
+    def fetch(self, hub: Callable[[], Hub], note: Callable[[str], None]) -> tuple[Path, Mapping[Path, str]]:
+        """The folder that holds the checkpoint, and the SHA-256 of its files as far as they are known by now."""
+        if self.model is None:
+            return self.folder, {}
+        snapshot = download(hub(), self.model, note=note)
+        return snapshot.folder, snapshot.digests
+
+
+def locate(model: str, revision: str, subfolder: str | None, hub: Callable[[], Hub]) -> Source:
+    """Find out what `model` names; of a model on the Hub, look its commit up.
+
+    Args:
+        model: a folder, or `owner/name`.
+        revision: of a model on the Hub.
+        subfolder: of the folder or the repository, where the checkpoint lies.
+        hub: makes the client, only if the model is there.
+
+    Raises:
+        CheckpointError: neither a folder nor a model on the Hub has that name.
+    """
+    if not is_hub_id(model):
+        return Source(model, Path(model, subfolder or ""))
+    try:
+        found = resolve(hub(), model, revision, subfolder or "")
+    except CheckpointError as error:
+        raise CheckpointError(f"{error.message} (and no folder here is named {model})", remedy=error.remedy) from error
+    return Source(model, Path(model), found)
+
+
+def identity(source: Source, folder: Path) -> str:
+    """What artifacts say that they were made from: the same for the same checkpoint, wherever it lies.
+
+    Args:
+        source: of the checkpoint.
+        folder: that holds its config.json.
+    """
+    if source.model is not None:
+        name = "/".join(filter(None, (source.model.repository, source.model.subfolder)))
+        return f"{name}@{source.model.commit}"
+    return f"config.json@sha256:{hashlib.sha256((folder / 'config.json').read_bytes()).hexdigest()}"

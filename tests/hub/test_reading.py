@@ -1,0 +1,275 @@
+"""Checkpoints from the Hub: which commit, which files, and what is said when they cannot be had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hfexport.checkpoint import Source, locate, open_checkpoint
+from hfexport.checkpoint.hub import is_hub_id, needed_files
+from hfexport.errors import CheckpointError
+from hfexport.hub import WAITS_S, Hub
+from hub.conftest import READER, TOKEN, Finished
+from hub.server import LocalHub
+from tiny import make_checkpoint
+
+pytestmark = pytest.mark.usefixtures("client")
+
+
+class Reader:
+    """Reads `org/tiny` from the local Hub, and counts the pauses."""
+
+    def __init__(self, hub: LocalHub, token: str | None = None) -> None:
+        self.pauses: list[float] = []
+        self.notes: list[str] = []
+        self._hub = Hub(token, endpoint=hub.url, sleep=self.pauses.append, note=self.notes.append)
+
+    def locate(self, revision: str = "main", model: str = "org/tiny", subfolder: str = "") -> Source:
+        return locate(model, revision, subfolder, lambda: self._hub)
+
+    def read(self, revision: str = "main", model: str = "org/tiny", subfolder: str = "") -> Path:
+        return self.locate(revision, model, subfolder).fetch(lambda: self._hub, self.notes.append)[0]
+
+    def refused(self, revision: str = "main", model: str = "org/tiny", subfolder: str = "") -> CheckpointError:
+        with pytest.raises(CheckpointError) as caught:
+            self.read(revision, model, subfolder)
+        assert caught.value.exit_code == 3
+        assert caught.value.remedy
+        return caught.value
+
+
+@pytest.fixture
+def reader(hub: LocalHub) -> Reader:
+    return Reader(hub)
+
+
+def test_only_what_the_export_needs_is_downloaded(hub: LocalHub, reader: Reader, checkpoint: Path) -> None:
+    folder = reader.read()
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {path.name for path in checkpoint.iterdir()}
+    for path in checkpoint.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    asked = {call.path.rsplit("/", 1)[-1] for call in hub.calls if call.name == "resolve"}
+    assert not asked & {"pytorch_model.bin", "tf_model.h5", "model.onnx", "README.md"}
+    assert open_checkpoint(folder).model_type == "bert"
+
+
+def test_a_branch_a_tag_a_pull_request_and_a_commit(hub: LocalHub, reader: Reader) -> None:
+    repository = hub.repositories["org/tiny"]
+    first = repository.head()
+    repository.refs |= {"v1.0": first, "refs/pr/7": hub.change("org/tiny", {"vocab.txt": b"other"})}
+    repository.tags.add("v1.0")
+    for revision, commit in {
+        "main": repository.head(),
+        "v1.0": first,
+        first: first,
+        "refs/pr/7": repository.head(),
+    }.items():
+        source = reader.locate(revision)
+        assert source.model is not None
+        assert source.model.commit == commit
+        assert source.model.revision == revision
+
+
+def test_everything_goes_by_the_commit_that_was_looked_up(
+    hub: LocalHub, reader: Reader, files: dict[str, bytes]
+) -> None:
+    source = reader.locate()
+    hub.change("org/tiny", {"vocab.txt": b"changed meanwhile", "config.json": b"{}"})
+    folder, digests = source.fetch(lambda: reader._hub, lambda _: None)
+    assert (folder / "config.json").read_bytes() == files["config.json"]
+    assert set(digests) == {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_subfolder(hub: LocalHub, reader: Reader, files: dict[str, bytes]) -> None:
+    hub.add("org/parts", {f"parts/encoder/{path}": content for path, content in files.items()})
+    folder = reader.read(model="org/parts", subfolder="parts/encoder")
+    assert open_checkpoint(folder).model_type == "bert"
+    error = reader.refused(model="org/parts", subfolder="part")
+    assert "'part'" in str(error)
+    assert "parts" in error.remedy
+
+
+def test_shards_are_those_of_the_index(hub: LocalHub, reader: Reader, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "sharded", "bert", "default", shards=3)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.add("org/sharded", {**files, "model-00009-of-00009.safetensors": b"left over", "pytorch_model.bin": b"no"})
+    read = reader.read(model="org/sharded")
+    assert {path.name for path in read.iterdir()} == set(files)
+    shard = next(name for name in files if name.startswith("model-"))
+    hub.change("org/sharded", {shard: None})
+    assert shard in str(reader.refused(model="org/sharded"))
+
+
+def test_weights_are_chosen_as_transformers_chooses() -> None:
+    def chosen(*names: str) -> set[str]:
+        return set(needed_files(names, lambda _: {"weight_map": {"a": names[-1]}})) - {"config.json"}
+
+    assert chosen("config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5") == {"model.safetensors"}
+    assert chosen("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack") == {"pytorch_model.bin"}
+    assert chosen("tf_model.h5", "flax_model.msgpack") == {"tf_model.h5"}
+    assert chosen("pytorch_model.bin.index.json", "shard.bin") == {"pytorch_model.bin.index.json", "shard.bin"}
+    assert chosen("adapter_config.json", "adapter_model.safetensors", "pytorch_model.bin") == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    assert chosen("onnx/model.onnx", "rust_model.ot") == set()
+
+
+def test_modules_of_sentence_transformers_come_along() -> None:
+    names = ("config.json", "modules.json", "1_Pooling/config.json", "2_Dense/model.safetensors", "model.safetensors")
+    assert set(needed_files(names, dict)) == set(names)
+    assert "1_Pooling/config.json" not in needed_files((*names[:1], *names[2:]), dict)
+
+
+def test_what_is_in_the_cache_is_not_downloaded_again(hub: LocalHub, reader: Reader) -> None:
+    reader.read()
+    asked = hub.counted("resolve")
+    hub.change("org/tiny", {"README.md": b"new"})
+    reader.read()
+    assert hub.counted("resolve") == asked + 6 - 6  # blobs are shared between commits
+
+
+def test_offline_uses_the_cache(hub: LocalHub, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = reader.read()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    calls = len(hub.calls)
+    assert reader.read() == folder
+    assert len(hub.calls) == calls
+    error = reader.refused(revision="never-seen")
+    assert "HF_HUB_OFFLINE" in str(error)
+    assert "never-seen" in str(error)
+
+
+def test_not_found(reader: Reader) -> None:
+    error = reader.refused(model="org/tinny")
+    assert "org/tinny" in str(error)
+    assert "hub-token" in error.remedy
+    assert "no folder here" in str(error)
+
+
+def test_no_such_revision_names_those_that_are_there(hub: LocalHub, reader: Reader) -> None:
+    hub.repositories["org/tiny"].refs["release"] = hub.repositories["org/tiny"].head()
+    error = reader.refused(revision="relase")
+    assert "'relase'" in str(error)
+    assert "release" in error.remedy
+
+
+def test_private_and_gated(hub: LocalHub, files: dict[str, bytes]) -> None:
+    hub.add("org/private", files, private=True)
+    hub.add("org/gated", files, gated=True)
+    assert "hub-token" in Reader(hub).refused(model="org/private").remedy
+    assert "valid" in Reader(hub, READER).refused(model="org/private").remedy
+    gated = Reader(hub, READER).refused(model="org/gated")
+    assert "gated" in str(gated)
+    assert f"{hub.url}/org/gated" in gated.remedy
+    assert "gated" in str(Reader(hub).refused(model="org/gated"))
+    for model in ("org/private", "org/gated"):
+        assert Reader(hub, TOKEN).read(model=model).is_dir()
+
+
+def test_a_token_that_is_none(hub: LocalHub) -> None:
+    assert "token" in Reader(hub, "hf_wrong").refused().remedy
+
+
+def test_no_network(hub: LocalHub) -> None:
+    closed = LocalHub()
+    closed._server.server_close()
+    reader = Reader(closed)
+    error = reader.refused()
+    assert "cannot be reached" in str(error)
+    assert "HF_ENDPOINT" in error.remedy
+    assert reader.pauses == list(WAITS_S)
+
+
+@pytest.mark.parametrize("call", ["info", "tree", "head", "resolve"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_answer_that_may_pass_is_waited_for(hub: LocalHub, reader: Reader, call: str, status: int) -> None:
+    fault = hub.fail(call, "status", status=status, times=2)
+    assert open_checkpoint(reader.read()).model_type == "bert"
+    assert fault.met > 2
+
+
+def test_retry_after_is_believed(hub: LocalHub, reader: Reader) -> None:
+    hub.fail("info", "status", status=429, headers={"Retry-After": "37"})
+    reader.read()
+    assert reader.pauses == [37.0]
+    assert "answered 429" in reader.notes[0]
+
+
+@pytest.mark.parametrize("call", ["info", "tree", "head", "resolve"])
+def test_a_dropped_connection_is_made_again(hub: LocalHub, reader: Reader, call: str) -> None:
+    hub.fail(call, "reset", times=2)
+    assert open_checkpoint(reader.read()).model_type == "bert"
+
+
+def test_a_download_that_ends_early_goes_on_where_it_ended(
+    hub: LocalHub, reader: Reader, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.fail("resolve", "truncated", times=3)
+    folder = reader.read()
+    assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+    assert any(call.headers.get("Range") for call in hub.calls if call.name == "resolve")
+
+
+def test_a_download_with_other_bytes_is_fetched_once_more(
+    hub: LocalHub, reader: Reader, files: dict[str, bytes]
+) -> None:
+    hub.fail("resolve", "wrong-bytes", times=4)
+    folder = reader.read()
+    assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_a_download_that_is_always_wrong_is_refused_and_not_believed_later(
+    hub: LocalHub, reader: Reader, files: dict[str, bytes]
+) -> None:
+    hub.fail("resolve", "wrong-bytes", times=100)
+    assert "arrived twice with other bytes" in str(reader.refused())
+    hub.faults.clear()
+    assert (reader.read() / "config.json").read_bytes() == files["config.json"]
+
+
+def test_a_hub_that_stays_broken_is_an_error(hub: LocalHub, reader: Reader) -> None:
+    hub.fail("info", "status", status=503, times=100)
+    assert "answered 503" in str(reader.refused())
+    assert len(reader.pauses) == len(WAITS_S)
+
+
+def test_what_is_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id("org/tiny")
+    assert is_hub_id("org/tiny-v1.0_b")
+    for folder in (".", "tiny", "./org/tiny", "/org/tiny", "org/tiny/", "a/b/c", "../tiny", "org/.."):
+        assert not is_hub_id(folder)
+    Path("org/tiny").mkdir(parents=True)
+    assert not is_hub_id("org/tiny")
+
+
+@pytest.mark.processes
+def test_from_the_command_line(hub: LocalHub, run: Callable[..., Finished]) -> None:
+    hub.add("org/private", dict.fromkeys(()), private=True)
+    hub.repositories["org/private"] = hub.repositories.pop("org/tiny")
+    hub.repositories["org/private"].name, hub.repositories["org/private"].private = "org/private", True
+    done = run("--model", "org/private", "--formats", "onnx", "--validate", "off", "--hub-token", TOKEN, "--json")
+    assert done.exit_code == 0, done.said
+    manifest = json.loads((done.folder / "hfexport-out" / "hfexport.json").read_text())
+    assert manifest["source"]["hub"] == {
+        "repository": "org/private",
+        "revision": "main",
+        "commit": hub.repositories["org/private"].head(),
+        "subfolder": "",
+    }
+    assert "hub_token" not in manifest["inputs"]
+    assert TOKEN not in done.said
+    assert done.stderr.count("Traceback") == 0
+
+
+@pytest.mark.processes
+def test_a_model_that_is_not_there_from_the_command_line(run: Callable[..., Finished]) -> None:
+    done = run("--model", "org/nothing", "--hub-token", TOKEN, "--verbose")
+    assert done.exit_code == 3, done.said
+    assert "org/nothing" in done.stderr
+    assert TOKEN not in done.said
