@@ -79,7 +79,7 @@ def _revision(value: str) -> str:
 
 def _secret(value: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise ValueError("must be one word, as the Hub gave it")
+        raise ValueError("must be a single word, as the Hub gave it")
     return value
 
 
@@ -279,7 +279,6 @@ def parse_inputs(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Inputs, f
         if given:
             values[part.attribute] = _parse_each(part, given, problems)
             sources[part.attribute] = given[0].written
-    problems.extend(_source_problems(values, sources))
     problems.extend(_folder_problems(values, sources))
     if problems:
         raise InputsError(problems)
@@ -302,7 +301,7 @@ def _parse_each(part: InputField, given: list[_Given], problems: list[str]) -> A
 
 
 def _shown(part: InputField, given: _Given) -> str:
-    return "a secret" if part.is_secret else _quoted(given.text)
+    return "a secret" if part.is_secret and given.text else _quoted(given.text)
 
 
 def given_secrets(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
@@ -316,15 +315,6 @@ def given_secrets(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...
         for given in (*options.get(part.name, []), *variables.get(part.name, []))
         if given.text
     )
-
-
-def _source_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
-    """A revision of a folder, which has none."""
-    model, revision = values.get("model", Inputs().model), values.get("revision", Inputs().revision)
-    if model is None or revision in (None, Inputs().revision) or not Path(model).is_dir():
-        return []
-    written = f"{sources['revision']} is {_quoted(revision)}"
-    return [f"{written}, but model {_quoted(model)} is a folder here: only models on the Hub have revisions"]
 
 
 def _folder_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from hfexport.checkpoint import Source, locate, open_checkpoint
 from hfexport.checkpoint.hub import is_hub_id, needed_files
-from hfexport.errors import CheckpointError
+from hfexport.errors import CheckpointError, InputsError
 from hfexport.hub import WAITS_S, Hub
 from hub.conftest import READER, TOKEN, Finished
 from hub.server import LocalHub
@@ -236,6 +236,12 @@ def test_a_hub_that_stays_broken_is_an_error(hub: LocalHub, reader: Reader) -> N
     hub.fail("info", "status", status=503, times=100)
     assert "answered 503" in str(reader.refused())
     assert len(reader.pauses) == len(WAITS_S)
+
+
+def test_a_folder_has_no_revision(hub: LocalHub, reader: Reader, tmp_path: Path) -> None:
+    with pytest.raises(InputsError, match="only the Hub has revisions"):
+        reader.locate("v1.0", model=str(tmp_path))
+    assert not hub.calls
 
 
 def test_what_is_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -340,19 +340,13 @@ def test_a_subfolder_stays_inside(folder: str) -> None:
     assert "inside the repository" in _problem(f"--subfolder={folder}")
 
 
-def test_a_folder_has_no_revision(tmp_path: Path) -> None:
-    problem = _problem("--model", str(tmp_path), "--revision", "v1.0")
-    assert "only models on the Hub have revisions" in problem
-    assert _parse("--model", "org/name", "--revision", "v1.0").revision == "v1.0"
-
-
 SECRET = "hf_secret words"
 
 
 def test_a_secret_is_never_shown() -> None:
-    given = [["--hub-token", SECRET], [f"--hub-token={SECRET}"], ["--hub-token", "one", "--hub-token", "another"]]
+    given = [["--hub-token", SECRET], [f"--hub-token={SECRET}"], ["--hub-token", "hf_1", "--hub-token", "hf_2"]]
     for argv in given:
-        assert "one" not in _problem(*argv)
+        assert "hf_1" not in _problem(*argv)
         assert SECRET not in _problem(*argv)
     assert "a secret" in _problem(env={"INPUT_HUB-TOKEN": SECRET})
     assert "hf_abc" not in repr(_parse("--hub-token", "hf_abc"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfexport.checkpoint.hub import HubModel, download, is_hub_id, resolve
-from hfexport.errors import CheckpointError
+from hfexport.errors import CheckpointError, InputsError
 from hfexport.hub import Hub
 
 __all__ = ["Source", "identity", "locate"]
@@ -47,8 +47,13 @@ def locate(model: str, revision: str, subfolder: str | None, hub: Callable[[], H
 
     Raises:
         CheckpointError: neither a folder nor a model on the Hub has that name.
+        InputsError: a revision of a folder is asked for.
     """
     if not is_hub_id(model):
+        if revision != "main":
+            raise InputsError(
+                [f"revision is {revision!r}, but model {model!r} is a folder: only the Hub has revisions"]
+            )
         return Source(model, Path(model, subfolder or ""))
     try:
         found = resolve(hub(), model, revision, subfolder or "")
