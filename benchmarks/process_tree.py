@@ -22,7 +22,7 @@ class Measurement:
     Attributes:
         wall_s: seconds from start to end.
         peak_bytes: largest sum, over the command's live processes, of proportional set sizes: pages that two of them
-            share count once, mapped files count where they are resident.
+            share count once, mapped files count where they are resident; 0 if it was not sampled.
         peak_anonymous_bytes: the same for anonymous memory, which the kernel cannot drop.
         exit_code: of the command.
     """
@@ -33,19 +33,31 @@ class Measurement:
     exit_code: int
 
 
-def measure(command: Sequence[str], *, log: Path, env: dict[str, str] | None = None) -> Measurement:
-    """Run `command` with its output in `log`, and sample the memory of its session while it runs."""
+def measure(
+    command: Sequence[str], *, log: Path, env: dict[str, str] | None = None, memory: bool = True
+) -> Measurement:
+    """Run `command` with its output in `log`.
+
+    Args:
+        command: what to run.
+        log: gets its output.
+        env: added to this process's environment.
+        memory: sample the memory of the command's processes; adding up their pages holds them up, so times that count
+            are taken without.
+    """
     with log.open("wb") as output:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
         peaks = [0, 0]
         done = threading.Event()
         sampler = threading.Thread(target=_sample, args=(process.pid, peaks, done), daemon=True)
-        sampler.start()
+        if memory:
+            sampler.start()
         exit_code = process.wait()
         wall_s = time.perf_counter() - start
         done.set()
-        sampler.join()
+        if memory:
+            sampler.join()
     return Measurement(wall_s, peaks[0], peaks[1], exit_code)
 
 

@@ -8,18 +8,30 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from hfexport import __version__
 from hfexport.console import Console
 from hfexport.credentials import TOKEN_VARIABLES
 from hfexport.errors import HfexportError, InputsError
 from hfexport.inputs import Inputs, given_secrets, help_text, parse_inputs
+from hfexport.process import READER_GONE, collect_rarely, end_process
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which is taken like Ctrl-C so that everything is cleaned up on the way out."""
+
+
+def command() -> NoReturn:
+    """What the installed command runs: `main`, as a process of its own."""
+    collect_rarely()
+    try:
+        exit_code = main()
+    except BrokenPipeError:
+        exit_code = READER_GONE
+    end_process(exit_code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

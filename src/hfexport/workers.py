@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 
 from hfexport import errors
 from hfexport.errors import HfexportError, InputsError, ValidationError
+from hfexport.process import collect_rarely, end_process
 
 __all__ = ["Worker", "available_cores", "child_environment", "main", "start"]
 
@@ -265,6 +266,7 @@ def _error_from(answer: Mapping[str, Any]) -> HfexportError:
 
 def main(module: str) -> None:
     """The child's side: read the job named by the last argument, run `module`, write the answer, end."""
+    collect_rarely()
     path = Path(sys.argv[-1]).resolve()
     content = json.loads(path.read_bytes())
     _die_with(int(content["parent"]))
@@ -283,10 +285,7 @@ def main(module: str) -> None:
     staged = path.with_name("result.json.part")
     staged.write_text(json.dumps(answer), encoding="utf-8")
     os.replace(staged, path.with_name("result.json"))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Everything is written: tearing down torch would only take time, and may crash.
-    os._exit(0)
+    end_process(0)
 
 
 def _die_with(parent: int) -> None:

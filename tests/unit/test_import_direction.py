@@ -14,7 +14,7 @@ import hfexport
 PACKAGE = Path(hfexport.__file__).parent
 
 LAYERS = (
-    ("errors",),
+    ("errors", "process"),
     ("tasks", "observer", "output", "hub", "credentials"),
     ("export_config", "workers"),
     ("inputs", "console", "architectures", "probes", "checkpoint"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -51,7 +52,7 @@ def capture(config: ExportConfig, dtype: str, opset: int) -> torch.onnx.ONNXProg
         empty = empty_model(config, dtype, fake_mode)
         model = FlatModel(empty, [spec.name for spec in config.inputs], [spec.name for spec in config.outputs])
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
-        with fake_mode, exporter_utils.apply_patches("onnx"), exporter_utils.apply_patches("dynamo"):
+        with fake_mode, _patches("onnx"), _patches("dynamo"):
             try:
                 program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
                 exporter_utils.apply_fx_node_fixes("onnx", program.graph_module)
@@ -76,6 +77,29 @@ def capture(config: ExportConfig, dtype: str, opset: int) -> torch.onnx.ONNXProg
             raise ExportError(f"ONNX: torch.onnx gave no program for task {config.task.name}")
         exporter_onnx.apply_onnx_ir_fixes(onnx_program)
     return onnx_program
+
+
+@contextmanager
+def _patches(exporter: str) -> Iterator[None]:
+    """Apply the exporters' patches to whatever is loaded.
+
+    Their own `apply_patches` first imports every architecture that has one, three dozen of them, whichever model is
+    exported. This can go when they leave alone what nobody has imported.
+    """
+    loaded = [patch for patch in exporter_utils._PATCHES.get(exporter, []) if _is_loaded(patch[0])]
+    resolved = [
+        (target, attribute, patch)
+        for path, attribute, patch in loaded
+        if (target := exporter_utils.import_dotted_path(path, missing_ok=True)) is not None
+    ]
+    with exporter_utils.patch_attributes(resolved):
+        yield
+
+
+def _is_loaded(path: str) -> bool:
+    """Whether what a dotted path names can matter: its module is imported, or it is no model of transformers."""
+    parts = path.split(".")
+    return parts[:2] != ["transformers", "models"] or ".".join(parts[:4]) in sys.modules
 
 
 def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:
