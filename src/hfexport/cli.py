@@ -84,7 +84,8 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
             "manifest": str(Path(inputs.output, MANIFEST_FILE)),
             "output": inputs.output,
             **{
-                name: str(Path(inputs.output, paths[name])) if name in paths else "" for name in ("onnx", "torchscript")
+                name: str(Path(inputs.output, paths[name])) if name in paths else ""
+                for name in ("onnx", "torchscript", "neuron")
             },
             "max-abs-diff": str(max((value for value in differences if isinstance(value, float)), default="")),
             "verdict": manifest["verdict"],

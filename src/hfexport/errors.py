@@ -12,6 +12,7 @@ __all__ = [
     "ExportError",
     "HfexportError",
     "InputsError",
+    "NeuronError",
     "UnsupportedError",
     "ValidationError",
 ]
@@ -78,3 +79,10 @@ class ValidationError(HfexportError):
 
     exit_code = 6
     title = "Validation failed"
+
+
+class NeuronError(HfexportError):
+    """The Neuron SDK's environment is missing or wrong, or its compiler failed."""
+
+    exit_code = 8
+    title = "Neuron toolchain missing or failed"

@@ -14,6 +14,7 @@ import difflib
 import math
 import os
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -25,15 +26,20 @@ from hfexport.tasks import TASK_NAMES
 
 __all__ = ["FLAGS", "OUTPUTS", "InputField", "Inputs", "given_secrets", "help_text", "input_fields", "parse_inputs"]
 
-FORMATS: Final = ("onnx", "torchscript")
+FORMATS: Final = ("onnx", "torchscript", "neuron")
+
+OPTIMIZATIONS: Final = ("FLOAT32_TO_FLOAT16",)
+"""Names in `torch_neuron.Optimization`."""
 
 OUTPUTS: Final[Mapping[str, str]] = {
     "manifest": "Path of hfexport.json.",
     "output": "Folder that holds the artifacts and the manifest.",
     "onnx": "Path of the ONNX graph; empty if none was made.",
     "torchscript": "Path of the TorchScript file; empty if none was made.",
+    "neuron": "Path of the Neuron file; empty if none was made.",
     "max-abs-diff": "Largest absolute difference from the model over all artifacts and probes.",
-    "verdict": "passed, failed, not_validated or error.",
+    "verdict": "passed, incomplete (all that could be checked passed, but for what had to stay open), failed, "
+    "not_validated or error.",
 }
 """Outputs of the action, with their descriptions."""
 
@@ -60,6 +66,12 @@ Parser = Callable[[str], Any]
 def _path(value: str) -> str:
     if not value or "\0" in value:
         raise ValueError("must be the path of a folder")
+    return value
+
+
+def _program(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("must be the path of a program")
     return value
 
 
@@ -121,6 +133,30 @@ def _positive_integer(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", value) or not 1 <= int(value) <= _MAX_INTEGER:
         raise ValueError(f"must be a whole number from 1 to {_MAX_INTEGER}")
     return int(value)
+
+
+def _share(value: str) -> float:
+    if not re.fullmatch(r"0|1|0?\.[0-9]{1,9}|1\.0{1,9}", value):
+        raise ValueError("must be a number from 0 to 1, such as 0.9")
+    return float(value)
+
+
+def _words(value: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(value))
+    except ValueError as error:
+        raise ValueError(f"must be words as a shell splits them ({str(error).lower()})") from None
+    if not words:
+        raise ValueError("must have at least one word")
+    return words
+
+
+def _optimizations(value: str) -> tuple[str, ...]:
+    parse = _choice(OPTIMIZATIONS)
+    names = [name.strip().upper() for name in re.split(r"[,\r\n]", value) if name.strip()]
+    if not names:
+        raise ValueError(f"must name at least one of {', '.join(OPTIMIZATIONS)}")
+    return tuple(dict.fromkeys(map(parse, names)))
 
 
 def _tolerance(value: str) -> float:
@@ -208,7 +244,9 @@ class Inputs:
         "", "Token for the Hub, for private and gated models; if unset, HF_TOKEN or a stored login.", _secret
     )
     formats: tuple[str, ...] = _input(
-        "onnx,torchscript", "Artifacts to make: any of onnx, torchscript; separated by commas or newlines.", _formats
+        "onnx,torchscript",
+        "Artifacts to make: any of onnx, torchscript, neuron; separated by commas or newlines.",
+        _formats,
     )
     task: str = _input(
         "auto",
@@ -231,12 +269,45 @@ class Inputs:
     external_data: bool = _input(
         "false", "Write ONNX weights to model.onnx_data also below 2 GB: true or false.", _boolean
     )
-    batch_size: int = _input("1", "Batch size of a TorchScript trace that cannot be shape-free.", _positive_integer)
+    batch_size: int = _input(
+        "1", "Batch size of a Neuron artifact, and of a TorchScript trace that cannot be shape-free.", _positive_integer
+    )
     sequence_length: int = _input(
-        "128", "Sequence length of a TorchScript trace that cannot be shape-free.", _positive_integer
+        "128",
+        "Sequence length of a Neuron artifact, and of a TorchScript trace that cannot be shape-free; at most what the "
+        "model takes.",
+        _positive_integer,
     )
     validate: str = _input(
         "strict", "strict, or off: artifacts are written unproved and the manifest says so.", _choice(("strict", "off"))
+    )
+
+    neuron_target: str = _input(
+        "inf1", "Chip to compile for: inf1, or inf2 (also for Trn1 and Trn2).", _choice(("inf1", "inf2"))
+    )
+    neuron_python: str | None = _input(
+        "",
+        "Python of an environment with the Neuron SDK for the target; if unset, the one that the image carries.",
+        _program,
+    )
+    neuron_compiler_args: tuple[str, ...] | None = _input(
+        "", "Arguments for neuron-cc (Inf1) or neuronx-cc (Inf2), as a shell would split them.", _words
+    )
+    neuron_dynamic_batch_size: bool = _input(
+        "false", "Let the Neuron artifact take any batch, in parts of batch-size: true or false.", _boolean
+    )
+    neuron_minimum_segment_size: int = _input(
+        "2", "Fewer operators than this in a row stay on CPU (Inf1).", _positive_integer
+    )
+    neuron_fallback: bool = _input(
+        "true", "Leave operators that cannot be compiled on CPU, or fail: true or false (Inf1).", _boolean
+    )
+    neuron_optimizations: tuple[str, ...] | None = _input(
+        "", "Optimisations of torch_neuron: FLOAT32_TO_FLOAT16 (Inf1).", _optimizations
+    )
+    neuron_timeout: int = _input("3600", "Seconds that compiling one graph for Neuron may take.", _positive_integer)
+    neuron_min_compiled: float = _input(
+        "0.9", "Share of operators that must have been compiled for Neuron, from 0 to 1.", _share
     )
 
     def __post_init__(self) -> None:
@@ -426,7 +497,7 @@ def help_text() -> str:
     lines = [
         "usage: hfexport [-m MODEL] [--INPUT VALUE ...] [--json] [--verbose]",
         "",
-        "Exports a Hugging Face checkpoint to ONNX and TorchScript, and proves each artifact equal to the model.",
+        "Exports a Hugging Face checkpoint to ONNX, TorchScript and Neuron, and proves each artifact.",
         "",
         "inputs (also read from the environment: INPUT_MODEL for --model; the command line wins):",
     ]
@@ -443,11 +514,12 @@ def help_text() -> str:
     lines += [
         "",
         "exit codes: 0 done, 1 bug, 2 inputs, 3 checkpoint, 4 unsupported, 5 export, 6 validation,",
-        "  130 and 143 interrupted",
+        "  8 Neuron toolchain, 130 and 143 interrupted",
     ]
     return "\n".join(lines)
 
 
 def _help_entry(names: str, text: str) -> list[str]:
     first, *rest = textwrap.wrap(text, 76, break_on_hyphens=False)
-    return [f"  {names:<20}  {first}", *(f"{'':<24}{line}" for line in rest)]
+    named = [f"  {names:<20}  {first}"] if len(names) <= 24 else [f"  {names}", f"{'':<24}{first}"]
+    return [*named, *(f"{'':<24}{line}" for line in rest)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +41,10 @@ class Observer(Protocol):
 
     def warn(self, text: str) -> None:
         """Something the user should look at."""
+        ...
+
+    def child_output(self, lines: Iterable[str]) -> None:
+        """What another program prints, line by line as it comes."""
         ...
 
 

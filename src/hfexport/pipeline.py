@@ -28,6 +28,7 @@ from hfexport.tasks import Task, select_task
 
 if TYPE_CHECKING:
     from hfexport.backends.base import Artifact
+    from hfexport.backends.neuron.options import NeuronRun
     from hfexport.inputs import Inputs
     from hfexport.manifest import Manifest
     from hfexport.observer import Observer
@@ -102,6 +103,8 @@ class _Run:
     manifest: Manifest
     references: list[Reference] = field(default_factory=list)
     source_identity: str = ""
+    shared_reference: Reference | None = None
+    neuron: NeuronRun | None = None
 
     def export_and_validate(self) -> Path:
         """The whole way; returns the folder that is ready to be put into place."""
@@ -122,6 +125,8 @@ class _Run:
             opset = _opset(self.inputs.opset, config_class)
             dtype = _dtype(self.inputs.dtype, checkpoint, self.observer)
         self.manifest |= {"task": task.name, "dtype": dtype}
+        if "neuron" in self.inputs.formats:
+            self._prepare_neuron()
         ready = self.staging / "ready"
         ready.mkdir()
         with ThreadPoolExecutor(max_workers=1) as hashing:
@@ -141,7 +146,8 @@ class _Run:
         self.manifest["source"] = source_entry(checkpoint, source, hashes.result())
         with self._stage("Files"):
             self.manifest["artifacts"] = [
-                artifact_entry(artifact, config, dtype, ready, verdict) for artifact, verdict in results
+                artifact_entry(artifact, artifact.config or config, artifact.dtype or dtype, ready, verdict)
+                for artifact, verdict in results
             ]
             self.manifest["files"] = files_entry(copy_along(checkpoint, ready), ready)
         self._decide(results)
@@ -157,13 +163,15 @@ class _Run:
         """Export one format and validate it; a trace that holds only at its own sizes is made again at fixed ones."""
         from hfexport.validation import not_run
 
+        if name == "neuron":
+            return self._neuron_format(checkpoint, config, ready)
         strict = self.inputs.validate == "strict"
-        if strict and not self.references:
-            self._start_reference(checkpoint, config, dtype, {})
+        if strict and self.shared_reference is None:
+            self.shared_reference = self._start_reference(checkpoint, config, dtype, {})
         artifact = self._export(name, checkpoint, config, dtype, opset, ready, {})
-        if not strict:
+        if self.shared_reference is None:
             return artifact, not_run("validate is off")
-        verdict = self._validate(artifact, config, dtype, self.references[0])
+        verdict = self._validate(artifact, config, dtype, self.shared_reference)
         if verdict.verdict == "passed" or name != "torchscript" or not _only_shapes_fail(verdict, config):
             return artifact, verdict
         sizes = _fixed_sizes(config, self.inputs)
@@ -175,6 +183,42 @@ class _Run:
         reference = self._start_reference(checkpoint, config, dtype, sizes)
         artifact = self._export(name, checkpoint, config, dtype, opset, ready, sizes)
         return artifact, self._validate(artifact, config, dtype, reference)
+
+    def _prepare_neuron(self) -> None:
+        from hfexport.neuron import prepare
+
+        with self._stage("Neuron environment"):
+            self.neuron, versions = prepare(self.inputs, self.staging / "neuron", self.env, self.observer.child_output)
+            self.observer.note(", ".join(f"{name} {version}" for name, version in versions.items()))
+
+    def _neuron_format(
+        self, checkpoint: Checkpoint, config: ExportConfig, ready: Path
+    ) -> tuple[Artifact, ArtifactVerdict]:
+        """Compile at fixed sizes; the reference has questions of its own, at those sizes."""
+        from hfexport.neuron import NeuronExport, fixed_sizes, static_config
+        from hfexport.validation import not_run
+
+        assert self.neuron is not None, "prepared before any export"
+        config = static_config(config)
+        sizes = fixed_sizes(config, self.inputs, self.observer.warn)
+        work = NeuronExport(
+            self.neuron, self.inputs, checkpoint.folder, config, sizes, self.neuron.folder, self.source_identity
+        )
+        strict = self.inputs.validate == "strict"
+        if strict:
+            reference = work.start_reference()
+            self.references.append(reference)
+        with self._stage("Export to neuron"):
+            (ready / "neuron").mkdir()
+            artifact = work.export(ready / "neuron")
+        if not strict:
+            return artifact, not_run("validate is off")
+        with self._stage("Validation of neuron"):
+            verdict = work.validate(artifact, reference)
+        for check in verdict.checks:
+            if check.verdict == "not_run":
+                self.observer.warn(f"neuron: {check.name}: not run: {check.reason}")
+        return artifact, verdict
 
     def _start_reference(
         self, checkpoint: Checkpoint, config: ExportConfig, dtype: str, fixed_sizes: Mapping[str, int]
@@ -237,8 +281,10 @@ class _Run:
                 "\n".join(failures[:5]) + more,
                 remedy="The artifact is wrong or the tolerance too tight; nothing was left in the output folder.",
             )
-        proved = all(verdict.verdict == "passed" for _, verdict in results)
-        self.manifest["verdict"] = "passed" if proved else "not_validated"
+        found = {verdict.verdict for _, verdict in results}
+        self.manifest["verdict"] = (
+            "passed" if found == {"passed"} else "not_validated" if "not_run" in found else "incomplete"
+        )
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

@@ -13,12 +13,16 @@ TABLE_COLUMNS = ("format", "file", "size", "shapes", "verdict", "max abs diff", 
 
 HEADLINES = {
     "passed": "✅ every artifact answers as the model does",
+    "incomplete": "⚠️ all that could be checked here passed; some checks could not be run",
     "failed": "❌ an artifact does not answer as the model does",
     "not_validated": "⚠️ artifacts were written without validation",
     "error": "❌ nothing was exported",
 }
 
 MAX_FAILURES = 20
+
+NEURON_MODULES = {"inf1": "torch_neuron", "inf2": "torch_neuronx"}
+"""What has to be imported before a Neuron artifact can be loaded."""
 
 
 def table_rows(manifest: Manifest) -> list[list[str]]:
@@ -62,11 +66,23 @@ def job_summary(manifest: Manifest) -> str:
         lines += [_row([_text(cell) for cell in row]) for row in table_rows(manifest)]
         lines.append("")
     lines += _failures(manifest)
-    if manifest["verdict"] in ("passed", "not_validated"):
+    lines += _checks(manifest)
+    if manifest["verdict"] in ("passed", "incomplete", "not_validated"):
         for artifact in manifest["artifacts"]:
             lines += ["```python", load_snippet(artifact, manifest).rstrip(), "```", ""]
     lines += _stages(manifest)
     return "\n".join(lines) + "\n"
+
+
+def _checks(manifest: Manifest) -> list[str]:
+    """What else was looked at, and what was not, with the reason."""
+    lines = []
+    for artifact in manifest["artifacts"]:
+        for check in artifact["validation"]["checks"]:
+            reason = f": {check['reason']}" if check["reason"] else ""
+            verdict = check["verdict"].replace("_", " ")
+            lines.append(f"- {artifact['format']}, {_text(check['name'])}: **{verdict}**{_text(reason)}")
+    return [*lines, ""] if lines else []
 
 
 def load_snippet(artifact: dict[str, Any], manifest: Manifest) -> str:
@@ -81,6 +97,13 @@ def load_snippet(artifact: dict[str, Any], manifest: Manifest) -> str:
             "outputs = session.run(None, inputs)\n"
         )
     del names, manifest
+    if artifact["format"] == "neuron":
+        return (
+            f"import numpy as np\nimport torch\nimport {NEURON_MODULES[artifact['details']['target']]}\n\n"
+            f"model = torch.jit.load({artifact['path']!r})  # on an instance with the device\n"
+            f"inputs = {{{arrays}}}\n"
+            "outputs = model(*map(torch.from_numpy, inputs.values()))\n"
+        )
     return (
         "import numpy as np\nimport torch\n\n"
         f"model = torch.jit.load({artifact['path']!r})\n"
@@ -105,6 +128,8 @@ def _failures(manifest: Manifest) -> list[str]:
         validation = artifact["validation"]
         if validation["verdict"] == "failed" and validation["reason"]:
             found.append(f"{artifact['format']}: {validation['reason']}")
+        if any(check["verdict"] == "failed" for check in validation["checks"]):
+            continue  # listed with the checks
         for probe in validation["probes"]:
             if probe["problem"]:
                 found.append(f"{artifact['format']}, {probe['name']}: {probe['problem']}")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,11 +23,17 @@ from hfexport import errors
 from hfexport.errors import HfexportError, InputsError, ValidationError
 from hfexport.process import collect_rarely, end_process
 
-__all__ = ["Worker", "available_cores", "child_environment", "main", "start"]
+__all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "start"]
 
 LOG_TAIL_BYTES: Final = 4096
 LOG_TAIL_LINES: Final = 20
 """How much of the end of a child's output an error shows, at most."""
+
+LOG_LINE_BYTES: Final = 4096
+"""A longer line of a child's output is shown as several."""
+
+POLL_S: Final = 0.2
+"""How often a child's output is looked at for new lines."""
 
 PR_SET_PDEATHSIG: Final = 1
 """From linux/prctl.h: the signal a process gets when the thread that started it ends."""
@@ -151,6 +157,18 @@ class Worker:
                 ended with a traceback, which is a bug. The `failure` class given to `start` if the child was killed
                 or took longer than `timeout_s`.
         """
+        code = self.wait(timeout_s)
+        answer = self._read_answer(code)
+        if answer["status"] == "error":
+            raise _error_from(answer)
+        return {**answer["result"], "wall_s": answer["wall_s"], "peak_rss_bytes": answer["peak_rss_bytes"]}
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for the end, whatever the child answers; returns its exit code.
+
+        Raises:
+            HfexportError: the `failure` class given to `start`: it was killed, or took longer than `timeout_s`.
+        """
         try:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as expired:
@@ -164,10 +182,22 @@ class Worker:
             raise self._failure(f"{self.name}: not finished after {self._timed_out_s:g} s; stopped")
         if code < 0:
             raise self._killed(signal.Signals(-code))
-        answer = self._read_answer(code)
-        if answer["status"] == "error":
-            raise _error_from(answer)
-        return {**answer["result"], "wall_s": answer["wall_s"], "peak_rss_bytes": answer["peak_rss_bytes"]}
+        return code
+
+    def follow(self, timeout_s: float) -> Iterator[str]:
+        """What the child prints, line by line as it comes, until it ends or `timeout_s` have passed."""
+        end = time.monotonic() + timeout_s
+        with (self.folder / "output.log").open("rb") as log:
+            while True:
+                last_look = not self.running or time.monotonic() > end
+                while line := log.readline(LOG_LINE_BYTES):
+                    if not line.endswith(b"\n") and not last_look and len(line) < LOG_LINE_BYTES:
+                        log.seek(-len(line), os.SEEK_CUR)
+                        break
+                    yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+                if last_look:
+                    return
+                time.sleep(POLL_S)
 
     def log_tail(self) -> str:
         """The end of what the child printed, ready to follow a message; empty if it printed nothing."""
@@ -234,10 +264,33 @@ def start(
     root = str(Path(__file__).resolve().parent.parent)
     # -I where the parent is isolated; otherwise -P alone, so that PYTHONPATH counts but the working directory does not.
     isolation = "-I" if sys.flags.isolated else "-P"
+    command = [sys.executable, isolation, "-c", _BOOTSTRAP, root, module, str(folder / "job.json")]
+    return launch(command, name=name, folder=folder, env=env, failure=failure)
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    name: str,
+    folder: Path,
+    env: Mapping[str, str],
+    failure: type[HfexportError],
+    tied: bool = False,
+) -> Worker:
+    """Start a command in a process group of its own, with `folder` as its working directory, and return at once.
+
+    Args:
+        command: the program, by its absolute path, and its arguments.
+        name: for messages.
+        folder: gets output.log, with what the command prints.
+        env: the command's whole environment.
+        failure: the class to raise when it is killed or takes too long.
+        tied: give it a pipe as standard input that closes when this process ends or stops it.
+    """
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, isolation, "-c", _BOOTSTRAP, root, module, str(folder / "job.json")],
-            stdin=subprocess.DEVNULL,
+            list(command),
+            stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=folder,
@@ -248,6 +301,8 @@ def start(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
     if process.poll() is None:
         try:
             os.killpg(process.pid, signal.SIGKILL)

@@ -23,6 +23,7 @@ LAYERS = (
     ("validation",),
     ("manifest",),
     ("report",),
+    ("neuron",),
     ("pipeline",),
     ("cli",),
     ("__main__",),

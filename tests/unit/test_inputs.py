@@ -55,6 +55,15 @@ def test_nothing_given_is_the_defaults() -> None:
         batch_size=1,
         sequence_length=128,
         validate="strict",
+        neuron_target="inf1",
+        neuron_python=None,
+        neuron_compiler_args=None,
+        neuron_dynamic_batch_size=False,
+        neuron_minimum_segment_size=2,
+        neuron_fallback=True,
+        neuron_optimizations=None,
+        neuron_timeout=3600,
+        neuron_min_compiled=0.9,
     )
 
 
@@ -79,6 +88,15 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "batch-size": ("4", 4),
     "sequence-length": ("64", 64),
     "validate": ("off", "off"),
+    "neuron-target": ("inf2", "inf2"),
+    "neuron-python": ("venv/bin/python", "venv/bin/python"),
+    "neuron-compiler-args": ("--fast-math 'none'", ("--fast-math", "none")),
+    "neuron-dynamic-batch-size": ("true", True),
+    "neuron-minimum-segment-size": ("5", 5),
+    "neuron-fallback": ("false", False),
+    "neuron-optimizations": ("FLOAT32_TO_FLOAT16", ("FLOAT32_TO_FLOAT16",)),
+    "neuron-timeout": ("60", 60),
+    "neuron-min-compiled": ("0.75", 0.75),
 }
 
 
@@ -91,7 +109,8 @@ def test_every_input_is_an_option_and_a_variable(name: str) -> None:
     text, value = EXAMPLES[name]
     attribute = name.replace("-", "_")
     variable = f"INPUT_{name.upper()}"
-    assert getattr(_parse(f"--{name}", text), attribute) == value
+    if not text.startswith("-"):  # such a value needs the equals sign
+        assert getattr(_parse(f"--{name}", text), attribute) == value
     assert getattr(_parse(f"--{name}={text}"), attribute) == value
     assert getattr(parse_inputs([], {variable: text})[0], attribute) == value
     assert getattr(parse_inputs([], {variable: f" {text}\n"})[0], attribute) == value
@@ -145,15 +164,35 @@ def test_formats(text: str, formats: tuple[str, ...]) -> None:
     assert _parse("--formats", text).formats == formats
 
 
+@pytest.mark.parametrize("text", ["-0.1", "1.1", "nan", "90%", "0x1", "1e-1"])
+def test_a_share_lies_between_0_and_1(text: str) -> None:
+    assert "must be a number from 0 to 1, such as 0.9" in _problem("--neuron-min-compiled", text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("1", 1.0), ("1.0", 1.0), (".5", 0.5), ("0.9", 0.9)])
+def test_shares(text: str, value: float) -> None:
+    assert _parse("--neuron-min-compiled", text).neuron_min_compiled == value
+
+
+def test_compiler_arguments_are_split_as_a_shell_does() -> None:
+    assert _parse("--neuron-compiler-args=--a 'b c' -O2").neuron_compiler_args == ("--a", "b c", "-O2")
+    assert "words as a shell splits them (no closing quotation)" in _problem("--neuron-compiler-args=--a 'b")
+
+
+def test_optimizations_are_named_in_any_case() -> None:
+    assert _parse("--neuron-optimizations", "float32_to_float16").neuron_optimizations == ("FLOAT32_TO_FLOAT16",)
+    assert "did you mean" not in _problem("--neuron-optimizations", "fast")
+
+
 @pytest.mark.parametrize("text", ["tflite", "ONNX", "onnx torchscript", "onnx;torchscript", "onnx,tflite"])
 def test_wrong_formats_are_named_with_what_is_allowed(text: str) -> None:
     problem = _problem("--formats", text)
     assert problem.startswith(f"--formats is {text!r}: ")
-    assert "allowed: onnx, torchscript" in problem
+    assert "allowed: onnx, torchscript, neuron" in problem
 
 
 def test_formats_that_name_nothing() -> None:
-    assert "at least one of onnx, torchscript" in _problem("--formats", " , ")
+    assert "at least one of onnx, torchscript, neuron" in _problem("--formats", " , ")
 
 
 def test_every_task_is_allowed() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hfexport.export_config import ExportConfig
+
+if TYPE_CHECKING:
+    from hfexport.backends.neuron.options import NeuronRun
 
 __all__ = ["Artifact", "Backend", "ExportJob"]
 
@@ -25,6 +28,7 @@ class ExportJob:
         opset: ONNX opset.
         external_data: write ONNX weights beside the graph even below 2 GB.
         fixed_sizes: sizes of all free axes, for an artifact of fixed shape; empty for a shape-free one.
+        neuron: how to compile, and in which interpreter; for format `neuron`.
     """
 
     checkpoint: Path
@@ -35,6 +39,7 @@ class ExportJob:
     opset: int
     external_data: bool = False
     fixed_sizes: Mapping[str, int] = field(default_factory=dict)
+    neuron: NeuronRun | None = None
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,13 @@ class Artifact:
     """What a back end made.
 
     Attributes:
-        format: `onnx` or `torchscript`.
+        format: `onnx`, `torchscript` or `neuron`.
         path: the file to load.
         files: all files of the artifact, `path` among them.
         fixed_sizes: sizes of the axes that the artifact holds fixed; empty if it is shape-free.
         details: facts for the manifest, such as the opset or the number of nodes; JSON values.
+        config: its interface, if that is not the job's.
+        dtype: its dtype, if that is not the job's.
     """
 
     format: str
@@ -54,6 +61,8 @@ class Artifact:
     files: tuple[Path, ...]
     fixed_sizes: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    config: ExportConfig | None = None
+    dtype: str = ""
 
 
 class Backend(Protocol):

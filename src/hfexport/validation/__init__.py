@@ -17,11 +17,12 @@ from hfexport.backends.base import Artifact
 from hfexport.errors import ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.probes import Probe
-from hfexport.validation.verdict import ArtifactVerdict, OutputResult, ProbeResult, not_run
+from hfexport.validation.verdict import ArtifactVerdict, Check, OutputResult, ProbeResult, not_run
 from hfexport.workers import Worker
 
 __all__ = [
     "ArtifactVerdict",
+    "Check",
     "OutputResult",
     "ProbeResult",
     "Reference",

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from hfexport.export_config import Tolerance
 from hfexport.probes import Probe
 
-__all__ = ["ArtifactVerdict", "OutputResult", "ProbeResult", "Verdict", "not_run"]
+__all__ = ["ArtifactVerdict", "Check", "OutputResult", "ProbeResult", "Verdict", "not_run"]
 
-Verdict = Literal["passed", "failed", "not_run"]
+Verdict = Literal["passed", "failed", "incomplete", "not_run"]
+"""`incomplete`: something was checked and all of that passed, and something else could not be checked here."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,57 @@ class ProbeResult:
 
 
 @dataclass(frozen=True)
+class Check:
+    """One of several things that have to hold of an artifact that cannot be judged by its answers alone.
+
+    Attributes:
+        name: what was looked at.
+        verdict: `passed`, `failed` or `not_run`.
+        reason: why it failed or was not run; of what passed, what was found, or nothing.
+        tolerance: what values were held to, where values were compared.
+        probes: the results, where probes were asked.
+
+    Raises:
+        ValueError: `failed` or `not_run` without a reason, or `passed` with a probe that failed.
+    """
+
+    name: str
+    verdict: Literal["passed", "failed", "not_run"]
+    reason: str = ""
+    tolerance: Tolerance | None = None
+    probes: tuple[ProbeResult, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.verdict != "passed" and not self.reason:
+            raise ValueError(f"check {self.name}: verdict {self.verdict!r} needs a reason")
+        if self.verdict == "passed" and not all(result.passed for result in self.probes):
+            raise ValueError(f"check {self.name}: verdict `passed` with a probe that failed")
+
+    def to_dict(self) -> dict[str, Any]:
+        tolerance = self.tolerance
+        return {
+            "name": self.name,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "tolerance": None if tolerance is None else {"atol": tolerance.atol, "rtol": tolerance.rtol},
+            "max_abs_diff": _largest(output.max_abs for result in self.probes for output in result.outputs),
+            "probes": [result.to_dict() for result in self.probes],
+        }
+
+
+@dataclass(frozen=True)
 class ArtifactVerdict:
     """What validation found of one artifact.
 
     Attributes:
-        verdict: `passed` only if at least one probe was asked and every one passed; `not_run` if none was asked.
+        verdict: `passed` only if at least one probe was asked and every one passed, and so did every check;
+            `incomplete` if that holds but for checks that could not be run; `not_run` if nothing was asked.
         tolerance: what values were held to.
         probes: the results, in the order of asking.
         reason: why it was not run, or what failed before or beside the probes.
         session: how the artifact was run: `default`, or `frugal` where memory was short.
         stages: by process (`reference`, `runner`): `wall_s` in seconds and `peak_rss_bytes`.
+        checks: what else has to hold, beside the probes.
 
     Raises:
         ValueError: `passed` is said of an artifact that did not pass, or `not_run` without a reason.
@@ -94,11 +136,17 @@ class ArtifactVerdict:
     reason: str = ""
     session: str = ""
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
 
     def __post_init__(self) -> None:
         proved = bool(self.probes) and all(result.passed for result in self.probes) and self.tolerance is not None
-        if self.verdict == "passed" and not proved:
-            raise ValueError("verdict `passed` without a probe that was asked, or with one that failed")
+        found = {check.verdict for check in self.checks}
+        if self.verdict == "passed" and not (proved and found <= {"passed"}):
+            raise ValueError(
+                "verdict `passed` without a probe that was asked, or with one or a check that did not pass"
+            )
+        if self.verdict == "incomplete" and not (proved and "not_run" in found and "failed" not in found):
+            raise ValueError("verdict `incomplete` is for what passed but for checks that could not be run")
         if self.verdict == "not_run" and (not self.reason or self.probes):
             raise ValueError("verdict `not_run` needs a reason, and has no results")
 
@@ -114,6 +162,7 @@ class ArtifactVerdict:
     def failures(self) -> tuple[str, ...]:
         """One line for each thing that is wrong: probe, output, what was found."""
         lines = [self.reason] if self.verdict == "failed" and self.reason else []
+        lines.extend(f"{check.name}: {check.reason}" for check in self.checks if check.verdict == "failed")
         for result in self.probes:
             if result.problem:
                 lines.append(f"{result.probe.name}: {result.problem}")
@@ -132,6 +181,7 @@ class ArtifactVerdict:
             "max_abs_diff": self.max_abs,
             "max_rel_diff": self.max_rel,
             "probes": [result.to_dict() for result in self.probes],
+            "checks": [check.to_dict() for check in self.checks],
         }
 
 

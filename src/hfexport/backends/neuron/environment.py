@@ -1,0 +1,59 @@
+"""The interpreter that holds the Neuron SDK: where it is, and whether it has what a target needs. No torch here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from hfexport.backends.neuron.options import COMPILERS, MODULES, NeuronRun, Target
+from hfexport.backends.neuron.protocol import START_S, ask, expect
+from hfexport.errors import NeuronError
+
+__all__ = ["IMAGE_PYTHONS", "check_environment", "find_python"]
+
+IMAGE_PYTHONS: Final[Mapping[str, Path]] = {
+    "inf1": Path("/opt/neuron-inf1/bin/python"),
+    "inf2": Path("/opt/neuron-inf2/bin/python"),
+}
+"""Where the container image has the environment of each target, if it was built with it."""
+
+
+def find_python(asked: str | None, target: Target) -> Path:
+    """The interpreter to use: the one asked for, or the image's.
+
+    Raises:
+        NeuronError: there is none.
+    """
+    if asked is None:
+        python = IMAGE_PYTHONS[target]
+        if not python.is_file():
+            raise NeuronError(
+                f"no environment with the Neuron SDK for {target}: neuron-python is unset, and there is no {python}",
+                remedy="Use the image that carries it, or give neuron-python: the Python of an environment with "
+                f"{MODULES[target]} and {COMPILERS[target]}. docs/neuron.md says how to make one.",
+            )
+        return python
+    found = shutil.which(asked)
+    if found is None:
+        raise NeuronError(
+            f"neuron-python is {asked!r}, which is no program",
+            remedy="Name the Python of the environment that holds the Neuron SDK; docs/neuron.md says how to make one.",
+        )
+    # Absolute, but not resolved: a virtual environment's python is a link, and lies beside the compiler.
+    return Path(found).absolute()
+
+
+def check_environment(run: NeuronRun) -> dict[str, str]:
+    """Find out, before any work, whether the interpreter has everything that the target needs.
+
+    Returns:
+        Versions of Python and of the packages that matter.
+
+    Raises:
+        NeuronError: something is missing, a placeholder, or of a wrong version; says what to install.
+    """
+    answer = ask(run, {"action": "probe"}, run.folder / "probe", timeout_s=START_S)
+    versions = expect(answer.values, "versions", dict, "Neuron worker (probe)")
+    return {str(name): str(version) for name, version in versions.items()}

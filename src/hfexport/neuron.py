@@ -1,0 +1,175 @@
+"""The part of a run that concerns Neuron: find the SDK's interpreter, compile at fixed sizes, hold the artifact to it.
+
+Called by `hfexport.pipeline`, which owns the stages, the folders and the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hfexport import __version__
+from hfexport.backends.neuron.environment import check_environment, find_python
+from hfexport.backends.neuron.options import NeuronOptions, NeuronRun, Target
+from hfexport.errors import UnsupportedError
+from hfexport.export_config import ExportConfig
+from hfexport.inputs import Inputs
+from hfexport.tasks import TASKS
+
+if TYPE_CHECKING:
+    from hfexport.backends.neuron.artifact import NeuronArtifact
+    from hfexport.validation import ArtifactVerdict, Reference
+
+__all__ = ["DTYPE", "NeuronExport", "fixed_sizes", "prepare", "static_config"]
+
+DTYPE: Final = "fp32"
+"""Of weights and of the reference, whatever the checkpoint's: the compiler casts to what the device computes in."""
+
+MAX_LINES: Final = 2000
+"""Lines of the compiler's that are shown; the rest is in compile.log."""
+
+
+def prepare(
+    inputs: Inputs, folder: Path, env: Mapping[str, str], listen: Callable[[Iterable[str]], None]
+) -> tuple[NeuronRun, dict[str, str]]:
+    """Find the SDK's interpreter, and find out whether it has what the target needs, before any work.
+
+    Returns:
+        The run to export with, and the versions found.
+
+    Raises:
+        NeuronError: something is missing or wrong; says what to do.
+    """
+    target: Target = "inf2" if inputs.neuron_target == "inf2" else "inf1"
+    options = NeuronOptions(
+        target=target,
+        python=find_python(inputs.neuron_python, target),
+        compiler_args=inputs.neuron_compiler_args or (),
+        timeout_s=inputs.neuron_timeout,
+        dynamic_batch_size=inputs.neuron_dynamic_batch_size,
+        minimum_segment_size=inputs.neuron_minimum_segment_size,
+        fallback=inputs.neuron_fallback,
+        optimizations=inputs.neuron_optimizations or (),
+    )
+    folder.mkdir(parents=True)
+    run = NeuronRun(options, folder.resolve(), env, lambda lines: listen(_shortened(lines)))
+    return run, check_environment(run)
+
+
+def _shortened(lines: Iterable[str]) -> Iterable[str]:
+    """The first lines; all are read, so that the child is followed to its end."""
+    count = 0
+    for line in lines:
+        count += 1
+        if count <= MAX_LINES:
+            yield line
+    if count > MAX_LINES:
+        yield f"... and {count - MAX_LINES} more lines, in compile.log"
+
+
+def static_config(config: ExportConfig) -> ExportConfig:
+    """The interface of an artifact without a cache, which would grow: sizes are fixed on Neuron.
+
+    Raises:
+        UnsupportedError: the model's task has a cache, and no counterpart without one.
+    """
+    if not config.task.with_past:
+        return config
+    name = config.task.name.removesuffix("-with-past")
+    if name not in type(config).tasks:
+        raise UnsupportedError(
+            f"Neuron: task {config.task.name} has a cache, which grows; sizes are fixed on Neuron",
+            remedy="Choose a task without past.",
+        )
+    return type(config)(config.config, TASKS[name])
+
+
+def fixed_sizes(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None]) -> dict[str, int]:
+    """Sizes of all free axes, from the inputs, within what the model can take."""
+    asked = {"batch": inputs.batch_size, "sequence": inputs.sequence_length}
+    sizes: dict[str, int] = {}
+    for axis in config.free_axes:
+        size = asked.get(axis, config.trace_sizes[axis])
+        limit = config.limits.get(axis)
+        most = size if limit is None or limit.maximum is None else limit.maximum
+        if size > most:
+            warn(f"Neuron: {axis} {size} is more than the model takes; the artifact is made for {most}")
+        sizes[axis] = min(size, most)
+    return sizes
+
+
+@dataclass(frozen=True)
+class NeuronExport:
+    """Makes and judges one artifact.
+
+    Attributes:
+        run: from `prepare`.
+        inputs: what the user asked for.
+        checkpoint: folder of the checkpoint.
+        config: the interface, without a cache.
+        sizes: of all free axes.
+        staging: for what is not part of the artifact.
+        source: names the checkpoint, inside the artifact.
+    """
+
+    run: NeuronRun
+    inputs: Inputs
+    checkpoint: Path
+    config: ExportConfig
+    sizes: Mapping[str, int]
+    staging: Path
+    source: str
+
+    def export(self, folder: Path) -> NeuronArtifact:
+        """Compile into `folder`, which is empty.
+
+        Raises:
+            HfexportError: see `hfexport.backends.neuron.protocol`.
+        """
+        from hfexport.backends.base import ExportJob
+        from hfexport.backends.neuron import NeuronBackend
+        from hfexport.probes import fixed_probes
+
+        metadata = {
+            "producer": "hfexport",
+            "version": __version__,
+            "source": self.source,
+            "task": self.config.task.name,
+        }
+        job = ExportJob(
+            self.checkpoint,
+            self.config,
+            DTYPE,
+            folder,
+            metadata,
+            type(self.config).default_opset,
+            fixed_sizes=self.sizes,
+            neuron=replace(self.run, probes=fixed_probes(self.config, self.sizes)),
+        )
+        return NeuronBackend().export(job)
+
+    def start_reference(self) -> Reference:
+        """Start asking the unpatched model; see `hfexport.validation.start_reference`."""
+        from hfexport.probes import fixed_probes
+        from hfexport.validation import start_reference
+
+        probes = fixed_probes(self.config, self.sizes)
+        folder = self.staging / "reference"
+        return start_reference(self.checkpoint, self.config, DTYPE, probes, folder=folder, env=self.run.env)
+
+    def validate(self, artifact: NeuronArtifact, reference: Reference) -> ArtifactVerdict:
+        """Hold the artifact to the four checks of `hfexport.validation.neuron`."""
+        from hfexport.validation import resolve_tolerance
+        from hfexport.validation.neuron import validate_neuron
+
+        return validate_neuron(
+            artifact,
+            self.config,
+            reference,
+            resolve_tolerance(self.config, DTYPE, self.inputs.atol, self.inputs.rtol),
+            min_compiled=self.inputs.neuron_min_compiled,
+            folder=self.staging / "validation",
+            env=self.run.env,
+        )
