@@ -54,7 +54,7 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
         CheckpointError: a tensor's shape is not what the model's config says.
         UnsupportedError: weights that the task needs are not in the checkpoint.
     """
-    auto_class = getattr(transformers, config.task.auto_class)
+    auto_class = getattr(transformers, config.auto_class)
     with quiet():
         try:
             model, info = auto_class.from_pretrained(
@@ -71,7 +71,7 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
             )
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{folder}: transformers cannot load it as {config.task.auto_class}: {error}",
+                f"{folder}: transformers cannot load it as {config.auto_class}: {error}",
                 remedy="Check that config.json belongs to these weights.",
             ) from error
     _refuse_partial_load(folder, config, info)
@@ -102,7 +102,7 @@ def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> 
 
     It is built on the meta device first, since some models compute with small real tensors while they are built.
     """
-    auto_class = getattr(transformers, config.task.auto_class)
+    auto_class = getattr(transformers, config.auto_class)
     with quiet(), torch.device("meta"):
         model = auto_class.from_config(
             config.config,

@@ -58,7 +58,7 @@ _PER_TOKEN = ("batch", "sequence")
 _HIDDEN = {"last_hidden_state": _PER_TOKEN}
 _BASE = ("Model", "ForPreTraining")
 _LM = ("ForCausalLM", "LMHeadModel")
-_MASKED = ("ForMaskedLM", "ForPreTraining")
+_MASKED = ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel")
 # A masked-LM head and a causal head of the same encoder are the same weights, so each checkpoint serves both tasks.
 _ENCODER_LM = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM")
 
@@ -84,7 +84,7 @@ _ALL: Final = (
     _task(
         "question-answering",
         "AutoModelForQuestionAnswering",
-        ("ForQuestionAnswering",),
+        ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
         {"start_logits": _PER_TOKEN, "end_logits": _PER_TOKEN},
     ),
     _task(

@@ -79,7 +79,8 @@ def make_checkpoint(
     values = {**CONFIGS[model_type], "id2label": dict(enumerate(labels)), **changes}
     config = transformers.AutoConfig.for_model(model_type, **values)
     with _quiet():
-        model = getattr(transformers, TASKS[task].auto_class).from_config(config)
+        auto_class = known_architectures()[model_type](config, TASKS[task]).auto_class
+        model = getattr(transformers, auto_class).from_config(config)
         _fill(model, seed)
         model = model.to({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype])
         size_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

@@ -17,16 +17,44 @@ TEXT: Final[Mapping[str, Any]] = {
 }
 ROBERTA: Final[Mapping[str, Any]] = {**TEXT, "max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1}
 
+XLM: Final[Mapping[str, Any]] = {
+    **{"emb_dim": 32, "n_layers": 2, "n_heads": 4, "vocab_size": 101, "max_position_embeddings": 64},
+    **{"pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1},
+}
+
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bert": TEXT,
     "electra": {**TEXT, "embedding_size": 20},
     "albert": {**TEXT, "embedding_size": 20},
+    "convbert": {**TEXT, "embedding_size": 20, "conv_kernel_size": 5},
+    "mobilebert": {
+        **{**TEXT, "embedding_size": 20, "intra_bottleneck_size": 16},
+        **{"num_feedforward_networks": 2, "normalization_type": "no_norm"},
+    },
+    "rembert": {**TEXT, "input_embedding_size": 20, "output_embedding_size": 24},
+    "roformer": {**TEXT, "embedding_size": 20},
+    "squeezebert": {
+        **{**TEXT, "embedding_size": 32, "q_groups": 2, "k_groups": 2, "v_groups": 2},
+        **{"intermediate_groups": 2, "output_groups": 2},
+    },
+    "layoutlm": {**TEXT, "max_2d_position_embeddings": 50},
     "distilbert": {
         **{"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48},
         **{"vocab_size": 101, "max_position_embeddings": 64, "pad_token_id": 0},
     },
     "roberta": ROBERTA,
+    "camembert": ROBERTA,
+    "data2vec-text": ROBERTA,
+    "ibert": ROBERTA,
     "xlm-roberta": {**ROBERTA, "vocab_size": 119},
+    "xlm-roberta-xl": {**ROBERTA, "vocab_size": 119},
+    "deberta": {
+        **{**TEXT, "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+        **{"position_biased_input": False, "pooler_hidden_size": 32},
+    },
+    "flaubert": XLM,
+    # Published multilingual ones want a language for every token.
+    "xlm": {**XLM, "n_langs": 3},
     "deberta-v2": {
         **TEXT,
         **{"type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
@@ -39,4 +67,13 @@ VARIANTS: Final = (
     ("deberta-v2", "sequence-classification", {"type_vocab_size": 2}),
     ("deberta-v2", "masked-lm", {"position_biased_input": True, "share_att_key": False}),
     ("bert", "causal-lm", {"is_decoder": True}),
+    ("convbert", "default", {"num_groups": 2, "head_ratio": 4}),
+    ("deberta", "masked-lm", {"position_biased_input": True, "type_vocab_size": 2, "max_relative_positions": 12}),
+    ("flaubert", "causal-lm", {"causal": True}),
+    ("ibert", "sequence-classification", {"quant_mode": True}),
+    ("mobilebert", "default", {"normalization_type": "layer_norm", "use_bottleneck_attention": True}),
+    ("rembert", "causal-lm", {"is_decoder": True}),
+    ("roformer", "causal-lm", {"is_decoder": True, "rotary_value": True}),
+    ("xlm", "causal-lm", {"causal": True, "sinusoidal_embeddings": True}),
+    ("xlm", "masked-lm", {"n_langs": 1}),
 )

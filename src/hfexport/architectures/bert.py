@@ -6,13 +6,13 @@ from typing import ClassVar
 
 from hfexport.export_config import EncoderConfig
 
-__all__ = ["AlbertConfig", "BertConfig"]
+__all__ = ["BertConfig", "BertWithoutCausalConfig"]
 
 
 class BertConfig(EncoderConfig):
-    """BERT and ELECTRA."""
+    """BERT, ELECTRA, RemBERT and RoFormer."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("bert", "electra")
+    model_types: ClassVar[tuple[str, ...]] = ("bert", "electra", "rembert", "roformer")
     tasks: ClassVar[tuple[str, ...]] = (
         "default",
         "masked-lm",
@@ -25,8 +25,8 @@ class BertConfig(EncoderConfig):
     token_types = True
 
 
-class AlbertConfig(BertConfig):
-    """ALBERT: factorised embeddings, one layer used many times; no causal head."""
+class BertWithoutCausalConfig(BertConfig):
+    """ALBERT, ConvBERT, MobileBERT and SqueezeBERT: other bodies, no causal head."""
 
-    model_types = ("albert",)
+    model_types = ("albert", "convbert", "mobilebert", "squeezebert")
     tasks = tuple(name for name in BertConfig.tasks if name != "causal-lm")

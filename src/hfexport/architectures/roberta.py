@@ -1,17 +1,19 @@
-"""RoBERTa and XLM-RoBERTa: positions start behind the padding id, and come from where input_ids are not padding."""
+"""RoBERTa and its kin: positions start behind the padding id, and come from where input_ids are not padding."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hfexport.export_config import EncoderConfig
 
-__all__ = ["RobertaConfig"]
+__all__ = ["RobertaConfig", "RobertaWithoutCausalConfig"]
 
 
 class RobertaConfig(EncoderConfig):
-    """RoBERTa and XLM-RoBERTa."""
+    """RoBERTa, CamemBERT, XLM-RoBERTa and XLM-RoBERTa-XL."""
 
-    model_types = ("roberta", "xlm-roberta")
-    tasks = (
+    model_types: ClassVar[tuple[str, ...]] = ("roberta", "camembert", "data2vec-text", "xlm-roberta", "xlm-roberta-xl")
+    tasks: ClassVar[tuple[str, ...]] = (
         "default",
         "masked-lm",
         "causal-lm",
@@ -24,3 +26,10 @@ class RobertaConfig(EncoderConfig):
     @property
     def max_positions(self) -> int:
         return int(self.config.max_position_embeddings) - int(self.config.pad_token_id) - 1
+
+
+class RobertaWithoutCausalConfig(RobertaConfig):
+    """I-BERT: RoBERTa with integer approximations of its activations; no causal head."""
+
+    model_types = ("ibert",)
+    tasks = tuple(name for name in RobertaConfig.tasks if name != "causal-lm")

@@ -21,7 +21,9 @@ Role = Literal[
     "token_ids",
     "attention_mask",
     "token_type_ids",
+    "language_ids",
     "position_ids",
+    "boxes",
     "pixel_values",
     "past_key",
     "past_value",
@@ -124,6 +126,11 @@ class ExportConfig(ABC):
     def limits(self) -> Mapping[str, Limit]:
         """Limits of free axes that have any; an axis with equal bounds is fixed in the artifact."""
         return {}
+
+    @property
+    def auto_class(self) -> str:
+        """The auto class of `transformers` that loads the model with this task's head."""
+        return self.task.auto_class
 
     @property
     def model_kwargs(self) -> Mapping[str, Any]:

@@ -149,6 +149,19 @@ def _position_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64
     return np.ascontiguousarray(positions[..., -shape[-1] :])
 
 
+def _language_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    return drawing.rng.integers(0, int(drawing.model_config.n_langs), shape, dtype=np.int64)
+
+
+def _boxes(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    """Left, top, right, bottom on a page of `max_2d_position_embeddings`; the last place is asked too."""
+    import numpy as np
+
+    corners = drawing.rng.integers(0, int(drawing.model_config.max_2d_position_embeddings), (*shape[:-1], 2, 2))
+    corners.reshape(-1, 2, 2)[0] = [[0, 0], [drawing.model_config.max_2d_position_embeddings - 1] * 2]
+    return np.sort(corners, axis=-2).reshape(shape)
+
+
 def _pixel_values(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.float64]:
     return drawing.rng.standard_normal(shape)
 
@@ -175,7 +188,9 @@ _DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] 
         "token_ids": _token_ids,
         "attention_mask": _mask,
         "token_type_ids": _token_type_ids,
+        "language_ids": _language_ids,
         "position_ids": _position_ids,
+        "boxes": _boxes,
         "pixel_values": _pixel_values,
         "signal": _pixel_values,
         "past_key": _cached,

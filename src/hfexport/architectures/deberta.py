@@ -1,21 +1,22 @@
-"""DeBERTa-v2 and v3: relative positions, and an absolute table only where the config asks for it."""
+"""DeBERTa: relative positions, and an absolute table only where the config asks for it."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hfexport.export_config import EncoderConfig, TensorSpec
 
-__all__ = ["DebertaV2Config"]
+__all__ = ["DebertaConfig", "DebertaV2Config"]
 
 
-class DebertaV2Config(EncoderConfig):
-    """DeBERTa-v2 and v3."""
+class DebertaConfig(EncoderConfig):
+    """The first DeBERTa."""
 
-    model_types = ("deberta-v2",)
-    tasks = (
+    model_types: ClassVar[tuple[str, ...]] = ("deberta",)
+    tasks: ClassVar[tuple[str, ...]] = (
         "default",
         "masked-lm",
         "sequence-classification",
-        "multiple-choice",
         "token-classification",
         "question-answering",
     )
@@ -26,3 +27,10 @@ class DebertaV2Config(EncoderConfig):
         # Most published checkpoints have no token type table and ignore the input.
         specs = super().inputs
         return specs if self.config.type_vocab_size > 0 else specs[:-1]
+
+
+class DebertaV2Config(DebertaConfig):
+    """DeBERTa-v2 and v3."""
+
+    model_types = ("deberta-v2",)
+    tasks = (*DebertaConfig.tasks, "multiple-choice")

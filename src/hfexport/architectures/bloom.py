@@ -1,0 +1,27 @@
+"""BLOOM: attention biased by distance (ALiBi), which it counts from the mask; no positions, no longest sequence."""
+
+from __future__ import annotations
+
+from hfexport.export_config import DecoderConfig
+
+__all__ = ["BloomConfig"]
+
+
+class BloomConfig(DecoderConfig):
+    """BLOOM."""
+
+    model_types = ("bloom",)
+    tasks = (
+        "default",
+        "default-with-past",
+        "causal-lm",
+        "causal-lm-with-past",
+        "sequence-classification",
+        "token-classification",
+        "question-answering",
+    )
+    takes_positions = False
+
+    @property
+    def max_positions(self) -> None:
+        return None

@@ -1,0 +1,26 @@
+"""GPT-Neo: every other layer attends within a window alone."""
+
+from __future__ import annotations
+
+from hfexport.export_config import DecoderConfig
+
+__all__ = ["GptNeoConfig"]
+
+
+class GptNeoConfig(DecoderConfig):
+    """GPT-Neo."""
+
+    model_types = ("gpt_neo",)
+    tasks = (
+        "default",
+        "default-with-past",
+        "causal-lm",
+        "causal-lm-with-past",
+        "sequence-classification",
+        "token-classification",
+        "question-answering",
+    )
+
+    @property
+    def thresholds(self) -> tuple[int, ...]:
+        return (self.config.window_size,) if "local" in self.config.attention_layers else ()
