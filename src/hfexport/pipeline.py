@@ -336,7 +336,7 @@ def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:
         limit = config.limits.get(axis)
         size = asked.get(axis, config.trace_sizes[axis])
         sizes[axis] = min(size, limit.maximum) if limit is not None and limit.maximum is not None else size
-    if isinstance(config, DecoderConfig) and "past_sequence" in sizes:
+    if isinstance(config, DecoderConfig) and config.max_positions and "past_sequence" in sizes:
         sizes["sequence"] = min(sizes["sequence"], config.max_positions - sizes["past_sequence"])
     return sizes
 

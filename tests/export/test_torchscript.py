@@ -166,6 +166,8 @@ def test_every_kind_of_shared_memory_is_given_up() -> None:
         ("gpt2", "causal-lm-with-past", {}),
         ("gpt2", "sequence-classification", {"pad_token_id": None}),
         ("llama", "causal-lm-with-past", {}),
+        ("bloom", "causal-lm-with-past", {}),  # its activation is an autograd function
+        ("gpt_neo", "default-with-past", {}),
         ("qwen3", "default-with-past", {}),
         ("vit", "default", {}),
         ("convnext", "image-classification", {}),

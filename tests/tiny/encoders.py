@@ -70,7 +70,6 @@ VARIANTS: Final = (
     ("convbert", "default", {"num_groups": 2, "head_ratio": 4}),
     ("deberta", "masked-lm", {"position_biased_input": True, "type_vocab_size": 2, "max_relative_positions": 12}),
     ("flaubert", "causal-lm", {"causal": True}),
-    ("ibert", "sequence-classification", {"quant_mode": True}),
     ("mobilebert", "default", {"normalization_type": "layer_norm", "use_bottleneck_attention": True}),
     ("rembert", "causal-lm", {"is_decoder": True}),
     ("roformer", "causal-lm", {"is_decoder": True, "rotary_value": True}),

@@ -30,6 +30,11 @@ def test_an_unknown_architecture_names_the_known_ones() -> None:
     assert "xlm-roberta" in caught.value.remedy
 
 
+def test_both_spellings_of_a_model_type_are_known() -> None:
+    assert config_class_for("gpt-neo") is config_class_for("gpt_neo")
+    assert config_class_for("xlm-roberta") is config_class_for("roberta")
+
+
 @pytest.mark.parametrize(
     ("model_type", "task"),
     [(model_type, task) for model_type, cls in known_architectures().items() for task in cls.tasks],

@@ -104,6 +104,32 @@ def test_an_encoder_is_asked_at_its_last_position() -> None:
     assert max(probe.sizes["sequence"] for probe in validation_probes(export_config("roberta", "default"))) == 510
 
 
+def test_a_decoder_is_asked_on_the_far_side_of_its_window() -> None:
+    config = export_config("gpt_neo", "causal-lm-with-past", window_size=20)
+    beyond = [probe for probe in validation_probes(config) if sum(probe.sizes.values()) - probe.sizes["batch"] > 20]
+    assert any(probe.sizes["past_sequence"] == 0 and probe.sizes["sequence"] > 40 for probe in beyond)
+    assert any(probe.sizes["past_sequence"] > 20 and probe.sizes["sequence"] == 1 for probe in beyond)
+    everywhere = export_config("gpt_neo", "causal-lm-with-past", attention_types=[[["global"], 24]])
+    assert not everywhere.thresholds
+
+
+def test_a_decoder_without_positions_has_no_last_one() -> None:
+    config = export_config("bloom", "causal-lm-with-past")
+    assert config.max_positions is None
+    assert "position_ids" not in [spec.name for spec in config.inputs]
+    assert not any(probe.last_positions for probe in validation_probes(config))
+
+
+def test_boxes_lie_on_the_page_and_languages_are_known() -> None:
+    layout = export_config("layoutlm", "default", max_2d_position_embeddings=50)
+    boxes = make_inputs(layout, {"batch": 2, "sequence": 9}, "fp32")["bbox"]
+    assert boxes.shape == (2, 9, 4) and boxes.min() == 0 and boxes.max() == 49
+    assert (boxes[..., :2] <= boxes[..., 2:]).all()
+    multilingual = export_config("xlm", "default", n_langs=3)
+    assert set(make_inputs(multilingual, {"batch": 2, "sequence": 9}, "fp32")["langs"].ravel()) == {0, 1, 2}
+    assert "langs" not in [spec.name for spec in export_config("xlm", "default").inputs]
+
+
 def test_a_decoder_that_generates_is_driven_by_its_own_past() -> None:
     probes = validation_probes(export_config("llama", "causal-lm-with-past"))
     greedy = [probe for probe in probes if probe.greedy_steps]

@@ -23,6 +23,8 @@ GPT2 = known_architectures()["gpt2"].tasks
         ("GPT2LMHeadModel", GPT2, "causal-lm-with-past"),
         ("GPT2Model", GPT2, "default-with-past"),
         ("GPT2ForTokenClassification", GPT2, "token-classification"),
+        ("XLMWithLMHeadModel", BERT, "masked-lm"),
+        ("FlaubertForQuestionAnsweringSimple", BERT, "question-answering"),
     ],
 )
 def test_auto_takes_the_task_the_checkpoint_was_trained_for(

@@ -28,12 +28,14 @@ def known_architectures() -> dict[str, type[ExportConfig]]:
 
 
 def config_class_for(model_type: str) -> type[ExportConfig]:
-    """The export config class of a `model_type`.
+    """The export config class of a `model_type`, such as `gpt_neo`, or as `transformers.onnx` spells it, `gpt-neo`.
 
     Raises:
         UnsupportedError: no architecture of that name is known.
     """
     known = known_architectures()
+    if model_type not in known and (underscored := model_type.replace("-", "_")) in known:
+        return known[underscored]
     if model_type not in known:
         raise UnsupportedError(
             f"model_type {model_type!r} in config.json is not an architecture that hfexport knows",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hfexport.export_config import DecoderConfig
 
 __all__ = ["GptNeoConfig"]
@@ -22,5 +24,5 @@ class GptNeoConfig(DecoderConfig):
     )
 
     @property
-    def thresholds(self) -> tuple[int, ...]:
-        return (self.config.window_size,) if "local" in self.config.attention_layers else ()
+    def thresholds(self) -> Mapping[str, int]:
+        return {"sequence": self.config.window_size} if "local" in self.config.attention_layers else {}

@@ -180,9 +180,13 @@ def _keep(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 
 def _drop(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Replace a node by its first argument: dropout in eval mode, a memory format."""
+    """Replace a node by its first argument: dropout in eval mode, the end of gradients."""
     source = node.args[0]
     assert isinstance(source, torch.fx.Node)
+    if any(user.op == "output" for user in node.users):
+        # The program's signature knows its outputs by the names of their nodes.
+        node.target, node.args, node.kwargs = _aten.clone.default, (source,), {}
+        return
     node.replace_all_uses_with(source)
     graph.erase_node(node)
 
@@ -193,6 +197,13 @@ def _retarget(target: Any) -> Any:
         node.target = target
 
     return rewrite
+
+
+def _to_contiguous_copy(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
+    """A copy is nothing in ONNX, but views that follow are only possible of one that is contiguous."""
+    del graph
+    node.target = _aten.clone.default
+    node.args, node.kwargs = node.args[:1], {"memory_format": torch.contiguous_format}
 
 
 def _to_cast(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
@@ -214,7 +225,8 @@ _TRANSLATED_ONLY_DECOMPOSED = frozenset({_aten.split.Tensor, _aten.chunk.default
 
 _REWRITES = {
     _aten.dropout.default: _drop,
-    _aten.contiguous.default: _drop,
+    _aten.detach.default: _drop,
+    _aten.contiguous.default: _to_contiguous_copy,
     _aten.to.device: _to_cast,
     _aten.to.dtype: _to_cast,
     _aten.to.dtype_layout: _to_cast,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -21,7 +22,7 @@ from hfexport.probes import make_inputs, trace_inputs
 from hfexport.runtime import DESCRIPTION_FILE, Description
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["TorchScriptBackend"]
@@ -94,7 +95,7 @@ def give_own_storage(model: torch.nn.Module) -> int:
 def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob) -> torch.jit.ScriptModule:
     try:
         # Validation asks the saved file, in another process and at other shapes: more than `check_trace` would.
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _plain_functions():
             traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
     except _TRACE_FAILURES as error:
         raise ExportError(
@@ -102,6 +103,27 @@ def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob)
             remedy="Export this model to ONNX alone: formats onnx.",
         ) from error
     return traced  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _plain_functions() -> Iterator[None]:
+    """Call the `forward` of an autograd function as it stands: its gradient is not traced, and Python cannot be saved.
+
+    torch.jit.trace writes such a call down as one to Python: https://github.com/pytorch/pytorch/issues/32822. This can go
+    when it inlines them, as the ONNX exporter does.
+    """
+    apply = torch.autograd.Function.__dict__["apply"]
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        takes_context = function.setup_context is torch.autograd.Function.setup_context
+        context = (torch.autograd.function.FunctionCtx(),) if takes_context else ()
+        return function.forward(*context, *args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(call)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = apply  # type: ignore[method-assign]
 
 
 def tidy_graphs(traced: torch.jit.ScriptModule) -> int:

@@ -128,6 +128,11 @@ class ExportConfig(ABC):
         return {}
 
     @property
+    def thresholds(self) -> Mapping[str, int]:
+        """By axis, a size past which the model changes its way of computing, such as an attention window."""
+        return {}
+
+    @property
     def auto_class(self) -> str:
         """The auto class of `transformers` that loads the model with this task's head."""
         return self.task.auto_class

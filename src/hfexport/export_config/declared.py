@@ -80,6 +80,10 @@ class DeclaredConfig(ExportConfig):
         return self.interface.limits
 
     @property
+    def thresholds(self) -> Mapping[str, int]:
+        return self.interface.thresholds
+
+    @property
     def trace_sizes(self) -> Mapping[str, int]:
         return self.interface.trace_sizes
 

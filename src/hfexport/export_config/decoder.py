@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from hfexport.export_config.base import Axis, ExportConfig, Limit, Role, TensorSpec
 
@@ -16,6 +17,9 @@ _CACHE_PARTS: tuple[tuple[str, Role], ...] = (("key", "past_key"), ("value", "pa
 class DecoderConfig(ExportConfig):
     """Decoders of text. With past, one graph takes a cache of any length, 0 (a prefill) included."""
 
+    takes_positions: ClassVar[bool] = True
+    """Whether the model can be told the positions of its tokens; one that cannot counts them from the mask."""
+
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         with_past, language_model = self.task.with_past, self.task.name.startswith("causal-lm")
@@ -24,7 +28,7 @@ class DecoderConfig(ExportConfig):
             TensorSpec("input_ids", ("batch", "sequence"), "int64", "token_ids"),
             TensorSpec("attention_mask", ("batch", mask_axis), "int64", "attention_mask"),
         ]
-        if with_past or language_model:
+        if self.takes_positions and (with_past or language_model):
             # Positions follow the mask under left padding; only the caller knows it when the cache holds the rest.
             specs.append(TensorSpec("position_ids", ("batch", "sequence"), "int64", "position_ids"))
         if with_past:
@@ -54,12 +58,14 @@ class DecoderConfig(ExportConfig):
         return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
 
     @property
-    def max_positions(self) -> int:
+    def max_positions(self) -> int | None:
+        """The most tokens that the model can tell apart, past and new; `None` where there is no end."""
         return int(self.config.max_position_embeddings)
 
     @property
     def limits(self) -> Mapping[str, Limit]:
-        limits = {"sequence": Limit(1, self.max_positions), "past_sequence": Limit(0, self.max_positions - 1)}
+        last = self.max_positions
+        limits = {"sequence": Limit(1, last), "past_sequence": Limit(0, None if last is None else last - 1)}
         if self.task.name == "sequence-classification" and self.config.pad_token_id is None:
             # Without a padding token transformers cannot tell where a row of a batch ends, and refuses batches.
             limits["batch"] = Limit(1, 1)

@@ -63,6 +63,10 @@ def _encoder_probes(config: EncoderConfig) -> list[Probe]:
     ]
     if config.max_positions is None or config.max_positions >= 29:
         probes.append(probe(1, min(config.max_positions or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS), "none", 5))
+    for threshold in config.thresholds.values():
+        # Twice as far and a little more: the second window, block or bucket is whole, and the next is not.
+        probes.append(probe(1, threshold + 1, "none", 6, edge=True))
+        probes.append(probe(2, 2 * threshold + 5, "right", 7))
     return probes
 
 
@@ -75,7 +79,7 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
             sizes["past_sequence"] = past
         return Probe(_name(sizes, padding), sizes, padding, seed, steps, edge)
 
-    last = min(config.max_positions, AFFORDABLE_TOKENS)
+    last = min(config.max_positions or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS)
     probes = [
         probe(1, 1, 0, "none", 1),
         probe(3, 2, 9, "left", 2),
@@ -86,7 +90,13 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
     ]
     if config.task.with_past:
         probes.append(probe(1, 1, 17, "none", 6))
-    if any(spec.role == "position_ids" for spec in config.inputs):
+    for threshold in config.thresholds.values():
+        # By one call, and one token at a time; the second window is whole, and the next is not.
+        probes.append(probe(2, 2 * threshold + 5, 0, "left", 10))
+        probes.append(
+            probe(2, 1, threshold + 3, "left", 11) if config.task.with_past else probe(1, threshold + 1, 0, "none", 11)
+        )
+    if config.max_positions and any(spec.role == "position_ids" for spec in config.inputs):
         probes.append(replace(probe(1, 5, 4, "none", 9), last_positions=True))
     if config.task.generates:
         probes.append(probe(3, 6, 0, "left", 8, steps=GREEDY_STEPS))
@@ -103,7 +113,7 @@ def _declared_probes(config: DeclaredConfig) -> list[Probe]:
     for seed, padding in enumerate(paddings, start=1):
         sizes = {axis: _declared_size(config, axis, seed - 1) for axis in config.free_axes}
         probes.append(Probe(_name(sizes, padding), sizes, padding, seed, edge_tokens=seed > 2))
-    for axis, threshold in config.interface.thresholds.items():
+    for axis, threshold in config.thresholds.items():
         sizes = {name: _declared_size(config, name, 0) for name in config.free_axes} | {axis: threshold + 5}
         probes.append(Probe(_name(sizes, "none"), sizes, "none", len(probes) + 1))
     driven = {"input_ids", "attention_mask", "position_ids"} <= {spec.name for spec in config.inputs}
@@ -143,7 +153,7 @@ def _within_limits(config: ExportConfig, probe: Probe) -> Probe:
     for name, limit in config.limits.items():
         if name in sizes:
             sizes[name] = max(limit.minimum, min(sizes[name], limit.maximum or sizes[name]))
-    if isinstance(config, DecoderConfig) and "past_sequence" in sizes:
+    if isinstance(config, DecoderConfig) and config.max_positions and "past_sequence" in sizes:
         room = config.max_positions - probe.greedy_steps
         sizes["sequence"] = max(1, min(sizes["sequence"], room - sizes["past_sequence"]))
     name = _name(sizes, probe.padding)

@@ -64,7 +64,7 @@ def make_inputs(
         else:
             drawn = _DRAW[spec.role](shapes[spec.name], drawing)
         arrays[spec.name] = drawn.astype(floating) if spec.dtype == "float" else drawn
-    if last_positions and isinstance(config, DecoderConfig) and "position_ids" in arrays and mask is not None:
+    if last_positions and isinstance(config, DecoderConfig) and config.max_positions and mask is not None:
         shown = mask[..., -shapes["position_ids"][-1] :]
         arrays["position_ids"] += np.where(shown == 0, 0, config.max_positions - mask.shape[-1])
     return arrays
@@ -150,6 +150,8 @@ def _position_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64
 
 
 def _language_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    import numpy as np
+
     return drawing.rng.integers(0, int(drawing.model_config.n_langs), shape, dtype=np.int64)
 
 

@@ -112,18 +112,18 @@ def _decode_greedily(model: torch.nn.Module, prompt: Arrays, steps: int) -> Arra
 
     cache = _cache(DynamicCache(), prompt)
     ids, mask = torch.from_numpy(prompt["input_ids"]), torch.from_numpy(prompt["attention_mask"])
-    positions = torch.from_numpy(prompt["position_ids"])
+    positions = {name: torch.from_numpy(prompt[name]) for name in ("position_ids",) if name in prompt}
     tokens: list[NDArray[Any]] = []
     logits: list[NDArray[Any]] = []
     for step in range(steps):
-        given = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+        given = model(input_ids=ids, attention_mask=mask, **positions, past_key_values=cache, use_cache=True)
         cache, last = given.past_key_values, given.logits[:, -1]
         ids = last.argmax(dim=-1, keepdim=True)
         logits.append(last.numpy())
         tokens.append(ids[:, 0].numpy())
         if step + 1 < steps:
             mask = torch.cat([mask, mask.new_ones((len(mask), 1))], dim=1)
-            positions = mask.sum(dim=1, keepdim=True) - 1
+            positions = {name: mask.sum(dim=1, keepdim=True) - 1 for name in positions}
     outputs = {"tokens": np.stack(tokens, axis=1), "logits": np.stack(logits, axis=1)}
     for layer, cached in enumerate(cache.layers):
         outputs[f"present.{layer}.key"] = cached.keys.numpy()
