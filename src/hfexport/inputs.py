@@ -95,6 +95,15 @@ def _secret(value: str) -> str:
     return value
 
 
+def _class_reference(value: str) -> str:
+    path, colon, name = value.rpartition(":")
+    if not colon or not path.endswith(".py") or not name.isidentifier():
+        raise ValueError("must be a Python file and a class in it: path/file.py:Class")
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is not a file")
+    return value
+
+
 def _choice(allowed: Sequence[str], also_known_as: Mapping[str, str] | None = None) -> Parser:
     names = {name: name for name in allowed} | dict(also_known_as or {})
 
@@ -308,6 +317,15 @@ class Inputs:
     neuron_timeout: int = _input("3600", "Seconds that compiling one graph for Neuron may take.", _positive_integer)
     neuron_min_compiled: float = _input(
         "0.9", "Share of operators that must have been compiled for Neuron, from 0 to 1.", _share
+    )
+    export_config: str | None = _input(
+        "",
+        "path/file.py:Class in the workspace: an export config of your own, for an architecture that hfexport does not"
+        " know. Its code is run.",
+        _class_reference,
+    )
+    trust_remote_code: bool = _input(
+        "false", "Run code that the checkpoint carries (auto_map in config.json): true or false.", _boolean
     )
 
     def __post_init__(self) -> None:

@@ -61,6 +61,7 @@ def new_manifest(inputs: Inputs, created: str) -> Manifest:
         "inputs": inputs_entry(inputs),
         "source": None,
         "task": None,
+        "interface": None,
         "dtype": None,
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"platform": platform.platform(), "cores": os.cpu_count() or 1, "memory_bytes": _memory_bytes()},

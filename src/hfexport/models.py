@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hfexport.export_config import ExportConfig
 
-__all__ = ["FlatModel", "empty_model", "load_model", "quiet", "torch_dtype"]
+__all__ = ["FlatModel", "empty_model", "filled_cache", "load_model", "quiet", "torch_dtype"]
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -103,14 +103,12 @@ def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> 
     It is built on the meta device first, since some models compute with small real tensors while they are built.
     """
     auto_class = getattr(transformers, config.auto_class)
+    kwargs = {"dtype": torch_dtype(dtype), "attn_implementation": "eager", **_model_kwargs(auto_class, config)}
     with quiet(), torch.device("meta"):
-        model = auto_class.from_config(
-            config.config,
-            dtype=torch_dtype(dtype),
-            attn_implementation="eager",
-            trust_remote_code=config.trust_remote_code,
-            **_model_kwargs(auto_class, config),
-        )
+        if hasattr(auto_class, "from_config"):
+            model = auto_class.from_config(config.config, trust_remote_code=config.trust_remote_code, **kwargs)
+        else:  # a model's own class, for a head that no auto class loads
+            model = auto_class._from_config(config.config, **kwargs)
     with fake_mode, quiet():
         model.to_empty(device="cpu")
         model.tie_weights()
@@ -119,10 +117,13 @@ def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> 
 
 def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:
     """Arguments for the model's class. A pooler is no output of any task, so the bare model goes without one."""
-    model_class = auto_class._model_mapping[type(config.config)]
-    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
     kwargs = dict(config.model_kwargs)
-    if config.task.name.startswith("default") and "add_pooling_layer" in inspect.signature(model_class).parameters:
+    mapping = getattr(auto_class, "_model_mapping", {})
+    if not config.task.name.startswith("default") or type(config.config) not in mapping:
+        return kwargs
+    model_class = mapping[type(config.config)]
+    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+    if "add_pooling_layer" in inspect.signature(model_class).parameters:
         kwargs["add_pooling_layer"] = False
     return kwargs
 
@@ -153,7 +154,7 @@ class FlatModel(torch.nn.Module):
             else:
                 kwargs[name] = tensor
         if cache:
-            kwargs["past_key_values"] = _filled_cache(cache)
+            kwargs["past_key_values"] = filled_cache(cache)
             kwargs["use_cache"] = True
         elif "use_cache" in inspect.signature(self.model.forward).parameters:
             kwargs["use_cache"] = False
@@ -161,7 +162,7 @@ class FlatModel(torch.nn.Module):
         return tuple(_named_output(outputs, name) for name in self.output_names)
 
 
-def _filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:
+def filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:
     """A cache that holds `tensors` (key, value, key, value, ...), each (batch, heads, past_sequence, head_size).
 
     Layers are filled directly: `update` would concatenate each with an empty tensor, which a trace would keep.

@@ -8,20 +8,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfexport import __version__
-from hfexport.architectures import config_class_for
+from hfexport.architectures import known_architectures
 from hfexport.checkpoint import Checkpoint, copy_along, identity, locate, open_checkpoint, sha256
 from hfexport.credentials import reading_token
-from hfexport.errors import CheckpointError, HfexportError, InputsError, ValidationError
-from hfexport.export_config import DecoderConfig, ExportConfig
+from hfexport.errors import CheckpointError, HfexportError, InputsError, UnsupportedError, ValidationError
+from hfexport.export_config import DecoderConfig, ExportConfig, TensorSpec
 from hfexport.hub import Hub
 from hfexport.output import install, output_lock, withdraw
 from hfexport.tasks import Task, select_task
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hfexport.backends.base import Artifact
     from hfexport.backends.neuron.options import NeuronRun
     from hfexport.inputs import Inputs
+    from hfexport.interface import OnnxConfig
     from hfexport.manifest import Manifest
     from hfexport.observer import Observer
     from hfexport.validation import Reference
@@ -115,16 +116,8 @@ class _Run:
             folder, digests = source.fetch(self._hub, self.observer.note)
             checkpoint = open_checkpoint(folder)
             self.source_identity = identity(source, folder)
-            config_class = config_class_for(checkpoint.model_type)
-            task = select_task(
-                self.inputs.task,
-                model_type=checkpoint.model_type,
-                architectures=checkpoint.architectures,
-                supported=config_class.tasks,
-            )
-            opset = _opset(self.inputs.opset, config_class)
+            config_source = _look_up(checkpoint, self.inputs)
             dtype = _dtype(self.inputs.dtype, checkpoint, self.observer)
-        self.manifest |= {"task": task.name, "dtype": dtype}
         if "neuron" in self.inputs.formats:
             self._prepare_neuron()
         ready = self.staging / "ready"
@@ -135,7 +128,9 @@ class _Run:
             )
             self.manifest["source"] = source_entry(checkpoint, source, {})
             with self._stage("Model configuration"):
-                config = _export_config(checkpoint, config_class, task)
+                config = self._export_config(checkpoint, config_source, dtype)
+                opset = _opset(self.inputs.opset, config)
+            self.manifest |= {"task": config.task.name, "dtype": dtype, "interface": config.origin}
             try:
                 results = [
                     self._one_format(name, checkpoint, config, dtype, opset, ready) for name in self.inputs.formats
@@ -156,6 +151,28 @@ class _Run:
     def _hub(self) -> Hub:
         token = reading_token(self.inputs.hub_token, self.env, self.observer.mask)
         return Hub(token, note=self.observer.note)
+
+    def _export_config(self, checkpoint: Checkpoint, source: _ConfigSource, dtype: str) -> ExportConfig:
+        model_config = _model_config(checkpoint, self.inputs)
+        trust = self.inputs.trust_remote_code
+        if source.known is not None and source.task is not None:
+            try:
+                return source.known(model_config, source.task, trust_remote_code=trust)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise _unreadable(checkpoint, error) from error
+        from hfexport.interface.finder import find_export_config
+
+        config = find_export_config(
+            checkpoint,
+            model_config,
+            self.inputs.task,
+            dtype,
+            own=None if source.own is None else (str(self.inputs.export_config), source.own),
+            trust_remote_code=trust,
+            note=self.observer.note,
+        )
+        self.observer.note(f"Interface {config.origin}: takes {_names(config.inputs)}; gives {_names(config.outputs)}")
+        return config
 
     def _one_format(
         self, name: str, checkpoint: Checkpoint, config: ExportConfig, dtype: str, opset: int, ready: Path
@@ -301,11 +318,45 @@ class _Run:
             self.manifest["stages"].append(asdict(stage))
 
 
-def _opset(requested: int | None, config_class: type[ExportConfig]) -> int:
-    low, high = config_class.opsets
+def _names(specs: Sequence[TensorSpec]) -> str:
+    """Names for the user; a cache is one of them."""
+    kinds = dict.fromkeys(spec.name.partition(".")[0] for spec in specs)
+    return ", ".join(kinds)
+
+
+@dataclass(frozen=True)
+class _ConfigSource:
+    """Where the export config will come from: a class of `architectures`, a user's own, or (neither) the model itself."""
+
+    known: type[ExportConfig] | None = None
+    task: Task | None = None
+    own: type[OnnxConfig] | None = None
+
+
+def _look_up(checkpoint: Checkpoint, inputs: Inputs) -> _ConfigSource:
+    """All that can be told, or refused, before torch is imported."""
+    if inputs.export_config is not None:
+        from hfexport.interface import load_class
+
+        return _ConfigSource(own=load_class(inputs.export_config))
+    known = known_architectures().get(checkpoint.model_type)
+    if known is None:
+        return _ConfigSource()
+    task = select_task(
+        inputs.task,
+        model_type=checkpoint.model_type,
+        architectures=checkpoint.architectures,
+        supported=known.tasks,
+    )
+    _opset(inputs.opset, known)
+    return _ConfigSource(known, task)
+
+
+def _opset(requested: int | None, config: ExportConfig | type[ExportConfig]) -> int:
+    low, high = config.opsets
     if requested is not None and not low <= requested <= high:
         raise InputsError([f"opset {requested} is out of range: {low} to {high} are proved for this architecture"])
-    return requested or config_class.default_opset
+    return requested or config.default_opset
 
 
 def _dtype(requested: str, checkpoint: Checkpoint, observer: Observer) -> str:
@@ -316,16 +367,31 @@ def _dtype(requested: str, checkpoint: Checkpoint, observer: Observer) -> str:
     return "fp16" if checkpoint.dtype == "fp16" else "fp32"
 
 
-def _export_config(checkpoint: Checkpoint, config_class: type[ExportConfig], task: Task) -> ExportConfig:
-    from transformers import AutoConfig
+def _model_config(checkpoint: Checkpoint, inputs: Inputs) -> Any:
+    """The model's `PreTrainedConfig`; code that the checkpoint carries is run only if the user said so."""
+    from transformers import CONFIG_MAPPING, AutoConfig
 
+    remote = "AutoConfig" in (checkpoint.config.get("auto_map") or {})
+    if checkpoint.model_type not in CONFIG_MAPPING and not (remote and inputs.trust_remote_code):
+        remedy = "Use a checkpoint of an architecture that this version of transformers has."
+        if remote:
+            remedy = "Its code comes with the checkpoint: read it, and run it with --trust-remote-code."
+        raise UnsupportedError(
+            f"model_type {checkpoint.model_type!r} in config.json is not an architecture of transformers", remedy=remedy
+        )
     try:
-        return config_class(AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True), task)
+        return AutoConfig.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=inputs.trust_remote_code
+        )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{checkpoint.folder / 'config.json'}: transformers cannot read it: {str(error).splitlines()[0]}",
-            remedy="Use the config.json that was saved with the model.",
-        ) from error
+        raise _unreadable(checkpoint, error) from error
+
+
+def _unreadable(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{checkpoint.folder / 'config.json'}: transformers cannot read it: {str(error).splitlines()[0]}",
+        remedy="Use the config.json that was saved with the model.",
+    )
 
 
 def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:

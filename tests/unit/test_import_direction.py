@@ -19,13 +19,14 @@ LAYERS = (
     ("export_config", "workers"),
     ("inputs", "console", "architectures", "probes", "checkpoint"),
     ("models", "runtime"),
+    ("interface",),
     ("backends",),
     ("validation",),
     ("manifest",),
     ("report",),
     ("neuron",),
     ("pipeline",),
-    ("cli",),
+    ("cli", "onnx"),
     ("__main__",),
 )
 """Each concept of the package, lowest first. A module may import from its own layer and from lower ones."""

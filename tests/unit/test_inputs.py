@@ -64,6 +64,8 @@ def test_nothing_given_is_the_defaults() -> None:
         neuron_optimizations=None,
         neuron_timeout=3600,
         neuron_min_compiled=0.9,
+        export_config=None,
+        trust_remote_code=False,
     )
 
 
@@ -97,6 +99,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "neuron-optimizations": ("FLOAT32_TO_FLOAT16", ("FLOAT32_TO_FLOAT16",)),
     "neuron-timeout": ("60", 60),
     "neuron-min-compiled": ("0.75", 0.75),
+    "export-config": (f"{__file__}:Mine", f"{__file__}:Mine"),
+    "trust-remote-code": ("true", True),
 }
 
 

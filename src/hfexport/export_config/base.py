@@ -104,6 +104,11 @@ class ExportConfig(ABC):
         self.trust_remote_code = trust_remote_code
 
     @property
+    def origin(self) -> str:
+        """Where the interface comes from, for the manifest and the log."""
+        return "built in"
+
+    @property
     def recipe(self) -> Mapping[str, Any]:
         """JSON values from which `hfexport.architectures.restore_config` makes the same config in another process."""
         return {

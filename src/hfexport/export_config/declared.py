@@ -64,6 +64,10 @@ class DeclaredConfig(ExportConfig):
         self.interface = interface
 
     @property
+    def origin(self) -> str:
+        return self.interface.origin
+
+    @property
     def recipe(self) -> Mapping[str, Any]:
         return {**super().recipe, "task": self.task.to_dict(), "interface": self.interface.to_dict()}
 

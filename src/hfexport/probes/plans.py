@@ -124,12 +124,12 @@ def _declared_probes(config: DeclaredConfig) -> list[Probe]:
 
 
 def _declared_size(config: DeclaredConfig, axis: str, turn: int) -> int:
-    """The size of a free axis in the probe of a `turn` from 0 to 3."""
-    if axis == "batch":
+    """The size of a free axis in the probe of a `turn` from 0 to 3, by where the axis stands rather than by its name."""
+    if any(spec.axes[0] == axis for spec in config.inputs):
         return (1, 3, 1, 3)[turn]
     if "past" in axis:
         return (0, 9, 1, 0)[turn]
-    if "sequence" in axis:
+    if any(spec.role == "token_ids" and spec.axes[-1] == axis for spec in config.inputs):
         return (1, 2, 13, 29)[turn]
     traced = config.trace_sizes[axis]
     return max(1, traced + (-1, 1, -traced // 3, traced // 2 + 3)[turn])

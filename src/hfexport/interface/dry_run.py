@@ -1,0 +1,173 @@
+"""A model without data, asked for the names, shapes and dtypes of what it gives.
+
+Where a model decides by values, which a run without data cannot follow, the checkpoint's own weights are used instead.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from transformers.cache_utils import DynamicCache
+
+from hfexport.export_config import Axis
+from hfexport.models import filled_cache, quiet
+
+__all__ = ["MODEL_FAILURES", "DryModel", "Given", "Refused", "axes_between"]
+
+MODEL_FAILURES: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
+    *(NameError, RuntimeError, TypeError, ValueError),
+)
+"""What a model's own code, or a user's, may raise: all of these are failures of that code, not of hfexport."""
+
+_NEEDS_DATA: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+
+
+class Refused(Exception):
+    """The model did not take the inputs; says what it said."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """One tensor that a model gave."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class DryModel:
+    """A model whose weights are fake.
+
+    Args:
+        build: makes the model with weights that belong to the fake mode it is given.
+        load: makes it with real weights, for models that decide by values.
+    """
+
+    def __init__(self, build: Callable[[FakeTensorMode], torch.nn.Module], load: Callable[[], torch.nn.Module]) -> None:
+        self._fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._load = load
+        with torch.no_grad():
+            self.module = build(self._fake_mode)
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of `forward`, by name, in order."""
+        return inspect.signature(self.module.forward).parameters
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Parameters of `forward` that have no default."""
+        kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        return tuple(
+            name
+            for name, parameter in self.parameters.items()
+            if parameter.default is parameter.empty and parameter.kind not in kinds
+        )
+
+    @property
+    def takes_anything(self) -> bool:
+        """Whether `forward` names no parameter. Those of transformers pass on keywords that they do not name."""
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return not any(parameter.kind in named for parameter in self.parameters.values())
+
+    @cached_property
+    def _loaded(self) -> torch.nn.Module:
+        return self._load()
+
+    def run(self, arrays: Mapping[str, NDArray[Any]], *, use_cache: bool = False) -> dict[str, Given]:
+        """What the model gives, in its own order; a cache as `present.{layer}.{key,value}`.
+
+        Args:
+            arrays: by input name; `past_key_values.{layer}.{key,value}` become the cache.
+            use_cache: ask for the cache.
+
+        Raises:
+            Refused: the model does not take them.
+        """
+        try:
+            with self._fake_mode, torch.no_grad(), quiet():
+                return self._call(self.module, arrays, use_cache)
+        except _NEEDS_DATA:
+            pass
+        except MODEL_FAILURES as error:
+            raise Refused(_first_line(error)) from error
+        try:
+            with torch.no_grad(), quiet():
+                return self._call(self._loaded, arrays, use_cache)
+        except MODEL_FAILURES as error:
+            raise Refused(_first_line(error)) from error
+
+    def _call(self, module: torch.nn.Module, arrays: Mapping[str, NDArray[Any]], use_cache: bool) -> dict[str, Given]:
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+        cache = [tensor for name, tensor in tensors.items() if name.startswith("past_key_values.")]
+        arguments: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if "past_key_values." not in name}
+        if cache:
+            arguments["past_key_values"] = filled_cache(cache)
+        if "use_cache" in self.parameters:
+            arguments["use_cache"] = use_cache
+        return _flat(module(**arguments, return_dict=True))
+
+
+def _flat(outputs: Any) -> dict[str, Given]:
+    found: dict[str, Given] = {}
+    for name, value in outputs.items() if isinstance(outputs, Mapping) else ():
+        if isinstance(value, torch.Tensor):
+            found[name] = _given(value)
+        elif isinstance(value, DynamicCache):
+            for layer, cached in enumerate(value.layers):
+                for part in ("keys", "values"):
+                    if isinstance(tensor := getattr(cached, part, None), torch.Tensor):
+                        found[f"present.{layer}.{part.removesuffix('s')}"] = _given(tensor)
+    return found
+
+
+def _given(tensor: torch.Tensor) -> Given:
+    return Given(tuple(int(size) for size in tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+
+def axes_between(
+    one: Sequence[int], one_sizes: Mapping[str, int], other: Sequence[int], other_sizes: Mapping[str, int]
+) -> tuple[Axis | None, ...]:
+    """The axes of a tensor that has shape `one` at `one_sizes` and `other` at `other_sizes`.
+
+    Returns:
+        For each: its size if it stayed, the name of the free axis that it follows, `a + b` for a sum of two,
+        `None` if it follows from them in another way.
+    """
+    return tuple(_axis(a, one_sizes, b, other_sizes) for a, b in zip(one, other, strict=True))
+
+
+def _axis(a: int, one: Mapping[str, int], b: int, other: Mapping[str, int]) -> Axis | None:
+    if a == b:
+        return a
+    for name in one:
+        if (a, b) == (one[name], other[name]):
+            return name
+    for left, right in combinations(sorted(one, key=lambda name: "past" not in name), 2):
+        if (a, b) == (one[left] + one[right], other[left] + other[right]):
+            return f"{left} + {right}"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def as_array(tensor: Any) -> NDArray[Any]:
+    """A tensor of torch, or whatever numpy makes an array of."""
+    return tensor.detach().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)

@@ -1,0 +1,217 @@
+"""An interface inferred from a model itself: its `forward`, its config, its preprocessor's config, and a run of it.
+
+Nothing here is a claim: whatever is inferred is exported and then held to the model by the same strict validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from hfexport.errors import UnsupportedError
+from hfexport.export_config import Axis, DeclaredConfig, Interface, Limit, TensorSpec
+from hfexport.interface.dry_run import DryModel, Refused
+from hfexport.interface.measure import (
+    fix_refused_axes,
+    image_shape,
+    measured_outputs,
+    position_limit,
+    thresholds,
+    trace_sizes,
+    vocabulary_size,
+)
+from hfexport.tasks import Task
+
+__all__ = ["ORIGIN", "infer"]
+
+ORIGIN: Final = "inferred from the model"
+
+TOTAL: Final = "past_sequence + sequence"
+
+_AUDIO_SAMPLES: Final = 4000
+"""Samples of sound in the traced example: more than the receptive field of the convolutions at common strides."""
+
+_NO_OUTPUT: Final = ("loss", "hidden_states", "attentions", "rope_deltas")
+
+
+def infer(
+    model_config: Any, task: Task, dry: DryModel, preprocessor: Mapping[str, Any], *, trust_remote_code: bool = False
+) -> DeclaredConfig:
+    """The export config of a model that no file describes.
+
+    Args:
+        model_config: the model's `PreTrainedConfig`.
+        task: what it is exported for.
+        dry: the model.
+        preprocessor: preprocessor_config.json, or empty if there is none.
+        trust_remote_code: the model's class is code that the checkpoint carries.
+
+    Raises:
+        UnsupportedError: the interface cannot be told; the message says what is in the way.
+    """
+    reader = _Reader(model_config, task, dry, preprocessor)
+    inputs, known = reader.inputs()
+    text_config = reader.text_config
+    limit = position_limit(dry.module, text_config)
+    limits = _limits(reader, limit)
+    interface = Interface(
+        origin=ORIGIN,
+        inputs=inputs,
+        outputs=(),
+        trace_sizes=trace_sizes(inputs, known, limits),
+        limits=limits,
+        thresholds=thresholds(text_config, "past_sequence" if task.with_past else "sequence", limit),
+        vocabulary_size=vocabulary_size(dry.module, text_config),
+    )
+    config = DeclaredConfig(model_config, task, interface, trust_remote_code=trust_remote_code)
+    try:
+        config = fix_refused_axes(dry, config)
+        outputs = _chosen(measured_outputs(dry, config))
+    except (Refused, ValueError, LookupError) as error:
+        names = ", ".join(spec.name for spec in inputs)
+        raise reader.unknown(f"its forward does not take {names}: {error}") from error
+    if not outputs:
+        raise reader.unknown("a run of it gives no tensor under a name")
+    interface = replace(config.interface, outputs=outputs)
+    return DeclaredConfig(model_config, task, interface, trust_remote_code=trust_remote_code)
+
+
+def _limits(reader: _Reader, positions: int | None) -> dict[str, Limit]:
+    limits: dict[str, Limit] = {}
+    if positions is not None:
+        limits["sequence"] = Limit(1, positions)
+    if reader.task.with_past:
+        limits["past_sequence"] = Limit(0, None if positions is None else positions - 1)
+    no_padding = getattr(reader.text_config, "pad_token_id", None) is None
+    if reader.task.name == "sequence-classification" and reader.is_decoder and no_padding:
+        limits["batch"] = Limit(1, 1)  # transformers cannot tell where a row of a batch ends, and refuses batches
+    return limits
+
+
+def _chosen(given: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """What of a model's tensors an artifact gives: all, but for a pooler beside the states that it pools."""
+    names = [spec.name for spec in given]
+    left_out = {*_NO_OUTPUT, *(["pooler_output"] if "last_hidden_state" in names else [])}
+    return tuple(spec for spec in given if spec.name not in left_out)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads an interface off a model."""
+
+    config: Any
+    task: Task
+    dry: DryModel
+    preprocessor: Mapping[str, Any]
+
+    @property
+    def text_config(self) -> Any:
+        return self.config.get_text_config() if hasattr(self.config, "get_text_config") else self.config
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether `forward` takes a cache, as decoders' does."""
+        return "past_key_values" in self.dry.parameters and not getattr(self.config, "is_encoder_decoder", False)
+
+    def unknown(self, why: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"the interface of {type(self.dry.module).__name__} (model_type {self.config.model_type!r}) cannot be inferred"
+            f" for task {self.task.name}: {why}",
+            remedy="Describe it with --export-config path/file.py:Class; docs/adding-an-architecture.md tells how.",
+        )
+
+    def inputs(self) -> tuple[tuple[TensorSpec, ...], dict[str, int]]:
+        """The inputs in the order of `forward`, and sizes of axes that are known."""
+        if getattr(self.config, "is_encoder_decoder", False):
+            raise self.unknown("it is an encoder-decoder, which takes two sequences")
+        readers = {
+            "input_ids": self._text,
+            "pixel_values": self._image,
+            "input_values": self._sound,
+            "input_features": self._features,
+            "past_values": self._series,
+        }
+        specs: list[TensorSpec] = []
+        known: dict[str, int] = {}
+        main = str(getattr(self.dry.module, "main_input_name", "input_ids"))
+        names = [main, *(name for name in self.dry.required if name != main and name in readers)]
+        if main == "input_ids" and "pixel_values" in self.dry.parameters and hasattr(self.config, "vision_config"):
+            names.append("pixel_values")
+        for name in dict.fromkeys(names):
+            if name not in readers:
+                raise self.unknown(f"nothing is known of its main input {name}")
+            found, sizes = readers[name]()
+            specs += found
+            known |= sizes
+        missing = [name for name in self.dry.required if name not in {spec.name for spec in specs}]
+        if missing:
+            raise self.unknown(f"its forward needs {', '.join(missing)}, of which nothing is known")
+        return tuple(specs), known
+
+    def _text(self) -> tuple[list[TensorSpec], dict[str, int]]:
+        axes: tuple[Axis, ...] = ("batch", "sequence")
+        if self.task.name == "multiple-choice":
+            axes = ("batch", "choice", "sequence")
+        mask_axes = (*axes[:-1], TOTAL if self.task.with_past else "sequence")
+        takes, specs = self.dry.parameters, [TensorSpec("input_ids", axes, "int64", "token_ids")]
+        if "attention_mask" in takes:
+            specs.append(TensorSpec("attention_mask", mask_axes, "int64", "attention_mask"))
+        if "token_type_ids" in takes and int(getattr(self.text_config, "type_vocab_size", 0) or 0) > 1:
+            specs.append(TensorSpec("token_type_ids", axes, "int64", "token_type_ids"))
+        if self.is_decoder and "position_ids" in takes and self.task.name.startswith(("causal-lm", "default-with")):
+            specs.append(TensorSpec("position_ids", axes, "int64", "position_ids"))
+        return specs + (self._cache() if self.task.with_past else []), {}
+
+    def _cache(self) -> list[TensorSpec]:
+        """The cache as a run without one gives it."""
+        import numpy as np
+
+        ids = np.ones((2, 7), dtype=np.int64)
+        try:
+            given = self.dry.run({"input_ids": ids, "attention_mask": ids}, use_cache=True)
+        except Refused as error:
+            raise self.unknown(f"it does not run with a cache: {error}") from error
+        cached = {name: found.shape for name, found in given.items() if name.startswith("present.")}
+        if not cached or any(len(shape) != 4 or shape[0] != 2 or shape[2] != 7 for shape in cached.values()):
+            raise self.unknown("its cache is not one of keys and values that grow with the sequence")
+        return [
+            TensorSpec(
+                name.replace("present.", "past_key_values."),
+                ("batch", shape[1], "past_sequence", shape[3]),
+                "float",
+                "past_key" if name.endswith("key") else "past_value",
+            )
+            for name, shape in cached.items()
+        ]
+
+    def _image(self) -> tuple[list[TensorSpec], dict[str, int]]:
+        """An image of the configured size; that a model takes others does not mean that its graph does."""
+        shape = image_shape(self.config, self.preprocessor)
+        return [TensorSpec("pixel_values", ("batch", *shape), "float", "pixel_values")], {}
+
+    def _sound(self) -> tuple[list[TensorSpec], dict[str, int]]:
+        """Raw sound; a mask only where the feature extractor makes one, since others were trained without."""
+        if getattr(self.config, "audio_channels", None) is not None:
+            axes: tuple[Axis, ...] = ("batch", int(self.config.audio_channels), "samples")
+        else:
+            axes = ("batch", "samples")
+        specs = [TensorSpec("input_values", axes, "float", "signal")]
+        if "attention_mask" in self.dry.parameters and self.preprocessor.get("return_attention_mask"):
+            specs.append(TensorSpec("attention_mask", ("batch", "samples"), "int64", "attention_mask"))
+        return specs, {"samples": _AUDIO_SAMPLES}
+
+    def _features(self) -> tuple[list[TensorSpec], dict[str, int]]:
+        bins = self.preprocessor.get("feature_size") or getattr(self.config, "num_mel_bins", None)
+        if not isinstance(bins, int):
+            raise self.unknown("neither its config nor preprocessor_config.json says how many mel bins a frame has")
+        return [TensorSpec("input_features", ("batch", bins, "frames"), "float", "signal")], {"frames": 100}
+
+    def _series(self) -> tuple[list[TensorSpec], dict[str, int]]:
+        length, channels = (
+            getattr(self.config, "context_length", None),
+            getattr(self.config, "num_input_channels", None),
+        )
+        if not isinstance(length, int) or not isinstance(channels, int):
+            raise self.unknown("its config does not say context_length and num_input_channels")
+        return [TensorSpec("past_values", ("batch", length, channels), "float", "signal")], {}

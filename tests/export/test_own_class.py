@@ -1,0 +1,165 @@
+"""A user's own class: exported and validated through the command line; mistakes name the class and the field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hfexport.cli import main
+from tiny import make_checkpoint
+
+HEADER = """
+from collections import OrderedDict
+from hfexport.onnx import OnnxConfig, OnnxConfigWithPast
+TOKENS = {0: "batch", 1: "sequence"}
+"""
+
+ENCODER = """
+class Mine(OnnxConfig):
+    @property
+    def inputs(self):
+        return OrderedDict([("input_ids", TOKENS), ("attention_mask", TOKENS), ("token_type_ids", TOKENS)])
+"""
+
+DECODER = """
+class Mine(OnnxConfigWithPast):
+    @property
+    def inputs(self):
+        total = {0: "batch", 1: "past_sequence + sequence"} if self.use_past else TOKENS
+        inputs = OrderedDict([("input_ids", TOKENS), ("attention_mask", total), ("position_ids", TOKENS)])
+        if self.use_past:
+            self.fill_with_past_key_values_(inputs, direction="inputs")
+        return inputs
+
+    @property
+    def atol_for_validation(self):
+        return 1e-4
+"""
+
+IMAGE = """
+class Mine(OnnxConfig):
+    @property
+    def inputs(self):
+        return {"pixel_values": {0: "batch", 1: "num_channels", 2: "height", 3: "width"}}
+"""
+
+DUMMIES = """
+import torch
+
+class Mine(OnnxConfig):
+    # A name that hfexport knows nothing of: its values come from generate_dummy_inputs.
+    @property
+    def inputs(self):
+        return {"inputs_embeds": {0: "batch", 1: "sequence"}}
+
+    def generate_dummy_inputs(self, preprocessor, framework=None, **sizes):
+        return {"inputs_embeds": torch.randn(2, 9, self._config.hidden_size)}
+"""
+
+
+def _run(tmp_path: Path, code: str, model_type: str, task: str, *more: str) -> tuple[int, dict]:  # type: ignore[type-arg]
+    (tmp_path / "mine.py").write_text(HEADER + code)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", model_type, task, tokenizer=True)
+    own = f"{tmp_path / 'mine.py'}:Mine"
+    output = tmp_path / "output"
+    code_ = main(["--model", str(checkpoint), "--export-config", own, "--output", str(output), *more])
+    return code_, json.loads((output / "hfexport.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("code", "model_type", "task"),
+    [
+        (ENCODER, "bert", "multiple-choice"),
+        (DECODER, "qwen3", "causal-lm-with-past"),
+        (IMAGE, "vit", "image-classification"),
+        (IMAGE, "convnext", "image-classification"),
+        (DUMMIES, "bert", "token-classification"),
+    ],
+    ids=["choices", "decoder", "image of one size", "image of any size", "own dummies"],
+)
+def test_an_own_class_is_exported_and_validated(tmp_path: Path, code: str, model_type: str, task: str) -> None:
+    if task == "multiple-choice":
+        code = code.replace("TOKENS", '{0: "batch", 1: "choice", 2: "sequence"}')
+    more = () if task == "causal-lm-with-past" else ("--formats", "onnx")
+    exit_code, manifest = _run(tmp_path, code, model_type, task, *more)
+    assert exit_code == 0
+    assert manifest["verdict"] == "passed"
+    assert manifest["interface"] == f"{tmp_path / 'mine.py'}:Mine"
+    assert manifest["task"] == task
+    assert all(len(artifact["validation"]["probes"]) >= 2 for artifact in manifest["artifacts"])
+
+
+def test_axes_that_the_model_fixes_are_fixed(tmp_path: Path) -> None:
+    _, manifest = _run(tmp_path, IMAGE, "vit", "default", "--formats", "onnx")
+    assert manifest["artifacts"][0]["inputs"][0]["axes"] == ["batch", 3, 32, 32]
+
+
+def test_its_tolerance_counts(tmp_path: Path) -> None:
+    _, manifest = _run(tmp_path, DECODER, "gpt2", "causal-lm-with-past", "--formats", "onnx")
+    assert manifest["artifacts"][0]["validation"]["tolerance"]["atol"] == 1e-4
+
+
+MISTAKES = {
+    "an input that forward does not take": (
+        ENCODER.replace('"token_type_ids"', '"token_kinds"'),
+        "inputs: 'token_kinds' is nothing that BertForMaskedLM.forward takes: input_ids,",
+    ),
+    "an input of the wrong rank": (
+        ENCODER.replace('("attention_mask", TOKENS)', '("attention_mask", {0: "batch"})'),
+        "inputs: 'attention_mask' has 1 axes; the model takes 2",
+    ),
+    "an axis past the last": (
+        DUMMIES.replace('1: "sequence"}', '1: "sequence", 3: "more"}'),
+        "inputs: 'inputs_embeds' names axis 3, but it has 3 axes",
+    ),
+    "an axis that no input has": (
+        ENCODER + "    outputs = property(lambda self: {'logits': {0: 'batch', 1: 'sequense'}})\n",
+        "outputs: axis 1 of 'logits' is called 'sequense', and no input has an axis 'sequense'",
+    ),
+    "an axis of another meaning": (
+        ENCODER + "    outputs = property(lambda self: {'logits': {0: 'sequence'}})\n",
+        "outputs: axis 0 of 'logits' is called 'sequence'; in the model it is 'batch'",
+    ),
+    "an output that the model does not give": (
+        ENCODER + "    outputs = property(lambda self: {'scores': {0: 'batch'}})\n",
+        "outputs: 'scores' is nothing that BertForMaskedLM gives: logits",
+    ),
+    "axes that are none": (
+        ENCODER + "    outputs = property(lambda self: {'logits': ['batch']})\n",
+        "outputs: 'logits' must map the index of each free axis to a name, and has ['batch']",
+    ),
+    "no inputs": ("class Mine(OnnxConfig):\n    inputs = {}\n", "inputs: must map names to axes, and is {}"),
+    "a property that fails": (
+        "class Mine(OnnxConfig):\n    inputs = property(lambda self: self._config.no_such_thing)\n",
+        "inputs: raises AttributeError: ",
+    ),
+    "dummies that lack an input": (
+        DUMMIES.replace('return {"inputs_embeds": torch', 'return {"embeddings": torch'),
+        "generate_dummy_inputs: gives no 'inputs_embeds', which is an input; it gives embeddings",
+    ),
+    "dummies that fail": (
+        DUMMIES.replace("torch.randn(2, 9", "torch.randn(2, nine"),
+        "generate_dummy_inputs: raises NameError: name 'nine' is not defined",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_names_the_class_and_the_field(
+    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = MISTAKES[mistake]
+    exit_code, manifest = _run(tmp_path, code, "bert", "masked-lm", "--formats", "onnx")
+    assert exit_code == 2
+    assert f"{tmp_path / 'mine.py'}:Mine: {said}" in manifest["error"]["message"]
+    assert "Traceback" not in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["hfexport.json"]
+
+
+def test_a_task_with_a_cache_needs_a_class_that_has_one(tmp_path: Path) -> None:
+    code = ENCODER.replace(', ("token_type_ids", TOKENS)', "")
+    exit_code, manifest = _run(tmp_path, code, "gpt2", "causal-lm", "--task", "causal-lm-with-past")
+    assert exit_code == 4
+    assert "causal-lm-with-past" in manifest["error"]["message"]
