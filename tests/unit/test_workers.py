@@ -235,3 +235,24 @@ def test_cores_follow_what_the_user_asked_for() -> None:
     assert available_cores({"OMP_NUM_THREADS": "3"}) == 3
     assert available_cores({"OMP_NUM_THREADS": "4,2"}) == 4
     assert available_cores({"OMP_NUM_THREADS": "nonsense"}) == available_cores({}) >= 1
+
+
+def test_a_childs_output_is_followed_to_its_end(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\nfor n in range(3): print(n, flush=True); time.sleep(0.1)\nsys.stdout.write('half a line')"
+    )
+    worker = workers.launch(
+        [sys.executable, "-c", program], name="c", folder=tmp_path, env={}, failure=ExportError, tied=True
+    )
+    with worker:
+        assert list(worker.follow(60.0)) == ["0", "1", "2", "half a line"]
+        assert worker.wait(60.0) == 0
+
+
+def test_following_ends_when_the_time_is_over(tmp_path: Path) -> None:
+    program = "import time; print('x' * 10_000, flush=True); time.sleep(600)"
+    command = [sys.executable, "-c", program]
+    with workers.launch(command, name="c", folder=tmp_path, env={}, failure=ExportError) as worker:
+        assert "".join(worker.follow(1.0)) == "x" * 10_000
+        with pytest.raises(ExportError, match="not finished"):
+            worker.wait(0.1)

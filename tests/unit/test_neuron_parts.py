@@ -1,0 +1,184 @@
+"""What is read out of the compiler's log and the artifact, and what is made of it."""
+
+from __future__ import annotations
+
+import ast
+import zipfile
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, DebertaV2Config, GPT2Config
+
+from hfexport.architectures import config_class_for
+from hfexport.backends.neuron import refuse_untraceable, worker
+from hfexport.backends.neuron.artifact import NeuronPart, count_subgraphs
+from hfexport.backends.neuron.compile_log import CompileLog, read_log
+from hfexport.backends.neuron.options import NeuronOptions
+from hfexport.errors import UnsupportedError
+from hfexport.export_config import ExportConfig
+from hfexport.inputs import Inputs
+from hfexport.neuron import _shortened, fixed_sizes, static_config
+from hfexport.tasks import TASKS
+from hfexport.validation.neuron import _compiled
+
+LOG = """\
+some noise before any part
+hfexport: compiling encoder
+INFO:Neuron:There are 3 ops of 1 different types in the TorchScript that are not compiled by neuron-cc: aten::embedding,
+INFO:Neuron:Number of arithmetic operators (pre-compilation) before = 565, fused = 548, percent fused = 96.99%
+INFO:Neuron:Compile command returned: 0
+INFO:Neuron:Number of arithmetic operators (post-compilation) before = 565, compiled = 548, percent compiled = 96.99%
+2022-12-19 02:32:20,148 : INFO : Number of arithmetic operators (post-compilation) before = 565, compiled = 548, percent
+INFO:Neuron:The neuron partitioner created 1 sub-graphs
+INFO:Neuron:Compiled these operators (and operator counts) to Neuron:
+INFO:Neuron: => aten::Int: 96
+INFO:Neuron:Not compiled operators (and operator counts) to Neuron:
+INFO:Neuron: => aten::embedding: 3 [not supported]
+hfexport: compiling decoder
+WARNING:Neuron:torch.neuron.trace failed on _NeuronGraph$551; falling back to native python function call
+WARNING:Neuron:torch.neuron.trace failed on _NeuronGraph$551; falling back to native python function call
+WARNING:Neuron:torch.neuron.trace failed on _NeuronGraph$552; falling back to native python function call
+INFO:Neuron:Number of arithmetic operators (post-compilation) before = 2578, compiled = 146, percent compiled = 5.66%
+INFO:Neuron:The neuron partitioner created 19 sub-graphs
+INFO:Neuron: => aten::Int: 9 [supported]
+INFO:Neuron: => aten::tanh: 2 [not supported]
+hfexport: compiling model
+WARNING:Neuron:No operator is placed on Neuron runtime; returning a CPU trace
+"""
+"""Lines as users of torch-neuron quote them in the issues of aws-neuron/aws-neuron-sdk."""
+
+
+def test_the_log_is_read_part_by_part() -> None:
+    parts = read_log(LOG.splitlines(keepends=True))
+    assert list(parts) == ["encoder", "decoder", "model"]
+    assert parts["encoder"] == CompileLog(565, 548, 1, (), {"aten::embedding": 3})
+    assert parts["decoder"] == CompileLog(
+        2578, 146, 19, ("_NeuronGraph$551", "_NeuronGraph$552"), {"aten::Int": 9, "aten::tanh": 2}
+    )
+    assert parts["model"] == CompileLog(left_on_cpu={}, cpu_trace=True)
+    assert parts["encoder"].share == pytest.approx(0.9699, abs=1e-4)
+    assert parts["model"].share is None
+    assert read_log([]) == {}
+
+
+def _config(name: str = "bert", task: str = "default") -> ExportConfig:
+    configs = {"bert": BertConfig, "gpt2": GPT2Config, "deberta-v2": DebertaV2Config}
+    return config_class_for(name)(configs[name](), TASKS[task])
+
+
+def _part(
+    *, left: int = 5, subgraphs: int = 1, archived: int = 1, log: CompileLog | None = None, operators: int = 100
+) -> NeuronPart:
+    return NeuronPart(
+        name="model",
+        config=_config(),
+        path=Path("model.neuron"),
+        trace=Path("model.trace.pt"),
+        subgraphs=subgraphs,
+        archived_subgraphs=archived,
+        operators={"aten::add": operators},
+        cpu_operators={"aten::embedding": left} if left else {},
+        log=log or CompileLog(),
+    )
+
+
+def test_the_share_is_the_smaller_of_what_the_graph_shows_and_what_the_compiler_says() -> None:
+    assert _part(left=5).compiled_share == 0.95
+    assert _part(left=5, log=CompileLog(100, 99)).compiled_share == 0.95
+    assert _part(left=5, log=CompileLog(100, 50)).compiled_share == 0.5
+    assert _part(left=0, subgraphs=0).compiled_share == 0
+    assert _part(operators=0).compiled_share == 0
+    assert _part(left=200).compiled_share == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (
+            _part(left=11),
+            "89.0 % of operators compiled, in 1 subgraphs; on CPU: 11 aten::embedding; neuron-min-compiled",
+        ),
+        (_part(log=CompileLog(100, 60)), "60.0 % of operators compiled"),
+        (_part(subgraphs=0, archived=0), "nothing was compiled"),
+        (_part(subgraphs=2, archived=1), "model.neuron calls 1 compiled subgraphs, the compiler gave 2"),
+        (_part(left=20, log=CompileLog(fallbacks=("_NeuronGraph$1",))), "left on CPU: _NeuronGraph"),
+    ],
+)
+def test_a_graph_that_was_not_compiled_enough_fails(part: NeuronPart, reason: str) -> None:
+    check = _compiled(part, 0.9)
+    assert check.verdict == "failed" and reason in check.reason
+
+
+def test_a_graph_that_was_compiled_passes_and_names_what_stays_on_cpu() -> None:
+    check = _compiled(_part(left=10), 0.9)
+    assert (check.verdict, check.reason) == (
+        "passed",
+        "90.0 % of operators compiled, in 1 subgraphs; on CPU: 10 aten::embedding",
+    )
+
+
+def test_subgraphs_are_counted_in_the_code_of_the_archive_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model.neuron"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/code/__torch__/a.py", "x = ops.neuron.forward_v2(a)\ny, = ops.neuron.forward_1(x, )\n")
+        archive.writestr("model/code/__torch__/b.py", "z = ops.neuron.forward_v2_3(y)\nops.neuron.other(z)\n")
+        archive.writestr("model/data/0", "ops.neuron.forward_v2(a)")
+        archive.writestr("model/code/__torch__/b.py.debug_pkl", "ops.neuron.forward_v2(a)")
+    assert count_subgraphs(path) == 3
+    path.write_bytes(b"no archive")
+    with pytest.raises(zipfile.BadZipFile):
+        count_subgraphs(path)
+
+
+def test_what_the_stack_cannot_trace_is_refused_with_the_reason() -> None:
+    python = Path("/usr/bin/python3")
+    with pytest.raises(UnsupportedError, match="deberta-v2 cannot be compiled for Inf1: .*XSoftmax") as caught:
+        refuse_untraceable(_config("deberta-v2"), NeuronOptions("inf1", python))
+    assert "ONNX or TorchScript" in caught.value.remedy
+    refuse_untraceable(_config("deberta-v2"), NeuronOptions("inf2", python))
+    refuse_untraceable(_config(), NeuronOptions("inf1", python))
+
+
+def test_a_task_with_past_is_compiled_without_it() -> None:
+    assert static_config(_config("gpt2", "causal-lm-with-past")).task.name == "causal-lm"
+    assert static_config(_config("gpt2", "default-with-past")).task.name == "default"
+    config = _config()
+    assert static_config(config) is config
+
+
+def test_sizes_come_from_the_inputs_and_stay_within_what_the_model_takes() -> None:
+    warnings: list[str] = []
+    assert fixed_sizes(_config(), Inputs(batch_size=4, sequence_length=64), warnings.append) == {
+        "batch": 4,
+        "sequence": 64,
+    }
+    assert warnings == []
+    assert fixed_sizes(_config(), Inputs(sequence_length=1000), warnings.append)["sequence"] == 512
+    assert warnings == ["Neuron: sequence 1000 is more than the model takes; the artifact is made for 512"]
+
+
+def test_a_long_log_is_shortened_on_the_screen_and_read_to_its_end() -> None:
+    shown = list(_shortened(str(number) for number in range(3000)))
+    assert shown[:2] == ["0", "1"] and len(shown) == 2001
+    assert shown[-1] == "... and 1000 more lines, in compile.log"
+
+
+def test_the_worker_is_written_for_the_oldest_python_of_the_sdk() -> None:
+    ast.parse(Path(worker.__file__).read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+def test_the_worker_imports_nothing_of_hfexport() -> None:
+    tree = ast.parse(Path(worker.__file__).read_text(encoding="utf-8"))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert "hfexport" not in imported
+    assert imported - {"numpy", "torch", "transformers", "__future__"} <= set(__import__("sys").stdlib_module_names)
