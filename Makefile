@@ -3,7 +3,7 @@
 #   make export [MODEL=folder] [ARGS="--formats onnx"] [OUTPUT=hfexport-out]
 #   make test                 unit tests and small real exports
 #   make check                style, types, layering, documents, workflows, Dockerfile
-#   make conformance          every architecture and task, both formats
+#   make conformance          every architecture and task, both formats; writes docs/coverage.md
 #   make hub-test             reading and publishing against a Hub on this machine, killed at every stage
 #   make container-test       builds the image and runs it as the Actions runner does
 #   make bench                side by side with optimum-cli; writes docs/performance.md
@@ -66,7 +66,7 @@ check: $(VENV)/.dev
 	$(BIN)/hadolint Dockerfile
 
 conformance: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) tests/conformance $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m conformance --jobs $(JOBS) $(ARGS)
 
 hub-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) tests/hub $(ARGS)
@@ -81,7 +81,7 @@ lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
 
 clean:
-	rm -rf .venv .venv-optimum hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-optimum .conformance hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -1,0 +1,1 @@
+"""Every architecture and task through the command line, in both formats: `make conformance`."""

@@ -1,0 +1,111 @@
+"""Runs the grid: in parallel, one line a case, taking up where an earlier run of the same code stopped.
+
+    make conformance                          # all, and docs/coverage.md
+    make conformance ARGS="-k bert --jobs 4"  # those whose name holds a word; writes no document
+
+A result is kept under .conformance/ for as long as the code, the checkpoints and the versions stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from conformance.cases import CASES, GUIDE, Case, attempt
+from conformance.coverage import coverage_page
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KEPT = ROOT / ".conformance"
+PAGE = ROOT / "docs" / "coverage.md"
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx-ir")
+CASES_A_PROCESS = 60
+"""After so many, a worker is replaced: what torch caches for each model adds up."""
+
+
+def main() -> int:
+    """Run what is asked for; 1 if anything failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-k", dest="words", action="append", default=[], help="only cases whose name holds this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that run cases")
+    parser.add_argument("--guide", action="store_true", help="only the guide's pairs")
+    parser.add_argument("--fresh", action="store_true", help="run again what an earlier run has proved")
+    arguments = parser.parse_args()
+    chosen = [
+        case
+        for case in CASES
+        if all(word in case.name for word in arguments.words)
+        and (not arguments.guide or ((case.model_type, case.task) in GUIDE and not case.changes))
+    ]
+    results: dict[str, dict[str, Any]] = {}
+    for number, (case, result) in enumerate(_results(chosen, arguments.jobs, fresh=arguments.fresh), start=1):
+        results[case.name] = result
+        print(f"[{number}/{len(chosen)}] {_line(case, result)}", flush=True)
+    missing = sorted(GUIDE - {(case.model_type, case.task) for case in CASES})
+    failed = [name for name, result in results.items() if not result["passed"]]
+    if not arguments.words and not arguments.guide and not failed:
+        PAGE.write_text(coverage_page(results, missing), encoding="utf-8")
+    if results:
+        median = statistics.median(result["seconds"] for result in results.values())
+        print(f"median {median:.1f} s a case, {len(missing)} of the guide's {len(GUIDE)} pairs have no export config")
+    for name in failed:
+        print(f"FAILED {name}: {results[name]['problem']}")
+    print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def _results(cases: Sequence[Case], jobs: int, *, fresh: bool) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """Each case with its result, as they come."""
+    KEPT.mkdir(exist_ok=True)
+    code = _fingerprint()
+    to_run = []
+    for case in cases:
+        kept = _kept(case, code)
+        if kept.is_file() and not fresh:
+            yield case, json.loads(kept.read_text(encoding="utf-8"))
+        else:
+            to_run.append(case)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=CASES_A_PROCESS) as pool:
+        running = {pool.submit(attempt, case): case for case in to_run}
+        for future in as_completed(running):
+            case, result = running[future], future.result()
+            if result["passed"]:
+                _kept(case, code).write_text(json.dumps(result), encoding="utf-8")
+            yield case, result
+
+
+def _kept(case: Case, code: str) -> Path:
+    return KEPT / (hashlib.sha256(f"{code} {case.name}".encode()).hexdigest()[:32] + ".json")
+
+
+def _fingerprint() -> str:
+    """Changes with the code, the tiny checkpoints and the versions."""
+    digest = hashlib.sha256(" ".join(version(package) for package in PACKAGES).encode())
+    for folder in ("src/hfexport", "tests/tiny", "tests/conformance"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _line(case: Case, result: dict[str, Any]) -> str:
+    if not result["passed"]:
+        return f"FAILED {case.name}: {result['problem'].splitlines()[0] if result['problem'] else ''}"
+    parts = [
+        f"{artifact['format']} {artifact['max_abs']:.1e}" + (" fixed" if artifact["fixed_sizes"] else "")
+        for artifact in result["artifacts"]
+    ]
+    return f"passed {case.name}: {', '.join(parts)}, {result['seconds']:.1f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The cases of conformance: each a tiny checkpoint that goes through the command line to both formats.
+
+`features.json` holds every (model type, feature) of `transformers.onnx` 4.44 and of the guide it was documented in.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hfexport.cli import main
+from tiny import PAIRS, VARIANTS, make_checkpoint
+
+__all__ = ["CASES", "GUIDE", "Case", "attempt", "run"]
+
+FORMATS: Final = ("onnx", "torchscript")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One architecture and task, perhaps with config values that change the graph."""
+
+    model_type: str
+    task: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.model_type, self.task, *(f"{key}={value}" for key, value in self.changes.items())])
+
+
+def _guide() -> frozenset[tuple[str, str]]:
+    features = json.loads(Path(__file__).with_name("features.json").read_text(encoding="utf-8"))
+    known = {model_type for model_type, _ in PAIRS}
+    # The guide hyphenates model types that transformers writes with underscores.
+    spelled = {name: name if name in known else name.replace("-", "_") for name in features}
+    return frozenset((spelled[name], task) for name, tasks in features.items() for task in tasks)
+
+
+GUIDE: Final = _guide()
+"""The (model_type, task) pairs of the guide."""
+
+CASES: Final = tuple(Case(*pair) for pair in PAIRS) + tuple(Case(*variant) for variant in VARIANTS)
+"""All that is to be proved: every pair that an export config declares, and the variants."""
+
+
+def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Make the checkpoint in `folder`, export it through the command line, and say how it went.
+
+    Returns:
+        `passed`; `problem`, empty if it passed; `seconds` for export and validation; `artifacts` from the manifest, each
+        with `format`, `fixed_sizes`, `limits`, `max_abs` and the number of `probes`.
+    """
+    checkpoint = make_checkpoint(folder / "checkpoint", case.model_type, case.task, **case.changes)
+    output, said = folder / "output", io.StringIO()
+    start = time.perf_counter()
+    with redirect_stdout(said), redirect_stderr(said):
+        code = main(["--model", str(checkpoint), "--task", case.task, "--output", str(output), *arguments])
+    seconds = round(time.perf_counter() - start, 2)
+    manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
+    problem = manifest["error"]["message"] if code else _doubt(manifest, case)
+    return {
+        "passed": not problem,
+        "problem": problem,
+        "seconds": seconds,
+        "artifacts": [
+            {
+                "format": artifact["format"],
+                "fixed_sizes": artifact["fixed_sizes"],
+                "limits": artifact["limits"],
+                "max_abs": artifact["validation"]["max_abs_diff"],
+                "probes": len(artifact["validation"]["probes"]),
+            }
+            for artifact in manifest["artifacts"]
+        ],
+    }
+
+
+def _doubt(manifest: Mapping[str, Any], case: Case) -> str:
+    """Why exit code 0 proves nothing; empty if it proves what it should."""
+    if manifest["verdict"] != "passed":
+        return f"exit code 0, but the verdict is {manifest['verdict']}"
+    made = tuple(artifact["format"] for artifact in manifest["artifacts"])
+    if made != FORMATS:
+        return f"made {', '.join(made)}"
+    for artifact in manifest["artifacts"]:
+        probes = artifact["validation"]["probes"]
+        if artifact["validation"]["verdict"] != "passed" or len(probes) < 2:
+            return f"{artifact['format']}: {artifact['validation']['verdict']} after {len(probes)} probes"
+        generates = case.task.endswith("-lm-with-past")
+        if generates and artifact["format"] == "onnx" and not any(probe["greedy_steps"] for probe in probes):
+            return f"{artifact['format']}: its cache was never driven"
+    return ""
+
+
+def attempt(case: Case) -> dict[str, Any]:
+    """`run` in a folder of its own; a traceback is a failure of the case."""
+    with tempfile.TemporaryDirectory(prefix="hfexport-") as folder:
+        try:
+            return run(case, Path(folder))
+        except Exception as error:  # noqa: BLE001  a bug in one case must not hide the results of the others
+            return {"passed": False, "problem": f"{type(error).__name__}: {error}", "seconds": 0.0, "artifacts": []}

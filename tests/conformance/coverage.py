@@ -1,0 +1,77 @@
+"""docs/coverage.md: what the last whole run of the grid proved, one row a case."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from conformance.cases import CASES, GUIDE, Case
+
+__all__ = ["coverage_page"]
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def coverage_page(results: Results, missing: Sequence[tuple[str, str]]) -> str:
+    """The page in Markdown.
+
+    Args:
+        results: by name of the case.
+        missing: pairs of the guide that no export config declares.
+    """
+    guide = [case for case in CASES if (case.model_type, case.task) in GUIDE and not case.changes]
+    variants = [case for case in CASES if case.changes]
+    beyond = [case for case in CASES if case not in guide and case not in variants]
+    median = statistics.median(result["seconds"] for result in results.values())
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "onnx", "onnxruntime"))
+    introduction = (
+        "# Coverage\n\n"
+        "Written by `make conformance`. Every row is a tiny seeded checkpoint that went through the command line and passed\n"
+        "strict validation (docs/validation.md) in each format; the number is the largest absolute difference from the\n"
+        "model. `free` artifacts take any size within the limits; others hold the sizes named. A limit is a bound that the\n"
+        "model's config sets, here the tiny one's; the manifest of an export states its own.\n\n"
+        f"{versions}; Python {platform.python_version()}, {platform.machine()}; median {median:.1f} s a row for both\n"
+        "formats, export and validation."
+    )
+    parts = [
+        introduction,
+        f"## The pairs of `transformers.onnx` and its guide\n\n{len(guide)} of {len(GUIDE)}.\n\n"
+        + _table(guide, results),
+    ]
+    if missing:
+        parts.append("Not yet: " + ", ".join(f"{model_type} {task}" for model_type, task in missing) + ".")
+    if beyond:
+        parts.append("## Beyond the guide\n\n" + _table(beyond, results))
+    if variants:
+        parts.append("## Variants\n\nConfig values that change the graph.\n\n" + _table(variants, results))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(cases: Sequence[Case], results: Results) -> str:
+    rows = ["| model type | task | ONNX | TorchScript | limits |", "|---|---|---|---|---|"]
+    for case in sorted(cases, key=lambda case: (case.model_type, case.task)):
+        result = results[case.name]
+        cells = {artifact["format"]: _cell(artifact) for artifact in result["artifacts"]}
+        changes = "".join(f", `{key}={value}`" for key, value in case.changes.items())
+        limits = _limits(result["artifacts"][0]["limits"])
+        rows.append(
+            f"| {case.model_type} | {case.task}{changes} | {cells['onnx']} | {cells['torchscript']} | {limits} |"
+        )
+    return "\n".join(rows)
+
+
+def _cell(artifact: Mapping[str, Any]) -> str:
+    fixed = artifact["fixed_sizes"]
+    sizes = "free" if not fixed else ", ".join(f"{axis} {size}" for axis, size in fixed.items())
+    return f"{sizes}; {artifact['max_abs']:.1e}"
+
+
+def _limits(limits: Mapping[str, Mapping[str, Any]]) -> str:
+    bounds = []
+    for axis, limit in limits.items():
+        low, high = limit["minimum"], limit["maximum"]
+        bounds.append(f"{axis} {low} to {high}" if high is not None else f"{axis} from {low}")
+    return ", ".join(bounds)
