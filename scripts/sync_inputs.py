@@ -1,4 +1,4 @@
-"""Writes action.yml and the README's table of inputs from `hfexport.inputs`; with --check, says where they differ.
+"""Writes action.yml and the README's tables from `hfexport.inputs`; with --check, says where they differ.
 
 .venv/bin/python scripts/sync_inputs.py [--check]
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from hfexport.inputs import OUTPUTS, InputField, input_fields
 
 ROOT = Path(__file__).resolve().parent.parent
-START, END = "<!-- inputs:start -->", "<!-- inputs:end -->"
 
 HEAD = """\
 # Written by scripts/sync_inputs.py from src/hfexport/inputs.py.
@@ -48,10 +47,17 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def readme_table() -> str:
+def inputs_table() -> str:
     """The table of inputs in Markdown."""
     lines = ["| input | meaning | default |", "|---|---|---|"]
     lines += [_table_row(part) for part in input_fields()]
+    return "\n".join(lines)
+
+
+def outputs_table() -> str:
+    """The table of the action's outputs in Markdown."""
+    lines = ["| output | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {description} |" for name, description in OUTPUTS.items()]
     return "\n".join(lines)
 
 
@@ -62,12 +68,14 @@ def _table_row(part: InputField) -> str:
 
 
 def readme(text: str) -> str:
-    """`text` with the table between its markers."""
-    if START not in text or END not in text:
-        sys.exit(f"README.md has no {START} and {END}")
-    before, rest = text.split(START, 1)
-    after = rest.split(END, 1)[1]
-    return f"{before}{START}\n{readme_table()}\n{END}{after}"
+    """`text` with the tables between their markers."""
+    for name, table in (("inputs", inputs_table()), ("outputs", outputs_table())):
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        if start not in text or end not in text:
+            sys.exit(f"README.md has no {start} and {end}")
+        before, rest = text.split(start, 1)
+        text = f"{before}{start}\n{table}\n{end}{rest.split(end, 1)[1]}"
+    return text
 
 
 def main(arguments: list[str]) -> int:

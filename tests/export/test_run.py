@@ -1,0 +1,134 @@
+"""Whole runs through the command line: the manifest, the summary, the snippets, and what a failed run leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfexport.cli import main
+from hfexport.manifest import MANIFEST_FILE, check_manifest
+from hfexport.report import job_summary, load_snippet
+from tiny import make_checkpoint
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the command line."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    output: Path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return dict(json.loads((self.output / MANIFEST_FILE).read_text(encoding="utf-8")))
+
+    @property
+    def files(self) -> set[str]:
+        return {str(path.relative_to(self.output)) for path in self.output.rglob("*") if path.is_file()}
+
+
+def run(output: Path, *arguments: str | Path) -> Run:
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        code = main(["--output", str(output), *map(str, arguments)])
+    return Run(code, stdout.getvalue(), stderr.getvalue(), output)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "a_name|with *marks*"
+    return make_checkpoint(folder, "bert", "question-answering", tokenizer=True)
+
+
+@pytest.fixture(scope="module")
+def passed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(tmp_path_factory.mktemp("run") / "out", "--model", checkpoint, "--json")
+
+
+def test_a_run_that_passes_says_so_everywhere(passed: Run) -> None:
+    assert passed.exit_code == 0, passed.stderr
+    manifest = passed.manifest
+    check_manifest(manifest)
+    assert json.loads(passed.stdout) == manifest
+    assert (manifest["verdict"], manifest["error"]) == ("passed", None)
+    assert (manifest["task"], manifest["dtype"]) == ("question-answering", "fp32")
+    assert manifest["source"]["architectures"] == ["BertForQuestionAnswering"]
+    assert [stage["name"] for stage in manifest["stages"]][:2] == ["Checkpoint", "Model configuration"]
+    assert all(stage["seconds"] >= 0 for stage in manifest["stages"])
+
+
+def test_every_file_is_listed_with_its_hash(passed: Run, checkpoint: Path) -> None:
+    manifest = passed.manifest
+    listed = [*manifest["files"], *(file for artifact in manifest["artifacts"] for file in artifact["files"])]
+    assert {entry["path"] for entry in listed} | {MANIFEST_FILE} == passed.files
+    for entry in listed:
+        data = (passed.output / entry["path"]).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (entry["size_bytes"], entry["sha256"])
+    for entry in manifest["source"]["files"]:
+        assert hashlib.sha256((checkpoint / entry["path"]).read_bytes()).hexdigest() == entry["sha256"]
+    for name in ("config.json", "tokenizer.json", "vocab.txt"):
+        assert (passed.output / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_snippet_loads_and_runs_the_artifact(passed: Run, number: int) -> None:
+    manifest = passed.manifest
+    snippet = load_snippet(manifest["artifacts"][number], manifest)
+    assert snippet in job_summary(manifest)
+    program = snippet + "\nassert len(outputs) == 2\n"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=passed.output, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_text_from_outside_does_not_format_the_summary(passed: Run) -> None:
+    assert r"a\_name\|with \*marks\*" in job_summary(passed.manifest)
+
+
+def test_a_failing_validation_leaves_only_the_manifest(passed: Run, checkpoint: Path, tmp_path: Path) -> None:
+    failed = run(tmp_path / "out", "--model", checkpoint, "--formats", "onnx", "--atol", "1e-12")
+    assert failed.exit_code == 6
+    assert failed.files == {MANIFEST_FILE}
+    check_manifest(failed.manifest)
+    assert (failed.manifest["verdict"], failed.manifest["error"]["exit_code"]) == ("failed", 6)
+    assert "differ too much" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_broken_checkpoint_leaves_only_the_manifest(checkpoint: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    failed = run(tmp_path / "out", "--model", broken)
+    assert failed.exit_code == 3
+    assert failed.files == {MANIFEST_FILE}
+    check_manifest(failed.manifest)
+    assert failed.manifest["verdict"] == "error"
+
+
+def test_unvalidated_is_never_called_passed(checkpoint: Path, tmp_path: Path) -> None:
+    unproved = run(tmp_path / "out", "--model", checkpoint, "--formats", "torchscript", "--validate", "off")
+    assert unproved.exit_code == 0
+    check_manifest(unproved.manifest)
+    assert unproved.manifest["verdict"] == "not_validated"
+    assert unproved.manifest["artifacts"][0]["validation"]["verdict"] == "not_run"
+    assert "passed" not in job_summary(unproved.manifest).split("Stages")[0].replace("probes passed", "")
+
+
+def test_a_manifest_that_does_not_fit_is_refused(passed: Run) -> None:
+    import jsonschema
+
+    with pytest.raises(jsonschema.ValidationError, match="perhaps"):
+        check_manifest({**passed.manifest, "verdict": "perhaps"})
