@@ -116,10 +116,11 @@ def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> 
 
 
 def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:
-    """Arguments for the model's class. A pooler is no output of any task, so the bare model goes without one."""
+    """Arguments for the model's class. The bare model goes without a pooler where nobody asks for what that gives."""
     kwargs = dict(config.model_kwargs)
     mapping = getattr(auto_class, "_model_mapping", {})
-    if not config.task.name.startswith("default") or type(config.config) not in mapping:
+    bare = config.task.name.startswith("default") and all(spec.name != "pooler_output" for spec in config.outputs)
+    if not bare or type(config.config) not in mapping:
         return kwargs
     model_class = mapping[type(config.config)]
     model_class = model_class[0] if isinstance(model_class, tuple) else model_class

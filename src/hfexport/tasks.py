@@ -90,8 +90,26 @@ _ALL: Final = (
     _task(
         "image-classification",
         "AutoModelForImageClassification",
-        ("ForImageClassification",),
+        ("ForImageClassification", "ForImageClassificationWithTeacher"),
         {"logits": ("batch",)},
+    ),
+    _task(
+        "semantic-segmentation",
+        "AutoModelForSemanticSegmentation",
+        ("ForSemanticSegmentation",),
+        {"logits": ("batch",)},
+    ),
+    _task(
+        "object-detection",
+        "AutoModelForObjectDetection",
+        ("ForObjectDetection",),
+        {"logits": ("batch",), "pred_boxes": ("batch",)},
+    ),
+    _task(
+        "image-segmentation",
+        "AutoModelForImageSegmentation",
+        ("ForSegmentation",),
+        {"logits": ("batch",), "pred_boxes": ("batch",), "pred_masks": ("batch",)},
     ),
 )
 

@@ -122,7 +122,7 @@ def _fill(model: torch.nn.Module, seed: int) -> None:
             normal(parameter, 0.2, mean=0.7)
         elif parameter.ndim < 2:
             normal(parameter, 0.2)
-        elif "embed" in name:
+        elif "embed" in name and parameter.ndim < 4:  # a table; not the convolution that cuts patches
             normal(parameter, 0.4)
         else:
             fan_in = parameter[0].numel() if parameter.ndim > 2 else parameter.shape[-1]

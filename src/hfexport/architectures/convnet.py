@@ -1,16 +1,16 @@
-"""Convolutional image models: height and width are free."""
+"""Convolutional image models, and those that are as free of the image's size: height and width are free."""
 
 from __future__ import annotations
 
 from hfexport.export_config import VisionConfig
 
-__all__ = ["ConvNextConfig", "ResNetConfig"]
+__all__ = ["ConvNextConfig", "PoolFormerConfig", "ResNetConfig", "SegformerConfig"]
 
 
 class ConvNextConfig(VisionConfig):
-    """ConvNeXT."""
+    """ConvNeXT and ConvNeXTV2."""
 
-    model_types = ("convnext",)
+    model_types = ("convnext", "convnextv2")
     tasks = ("default", "image-classification")
     free_image_size = True
     min_image_size = 32  # four stages that each divide the size: 4 * 2 * 2 * 2
@@ -20,3 +20,16 @@ class ResNetConfig(ConvNextConfig):
     """ResNet."""
 
     model_types = ("resnet",)
+
+
+class PoolFormerConfig(ConvNextConfig):
+    """PoolFormer: average pooling in the place of attention."""
+
+    model_types = ("poolformer",)
+
+
+class SegformerConfig(ConvNextConfig):
+    """SegFormer: attention without positions over a grid that convolutions make smaller."""
+
+    model_types = ("segformer",)
+    tasks = ("default", "image-classification", "semantic-segmentation")

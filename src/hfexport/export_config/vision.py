@@ -19,6 +19,9 @@ class VisionConfig(ExportConfig):
     min_image_size: ClassVar[int] = 1
     """Smallest height and width, in pixels, where they are free."""
 
+    pools: ClassVar[bool] = False
+    """Whether the bare model's pooled features are an output too, as in `transformers.onnx`."""
+
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         height, width = self.image_size
@@ -28,7 +31,10 @@ class VisionConfig(ExportConfig):
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         # The task's `sequence` axis is one of text; an image model's is fixed or follows from the image's size.
-        return tuple(TensorSpec(name, ("batch",), "float", "output") for name in self.task.outputs)
+        names = list(self.task.outputs)
+        if self.pools and self.task.name == "default":
+            names.append("pooler_output")
+        return tuple(TensorSpec(name, ("batch",), "float", "output") for name in names)
 
     @property
     def image_size(self) -> tuple[int, int]:

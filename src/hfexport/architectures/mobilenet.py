@@ -1,0 +1,22 @@
+"""MobileNet and MobileViT."""
+
+from __future__ import annotations
+
+from hfexport.export_config import VisionConfig
+
+__all__ = ["MobileNetV1Config", "MobileNetV2Config"]
+
+
+class MobileNetV1Config(VisionConfig):
+    """MobileNetV1: the bare model gives its pooled features as well."""
+
+    model_types = ("mobilenet_v1",)
+    tasks = ("default", "image-classification")
+    pools = True
+
+
+class MobileNetV2Config(MobileNetV1Config):
+    """MobileNetV2 and MobileViT."""
+
+    model_types = ("mobilenet_v2", "mobilevit")
+    tasks = ("default", "image-classification", "semantic-segmentation")
