@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hfexport.export_config import VisionConfig
 
 __all__ = ["ConvNextConfig", "PoolFormerConfig", "ResNetConfig", "SegformerConfig"]
@@ -10,8 +12,8 @@ __all__ = ["ConvNextConfig", "PoolFormerConfig", "ResNetConfig", "SegformerConfi
 class ConvNextConfig(VisionConfig):
     """ConvNeXT and ConvNeXTV2."""
 
-    model_types = ("convnext", "convnextv2")
-    tasks = ("default", "image-classification")
+    model_types: ClassVar[tuple[str, ...]] = ("convnext", "convnextv2")
+    tasks: ClassVar[tuple[str, ...]] = ("default", "image-classification")
     free_image_size = True
     min_image_size = 32  # four stages that each divide the size: 4 * 2 * 2 * 2
 

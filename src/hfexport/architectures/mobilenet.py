@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hfexport.export_config import VisionConfig
 
 __all__ = ["MobileNetV1Config", "MobileNetV2Config"]
@@ -10,8 +12,8 @@ __all__ = ["MobileNetV1Config", "MobileNetV2Config"]
 class MobileNetV1Config(VisionConfig):
     """MobileNetV1: the bare model gives its pooled features as well."""
 
-    model_types = ("mobilenet_v1",)
-    tasks = ("default", "image-classification")
+    model_types: ClassVar[tuple[str, ...]] = ("mobilenet_v1",)
+    tasks: ClassVar[tuple[str, ...]] = ("default", "image-classification")
     pools = True
 
 
