@@ -5,6 +5,7 @@ Both the back ends and the reference build models here, each in its own process.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from hfexport.export_config import ExportConfig
 
-__all__ = ["FlatModel", "empty_model", "filled_cache", "load_model", "quiet", "torch_dtype"]
+__all__ = ["FlatModel", "empty_like", "empty_model", "filled_cache", "load_model", "plain", "quiet", "torch_dtype"]
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -109,10 +110,43 @@ def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> 
             model = auto_class.from_config(config.config, trust_remote_code=config.trust_remote_code, **kwargs)
         else:  # a model's own class, for a head that no auto class loads
             model = auto_class._from_config(config.config, **kwargs)
+    return _faked(model, fake_mode)
+
+
+def empty_like(model: torch.nn.Module, fake_mode: FakeTensorMode) -> torch.nn.Module:
+    """A model of the class and config of `model`, as `empty_model` would make it.
+
+    Raises:
+        UnsupportedError: `model` is no model of transformers.
+    """
+    if not isinstance(model, transformers.PreTrainedModel):
+        raise UnsupportedError(
+            f"{type(model).__name__} is not a model of transformers", remedy="Give a PreTrainedModel."
+        )
+    dtype = model.dtype
+    with quiet(), torch.device("meta"):
+        empty = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype, attn_implementation="eager")
+    return _faked(empty, fake_mode)
+
+
+def _faked(model: Any, fake_mode: FakeTensorMode) -> torch.nn.Module:
     with fake_mode, quiet():
         model.to_empty(device="cpu")
         model.tie_weights()
     return model.eval()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def plain(model: Any) -> Iterator[None]:
+    """`model` in eval mode with eager attention, as every reference is asked; afterwards it is as it was."""
+    training, attention = model.training, model.config._attn_implementation
+    model.eval()
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(attention)
+        model.train(training)
 
 
 def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:

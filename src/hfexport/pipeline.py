@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hfexport.interface import OnnxConfig
     from hfexport.manifest import Manifest
     from hfexport.observer import Observer
+    from hfexport.probes import Probe
     from hfexport.validation import Reference
     from hfexport.validation.compare import ArtifactVerdict
 
@@ -48,13 +49,20 @@ class Failed(Exception):
         self.manifest = manifest
 
 
-def run(inputs: Inputs, observer: Observer, env: Mapping[str, str]) -> Manifest:
+def run(
+    inputs: Inputs,
+    observer: Observer,
+    env: Mapping[str, str],
+    *,
+    further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None,
+) -> Manifest:
     """Export what `inputs` asks for, prove it, and put it into the output folder.
 
     Args:
         inputs: checked inputs.
         observer: is told about progress.
         env: the environment; children see an allow-list of it.
+        further_probes: gives what shape-free artifacts are asked besides hfexport's own probes.
 
     Returns:
         The manifest, which also lies in the output folder.
@@ -73,7 +81,7 @@ def run(inputs: Inputs, observer: Observer, env: Mapping[str, str]) -> Manifest:
         manifest["error"] = error_entry(problem)
         raise Failed(problem, manifest) from error
     with output_lock(output), tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output) as staging:
-        work = _Run(inputs, observer, env, Path(staging), manifest)
+        work = _Run(inputs, observer, env, Path(staging), manifest, further_probes)
         try:
             artifacts = work.export_and_validate()
         except HfexportError as error:
@@ -102,6 +110,7 @@ class _Run:
     env: Mapping[str, str]
     staging: Path
     manifest: Manifest
+    further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None
     references: list[Reference] = field(default_factory=list)
     source_identity: str = ""
     shared_reference: Reference | None = None
@@ -243,7 +252,11 @@ class _Run:
         from hfexport.probes import fixed_probes, validation_probes
         from hfexport.validation import start_reference
 
-        probes = fixed_probes(config, fixed_sizes) if fixed_sizes else validation_probes(config)
+        if fixed_sizes:
+            probes = fixed_probes(config, fixed_sizes)
+        else:
+            further = self.further_probes(config) if self.further_probes is not None else ()
+            probes = (*further, *validation_probes(config))
         folder = self.staging / f"reference-{len(self.references)}"
         reference = start_reference(checkpoint.folder, config, dtype, probes, folder=folder, env=self.env)
         self.references.append(reference)

@@ -29,6 +29,7 @@ class ExportJob:
         external_data: write ONNX weights beside the graph even below 2 GB.
         fixed_sizes: sizes of all free axes, for an artifact of fixed shape; empty for a shape-free one.
         neuron: how to compile, and in which interpreter; for format `neuron`.
+        model: a model in memory whose weights are exported instead of a checkpoint's; ONNX alone.
     """
 
     checkpoint: Path
@@ -40,6 +41,7 @@ class ExportJob:
     external_data: bool = False
     fixed_sizes: Mapping[str, int] = field(default_factory=dict)
     neuron: NeuronRun | None = None
+    model: Any = None
 
 
 @dataclass(frozen=True)

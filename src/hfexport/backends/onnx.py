@@ -30,7 +30,7 @@ class OnnxBackend:
     format = "onnx"
 
     def export(self, job: ExportJob) -> Artifact:
-        program = capture(job.config, job.dtype, job.opset)
+        program = capture(job.config, job.dtype, job.opset, like=job.model)
         model = program.model
         constants = program.exported_program.constants if program.exported_program is not None else {}
         finish_graph(model, job.config)
@@ -50,7 +50,7 @@ class OnnxBackend:
 
 def _weights(model: ir.Model, job: ExportJob, constants: Mapping[str, object]) -> list[Weight]:
     """Every initializer with the tensor it streams from; ones that share a tensor become one."""
-    loaded = load_model(job.checkpoint, job.config, job.dtype)
+    loaded = job.model if job.model is not None else load_model(job.checkpoint, job.config, job.dtype)
     tensors = {
         **dict(loaded.named_parameters(remove_duplicate=False)),
         **dict(loaded.named_buffers(remove_duplicate=False)),

@@ -22,7 +22,7 @@ from transformers.exporters import exporter_onnx
 from transformers.exporters import utils as exporter_utils
 
 from hfexport.errors import ExportError
-from hfexport.models import FlatModel, empty_model, quiet
+from hfexport.models import FlatModel, empty_like, empty_model, quiet
 from hfexport.probes import trace_inputs
 
 if TYPE_CHECKING:
@@ -34,13 +34,16 @@ MODEL_PREFIX = "model."
 """What `FlatModel` puts before the names of the model's parameters."""
 
 
-def capture(config: ExportConfig, dtype: str, opset: int) -> torch.onnx.ONNXProgram:
+def capture(
+    config: ExportConfig, dtype: str, opset: int, *, like: torch.nn.Module | None = None
+) -> torch.onnx.ONNXProgram:
     """The graph of `config`'s model, with initializers that have names, shapes and no data.
 
     Args:
         config: inputs and outputs with named axes.
         dtype: `fp32` or `fp16`.
         opset: ONNX opset.
+        like: a model in memory, whose class and config are taken instead of those for `config`'s task.
 
     Raises:
         ExportError: the model cannot be captured or lowered.
@@ -49,7 +52,7 @@ def capture(config: ExportConfig, dtype: str, opset: int) -> torch.onnx.ONNXProg
     shapes = tuple(_dynamic_dims(spec, free_axes) for spec in config.inputs)
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _undisturbed(), torch.no_grad():
-        empty = empty_model(config, dtype, fake_mode)
+        empty = empty_model(config, dtype, fake_mode) if like is None else empty_like(like, fake_mode)
         model = FlatModel(empty, [spec.name for spec in config.inputs], [spec.name for spec in config.outputs])
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
         with fake_mode, _patches("onnx"), _patches("dynamo"):

@@ -1,10 +1,45 @@
 """What `transformers.onnx` gave: its base classes, functions and command line (`python -m hfexport.onnx`).
 
-Exports and validation are hfexport's own; only names and calling conventions are those of the older package.
+Exports and validation are hfexport's own; only names and calling conventions are those of the older package. Every
+architecture that hfexport knows has its class here, such as `DistilBertOnnxConfig`, named after its config in
+transformers.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from hfexport.interface import OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
 
-__all__ = ["OnnxConfig", "OnnxConfigWithPast", "OnnxSeq2SeqConfigWithPast"]
+if TYPE_CHECKING:
+    from hfexport.onnx.convert import export, validate_model_outputs
+    from hfexport.onnx.features import FeaturesManager
+
+__all__ = [
+    "FeaturesManager",
+    "OnnxConfig",
+    "OnnxConfigWithPast",
+    "OnnxSeq2SeqConfigWithPast",
+    "export",
+    "validate_model_outputs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What loads torch is imported when it is asked for."""
+    if name in ("export", "validate_model_outputs"):
+        from hfexport.onnx import convert
+
+        return getattr(convert, name)
+    if name == "FeaturesManager":
+        from hfexport.onnx.features import FeaturesManager
+
+        return FeaturesManager
+    if name.endswith("OnnxConfig"):
+        from hfexport.onnx.known import onnx_config_classes
+
+        classes = {found.__name__: found for found in onnx_config_classes().values()}
+        if name in classes:
+            return classes[name]
+        raise AttributeError(f"module {__name__!r} has no {name}; it has {', '.join(sorted(classes))}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hfexport import workers
 from hfexport.backends.base import Artifact
@@ -18,7 +18,6 @@ from hfexport.errors import ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.probes import Probe
 from hfexport.validation.verdict import ArtifactVerdict, Check, OutputResult, ProbeResult, not_run
-from hfexport.workers import Worker
 
 __all__ = [
     "ArtifactVerdict",
@@ -38,18 +37,30 @@ _STOPPED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.S
 """Signals that say nothing of the artifact, unlike those of a crash."""
 
 
+class Answering(Protocol):
+    """Computes the reference: a worker, or whatever has computed it already."""
+
+    def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait for it; gives `wall_s` and `peak_rss_bytes`."""
+        ...
+
+    def stop(self) -> None:
+        """Stop it, if it still runs."""
+        ...
+
+
 @dataclass(frozen=True)
 class Reference:
     """A reference that is being computed, or is done.
 
     Attributes:
-        worker: the process that computes it.
+        worker: what computes it, most often a process.
         probes: what it is asked.
         dtype: `fp32` or `fp16`.
         folder: gets `inputs/{n}` and `outputs/{n}` for the n-th probe.
     """
 
-    worker: Worker
+    worker: Answering
     probes: tuple[Probe, ...]
     dtype: str
     folder: Path

@@ -6,7 +6,7 @@ mistake there cannot cancel out here. It also writes the inputs that every artif
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from hfexport.validation.arrays import write_arrays
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["run"]
+__all__ = ["answer_probes", "run"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -50,19 +50,28 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     config = restore_config(recipe, model_config)
     probes = [Probe.from_dict(values) for values in job["probes"]]
     model = load_model(checkpoint, config, job["dtype"])
+    answer_probes(model, config, probes, job["dtype"], folder)
+    return {
+        "probes": [probe.name for probe in probes],
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def answer_probes(
+    model: torch.nn.Module, config: ExportConfig, probes: Sequence[Probe], dtype: str, folder: Path
+) -> None:
+    """Ask `model` every probe; `folder` gets `inputs/{n}` and `outputs/{n}` for the n-th."""
+    import torch
+
     with torch.inference_mode():
         for number, probe in enumerate(probes):
-            inputs = probe.inputs(config, job["dtype"])
+            inputs = probe.inputs(config, dtype)
             write_arrays(folder / "inputs" / str(number), inputs)
             if probe.greedy_steps:
                 outputs = _decode_greedily(model, inputs, probe.greedy_steps)
             else:
                 outputs = _answer(model, config, inputs)
             write_arrays(folder / "outputs" / str(number), outputs)
-    return {
-        "probes": [probe.name for probe in probes],
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
 
 
 def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arrays:

@@ -1,0 +1,166 @@
+"""`python -m hfexport.onnx`: the command line of `transformers.onnx`, on top of hfexport's pipeline.
+
+Exit codes are the older ones: 0 if all is good, 2 if the command line is wrong, 1 if anything else is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hfexport.errors import HfexportError
+from hfexport.inputs import Inputs
+from hfexport.observer import Advance
+from hfexport.onnx.log import log_outputs, log_validating
+from hfexport.onnx.question import older_probe
+from hfexport.tasks import TASK_NAMES
+
+if TYPE_CHECKING:
+    from hfexport.manifest import Manifest
+
+__all__ = ["main"]
+
+_logger = logging.getLogger("hfexport.onnx")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export one model; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    handler = logging.StreamHandler(sys.stderr)
+    _logger.addHandler(handler)
+    _logger.setLevel(logging.INFO)
+    try:
+        if arguments.cache_dir:
+            os.environ["HF_HUB_CACHE"] = arguments.cache_dir  # read when the Hub's client is imported, and by children
+        return _export(arguments, dict(os.environ))
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        _logger.removeHandler(handler)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser("hfexport.onnx", description="Exports a model to ONNX, as `transformers.onnx` did.")
+    add = parser.add_argument
+    add("-m", "--model", required=True, help="Model id on the Hub, or folder on disk to load the model from.")
+    add("--feature", choices=TASK_NAMES, default="default", metavar="FEATURE", help=f"One of: {', '.join(TASK_NAMES)}.")
+    add("--opset", type=int, help="ONNX opset version to export the model with.")
+    add("--atol", type=float, help="Absolute difference tolerance when validating the model.")
+    add(
+        "--framework",
+        choices=["pt", "tf"],
+        help="Whose weights the checkpoint holds; found by itself. Export is through PyTorch.",
+    )
+    add("output", type=Path, help="Path indicating where to store the generated ONNX model.")
+    add("--cache_dir", help="Folder for what is downloaded from the Hub.")
+    add(
+        "--preprocessor",
+        choices=["auto", "tokenizer", "feature_extractor", "image_processor", "processor"],
+        default="auto",
+        help="Accepted for older scripts: hfexport draws the inputs by itself.",
+    )
+    add("--export_with_transformers", action="store_true", help="Accepted for older scripts: it makes no difference.")
+    return parser
+
+
+def _export(arguments: Namespace, env: Mapping[str, str]) -> int:
+    from hfexport.pipeline import Failed, run
+
+    output: Path = arguments.output if arguments.output.is_file() else arguments.output / "model.onnx"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output.parent) as scratch:
+            inputs = Inputs(
+                model=arguments.model,
+                formats=("onnx",),
+                task=arguments.feature,
+                output=scratch,
+                opset=arguments.opset,
+                atol=arguments.atol,
+            )
+            manifest = run(inputs, _Log(), env, further_probes=lambda config: (older_probe(config),))
+            _log_validation(manifest)
+            saved = _put_in_place(Path(scratch) / "onnx", output)
+    except Failed as failed:
+        _log_validation(failed.manifest)
+        return _failed(failed.error)
+    except HfexportError as error:
+        return _failed(error)
+    except OSError as error:
+        return _failed(HfexportError(f"output {arguments.output}: {error.strerror}", remedy="Choose another folder."))
+    _logger.info("All good, model saved at: %s", ",".join(path.as_posix() for path in saved))
+    return 0
+
+
+def _failed(error: HfexportError) -> int:
+    _logger.error("%s: %s", error.title, error)
+    return 1
+
+
+def _put_in_place(made: Path, output: Path) -> list[Path]:
+    """Move the graphs and what belongs to them beside `output`; a single graph gets its name."""
+    graphs = sorted(made.glob("*.onnx"))
+    saved: list[Path] = []
+    for path in sorted(made.iterdir()):
+        target = output if graphs == [path] else output.parent / path.name
+        shutil.move(path, target)
+        if path in graphs:
+            saved.append(target)
+    return saved
+
+
+def _log_validation(manifest: Manifest) -> None:
+    for artifact in manifest["artifacts"]:
+        log_outputs(_logger, artifact["validation"], [entry["name"] for entry in artifact["outputs"]])
+
+
+class _Log:
+    """Tells the older log what happens, and leaves out what it did not say."""
+
+    def __init__(self) -> None:
+        self._secrets: list[str] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        if name.startswith("Validation"):
+            log_validating(_logger)
+        yield
+
+    @contextmanager
+    def progress(self, name: str, total: int, *, unit: str = "") -> Iterator[Advance]:
+        del name, total, unit
+        yield _nothing
+
+    def note(self, text: str) -> None:
+        _logger.info("%s", self._masked(text))
+
+    def warn(self, text: str) -> None:
+        _logger.warning("%s", self._masked(text))
+
+    def mask(self, secret: str) -> None:
+        self._secrets.append(secret)
+
+    def child_output(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            _logger.info("%s", self._masked(line))
+
+    def _masked(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _nothing(done: int) -> None:
+    """Progress that nobody is told of."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

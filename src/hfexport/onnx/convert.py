@@ -1,0 +1,178 @@
+"""`export` and `validate_model_outputs`: a model in memory becomes an ONNX file that answers as it does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hfexport import __version__
+from hfexport.errors import UnsupportedError, ValidationError
+from hfexport.export_config import ExportConfig, Tolerance
+from hfexport.interface import OnnxConfig
+from hfexport.onnx.known import KnownOnnxConfig
+from hfexport.onnx.log import log_outputs, log_validating
+from hfexport.onnx.question import older_probe
+from hfexport.probes import validation_probes
+
+__all__ = ["OpsetError", "OutputsDifferError", "export", "validate_model_outputs"]
+
+_logger = logging.getLogger("hfexport.onnx")
+
+
+class OutputsDifferError(ValidationError, ValueError):
+    """The file does not answer as the model; a `ValueError`, as in `transformers.onnx`."""
+
+
+class OpsetError(UnsupportedError, ValueError):
+    """The opset is out of the range that is proved; a `ValueError`, as in `transformers.onnx`."""
+
+
+def export(
+    preprocessor: Any,
+    model: Any,
+    config: OnnxConfig,
+    opset: int,
+    output: Path | str,
+    tokenizer: Any = None,
+) -> tuple[list[str], list[str]]:
+    """Write `model`, with the weights it has in memory, to an ONNX file.
+
+    Args:
+        preprocessor: its tokenizer or processor; asked only for inputs that hfexport cannot draw by itself.
+        model: a `PreTrainedModel`; it is left as it was.
+        config: names its inputs and outputs.
+        opset: ONNX opset.
+        output: the file. Weights of more than 2 GB go to `model.onnx_data` beside it.
+        tokenizer: an older name for `preprocessor`.
+
+    Returns:
+        Names of the inputs and of the outputs, in the file's order.
+
+    Raises:
+        InputsError: `config` does not fit itself or the model.
+        UnsupportedError: the task or the opset is not one of this architecture.
+        ExportError: the model cannot be expressed in ONNX.
+    """
+    from hfexport.backends.base import ExportJob
+    from hfexport.backends.onnx import OnnxBackend
+
+    interface = _export_config(config, model, _chosen(preprocessor, tokenizer))
+    low, high = interface.opsets
+    if not low <= opset <= high:
+        raise OpsetError(f"opset {opset} is out of range", remedy=f"{low} to {high} are proved.")
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"producer": "hfexport", "version": __version__, "source": type(model).__name__, "task": config.task}
+    with tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output.parent) as staging:
+        job = ExportJob(Path(), interface, _dtype(model), Path(staging), metadata, opset, model=model)
+        artifact = OnnxBackend().export(job)
+        for file in artifact.files:
+            os.replace(file, output if file == artifact.path else output.parent / file.name)
+    return [spec.name for spec in interface.inputs], [spec.name for spec in interface.outputs]
+
+
+def validate_model_outputs(
+    config: OnnxConfig,
+    preprocessor: Any,
+    reference_model: Any,
+    onnx_model: Path | str,
+    onnx_named_outputs: Sequence[str],
+    atol: float,
+    tokenizer: Any = None,
+    *,
+    rtol: float = 0.0,
+) -> None:
+    """Hold an ONNX file to the model it came from, at sizes, paddings and values that export did not see.
+
+    Args:
+        config: as for `export`.
+        preprocessor: as for `export`.
+        reference_model: the model; it is asked with eager attention and in eval mode, and left as it was.
+        onnx_model: the file; a process of its own runs it.
+        onnx_named_outputs: the outputs that the file must have.
+        atol: absolute tolerance; nothing relative is added to it.
+        tokenizer: an older name for `preprocessor`.
+        rtol: relative tolerance.
+
+    Raises:
+        OutputsDifferError: the file does not answer as the model.
+    """
+    from hfexport.backends.base import Artifact
+    from hfexport.models import plain
+    from hfexport.validation import Reference, validate
+    from hfexport.validation.reference import answer_probes
+
+    path, dtype = Path(onnx_model), _dtype(reference_model)
+    interface = _export_config(config, reference_model, _chosen(preprocessor, tokenizer))
+    probes = (older_probe(interface), *validation_probes(interface))
+    log_validating(_logger)
+    declared = [spec.name for spec in interface.outputs]
+    if unknown := [name for name in onnx_named_outputs if name not in declared]:
+        _logger.info(
+            "\t-[x] ONNX model output names %s do not match reference model %s", set(onnx_named_outputs), set(declared)
+        )
+        raise OutputsDifferError(
+            f"{path}: outputs {', '.join(unknown)} are not among the model's {', '.join(declared)}"
+        )
+    with tempfile.TemporaryDirectory(prefix="hfexport-") as scratch:
+        folder, start = Path(scratch), time.monotonic()
+        with plain(reference_model):
+            answer_probes(reference_model, interface, probes, dtype, folder / "reference")
+        reference = Reference(_Answered(time.monotonic() - start), probes, dtype, folder / "reference")
+        files = tuple(file for file in (path, path.parent / "model.onnx_data") if file.is_file())
+        artifact = Artifact("onnx", path, files)
+        tolerance = Tolerance(atol, rtol)
+        verdict = validate(artifact, interface, reference, tolerance, folder=folder / "run", env=dict(os.environ))
+        shutil.rmtree(folder / "reference")
+    log_outputs(_logger, verdict.to_dict(), declared)
+    if verdict.verdict != "passed":
+        raise OutputsDifferError("\n".join((*verdict.failures[:5],)) or verdict.reason)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A reference that was computed in this process, since the model is in its memory."""
+
+    wall_s: float
+
+    def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+        del timeout_s
+        return {"wall_s": round(self.wall_s, 3), "peak_rss_bytes": 0}
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+def _export_config(config: OnnxConfig, model: Any, preprocessor: Any) -> ExportConfig:
+    """The export config that `config` stands for, or describes."""
+    from hfexport.interface.dry_run import DryModel
+    from hfexport.interface.measure import image_shape
+    from hfexport.interface.own_class import declare
+    from hfexport.models import empty_like
+
+    if isinstance(config, KnownOnnxConfig):
+        return config.export_config
+    dry = DryModel(lambda mode: empty_like(model, mode), lambda: model)
+    images = image_shape(model.config, {})
+    return declare(config, type(config).__qualname__, dry, lambda: preprocessor, images=images)
+
+
+def _chosen(preprocessor: Any, tokenizer: Any) -> Any:
+    if tokenizer is not None:
+        warnings.warn("`tokenizer` is an older name: give `preprocessor`", FutureWarning, stacklevel=3)
+    return preprocessor if tokenizer is None else tokenizer
+
+
+def _dtype(model: Any) -> str:
+    name = str(model.dtype).removeprefix("torch.")
+    if name not in ("float32", "float16"):
+        raise UnsupportedError(f"the model is {name}", remedy="Convert it first: model.float().")
+    return "fp32" if name == "float32" else "fp16"

@@ -1,0 +1,113 @@
+"""`FeaturesManager`: which features (tasks) each architecture is exported for, and the classes that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from hfexport.architectures import known_architectures
+from hfexport.errors import InputsError, UnsupportedError
+from hfexport.interface import OnnxConfig, OnnxConfigWithPast
+from hfexport.onnx.known import KnownOnnxConfig, onnx_config_classes
+from hfexport.tasks import TASK_NAMES, TASKS
+
+__all__ = ["FeaturesManager", "UnknownFeatureError", "UnknownModelTypeError"]
+
+Maker = Callable[[Any], OnnxConfig]
+"""Makes an `OnnxConfig` from a model's config."""
+
+
+class UnknownModelTypeError(UnsupportedError, KeyError):
+    """There is no architecture of that name; a `KeyError`, as in `transformers.onnx`."""
+
+
+class UnknownFeatureError(UnsupportedError, ValueError):
+    """The architecture has no such feature; a `ValueError`, as in `transformers.onnx`."""
+
+
+class FeaturesManager:
+    """Tells features from architectures and back, as hfexport truly supports them."""
+
+    AVAILABLE_FEATURES: Final[list[str]] = sorted(TASK_NAMES)
+
+    @staticmethod
+    def get_supported_features_for_model_type(model_type: str, model_name: str | None = None) -> dict[str, Maker]:
+        """Every feature of an architecture, with what makes its `OnnxConfig` from a model's config.
+
+        Raises:
+            UnknownModelTypeError: no architecture of that name is known.
+        """
+        name, known = model_type.lower(), onnx_config_classes()
+        name = name if name in known else name.replace("-", "_")
+        if name not in known:
+            model = f"{model_type} ({model_name})" if model_name else model_type
+            raise UnknownModelTypeError(
+                f"{model} is not supported yet. Only {sorted(known)} are supported by name",
+                remedy="hfexport --model exports other architectures too, by what it infers from the model.",
+            )
+        return {feature: _maker(known[name], feature) for feature in known_architectures()[name].tasks}
+
+    @staticmethod
+    def feature_to_task(feature: str) -> str:
+        return feature.removesuffix("-with-past")
+
+    @staticmethod
+    def get_model_class_for_feature(feature: str, framework: str = "pt") -> Any:
+        """The auto class of transformers that loads a model for `feature`.
+
+        Raises:
+            UnknownFeatureError: there is no such feature.
+            InputsError: the framework is not PyTorch.
+        """
+        import transformers
+
+        if framework != "pt":
+            raise InputsError([f"framework is {framework!r}: models are exported through PyTorch alone: pt"])
+        if feature not in TASKS:
+            raise UnknownFeatureError(f"feature {feature!r} is not known", remedy=f"Known are: {', '.join(TASKS)}.")
+        return getattr(transformers, TASKS[feature].auto_class)
+
+    @staticmethod
+    def determine_framework(model: str, framework: str | None = None) -> str:
+        """Always PyTorch: TensorFlow checkpoints are read into PyTorch models."""
+        del model
+        return framework or "pt"
+
+    @staticmethod
+    def get_model_from_feature(
+        feature: str, model: str, framework: str | None = None, cache_dir: str | None = None
+    ) -> Any:
+        """The model of a checkpoint folder or Hub id with the head for `feature`."""
+        model_class = FeaturesManager.get_model_class_for_feature(feature, framework or "pt")
+        local = {"local_files_only": True} if Path(model).is_dir() else {}
+        return model_class.from_pretrained(model, cache_dir=cache_dir, **local)
+
+    @staticmethod
+    def check_supported_model_or_raise(model: Any, feature: str = "default") -> tuple[str, Maker]:
+        """The model's type, and what makes its `OnnxConfig` for `feature`.
+
+        Raises:
+            UnknownModelTypeError: the architecture is not known.
+            UnknownFeatureError: the architecture has no such feature.
+        """
+        model_type = model.config.model_type
+        return model_type, FeaturesManager.get_config(model_type, feature)
+
+    @staticmethod
+    def get_config(model_type: str, feature: str) -> Maker:
+        """What makes the `OnnxConfig` of an architecture for `feature`."""
+        features = FeaturesManager.get_supported_features_for_model_type(model_type)
+        if feature not in features:
+            raise UnknownFeatureError(
+                f"{model_type} doesn't support feature {feature}", remedy=f"Supported are: {', '.join(features)}."
+            )
+        return features[feature]
+
+
+def _maker(config_class: type[KnownOnnxConfig], feature: str) -> Maker:
+    task = FeaturesManager.feature_to_task(feature)
+    if task != feature and issubclass(config_class, OnnxConfigWithPast):
+        return partial(config_class.with_past, task=task)
+    return partial(config_class.from_model_config, task=feature)

@@ -1,0 +1,65 @@
+"""What `transformers.onnx` printed of a validation, from hfexport's own verdict."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+__all__ = ["log_outputs", "log_validating"]
+
+OLDER_ATOL: Final = 1e-5
+"""What `transformers.onnx` held most architectures to."""
+
+
+def log_validating(logger: logging.Logger) -> None:
+    """Say that validation begins."""
+    logger.info("Validating ONNX model...")
+
+
+def log_outputs(logger: logging.Logger, validation: Mapping[str, Any], outputs: Sequence[str]) -> None:
+    """Say of every output whether its shapes and values are the model's.
+
+    Args:
+        logger: is told.
+        validation: a verdict as the manifest holds it.
+        outputs: names, in the artifact's order.
+    """
+    probes = [probe for probe in validation["probes"] if not probe["greedy_steps"]]
+    if not validation["probes"] or any(not probe["outputs"] for probe in probes):
+        problems = [probe["problem"] for probe in validation["probes"] if probe["problem"]]
+        logger.info("\t-[x] %s", (problems or [validation["reason"]])[0])
+        return
+    # A set, as it was: the braces belong to the line that scripts look for.
+    logger.info("\t-[✓] ONNX model output names match reference model (%s)", set(outputs))
+    for name in outputs:
+        results = [output for probe in probes for output in probe["outputs"] if output["name"] == name]
+        logger.info('\t- Validating ONNX Model output "%s":', name)
+        for shape in dict.fromkeys(tuple(result["shape"]) for result in results):
+            wrong = [result["problem"] for result in results if tuple(result["shape"]) == shape and _misshapen(result)]
+            if wrong:
+                logger.info("\t\t-[x] %s", wrong[0])
+            else:
+                logger.info("\t\t-[✓] %s matches %s", shape, shape)
+        _log_values(logger, results, validation["tolerance"])
+    for probe in validation["probes"]:
+        if probe["greedy_steps"] and probe["verdict"] == "passed":
+            logger.info("\t-[✓] %d greedily decoded tokens are the model's", probe["greedy_steps"])
+
+
+def _misshapen(result: Mapping[str, Any]) -> bool:
+    return result["problem"] and result["max_abs"] is None
+
+
+def _log_values(logger: logging.Logger, results: Sequence[Mapping[str, Any]], tolerance: Mapping[str, float]) -> None:
+    compared = [result for result in results if not _misshapen(result)]
+    atol, rtol = tolerance["atol"], tolerance["rtol"]
+    largest = max((result["max_abs"] for result in compared if result["max_abs"] is not None), default=0.0)
+    # What is said holds as it stands: the older default where that does, a relative part where nothing less does.
+    absolute = min(OLDER_ATOL, atol) if largest <= OLDER_ATOL else atol
+    allowed = f"atol: {absolute}" if largest <= absolute or not rtol else f"atol: {absolute}, rtol: {rtol}"
+    problems = [result["problem"] for result in compared if result["problem"]]
+    if problems:
+        logger.info("\t\t-[x] values not close enough (%s): %s", allowed, problems[0])
+    elif compared:
+        logger.info("\t\t-[✓] all values close (%s)", allowed)

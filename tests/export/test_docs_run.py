@@ -1,0 +1,76 @@
+"""The pages that show code are run as they stand, with tiny models in place of the published ones."""
+
+from __future__ import annotations
+
+import doctest
+import logging
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfexport.onnx.__main__ import main
+from tiny import make_checkpoint
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+
+BLOCK = re.compile(r"```(sh|pycon|python)\n(.*?)```", re.DOTALL)
+
+
+def run_page(name: str, kinds: tuple[str, ...]) -> dict[str, object]:
+    """Run every block of a page in order, all Python in one namespace; gives that namespace."""
+    names: dict[str, object] = {"__name__": "page"}
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    ran = 0
+    for kind, code in BLOCK.findall((DOCS / name).read_text(encoding="utf-8")):
+        if kind not in kinds:
+            continue
+        ran += 1
+        if kind == "sh":
+            words = shlex.split(code.replace("\\\n", " "))
+            assert words[:3] == ["python", "-m", "hfexport.onnx"]
+            assert main(words[3:]) == 0
+        elif kind == "python":
+            exec(compile(code, name, "exec"), names)
+        else:
+            test = parser.get_doctest(_as_python_311(code), names, name, None, 0)
+            assert test.examples
+            said: list[str] = []
+            result = runner.run(test, out=said.append, clear_globs=False)
+            assert result.failed == 0, "".join(said)
+            names = test.globs
+    assert ran
+    return names
+
+
+def _as_python_311(code: str) -> str:
+    """`OrderedDict` prints as a dict from Python 3.12 on, and as pairs before."""
+    if sys.version_info >= (3, 12):
+        return code
+    return re.sub(r"^OrderedDict\(\{('\w+'): (\{.*?\})\}\)$", r"OrderedDict([(\1, \2)])", code, flags=re.MULTILINE)
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in which the names of published models are folders with tiny ones."""
+    monkeypatch.chdir(tmp_path)
+    base = Path("distilbert/distilbert-base-uncased")
+    make_checkpoint(base, "distilbert", "masked-lm", tokenizer=True)
+    head = Path("distilbert/distilbert-base-uncased-finetuned-sst-2-english")
+    make_checkpoint(head, "distilbert", "sequence-classification", tokenizer=True)
+    return tmp_path
+
+
+def test_the_transformers_onnx_page_runs(published: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="hfexport.onnx"):
+        names = run_page("transformers-onnx.md", ("sh", "pycon"))
+    assert (published / "onnx/model.onnx").is_file()
+    lines = [record.getMessage().strip() for record in caplog.records]
+    assert lines[0] == "Validating ONNX model..."
+    assert lines[1] == "-[✓] ONNX model output names match reference model ({'last_hidden_state'})"
+    assert lines[2] == '- Validating ONNX Model output "last_hidden_state":'
+    assert lines[3] == "-[✓] (2, 8, 32) matches (2, 8, 32)"
+    assert lines[-1] == "-[✓] all values close (atol: 1e-05)"
+    assert names["onnx_outputs"] == ["last_hidden_state"]

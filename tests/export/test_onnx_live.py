@@ -1,0 +1,83 @@
+"""`hfexport.onnx` with models in memory, and its command line: what they refuse, and what they leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+from onnx import numpy_helper
+
+from hfexport.errors import InputsError
+from hfexport.onnx import BertOnnxConfig, GPT2OnnxConfig, OnnxConfig, export, validate_model_outputs  # type: ignore[attr-defined]
+from hfexport.onnx.__main__ import main
+from tiny import make_checkpoint
+
+
+def _model(folder: Path, model_type: str, task: str, auto_class: str) -> transformers.PreTrainedModel:
+    checkpoint = make_checkpoint(folder / "checkpoint", model_type, task)
+    return getattr(transformers, auto_class).from_pretrained(checkpoint)  # type: ignore[no-any-return]
+
+
+def test_weights_are_those_in_memory_and_a_difference_raises(tmp_path: Path) -> None:
+    model = _model(tmp_path, "bert", "token-classification", "AutoModelForTokenClassification")
+    with torch.no_grad():
+        model.classifier.weight[0] += 1.0  # type: ignore[union-attr]
+    config = BertOnnxConfig(model.config, task="token-classification")
+    inputs, outputs = export(None, model, config, config.default_onnx_opset, tmp_path / "model.onnx")
+    assert inputs == ["input_ids", "attention_mask", "token_type_ids"]
+    stored = [numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer]
+    wanted = model.classifier.weight.detach().numpy()  # type: ignore[union-attr]
+    assert any(array.shape in (wanted.shape, wanted.T.shape) and np.isin(wanted, array).all() for array in stored)
+    validate_model_outputs(config, None, model, tmp_path / "model.onnx", outputs, 1e-4)
+    with torch.no_grad():
+        model.classifier.weight *= 1.01  # type: ignore[union-attr, operator]
+    with pytest.raises(ValueError, match="values differ too much"):
+        validate_model_outputs(config, None, model, tmp_path / "model.onnx", outputs, 1e-4)
+    with pytest.raises(ValueError, match="outputs pooled are not among the model's logits"):
+        validate_model_outputs(config, None, model, tmp_path / "model.onnx", ["pooled"], 1e-4)
+
+
+def test_a_decoder_in_memory_keeps_its_mode_and_attention(tmp_path: Path) -> None:
+    model = _model(tmp_path, "gpt2", "causal-lm", "AutoModelForCausalLM").train()
+    attention = model.config._attn_implementation
+    config = GPT2OnnxConfig.with_past(model.config, task="causal-lm")
+    _, outputs = export(None, model, config, 20, tmp_path / "model.onnx")
+    validate_model_outputs(config, None, model, tmp_path / "model.onnx", outputs, 1e-4)
+    assert model.training
+    assert model.config._attn_implementation == attention
+
+
+def test_a_class_that_does_not_fit_the_model_is_named(tmp_path: Path) -> None:
+    class Mine(OnnxConfig):
+        @property
+        def inputs(self) -> Mapping[str, Mapping[int, str]]:
+            return {"tokens": {0: "batch", 1: "sequence"}}
+
+    model = _model(tmp_path, "bert", "default", "AutoModel")
+    with pytest.raises(InputsError, match="Mine: inputs: 'tokens' is nothing that BertModel.forward takes"):
+        export(None, model, Mine(model.config), 20, tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match="opset 11 is out of range"):
+        export(None, model, BertOnnxConfig(model.config), 11, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_the_command_line_refuses_in_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bert", "masked-lm")
+    out = tmp_path / "onnx"
+    assert main(["--model", str(checkpoint), "--feature", "question-answering", str(out)]) == 1
+    assert "needs a head that this checkpoint does not have" in capsys.readouterr().err
+    assert main(["--model", str(checkpoint), "--atol", "1e-12", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "\t\t-[x] values not close enough (atol: 1e-12)" in said
+    assert "Traceback" not in said
+    assert list(out.iterdir()) == []
+    with pytest.raises(SystemExit) as ended:
+        main(["--feature", "default", str(out)])
+    assert ended.value.code == 2
