@@ -46,7 +46,7 @@ export: $(VENV)/.runtime $(if $(MODEL),,$(VENV)/.example)
 	$(BIN)/hfexport --model "$$model" --output "$(OUTPUT)" $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) -m "not processes" tests/unit tests/export tests/hub $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not thorough" tests/unit tests/export tests/hub $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -77,7 +77,11 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
     from hfexport.manifest import MANIFEST_FILE, to_json
     from hfexport.report import TABLE_COLUMNS, job_summary, table_rows
 
-    paths = {artifact["format"]: artifact["path"] for artifact in manifest["artifacts"]} if failure is None else {}
+    publication = manifest["publication"] or {}
+    here = (
+        manifest["verdict"] in ("passed", "incomplete", "not_validated") and publication.get("state") != "nothing_to_do"
+    )
+    paths = {artifact["format"]: artifact["path"] for artifact in manifest["artifacts"]} if here else {}
     differences = [artifact["validation"]["max_abs_diff"] for artifact in manifest["artifacts"]]
     console.write_outputs(
         {
@@ -89,6 +93,9 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
             },
             "max-abs-diff": str(max((value for value in differences if isinstance(value, float)), default="")),
             "verdict": manifest["verdict"],
+            "published": publication.get("state", ""),
+            "commit-url": publication.get("commit_url") or "",
+            "pr-url": publication.get("pull_request_url") or "",
         }
     )
     console.append_summary(job_summary(manifest))
@@ -99,5 +106,6 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
     if failure is not None:
         console.error(failure)
         return failure.exit_code
-    console.note(f"{manifest['verdict'].replace('_', ' ')}: {Path(inputs.output, MANIFEST_FILE)}")
+    where = publication.get("pull_request_url") or publication.get("commit_url") or Path(inputs.output, MANIFEST_FILE)
+    console.note(f"{manifest['verdict'].replace('_', ' ')}: {where}")
     return 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-from hfexport.errors import CheckpointError
+from hfexport.errors import CheckpointError, HfexportError, PublishError
 
-__all__ = ["TOKEN_VARIABLES", "reading_token"]
+__all__ = ["TOKEN_VARIABLES", "publishing_token", "reading_token"]
 
 TOKEN_VARIABLES = (
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN"),
@@ -29,19 +31,69 @@ def reading_token(given: str | None, env: Mapping[str, str], mask: Callable[[str
     Raises:
         CheckpointError: `HF_OIDC_RESOURCE` asks for a token that cannot be had.
     """
+    return given or _own_token(env.get("HF_OIDC_RESOURCE"), mask, CheckpointError)
+
+
+def publishing_token(given: str | None, env: Mapping[str, str], repository: str, mask: Callable[[str], None]) -> str:
+    """The token to publish with: as for reading, and on Actions one that a trusted publisher of `repository` gives.
+
+    Asked again later it may be another one: those of trusted publishers hold for an hour.
+
+    Args:
+        given: the input `hub-token`.
+        env: the environment.
+        repository: to publish to.
+        mask: hides a text from now on.
+
+    Raises:
+        PublishError: there is none.
+    """
     if given:
         return given
+    resource = env.get("HF_OIDC_RESOURCE")
+    if not resource and not env.get("HF_TOKEN") and env.get("ACTIONS_ID_TOKEN_REQUEST_URL"):
+        resource = repository
+    token = _own_token(resource, mask, PublishError)
+    if token is None:
+        raise PublishError(
+            f"push-to-hub is {repository!r}, but there is no token to publish with",
+            remedy="Give hub-token or HF_TOKEN; or let the job have `id-token: write` and make it a trusted publisher of "
+            "the repository (docs/publishing.md).",
+        )
+    return token
+
+
+def _own_token(resource: str | None, mask: Callable[[str], None], failure: type[HfexportError]) -> str | None:
+    """The client's own token, at once hidden: of a trusted publisher of `resource`, of `HF_TOKEN`, of a stored login."""
     import httpx2
     from huggingface_hub import get_token
     from huggingface_hub.errors import OIDCError
 
     try:
-        token = get_token()
+        with _oidc_resource(resource):
+            token = get_token()
     except (OIDCError, httpx2.HTTPError) as error:
-        raise CheckpointError(
-            f"HF_OIDC_RESOURCE is {env.get('HF_OIDC_RESOURCE')!r}, but no token came of it: {str(error).splitlines()[0]}",
-            remedy="Unset it, or set up a trusted publisher for this workflow (docs/publishing.md).",
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise failure(
+            f"no token came of being a trusted publisher of {resource}: {lines[-1] if lines else type(error).__name__}",
+            remedy="Make this workflow a trusted publisher in the repository's settings on the Hub, or give hub-token "
+            "(docs/publishing.md).",
         ) from error
     if token:
         mask(token)
     return token
+
+
+@contextmanager
+def _oidc_resource(resource: str | None) -> Iterator[None]:
+    """The variable by which the client is asked for a trusted publisher's token; it takes no argument for that."""
+    before = os.environ.get("HF_OIDC_RESOURCE")
+    if resource:
+        os.environ["HF_OIDC_RESOURCE"] = resource
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("HF_OIDC_RESOURCE", None)
+        else:
+            os.environ["HF_OIDC_RESOURCE"] = before

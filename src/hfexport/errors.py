@@ -13,6 +13,7 @@ __all__ = [
     "HfexportError",
     "InputsError",
     "NeuronError",
+    "PublishError",
     "UnsupportedError",
     "ValidationError",
 ]
@@ -79,6 +80,13 @@ class ValidationError(HfexportError):
 
     exit_code = 6
     title = "Validation failed"
+
+
+class PublishError(HfexportError):
+    """The Hub did not take what was made; the repository is as it was."""
+
+    exit_code = 7
+    title = "Publishing failed"
 
 
 class NeuronError(HfexportError):

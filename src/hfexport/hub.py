@@ -19,14 +19,19 @@ if TYPE_CHECKING:
     import httpx2
     from huggingface_hub import HfApi
 
-__all__ = ["Hub", "HubFile", "Transient", "git_sha1"]
+__all__ = ["HUB_ID", "Hub", "HubFile", "Transient", "git_sha1"]
 
 T = TypeVar("T")
+
+HUB_ID: Final = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?/[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
+"""A repository on the Hub, `owner/name`."""
 
 WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Before each further attempt; an answer that says when to come back is believed, up to `LONGEST_WAIT_S`."""
 LONGEST_WAIT_S: Final = 120.0
 TRANSIENT_STATUS: Final = (408, 425, 429, 500, 502, 503, 504)
+LARGEST_BLOB_BYTES: Final = 2**25
+"""More than the Hub takes outside of large file storage."""
 CONNECT_TIMEOUT_S: Final = 20.0
 ANSWER_TIMEOUT_S: Final = 300.0
 """How long one answer may take; committing thousands of large files does take minutes."""
@@ -51,6 +56,18 @@ class HubFile:
     size_bytes: int
     git_sha1: str
     sha256: str | None
+
+    def holds(self, path: Path, sha256: str) -> bool:
+        """Whether this is the file at `path` here, of that SHA-256."""
+        if path.stat().st_size != self.size_bytes:
+            return False
+        if self.sha256 is not None:
+            return sha256 == self.sha256
+        # The client's cached listing does not say which files are large; git then has the hash of a pointer to it.
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {self.size_bytes}\n"
+        if self.git_sha1 == git_sha1(pointer.encode()):
+            return True
+        return self.size_bytes <= LARGEST_BLOB_BYTES and self.git_sha1 == git_sha1(path.read_bytes())
 
 
 class Hub:
@@ -214,6 +231,8 @@ class _Explained:
             *(errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, errors.RevisionResolutionError),
             errors.CachedRepoTreeNotFoundError,
         )
+        if isinstance(error, RuntimeError) and error.__cause__ is not None:  # what the client raises around an upload
+            error = next((one for one in _chain(error) if isinstance(one, known)), error)
         if isinstance(error, known):
             message, remedy = self._words(error)
             raise self.failure(message, remedy=remedy) from error

@@ -19,9 +19,10 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from hfexport.errors import InputsError
+from hfexport.hub import HUB_ID
 from hfexport.tasks import TASK_NAMES
 
 __all__ = ["FLAGS", "OUTPUTS", "InputField", "Inputs", "given_secrets", "help_text", "input_fields", "parse_inputs"]
@@ -40,6 +41,9 @@ OUTPUTS: Final[Mapping[str, str]] = {
     "max-abs-diff": "Largest absolute difference from the model over all artifacts and probes.",
     "verdict": "passed, incomplete (all that could be checked passed, but for what had to stay open), failed, "
     "not_validated or error.",
+    "published": "committed, pull_request, nothing_to_do or dry_run; empty if nothing was to be published.",
+    "commit-url": "Address of the commit that holds the artifacts on the Hub.",
+    "pr-url": "Address of the pull request.",
 }
 """Outputs of the action, with their descriptions."""
 
@@ -86,6 +90,20 @@ def _revision(value: str) -> str:
     """What git allows as the name of a reference, in short (https://git-scm.com/docs/git-check-ref-format)."""
     if not re.fullmatch(r"[^\s~^:?*\[\\\x00-\x1f\x7f]+", value) or ".." in value or value.startswith(("-", "/")):
         raise ValueError("must be a branch, a tag, a commit or refs/pr/N")
+    return value
+
+
+def _push(value: str) -> str | None:
+    if value.lower() in ("true", "false"):
+        return "true" if _boolean(value) else None
+    if not re.fullmatch(HUB_ID, value):
+        raise ValueError("must be owner/name, or true for the model's own repository on the Hub")
+    return value
+
+
+def _line(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise ValueError("must be one line of text")
     return value
 
 
@@ -175,6 +193,9 @@ def _tolerance(value: str) -> float:
     return float(value)
 
 
+Concern = Literal["artifacts", "source", "place"]
+
+
 @dataclass(frozen=True)
 class InputField:
     """One input, as users meet it.
@@ -185,6 +206,7 @@ class InputField:
         description: one or two sentences.
         parser: from text to value.
         aliases: other names for it.
+        concerns: `artifacts` if it decides what is made; otherwise where that comes from (`source`) or goes to (`place`).
     """
 
     name: str
@@ -192,6 +214,7 @@ class InputField:
     description: str
     parser: Parser
     aliases: tuple[str, ...] = ()
+    concerns: Concern = "artifacts"
 
     @property
     def attribute(self) -> str:
@@ -211,14 +234,19 @@ class InputField:
     @property
     def is_boolean(self) -> bool:
         """Whether the bare option means true."""
-        return self.parser is _boolean
+        return self.parser in (_boolean, _push)
 
 
-def _input(default: str, description: str, parser: Parser, *, aliases: tuple[str, ...] = ()) -> Any:
+def _input(
+    default: str, description: str, parser: Parser, *, aliases: tuple[str, ...] = (), concerns: Concern = "artifacts"
+) -> Any:
     return field(
         default=parser(default) if default else None,
         repr=parser is not _secret,
-        metadata={"default": default, "description": description, "parser": parser, "aliases": aliases},
+        metadata={
+            **{"default": default, "description": description, "parser": parser},
+            **{"aliases": aliases, "concerns": concerns},
+        },
     )
 
 
@@ -244,13 +272,20 @@ class Inputs:
         "Checkpoint folder, relative to the working directory (on Actions, the workspace), or a model on the Hub: "
         "owner/name.",
         _path,
+        concerns="source",
     )
-    revision: str = _input("main", "Branch, tag, commit or refs/pr/N of a model on the Hub.", _revision)
+    revision: str = _input(
+        "main", "Branch, tag, commit or refs/pr/N of a model on the Hub.", _revision, concerns="source"
+    )
     subfolder: str | None = _input(
         "", "Folder inside the model's repository that holds the checkpoint.", _folder_inside
     )
     hub_token: str | None = _input(
-        "", "Token for the Hub, for private and gated models; if unset, HF_TOKEN or a stored login.", _secret
+        "",
+        "Token for the Hub, to publish, and for private and gated models; if unset, HF_TOKEN, a trusted publisher "
+        "(with permission id-token: write) or a stored login.",
+        _secret,
+        concerns="source",
     )
     formats: tuple[str, ...] = _input(
         "onnx,torchscript",
@@ -264,7 +299,7 @@ class Inputs:
         _TASK,
         aliases=("feature",),
     )
-    output: str = _input("hfexport-out", "Folder for the artifacts and the manifest.", _path)
+    output: str = _input("hfexport-out", "Folder for the artifacts and the manifest.", _path, concerns="place")
     opset: int | None = _input("", "ONNX opset; if unset, the architecture's own.", _positive_integer)
     atol: float | None = _input(
         "",
@@ -289,6 +324,27 @@ class Inputs:
     )
     validate: str = _input(
         "strict", "strict, or off: artifacts are written unproved and the manifest says so.", _choice(("strict", "off"))
+    )
+    push_to_hub: str | None = _input(
+        "",
+        "Repository on the Hub to publish to in one commit, owner/name; true: the model's own. If unset, nothing is "
+        "published.",
+        _push,
+        concerns="place",
+    )
+    branch: str = _input("main", "Branch to publish to; made if it is not there.", _revision, concerns="place")
+    create_pr: bool = _input(
+        "false", "Publish as a pull request; an open one for the same source is updated.", _boolean, concerns="place"
+    )
+    private: bool = _input("false", "If the repository has to be made, make it private.", _boolean, concerns="place")
+    commit_message: str | None = _input(
+        "", "First line of the commit's message; if unset, it says what was exported.", _line, concerns="place"
+    )
+    publish_unvalidated: bool = _input(
+        "false", "Publish although validate is off, which is refused otherwise.", _boolean, concerns="place"
+    )
+    dry_run: bool = _input(
+        "false", "Say what would be published, file by file, and publish nothing.", _boolean, concerns="place"
     )
 
     neuron_target: str = _input(
@@ -369,6 +425,7 @@ def parse_inputs(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Inputs, f
             values[part.attribute] = _parse_each(part, given, problems)
             sources[part.attribute] = given[0].written
     problems.extend(_folder_problems(values, sources))
+    problems.extend(_publishing_problems(values, sources))
     if problems:
         raise InputsError(problems)
     return Inputs(**values), flags
@@ -404,6 +461,30 @@ def given_secrets(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...
         for given in (*options.get(part.name, []), *variables.get(part.name, []))
         if given.text
     )
+
+
+def _publishing_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """What is asked of a push that is not asked for, or of one that must not be."""
+    problems = []
+    target = values.get("push_to_hub")
+    if not target and "push_to_hub" not in values:
+        problems += [
+            f"{sources[name]} means nothing without push-to-hub: say where to publish"
+            for name in ("create_pr", "private", "dry_run", "publish_unvalidated")
+            if values.get(name)
+        ]
+    model = values.get("model", Inputs().model)
+    if target == "true" and model is not None and (not re.fullmatch(HUB_ID, model) or Path(model).exists()):
+        problems.append(
+            f"{sources['push_to_hub']} is true, but model {_quoted(model)} is a folder: "
+            "name the repository to publish to, owner/name"
+        )
+    if target and values.get("validate") == "off" and not values.get("publish_unvalidated"):
+        problems.append(
+            f"{sources['validate']} is 'off': artifacts that nobody proved are published only with "
+            "publish-unvalidated: true"
+        )
+    return problems
 
 
 def _folder_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
@@ -531,7 +612,7 @@ def help_text() -> str:
     lines += ["", "tasks (auto chooses one of them):", *(f"  {line}" for line in tasks)]
     lines += [
         "",
-        "exit codes: 0 done, 1 bug, 2 inputs, 3 checkpoint, 4 unsupported, 5 export, 6 validation,",
+        "exit codes: 0 done, 1 bug, 2 inputs, 3 checkpoint, 4 unsupported, 5 export, 6 validation, 7 publishing,",
         "  8 Neuron toolchain, 130 and 143 interrupted",
     ]
     return "\n".join(lines)

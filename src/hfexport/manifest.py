@@ -68,6 +68,7 @@ def new_manifest(inputs: Inputs, created: str) -> Manifest:
         "stages": [],
         "artifacts": [],
         "files": [],
+        "publication": None,
         "error": None,
     }
 

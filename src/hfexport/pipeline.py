@@ -18,9 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from hfexport import __version__
 from hfexport.architectures import known_architectures
-from hfexport.checkpoint import Checkpoint, copy_along, identity, locate, open_checkpoint, sha256
-from hfexport.credentials import reading_token
-from hfexport.errors import CheckpointError, HfexportError, InputsError, UnsupportedError, ValidationError
+from hfexport.checkpoint import Checkpoint, Source, copy_along, identity, locate, open_checkpoint, sha256
+from hfexport.credentials import publishing_token, reading_token
+from hfexport.errors import (
+    CheckpointError,
+    HfexportError,
+    InputsError,
+    PublishError,
+    UnsupportedError,
+    ValidationError,
+)
 from hfexport.export_config import DecoderConfig, ExportConfig, TensorSpec
 from hfexport.hub import Hub
 from hfexport.output import install, output_lock, withdraw
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from hfexport.manifest import Manifest
     from hfexport.observer import Observer
     from hfexport.probes import Probe
+    from hfexport.publish import Publisher
     from hfexport.validation import Reference
     from hfexport.validation.compare import ArtifactVerdict
 
@@ -83,7 +91,10 @@ def run(
     with output_lock(output), tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output) as staging:
         work = _Run(inputs, observer, env, Path(staging), manifest, further_probes)
         try:
-            artifacts = work.export_and_validate()
+            source, publisher = work.locate()
+            if publisher is not None and (found := work.answered(source, publisher)):
+                return found
+            artifacts = work.export_and_validate(source)
         except HfexportError as error:
             manifest["verdict"] = "failed" if isinstance(error, ValidationError) else "error"
             manifest["error"] = error_entry(error)
@@ -98,6 +109,8 @@ def run(
             raise
         install(artifacts, output)
         write_manifest(manifest, output)
+        if publisher is not None:
+            work.publish(publisher, output)
     return manifest
 
 
@@ -116,12 +129,62 @@ class _Run:
     shared_reference: Reference | None = None
     neuron: NeuronRun | None = None
 
-    def export_and_validate(self) -> Path:
+    def locate(self) -> tuple[Source, Publisher | None]:
+        """Find the checkpoint and, if it is to be published, the destination: what is wrong there is said at once."""
+        from hfexport.publish import Destination, open_publisher
+
+        inputs = self.inputs
+        with self._stage("Source"):
+            source = locate(inputs.model, inputs.revision, inputs.subfolder, self._hub)
+            if inputs.push_to_hub is None:
+                return source, None
+            repository = inputs.model if inputs.push_to_hub == "true" else inputs.push_to_hub
+            destination = Destination(
+                repository, inputs.branch, inputs.create_pr, inputs.private, inputs.commit_message or "", inputs.dry_run
+            )
+
+            def hub() -> Hub:
+                token = publishing_token(inputs.hub_token, self.env, repository, self.observer.mask)
+                return Hub(token, note=self.observer.note, failure=PublishError)
+
+            return source, open_publisher(hub, destination, source, self.observer.note)
+
+    def answered(self, source: Source, publisher: Publisher) -> Manifest | None:
+        """The manifest of an export that is published already and answers what is asked."""
+        with self._stage("Published exports"):
+            found = publisher.answered(self.manifest, describe_source(source))
+        if found is not None:
+            self.observer.note(
+                f"nothing to do: {found['publication']['commit_url']} holds this export, and its files hold"
+            )
+        return found
+
+    def publish(self, publisher: Publisher, output: Path) -> None:
+        """Publish what lies in the output folder; it stays there whatever comes of it.
+
+        Raises:
+            Failed: nothing was published.
+        """
+        from hfexport.manifest import error_entry, write_manifest
+
+        try:
+            with self._stage("Publishing"):
+                self.manifest["publication"] = publisher.publish(output, self.manifest)
+        except HfexportError as error:
+            self.manifest["error"] = error_entry(error)
+            write_manifest(self.manifest, output)
+            raise Failed(error, self.manifest) from error
+        except KeyboardInterrupt:
+            self.manifest["error"] = error_entry(HfexportError("interrupted", remedy="Run it again."))
+            write_manifest(self.manifest, output)
+            raise
+        write_manifest(self.manifest, output)
+
+    def export_and_validate(self, source: Source) -> Path:
         """The whole way; returns the folder that is ready to be put into place."""
         from hfexport.manifest import artifact_entry, files_entry, source_entry
 
         with self._stage("Checkpoint"):
-            source = locate(self.inputs.model, self.inputs.revision, self.inputs.subfolder, self._hub)
             folder, digests = source.fetch(self._hub, self.observer.note)
             checkpoint = open_checkpoint(folder)
             self.source_identity = identity(source, folder)
@@ -425,6 +488,18 @@ def _only_shapes_fail(verdict: ArtifactVerdict, config: ExportConfig) -> bool:
     if not config.free_axes or not verdict.probes:
         return False
     return any(result.passed for result in verdict.probes) or any(result.problem for result in verdict.probes)
+
+
+def describe_source(source: Source) -> dict[str, Any]:
+    """What tells one source from another: the commit on the Hub, or of a folder the SHA-256 of every file that counts."""
+    if source.model is not None:
+        return {"hub": source.model.to_dict()}
+    checkpoint = open_checkpoint(source.folder)
+    return {
+        "hub": None,
+        "files": {path.name: sha256(path) for path in _source_files(checkpoint)},
+        "along": {path.name: sha256(path) for path in checkpoint.along},
+    }
 
 
 def _source_files(checkpoint: Checkpoint) -> tuple[Path, ...]:

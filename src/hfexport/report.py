@@ -19,6 +19,8 @@ HEADLINES = {
     "error": "❌ nothing was exported",
 }
 
+UNPUBLISHED = "❌ artifacts were made, but not published"
+
 MAX_FAILURES = 20
 
 NEURON_MODULES = {"inf1": "torch_neuron", "inf2": "torch_neuronx"}
@@ -51,7 +53,8 @@ def table_rows(manifest: Manifest) -> list[list[str]]:
 
 def job_summary(manifest: Manifest) -> str:
     """Markdown for the job summary: verdict, table, what is wrong, a snippet for each artifact, the stages."""
-    lines = [f"## hfexport: {HEADLINES[manifest['verdict']]}", ""]
+    published = manifest["error"] is None or manifest["verdict"] in ("failed", "error")
+    lines = [f"## hfexport: {HEADLINES[manifest['verdict']] if published else UNPUBLISHED}", ""]
     if manifest["error"] is not None:
         error = manifest["error"]
         lines += [f"**{_text(error['title'])}** (exit code {error['exit_code']})", ""]
@@ -61,6 +64,7 @@ def job_summary(manifest: Manifest) -> str:
         source = manifest["source"]
         parts = [source["model"], source["model_type"], f"task {manifest['task']}", f"dtype {manifest['dtype']}"]
         lines += [_text(" · ".join(parts)), ""]
+    lines += _publication(manifest)
     if manifest["artifacts"]:
         lines += [_row(TABLE_COLUMNS), _row(["---"] * len(TABLE_COLUMNS))]
         lines += [_row([_text(cell) for cell in row]) for row in table_rows(manifest)]
@@ -120,6 +124,26 @@ def _example(entry: dict[str, Any], artifact: dict[str, Any]) -> str:
     )
     make = "ones" if entry["name"] == "attention_mask" else "zeros"
     return f"np.{make}({shape}, np.{entry['dtype']})"
+
+
+def _publication(manifest: Manifest) -> list[str]:
+    """What was published, or would be."""
+    publication = manifest["publication"]
+    if publication is None:
+        return []
+    place = f"{publication['repository']}, branch {publication['branch']}"
+    url = publication["pull_request_url"] or publication["commit_url"]
+    said = {
+        "committed": f"Published to {place}",
+        "pull_request": f"Published as a pull request against {place}",
+        "nothing_to_do": f"Nothing to do: {place} holds this export already",
+        "dry_run": f"Dry run: nothing was published to {place}",
+    }[publication["state"]]
+    lines = [f"{_text(said)}{f': <{url}>' if url else '.'}", ""]
+    if publication["state"] == "dry_run":
+        rows = [[change["operation"], _text(change["path"])] for change in publication["operations"]]
+        lines += [_row(["operation", "file"]), _row(["---"] * 2), *map(_row, rows), ""]
+    return lines
 
 
 def _failures(manifest: Manifest) -> list[str]:

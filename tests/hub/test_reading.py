@@ -254,7 +254,7 @@ def test_what_is_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert not is_hub_id("org/tiny")
 
 
-@pytest.mark.processes
+@pytest.mark.thorough
 def test_from_the_command_line(hub: LocalHub, run: Callable[..., Finished]) -> None:
     hub.add("org/private", dict.fromkeys(()), private=True)
     hub.repositories["org/private"] = hub.repositories.pop("org/tiny")
@@ -273,7 +273,7 @@ def test_from_the_command_line(hub: LocalHub, run: Callable[..., Finished]) -> N
     assert done.stderr.count("Traceback") == 0
 
 
-@pytest.mark.processes
+@pytest.mark.thorough
 def test_a_model_that_is_not_there_from_the_command_line(run: Callable[..., Finished]) -> None:
     done = run("--model", "org/nothing", "--hub-token", TOKEN, "--verbose")
     assert done.exit_code == 3, done.said

@@ -25,6 +25,7 @@ LAYERS = (
     ("manifest",),
     ("report",),
     ("neuron",),
+    ("publish",),
     ("pipeline",),
     ("cli", "onnx"),
     ("__main__",),

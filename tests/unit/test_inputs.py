@@ -79,6 +79,13 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "revision": ("refs/pr/3", "refs/pr/3"),
     "subfolder": ("text_encoder/", "text_encoder"),
     "hub-token": ("hf_abc", "hf_abc"),
+    "branch": ("exports", "exports"),
+    "commit-message": ("Add exports", "Add exports"),
+    "push-to-hub": ("org/name", "org/name"),
+    "create-pr": ("true", True),
+    "private": ("true", True),
+    "publish-unvalidated": ("true", True),
+    "dry-run": ("true", True),
     "formats": ("torchscript", ("torchscript",)),
     "task": ("masked-lm", "masked-lm"),
     "output": ("out", "out"),
@@ -108,16 +115,40 @@ def test_every_input_has_an_example_here() -> None:
     assert set(EXAMPLES) == {part.name for part in input_fields()}
 
 
+OF_A_PUSH = ("create-pr", "private", "publish-unvalidated", "dry-run")
+"""Inputs that mean nothing unless something is published."""
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_input_is_an_option_and_a_variable(name: str) -> None:
     text, value = EXAMPLES[name]
     attribute = name.replace("-", "_")
     variable = f"INPUT_{name.upper()}"
+    beside = ["--push-to-hub", "org/name"] if name in OF_A_PUSH else []
     if not text.startswith("-"):  # such a value needs the equals sign
-        assert getattr(_parse(f"--{name}", text), attribute) == value
-    assert getattr(_parse(f"--{name}={text}"), attribute) == value
-    assert getattr(parse_inputs([], {variable: text})[0], attribute) == value
-    assert getattr(parse_inputs([], {variable: f" {text}\n"})[0], attribute) == value
+        assert getattr(_parse(f"--{name}", text, *beside), attribute) == value
+    assert getattr(_parse(f"--{name}={text}", *beside), attribute) == value
+    assert getattr(parse_inputs(beside, {variable: text})[0], attribute) == value
+    assert getattr(parse_inputs(beside, {variable: f" {text}\n"})[0], attribute) == value
+
+
+@pytest.mark.parametrize("name", OF_A_PUSH)
+def test_what_belongs_to_a_push_needs_one(name: str) -> None:
+    assert "without push-to-hub" in _problem(f"--{name}")
+    assert _parse(f"--{name}=false") == Inputs()
+
+
+def test_the_models_own_repository_needs_a_model_on_the_hub() -> None:
+    assert _parse("--model", "org/name", "--push-to-hub").push_to_hub == "true"
+    assert _parse("--push-to-hub=false").push_to_hub is None
+    assert "is a folder" in _problem("--model", ".", "--push-to-hub", "true")
+    assert "must be owner/name" in _problem("--push-to-hub", "name")
+
+
+def test_what_nobody_proved_is_published_only_by_name() -> None:
+    push = ("--push-to-hub", "org/name", "--validate", "off")
+    assert "publish-unvalidated" in _problem(*push)
+    assert _parse(*push, "--publish-unvalidated").publish_unvalidated
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

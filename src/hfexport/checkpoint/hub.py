@@ -13,7 +13,7 @@ from typing import Final
 
 from hfexport.checkpoint.local import ALONG, read_json, sha256
 from hfexport.errors import CheckpointError
-from hfexport.hub import Hub, HubFile, git_sha1
+from hfexport.hub import HUB_ID, Hub, HubFile
 
 __all__ = ["HubModel", "Snapshot", "download", "is_hub_id", "needed_files", "resolve"]
 
@@ -31,13 +31,8 @@ BESIDE: Final = (
 )
 """Small files that say how a checkpoint is to be read, beside those that go along."""
 
-LARGEST_BLOB_BYTES: Final = 2**25
-"""More than the Hub takes outside of large file storage."""
-
 _MODULE: Final = re.compile(r"\d+_\w+/(config\.json|model\.safetensors|pytorch_model\.bin)")
 """A further layer of a sentence-transformers model, such as its pooling."""
-
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?/[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ class Snapshot:
 
 def is_hub_id(model: str) -> bool:
     """Whether `model` names a repository, `owner/name`, rather than a folder: it has that form, and no folder has it."""
-    return _HUB_ID.fullmatch(model) is not None and not Path(model).exists()
+    return re.fullmatch(HUB_ID, model) is not None and not Path(model).exists()
 
 
 def resolve(hub: Hub, repository: str, revision: str, subfolder: str = "") -> HubModel:
@@ -168,14 +163,7 @@ def _fetch(hub: Hub, model: HubModel, files: Mapping[str, HubFile], prefix: str)
 
 def _checked(path: Path, file: HubFile) -> str | None:
     """The SHA-256 of a downloaded file; `None` if it is not the file that the commit has."""
-    if not path.is_file() or path.stat().st_size != file.size_bytes:
+    if not path.is_file():
         return None
     digest = sha256(path)
-    if file.sha256 is not None:
-        return digest if digest == file.sha256 else None
-    # The client's cached listing does not say which files are large; git then has the hash of a pointer to it.
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {file.size_bytes}\n".encode()
-    if file.git_sha1 == git_sha1(pointer):
-        return digest
-    small = file.size_bytes <= LARGEST_BLOB_BYTES
-    return digest if small and file.git_sha1 == git_sha1(path.read_bytes()) else None
+    return digest if file.holds(path, digest) else None
