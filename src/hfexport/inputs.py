@@ -258,6 +258,9 @@ _TASK = _choice(
         "fill-mask": "masked-lm",
         "text-generation": "causal-lm-with-past",
         "text-classification": "sequence-classification",
+        "text2text-generation": "seq2seq-lm-with-past",
+        "automatic-speech-recognition": "speech2seq-lm-with-past",
+        "image-to-text": "vision2seq-lm",
     },
 )
 _DTYPE = _choice(("auto", "fp32", "fp16"), {"float32": "fp32", "float16": "fp16", "float": "fp32", "half": "fp16"})
@@ -310,6 +313,12 @@ class Inputs:
         "", "Relative tolerance of validation; if unset, by dtype and architecture, or 0 if atol is given.", _tolerance
     )
     dtype: str = _input("auto", "fp32, fp16, or auto: as the checkpoint, bfloat16 widened to fp32.", _DTYPE)
+    layout: Literal["auto", "single"] = _input(
+        "auto",
+        "Graphs of an encoder-decoder: auto (encoder, decoder and decoder with past, as Optimum loads them) or "
+        "single (one graph, as transformers.onnx wrote it).",
+        _choice(("auto", "single")),
+    )
     external_data: bool = _input(
         "false", "Write ONNX weights to model.onnx_data also below 2 GB: true or false.", _boolean
     )

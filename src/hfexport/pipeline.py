@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +43,11 @@ if TYPE_CHECKING:
     from hfexport.publish import Publisher
     from hfexport.validation import Reference
     from hfexport.validation.compare import ArtifactVerdict
+
+    Graphs = tuple[ExportConfig, ...]
+    """The graphs of one model, in the order in which generation runs them."""
+
+    Result = tuple[Artifact, ExportConfig, ArtifactVerdict]
 
 __all__ = ["Failed", "run"]
 
@@ -126,8 +130,13 @@ class _Run:
     further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None
     references: list[Reference] = field(default_factory=list)
     source_identity: str = ""
-    shared_reference: Reference | None = None
+    shared_references: tuple[Reference, ...] = ()
     neuron: NeuronRun | None = None
+
+    @property
+    def ready(self) -> Path:
+        """The folder that becomes the output."""
+        return self.staging / "ready"
 
     def locate(self) -> tuple[Source, Publisher | None]:
         """Find the checkpoint and, if it is to be published, the destination: what is wrong there is said at once."""
@@ -192,8 +201,7 @@ class _Run:
             dtype = _dtype(self.inputs.dtype, checkpoint, self.observer)
         if "neuron" in self.inputs.formats:
             self._prepare_neuron()
-        ready = self.staging / "ready"
-        ready.mkdir()
+        self.ready.mkdir()
         with ThreadPoolExecutor(max_workers=1) as hashing:
             hashes = hashing.submit(
                 lambda: {path: digests.get(path) or sha256(path) for path in _source_files(checkpoint)}
@@ -205,7 +213,9 @@ class _Run:
             self.manifest |= {"task": config.task.name, "dtype": dtype, "interface": config.origin}
             try:
                 results = [
-                    self._one_format(name, checkpoint, config, dtype, opset, ready) for name in self.inputs.formats
+                    result
+                    for name in self.inputs.formats
+                    for result in self._one_format(name, checkpoint, config, dtype, opset)
                 ]
             finally:
                 for reference in self.references:
@@ -213,12 +223,12 @@ class _Run:
         self.manifest["source"] = source_entry(checkpoint, source, hashes.result())
         with self._stage("Files"):
             self.manifest["artifacts"] = [
-                artifact_entry(artifact, artifact.config or config, artifact.dtype or dtype, ready, verdict)
-                for artifact, verdict in results
+                artifact_entry(artifact, artifact.config or config, artifact.dtype or dtype, self.ready, verdict)
+                for artifact, config, verdict in results
             ]
-            self.manifest["files"] = files_entry(copy_along(checkpoint, ready), ready)
+            self.manifest["files"] = files_entry(copy_along(checkpoint, self.ready), self.ready)
         self._decide(results)
-        return ready
+        return self.ready
 
     def _hub(self) -> Hub:
         token = reading_token(self.inputs.hub_token, self.env, self.observer.mask)
@@ -247,31 +257,47 @@ class _Run:
         return config
 
     def _one_format(
-        self, name: str, checkpoint: Checkpoint, config: ExportConfig, dtype: str, opset: int, ready: Path
-    ) -> tuple[Artifact, ArtifactVerdict]:
-        """Export one format and validate it; a trace that holds only at its own sizes is made again at fixed ones."""
+        self, name: str, checkpoint: Checkpoint, family: ExportConfig, dtype: str, opset: int
+    ) -> list[Result]:
+        """Export every graph to one format, then validate each; the last of them generates through all."""
         from hfexport.validation import not_run
 
         if name == "neuron":
-            return self._neuron_format(checkpoint, config, ready)
+            return [self._neuron_format(checkpoint, family)]
         strict = self.inputs.validate == "strict"
-        if strict and self.shared_reference is None:
-            self.shared_reference = self._start_reference(checkpoint, config, dtype, {})
-        artifact = self._export(name, checkpoint, config, dtype, opset, ready, {})
-        if self.shared_reference is None:
-            return artifact, not_run("validate is off")
-        verdict = self._validate(artifact, config, dtype, self.shared_reference)
-        if verdict.verdict == "passed" or name != "torchscript" or not _only_shapes_fail(verdict, config):
-            return artifact, verdict
+        graphs = family.graphs(self.inputs.layout)
+        if strict and not self.shared_references:
+            self.shared_references = self._start_references(checkpoint, graphs, dtype, {})
+        (self.ready / name).mkdir()
+        with self._stage(f"Export to {name}"):
+            artifacts = [self._export(name, checkpoint, config, dtype, opset, {}) for config in graphs]
+        if not strict:
+            reason = "validate is off"
+            return [(artifact, config, not_run(reason)) for artifact, config in zip(artifacts, graphs, strict=True)]
+        results: list[Result] = []
+        for artifact, config, reference in zip(artifacts, graphs, self.shared_references, strict=True):
+            made = [(earlier, described) for earlier, described, _ in results]
+            verdict = self._validate(artifact, config, dtype, reference, made)
+            result = (artifact, config, verdict)
+            if verdict.verdict != "passed" and name == "torchscript" and _only_shapes_fail(verdict, config):
+                result = self._at_fixed_sizes(result, checkpoint, dtype, opset)
+            results.append(result)
+        return results
+
+    def _at_fixed_sizes(self, result: Result, checkpoint: Checkpoint, dtype: str, opset: int) -> Result:
+        """A trace that holds only at its own sizes, made again at fixed ones."""
+        artifact, config, _ = result
         sizes = _fixed_sizes(config, self.inputs)
         self.observer.warn(
-            "TorchScript: the trace holds only at the sizes it was made with; made again at "
+            f"TorchScript: the trace of {artifact.path.name} holds only at the sizes it was made with; made again at "
             + ", ".join(f"{axis} {size}" for axis, size in sizes.items())
         )
-        shutil.rmtree(ready / name)
-        reference = self._start_reference(checkpoint, config, dtype, sizes)
-        artifact = self._export(name, checkpoint, config, dtype, opset, ready, sizes)
-        return artifact, self._validate(artifact, config, dtype, reference)
+        for file in artifact.files:
+            file.unlink()
+        (reference,) = self._start_references(checkpoint, (config,), dtype, sizes)
+        with self._stage(f"Export to {artifact.format}"):
+            artifact = self._export(artifact.format, checkpoint, config, dtype, opset, sizes)
+        return artifact, config, self._validate(artifact, config, dtype, reference, [])
 
     def _prepare_neuron(self) -> None:
         from hfexport.neuron import prepare
@@ -280,15 +306,13 @@ class _Run:
             self.neuron, versions = prepare(self.inputs, self.staging / "neuron", self.env, self.observer.child_output)
             self.observer.note(", ".join(f"{name} {version}" for name, version in versions.items()))
 
-    def _neuron_format(
-        self, checkpoint: Checkpoint, config: ExportConfig, ready: Path
-    ) -> tuple[Artifact, ArtifactVerdict]:
+    def _neuron_format(self, checkpoint: Checkpoint, config: ExportConfig) -> Result:
         """Compile at fixed sizes; the reference has questions of its own, at those sizes."""
         from hfexport.neuron import NeuronExport, fixed_sizes, static_config
         from hfexport.validation import not_run
 
         assert self.neuron is not None, "prepared before any export"
-        config = static_config(config)
+        (config,) = static_config(config).graphs("single")
         sizes = fixed_sizes(config, self.inputs, self.observer.warn)
         work = NeuronExport(
             self.neuron, self.inputs, checkpoint.folder, config, sizes, self.neuron.folder, self.source_identity
@@ -298,32 +322,34 @@ class _Run:
             reference = work.start_reference()
             self.references.append(reference)
         with self._stage("Export to neuron"):
-            (ready / "neuron").mkdir()
-            artifact = work.export(ready / "neuron")
+            (self.ready / "neuron").mkdir()
+            artifact = work.export(self.ready / "neuron")
         if not strict:
-            return artifact, not_run("validate is off")
+            return artifact, config, not_run("validate is off")
         with self._stage("Validation of neuron"):
             verdict = work.validate(artifact, reference)
         for check in verdict.checks:
             if check.verdict == "not_run":
                 self.observer.warn(f"neuron: {check.name}: not run: {check.reason}")
-        return artifact, verdict
+        return artifact, config, verdict
 
-    def _start_reference(
-        self, checkpoint: Checkpoint, config: ExportConfig, dtype: str, fixed_sizes: Mapping[str, int]
-    ) -> Reference:
+    def _start_references(
+        self, checkpoint: Checkpoint, graphs: Graphs, dtype: str, fixed_sizes: Mapping[str, int]
+    ) -> tuple[Reference, ...]:
         from hfexport.probes import fixed_probes, validation_probes
-        from hfexport.validation import start_reference
+        from hfexport.validation import start_references
 
-        if fixed_sizes:
-            probes = fixed_probes(config, fixed_sizes)
-        else:
+        def probes(config: ExportConfig) -> tuple[Probe, ...]:
+            if fixed_sizes:
+                return fixed_probes(config, fixed_sizes)
             further = self.further_probes(config) if self.further_probes is not None else ()
-            probes = (*further, *validation_probes(config))
+            return (*further, *validation_probes(config))
+
+        asked = [(config, probes(config)) for config in graphs]
         folder = self.staging / f"reference-{len(self.references)}"
-        reference = start_reference(checkpoint.folder, config, dtype, probes, folder=folder, env=self.env)
-        self.references.append(reference)
-        return reference
+        references = start_references(checkpoint.folder, asked, dtype, folder=folder, env=self.env)
+        self.references.extend(references)
+        return references
 
     def _export(
         self,
@@ -332,39 +358,41 @@ class _Run:
         config: ExportConfig,
         dtype: str,
         opset: int,
-        ready: Path,
         fixed_sizes: Mapping[str, int],
     ) -> Artifact:
-        with self._stage(f"Export to {name}"):
-            from hfexport.backends import backend_for
-            from hfexport.backends.base import ExportJob
+        from hfexport.backends import backend_for
+        from hfexport.backends.base import ExportJob
 
-            folder = ready / name
-            folder.mkdir()
-            metadata = {
-                "producer": "hfexport",
-                "version": __version__,
-                "source": self.source_identity,
-                "task": config.task.name,
-            }
-            job = ExportJob(
-                checkpoint.folder, config, dtype, folder, metadata, opset, self.inputs.external_data, fixed_sizes
-            )
-            return backend_for(name).export(job)
+        metadata = {
+            "producer": "hfexport",
+            "version": __version__,
+            "source": self.source_identity,
+            "task": config.task.name,
+        }
+        folder, external = self.ready / name, self.inputs.external_data
+        job = ExportJob(checkpoint.folder, config, dtype, folder, metadata, opset, external, fixed_sizes)
+        return backend_for(name).export(job)
 
-    def _validate(self, artifact: Artifact, config: ExportConfig, dtype: str, reference: Reference) -> ArtifactVerdict:
+    def _validate(
+        self,
+        artifact: Artifact,
+        config: ExportConfig,
+        dtype: str,
+        reference: Reference,
+        companions: list[tuple[Artifact, ExportConfig]],
+    ) -> ArtifactVerdict:
         from hfexport.validation import resolve_tolerance, validate
 
-        with self._stage(f"Validation of {artifact.format}"):
+        with self._stage(f"Validation of {artifact.format}/{artifact.path.name}"):
             tolerance = resolve_tolerance(config, dtype, self.inputs.atol, self.inputs.rtol)
             folder = Path(tempfile.mkdtemp(prefix=f"run-{artifact.format}-", dir=self.staging))
-            return validate(artifact, config, reference, tolerance, folder=folder, env=self.env)
+            return validate(artifact, config, reference, tolerance, folder=folder, env=self.env, companions=companions)
 
-    def _decide(self, results: list[tuple[Artifact, ArtifactVerdict]]) -> None:
+    def _decide(self, results: list[Result]) -> None:
         """Set the manifest's verdict, or raise what is wrong."""
         failures = [
-            f"{artifact.format}: {line}"
-            for artifact, verdict in results
+            f"{artifact.format}/{artifact.path.name}: {line}"
+            for artifact, _, verdict in results
             if verdict.verdict == "failed"
             for line in (verdict.failures or ("no probe was answered",))
         ]
@@ -374,7 +402,7 @@ class _Run:
                 "\n".join(failures[:5]) + more,
                 remedy="The artifact is wrong or the tolerance too tight; nothing was left in the output folder.",
             )
-        found = {verdict.verdict for _, verdict in results}
+        found = {verdict.verdict for _, _, verdict in results}
         self.manifest["verdict"] = (
             "passed" if found == {"passed"} else "not_validated" if "not_run" in found else "incomplete"
         )

@@ -117,12 +117,12 @@ def load_snippet(artifact: dict[str, Any], manifest: Manifest) -> str:
 
 
 def _example(entry: dict[str, Any], artifact: dict[str, Any]) -> str:
-    sizes = {"batch": 1, "sequence": 8, "past_sequence": 0, "choice": 2, "height": 224, "width": 224}
-    sizes |= artifact["fixed_sizes"] or {}
+    sizes = artifact["fixed_sizes"] or {}
     shape = tuple(
-        axis if isinstance(axis, int) else sum(sizes[part] for part in axis.split(" + ")) for axis in entry["axes"]
+        axis if isinstance(axis, int) else sum(sizes.get(part, _example_size(part)) for part in axis.split(" + "))
+        for axis in entry["axes"]
     )
-    make = "ones" if entry["name"] == "attention_mask" else "zeros"
+    make = "ones" if entry["name"].endswith("attention_mask") else "zeros"
     return f"np.{make}({shape}, np.{entry['dtype']})"
 
 
@@ -144,6 +144,13 @@ def _publication(manifest: Manifest) -> list[str]:
         rows = [[change["operation"], _text(change["path"])] for change in publication["operations"]]
         lines += [_row(["operation", "file"]), _row(["---"] * 2), *map(_row, rows), ""]
     return lines
+
+
+def _example_size(axis: str) -> int:
+    """A small size for a free axis, by what its name says."""
+    if axis.startswith("past_"):
+        return 0
+    return 8 if axis.endswith("sequence") else {"choice": 2, "height": 224, "width": 224}.get(axis, 1)
 
 
 def _failures(manifest: Manifest) -> list[str]:

@@ -59,6 +59,7 @@ _HIDDEN = {"last_hidden_state": _PER_TOKEN}
 _BASE = ("Model", "ForPreTraining")
 _LM = ("ForCausalLM", "LMHeadModel")
 _MASKED = ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel")
+_SEQ2SEQ = ("ForConditionalGeneration", "MTModel")
 # A masked-LM head and a causal head of the same encoder are the same weights, so each checkpoint serves both tasks.
 _ENCODER_LM = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM")
 
@@ -68,6 +69,11 @@ _ALL: Final = (
     _task("masked-lm", "AutoModelForMaskedLM", _MASKED, {"logits": _PER_TOKEN}),
     _task("causal-lm", "AutoModelForCausalLM", _ENCODER_LM, {"logits": _PER_TOKEN}),
     _task("causal-lm-with-past", "AutoModelForCausalLM", _LM, {"logits": _PER_TOKEN}, with_past=True),
+    _task("seq2seq-lm", "AutoModelForSeq2SeqLM", _SEQ2SEQ, {"logits": _PER_TOKEN}),
+    _task("seq2seq-lm-with-past", "AutoModelForSeq2SeqLM", _SEQ2SEQ, {"logits": _PER_TOKEN}, with_past=True),
+    _task("speech2seq-lm", "AutoModelForSpeechSeq2Seq", _SEQ2SEQ, {"logits": _PER_TOKEN}),
+    _task("speech2seq-lm-with-past", "AutoModelForSpeechSeq2Seq", _SEQ2SEQ, {"logits": _PER_TOKEN}, with_past=True),
+    _task("vision2seq-lm", "AutoModelForImageTextToText", ("VisionEncoderDecoderModel",), {"logits": _PER_TOKEN}),
     _task(
         "sequence-classification",
         "AutoModelForSequenceClassification",

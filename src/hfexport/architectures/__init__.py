@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from hfexport.errors import UnsupportedError
-from hfexport.export_config import DeclaredConfig, ExportConfig, Interface
+from hfexport.export_config import LAYOUTS, DeclaredConfig, ExportConfig, Interface
 from hfexport.tasks import TASKS, Task
 
 __all__ = ["config_class_for", "known_architectures", "restore_config"]
@@ -56,4 +56,5 @@ def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig
         task = Task.from_dict(recipe["task"])
         return DeclaredConfig(model_config, task, Interface.from_dict(recipe["interface"]), trust_remote_code=trust)
     config_class = config_class_for(recipe["model_type"])
-    return config_class(model_config, TASKS[recipe["task"]], trust_remote_code=trust)
+    config = config_class(model_config, TASKS[recipe["task"]], trust_remote_code=trust)
+    return next(graph for layout in LAYOUTS for graph in config.graphs(layout) if graph.recipe == recipe)

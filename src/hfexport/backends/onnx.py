@@ -14,6 +14,7 @@ from hfexport.backends.onnx_passes import TRANSPOSED, finish_graph, metadata_for
 from hfexport.backends.onnx_writer import SINGLE_FILE_LIMIT_BYTES, Weight, write_model
 from hfexport.errors import ExportError
 from hfexport.models import load_model
+from hfexport.parts import flat_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,7 @@ _SMALL_BYTES = 1024
 
 
 class OnnxBackend:
-    """Makes `model.onnx`, with its weights in `model.onnx_data` when they pass 2 GB or when asked."""
+    """Makes `model.onnx` (or another graph's file), its weights in `model.onnx_data` when they pass 2 GB or when asked."""
 
     format = "onnx"
 
@@ -50,7 +51,8 @@ class OnnxBackend:
 
 def _weights(model: ir.Model, job: ExportJob, constants: Mapping[str, object]) -> list[Weight]:
     """Every initializer with the tensor it streams from; ones that share a tensor become one."""
-    loaded = job.model if job.model is not None else load_model(job.checkpoint, job.config, job.dtype)
+    whole = job.model if job.model is not None else load_model(job.checkpoint, job.config, job.dtype)
+    loaded = flat_model(whole, job.config).model
     tensors = {
         **dict(loaded.named_parameters(remove_duplicate=False)),
         **dict(loaded.named_buffers(remove_duplicate=False)),
@@ -128,4 +130,4 @@ def _write(model: ir.Model, weights: list[Weight], job: ExportJob, external: boo
             f"ONNX: the graph is not valid: {error}", remedy="Please report it with config.json."
         ) from error
     del skeleton.graph.input[len(graph_inputs) :]
-    return write_model(skeleton, weights, job.folder, external=external)
+    return write_model(skeleton, weights, job.folder / f"{job.config.graph}.onnx", external=external)

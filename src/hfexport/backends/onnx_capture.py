@@ -22,7 +22,8 @@ from transformers.exporters import exporter_onnx
 from transformers.exporters import utils as exporter_utils
 
 from hfexport.errors import ExportError
-from hfexport.models import FlatModel, empty_like, empty_model, quiet
+from hfexport.models import empty_like, empty_model, quiet
+from hfexport.parts import flat_model
 from hfexport.probes import trace_inputs
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def capture(
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _undisturbed(), torch.no_grad():
         empty = empty_model(config, dtype, fake_mode) if like is None else empty_like(like, fake_mode)
-        model = FlatModel(empty, [spec.name for spec in config.inputs], [spec.name for spec in config.outputs])
+        model = flat_model(empty, config)
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
         with fake_mode, _patches("onnx"), _patches("dynamo"):
             try:

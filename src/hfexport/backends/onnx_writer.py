@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 import torch
 
-__all__ = ["DATA_FILE", "GRAPH_FILE", "SINGLE_FILE_LIMIT_BYTES", "Weight", "write_model"]
+__all__ = ["SINGLE_FILE_LIMIT_BYTES", "Weight", "write_model"]
 
-GRAPH_FILE = "model.onnx"
-DATA_FILE = "model.onnx_data"
+DATA_SUFFIX = "_data"
+"""What the name of a file with external weights adds to that of its graph, as Optimum names it."""
 
 SINGLE_FILE_LIMIT_BYTES = 2**31 - 2**24
 """A protobuf message holds less than 2 GiB; what is left is for the graph itself."""
@@ -63,24 +63,23 @@ class Weight:
         return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def write_model(skeleton: onnx.ModelProto, weights: Iterable[Weight], folder: Path, *, external: bool) -> list[Path]:
+def write_model(skeleton: onnx.ModelProto, weights: Iterable[Weight], path: Path, *, external: bool) -> list[Path]:
     """Write `skeleton`, a model whose graph lacks `weights`, together with them.
 
     Args:
         skeleton: everything but the weights; its graph is emptied.
         weights: in the order in which they are written.
-        folder: gets `model.onnx` and, if external, `model.onnx_data`.
+        path: such as `model.onnx`; external weights lie beside it, in `model.onnx_data`.
         external: put the weights beside the graph.
 
     Returns:
         The files written, the graph first.
     """
-    path = folder / GRAPH_FILE
     weights = list(weights)
     if external:
-        data_path = folder / DATA_FILE
+        data_path = path.with_name(path.name + DATA_SUFFIX)
         with data_path.open("wb") as file:
-            skeleton.graph.initializer.extend(_write_external(weight, file) for weight in weights)
+            skeleton.graph.initializer.extend(_write_external(weight, file, data_path.name) for weight in weights)
         path.write_bytes(skeleton.SerializeToString(deterministic=True))
         return [path, data_path]
     graph = skeleton.graph.SerializeToString(deterministic=True)
@@ -109,13 +108,13 @@ def _header(weight: Weight) -> bytes:
     return bytes(tensor.SerializeToString(deterministic=True))
 
 
-def _write_external(weight: Weight, file: BinaryIO) -> onnx.TensorProto:
+def _write_external(weight: Weight, file: BinaryIO, file_name: str) -> onnx.TensorProto:
     offset = -(-file.tell() // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     file.seek(offset)
     file.write(weight.data())
     tensor = onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.shape)
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    location: Mapping[str, object] = {"location": DATA_FILE, "offset": offset, "length": weight.size_bytes}
+    location: Mapping[str, object] = {"location": file_name, "offset": offset, "length": weight.size_bytes}
     for key, value in location.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor

@@ -18,6 +18,7 @@ from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.torchscript_archive import make_reproducible
 from hfexport.errors import ExportError
 from hfexport.models import FlatModel, load_model, quiet
+from hfexport.parts import flat_model
 from hfexport.probes import make_inputs, trace_inputs
 from hfexport.runtime import DESCRIPTION_FILE, Description
 
@@ -41,9 +42,8 @@ class TorchScriptBackend:
 
     def export(self, job: ExportJob) -> Artifact:
         config = job.config
-        model = load_model(job.checkpoint, config, job.dtype)
-        untied = give_own_storage(model)
-        flat = FlatModel(model, [spec.name for spec in config.inputs], [spec.name for spec in config.outputs])
+        flat = flat_model(load_model(job.checkpoint, config, job.dtype), config)
+        untied = give_own_storage(flat.model)
         held = {axis: limit.minimum for axis, limit in config.limits.items() if limit.is_fixed} | dict(job.fixed_sizes)
         if job.fixed_sizes:
             example = make_inputs(config, held, job.dtype, padding="right", seed=7)
@@ -51,7 +51,7 @@ class TorchScriptBackend:
             example = trace_inputs(config, job.dtype)
         traced = _trace(flat, {name: torch.from_numpy(array) for name, array in example.items()}, job)
         nodes = tidy_graphs(traced)
-        path = job.folder / "model.pt"  # its stem is the archive's root folder: one name for all, for equal bytes
+        path = job.folder / f"{config.graph}.pt"  # its stem is the archive's root folder, so the same for equal bytes
         description = Description.of(config, job.dtype, fixed_sizes=held, metadata=job.metadata)
         _save(traced, path, description, job)
         return Artifact(

@@ -5,21 +5,38 @@ Torch-free. One small file in `hfexport.architectures` subclasses one of the bas
 
 from __future__ import annotations
 
-from hfexport.export_config.base import Axis, ExportConfig, Limit, Role, TensorSpec, Tolerance, axis_size
+from hfexport.export_config.base import (
+    LAYOUTS,
+    Axis,
+    ExportConfig,
+    Layout,
+    Limit,
+    Part,
+    Role,
+    TensorSpec,
+    Tolerance,
+    axis_size,
+)
 from hfexport.export_config.declared import DeclaredConfig, Interface
 from hfexport.export_config.decoder import DecoderConfig
 from hfexport.export_config.encoder import EncoderConfig
+from hfexport.export_config.seq2seq import Seq2SeqConfig, Seq2SeqGraph
 from hfexport.export_config.vision import VisionConfig
 
 __all__ = [
+    "LAYOUTS",
     "Axis",
     "DeclaredConfig",
     "DecoderConfig",
     "EncoderConfig",
     "ExportConfig",
     "Interface",
+    "Layout",
     "Limit",
+    "Part",
     "Role",
+    "Seq2SeqConfig",
+    "Seq2SeqGraph",
     "TensorSpec",
     "Tolerance",
     "VisionConfig",

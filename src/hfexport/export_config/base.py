@@ -8,17 +8,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from hfexport.tasks import Task
 
-__all__ = ["Axis", "ExportConfig", "Limit", "Role", "TensorSpec", "Tolerance", "axis_size"]
+__all__ = ["LAYOUTS", "Axis", "ExportConfig", "Layout", "Limit", "Part", "Role", "TensorSpec", "Tolerance", "axis_size"]
 
 Axis = str | int
 """A free axis by its name, a sum of free axes such as `past_sequence + sequence`, or a fixed size."""
 
+Layout = Literal["auto", "single"]
+"""`auto`: an encoder-decoder's graphs as Optimum and ONNX Runtime load them; `single`: one graph for all."""
+
+LAYOUTS: Final[tuple[Layout, ...]] = ("auto", "single")
+
+Part = Literal["model", "encoder", "decoder"]
+"""What of a model a graph calls: all of it, or one half of an encoder-decoder."""
+
 Role = Literal[
     "token_ids",
+    "sentence_ids",
     "attention_mask",
     "token_type_ids",
     "language_ids",
@@ -31,7 +40,8 @@ Role = Literal[
     "sample",
     "output",
 ]
-"""What an input's values mean. A `signal` is any real number, such as sound; a `sample` is drawn from given values."""
+"""What an input's values mean. `sentence_ids` are token ids of which each row ends in its one end-of-sequence id; a `signal` is any real
+number, such as sound; a `sample` is drawn from given values."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,9 @@ class ExportConfig(ABC):
 
     default_opset: ClassVar[int] = 20
 
+    part: ClassVar[Part] = "model"
+    """What of the model the graph calls."""
+
     def __init__(self, config: Any, task: Task, *, trust_remote_code: bool = False) -> None:
         self.config = config
         self.task = task
@@ -116,6 +129,26 @@ class ExportConfig(ABC):
             "task": self.task.name,
             "trust_remote_code": self.trust_remote_code,
         }
+
+    @property
+    def graph(self) -> str:
+        """Name of the graph, which is its file's without the ending."""
+        return "model"
+
+    def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
+        """The graphs to export, in the order in which generation runs them; most architectures are one."""
+        del layout
+        return (self,)
+
+    @property
+    def prompt(self) -> ExportConfig:
+        """The graph that takes what generation starts from."""
+        return self
+
+    @property
+    def start_token(self) -> int:
+        """The first token of a decoder whose prompt is the encoder's; no other graph has a use for it."""
+        return 0
 
     @property
     @abstractmethod

@@ -44,7 +44,7 @@ class DecoderConfig(ExportConfig):
         axes: tuple[Axis, ...] = ("batch", self.cache_heads, length, self.head_size)
         return tuple(
             TensorSpec(f"{prefix}.{layer}.{part}", axes, "float", role)
-            for layer in range(self.config.num_hidden_layers)
+            for layer in range(self.cache_layers)
             for part, role in _CACHE_PARTS
         )
 
@@ -52,6 +52,10 @@ class DecoderConfig(ExportConfig):
     def cache_heads(self) -> int:
         """Heads in the cache: fewer than attention heads where queries share keys (grouped-query attention)."""
         return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+
+    @property
+    def cache_layers(self) -> int:
+        return int(self.config.num_hidden_layers)
 
     @property
     def head_size(self) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from hfexport.export_config import DeclaredConfig, DecoderConfig, EncoderConfig, ExportConfig
+from hfexport.export_config import DeclaredConfig, DecoderConfig, EncoderConfig, ExportConfig, Seq2SeqGraph
 from hfexport.probes.probe import Probe
+from hfexport.probes.seq2seq import seq2seq_probes
 from hfexport.probes.values import Padding
 
 __all__ = ["fixed_probes", "validation_probes"]
@@ -15,7 +16,7 @@ __all__ = ["fixed_probes", "validation_probes"]
 AFFORDABLE_TOKENS = 512
 """A probe at a model's last position is made up to this many tokens; past it, eager attention's cost runs away."""
 
-GREEDY_STEPS = 8
+GREEDY_STEPS = 16
 
 
 def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
@@ -24,6 +25,8 @@ def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
         probes = _encoder_probes(config)
     elif isinstance(config, DecoderConfig):
         probes = _decoder_probes(config)
+    elif isinstance(config, Seq2SeqGraph):
+        probes = seq2seq_probes(config, AFFORDABLE_TOKENS, GREEDY_STEPS)
     elif isinstance(config, DeclaredConfig):
         probes = _declared_probes(config)
     else:

@@ -39,9 +39,12 @@ class Probe:
     last_positions: bool = False
 
     def inputs(self, config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
-        """The arrays to ask with, by input name; int64, and `dtype` (`fp32` or `fp16`) where floating."""
-        return make_inputs(
-            config,
+        """The arrays to ask with, by input name; int64, and `dtype` (`fp32` or `fp16`) where floating.
+
+        Generation starts from the inputs of the graph that takes its prompt, and a decoder begins as the model's does.
+        """
+        arrays = make_inputs(
+            config.prompt if self.greedy_steps else config,
             self.sizes,
             dtype,
             padding=self.padding,
@@ -49,6 +52,9 @@ class Probe:
             edge_tokens=self.edge_tokens,
             last_positions=self.last_positions,
         )
+        if self.greedy_steps and "decoder_input_ids" in arrays:
+            arrays["decoder_input_ids"][:] = config.start_token
+        return arrays
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values from which `from_dict` makes the same probe."""

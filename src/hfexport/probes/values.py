@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from hfexport.export_config import Axis, DecoderConfig, ExportConfig, axis_size
+from hfexport.export_config import Axis, DecoderConfig, ExportConfig, TensorSpec, axis_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,20 +54,31 @@ def make_inputs(
 
     rng = np.random.default_rng(seed)
     shapes = {spec.name: tuple(axis_size(axis, sizes) for axis in spec.axes) for spec in config.inputs}
-    mask = _attention_mask(shapes["attention_mask"], padding) if "attention_mask" in shapes else None
-    drawing = _Drawing(config, rng, mask, edge_tokens)
+    masks = {
+        spec: _attention_mask(shapes[spec.name], padding) for spec in config.inputs if spec.role == "attention_mask"
+    }
     floating = np.float32 if dtype == "fp32" else np.float16
     arrays: dict[str, NDArray[Any]] = {}
     for spec in config.inputs:
+        drawing = _Drawing(config, rng, _mask_over(spec, masks), edge_tokens)
         if spec.role == "sample":
             drawn = _resampled(config.samples[spec.name], spec.axes, shapes[spec.name], rng)
         else:
             drawn = _DRAW[spec.role](shapes[spec.name], drawing)
         arrays[spec.name] = drawn.astype(floating) if spec.dtype == "float" else drawn
-    if last_positions and isinstance(config, DecoderConfig) and config.max_positions and mask is not None:
+    if last_positions and isinstance(config, DecoderConfig) and config.max_positions and "position_ids" in arrays:
+        (mask,) = masks.values()
         shown = mask[..., -shapes["position_ids"][-1] :]
         arrays["position_ids"] += np.where(shown == 0, 0, config.max_positions - mask.shape[-1])
     return arrays
+
+
+def _mask_over(spec: TensorSpec, masks: Mapping[TensorSpec, NDArray[np.int64]]) -> NDArray[np.int64] | None:
+    """The mask along the last axis of `spec`, which may reach back over a past as well; `None` if there is none."""
+    for masked, mask in masks.items():
+        if str(masked.axes[-1]).split(" + ")[-1] == str(spec.axes[-1]).split(" + ")[-1]:
+            return mask
+    return None
 
 
 def _attention_mask(shape: tuple[int, ...], padding: Padding) -> NDArray[np.int64]:
@@ -126,6 +137,18 @@ def _token_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
         ids = flat.reshape(shape)
     if mask is not None:
         ids = np.where(mask[..., -shape[-1] :] == 0, pad, ids)
+    return ids
+
+
+def _sentence_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    """Token ids whose rows end in the end-of-sequence id, which is nowhere else: models look for it to pool there."""
+    import numpy as np
+
+    end = int(drawing.model_config.eos_token_id)
+    ids, shown = _token_ids(shape, drawing), drawing.shown
+    ids = np.where((ids == end) & (shown == 1), (end + 1) % drawing.config.vocabulary_size, ids)
+    last = shape[-1] - 1 - np.argmax(shown[..., ::-1], axis=-1)
+    np.put_along_axis(ids, last[..., None], end, axis=-1)
     return ids
 
 
@@ -188,6 +211,7 @@ def _resampled(
 _DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] = MappingProxyType(
     {
         "token_ids": _token_ids,
+        "sentence_ids": _sentence_ids,
         "attention_mask": _mask,
         "token_type_ids": _token_type_ids,
         "language_ids": _language_ids,

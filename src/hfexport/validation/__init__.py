@@ -28,6 +28,7 @@ __all__ = [
     "not_run",
     "resolve_tolerance",
     "start_reference",
+    "start_references",
     "validate",
 ]
 
@@ -84,19 +85,48 @@ def start_reference(
     env: Mapping[str, str],
 ) -> Reference:
     """Start computing what the unpatched model answers to `probes`, in a process of its own; return at once."""
+    return start_references(checkpoint, [(config, probes)], dtype, folder=folder, env=env)[0]
+
+
+def start_references(
+    checkpoint: Path,
+    asked: Sequence[tuple[ExportConfig, Sequence[Probe]]],
+    dtype: str,
+    *,
+    folder: Path,
+    env: Mapping[str, str],
+) -> tuple[Reference, ...]:
+    """Start one process that answers for every graph of a model.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        asked: the graphs, which share the model, each with its probes.
+        dtype: `fp32` or `fp16`.
+        folder: gets a folder for every graph.
+        env: the environment of which the process sees an allow-list.
+
+    Returns:
+        A reference for each graph, in order; they share the process.
+    """
     folder = folder.resolve()
+    graphs = [
+        {
+            "recipe": dict(config.recipe),
+            "probes": [probe.to_dict() for probe in probes],
+            "folder": str(folder / config.graph),
+        }
+        for config, probes in asked
+    ]
     job = {
         "checkpoint": str(checkpoint.resolve()),
-        "recipe": dict(config.recipe),
+        "graphs": graphs,
         "dtype": dtype,
-        "probes": [probe.to_dict() for probe in probes],
         # One core is left to what makes the artifacts meanwhile.
         "threads": max(1, workers.available_cores(env) - 1),
-        "folder": str(folder),
     }
     environment = workers.child_environment(env)
     worker = workers.start("hfexport.validation.reference", job, name="reference", folder=folder, env=environment)
-    return Reference(worker, tuple(probes), dtype, folder)
+    return tuple(Reference(worker, tuple(probes), dtype, folder / config.graph) for config, probes in asked)
 
 
 def validate(
@@ -107,6 +137,7 @@ def validate(
     *,
     folder: Path,
     env: Mapping[str, str],
+    companions: Sequence[tuple[Artifact, ExportConfig]] = (),
     timeout_s: float = TIMEOUT_S,
 ) -> ArtifactVerdict:
     """Run `artifact` in a fresh process on the reference's probes and compare every output.
@@ -118,6 +149,7 @@ def validate(
         tolerance: see `resolve_tolerance`.
         folder: for the runner's files; its outputs are deleted once they are compared.
         env: the environment of which children see an allow-list.
+        companions: the other graphs of the same model, which take part in generation.
         timeout_s: how long the reference and the runner may take, each.
 
     Returns:
@@ -131,7 +163,7 @@ def validate(
     stages = {"reference": _stage(answered)}
     folder = folder.resolve()
     name = f"runner for {artifact.format}"
-    job = _runner_job(artifact, config, reference, folder, workers.available_cores(env))
+    job = _runner_job([*companions, (artifact, config)], reference, folder, workers.available_cores(env))
     environment = workers.child_environment(env)
     with workers.start("hfexport.validation.runner", job, name=name, folder=folder, env=environment) as worker:
         try:
@@ -154,17 +186,27 @@ def validate(
 
 
 def _runner_job(
-    artifact: Artifact, config: ExportConfig, reference: Reference, folder: Path, threads: int
+    graphs: Sequence[tuple[Artifact, ExportConfig]], reference: Reference, folder: Path, threads: int
 ) -> dict[str, Any]:
+    """The job of the last of `graphs`; the others are loaded only if it takes part in a generation."""
+    artifact, config = graphs[-1]
+    generates = any(probe.greedy_steps for probe in reference.probes)
     floats = {"fp32": "float32", "fp16": "float16"}[reference.dtype]
     return {
         "format": artifact.format,
-        "path": str(artifact.path.resolve()),
         "weight_bytes": sum(file.stat().st_size for file in artifact.files if file.is_file()),
         "threads": threads,
-        "inputs": [[spec.name, floats if spec.dtype == "float" else spec.dtype] for spec in config.inputs],
-        "outputs": [spec.name for spec in config.outputs],
+        "graphs": [
+            {
+                "graph": described.graph,
+                "path": str(made.path.resolve()),
+                "inputs": [[spec.name, floats if spec.dtype == "float" else spec.dtype] for spec in described.inputs],
+                "outputs": [spec.name for spec in described.outputs],
+            }
+            for made, described in (graphs if generates else graphs[-1:])
+        ],
         "greedy_steps": [probe.greedy_steps for probe in reference.probes],
+        "start_token": config.start_token,
         "reference": str(reference.folder),
         "folder": str(folder),
     }

@@ -11,34 +11,86 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["next_inputs"]
+from hfexport.validation.sessions import Refusal, Session
+
+__all__ = ["decode", "next_inputs"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def decode(sessions: Mapping[str, Session], prompt: Arrays, reference_tokens: NDArray[Any], start_token: int) -> Arrays:
+    """Decode greedily through the artifact's own cache.
+
+    Each step goes on with the model's token: where the artifact chose the same one, as it must unless two are tied,
+    that is its own; at a tie it keeps the steps comparable.
+
+    Args:
+        sessions: by graph: `model` alone, or `encoder_model`, `decoder_model` and `decoder_with_past_model`.
+        prompt: inputs of the first call.
+        reference_tokens: (batch, steps), what the model chose.
+        start_token: the decoder's first, where it is a graph of its own.
+
+    Returns:
+        As the reference's: `tokens`, `logits`, and the cache after the last call.
+    """
+    session, inputs = _first_call(sessions, prompt, start_token)
+    going_on = sessions.get("decoder_with_past_model", session)
+    cache: Arrays = {}
+    tokens: list[NDArray[Any]] = []
+    logits: list[NDArray[Any]] = []
+    for step in range(reference_tokens.shape[1]):
+        if step:
+            session, inputs = going_on, next_inputs(inputs, cache, reference_tokens[:, step - 1])
+        outputs = session.ask(inputs)
+        if outputs["logits"].ndim != 3 or not outputs["logits"].size:
+            raise Refusal(f"greedy step {step}: logits have shape {outputs['logits'].shape}")
+        logits.append(outputs["logits"][:, -1])
+        tokens.append(logits[-1].argmax(axis=-1))
+        cache |= {name: array for name, array in outputs.items() if name.startswith("present.")}
+    return {"tokens": np.stack(tokens, axis=1), "logits": np.stack(logits, axis=1), **cache}
+
+
+def _first_call(sessions: Mapping[str, Session], prompt: Arrays, start_token: int) -> tuple[Session, Arrays]:
+    """Which graph is asked first for logits, and with what; an encoder of its own has answered by then."""
+    encoder = sessions.get("encoder_model")
+    if encoder is None:
+        return sessions["model"], prompt
+    states = encoder.ask(prompt)["last_hidden_state"]
+    inputs = {"input_ids": np.full((len(states), 1), start_token, dtype=np.int64)}
+    if "attention_mask" in prompt:
+        inputs["encoder_attention_mask"] = prompt["attention_mask"]
+    return sessions["decoder_model"], inputs | {"encoder_hidden_states": states}
 
 
 def next_inputs(
     inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]], tokens: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
-    """The inputs that append `tokens`, with the cache that the last call gave.
+    """The inputs that append `tokens`, with the cache that the calls so far gave.
 
     Args:
         inputs: of the last call, by name.
-        outputs: of the last call, by name; its `present.*` become `past_key_values.*`.
+        outputs: of the last call, by name; its `present.*` become `past_key_values.*`. A cross-attention cache that only
+            an earlier call gave has to be among them.
         tokens: (batch,), one token a row.
 
     Returns:
-        Inputs by name, in the order of `inputs`; `input_ids` and `position_ids` are (batch, 1).
+        Inputs by name: those of the last call in their order, without the encoder's states, then the cache.
     """
     batch = len(tokens)
-    mask = np.concatenate([inputs["attention_mask"], np.ones((batch, 1), dtype=np.int64)], axis=1)
+    ids = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
+    mask = "decoder_attention_mask" if ids == "decoder_input_ids" else "attention_mask"
+    grown = np.concatenate([inputs[mask], np.ones((batch, 1), dtype=np.int64)], axis=1) if mask in inputs else None
     made: dict[str, NDArray[Any]] = {}
-    for name in inputs:
-        if name == "input_ids":
+    for name, array in inputs.items():
+        if name == ids:
             made[name] = np.asarray(tokens, dtype=np.int64).reshape(batch, 1)
-        elif name == "attention_mask":
-            made[name] = mask
-        elif name == "position_ids":
-            made[name] = mask.sum(axis=1, keepdims=True, dtype=np.int64) - 1
-        elif name.startswith("past_key_values."):
-            made[name] = outputs["present." + name.removeprefix("past_key_values.")]
-        else:
+        elif name == mask and grown is not None:
+            made[name] = grown
+        elif name == "position_ids" and grown is not None:
+            made[name] = grown.sum(axis=1, keepdims=True, dtype=np.int64) - 1
+        elif name == "encoder_attention_mask" or (ids == "decoder_input_ids" and not name.startswith("past_")):
+            made[name] = array
+        elif name != "encoder_hidden_states" and not name.startswith("past_key_values."):
             raise ValueError(f"input {name}: no rule for the next step of a greedy decoding")
-    return made
+    cache = {name: array for name, array in outputs.items() if name.startswith("present.")}
+    return made | {"past_key_values." + name.removeprefix("present."): array for name, array in cache.items()}

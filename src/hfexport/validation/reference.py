@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfexport.architectures import restore_config
-from hfexport.export_config import ExportConfig
+from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph
 from hfexport.probes import Probe
 from hfexport.validation.arrays import write_arrays
 
@@ -27,11 +27,11 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer every probe, one at a time.
+    """Answer every probe of every graph, one at a time; the graphs of one job share one model.
 
     Args:
-        job: `checkpoint` (folder), `recipe` of the export config, `dtype`, `probes`, `threads`, and `folder`, under which
-            `inputs/{n}` and `outputs/{n}` are written for the n-th probe.
+        job: `checkpoint` (folder), `dtype`, `threads`, and `graphs`, each with the `recipe` of its export config, its
+            `probes`, and a `folder` under which `inputs/{n}` and `outputs/{n}` are written for the n-th of them.
 
     Returns:
         `probes`: the names of the probes answered; `versions`: of torch and transformers.
@@ -42,17 +42,18 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     from hfexport.models import load_model
 
     torch.set_num_threads(int(job["threads"]))
-    checkpoint, folder = Path(job["checkpoint"]), Path(job["folder"])
-    recipe = job["recipe"]
+    checkpoint = Path(job["checkpoint"])
+    recipe = job["graphs"][0]["recipe"]
     model_config = transformers.AutoConfig.from_pretrained(
         checkpoint, local_files_only=True, trust_remote_code=recipe["trust_remote_code"]
     )
-    config = restore_config(recipe, model_config)
-    probes = [Probe.from_dict(values) for values in job["probes"]]
-    model = load_model(checkpoint, config, job["dtype"])
-    answer_probes(model, config, probes, job["dtype"], folder)
+    configs = [restore_config(graph["recipe"], model_config) for graph in job["graphs"]]
+    model = load_model(checkpoint, configs[0], job["dtype"])
+    for graph, config in zip(job["graphs"], configs, strict=True):
+        probes = [Probe.from_dict(values) for values in graph["probes"]]
+        answer_probes(model, config, probes, job["dtype"], Path(graph["folder"]))
     return {
-        "probes": [probe.name for probe in probes],
+        "probes": [probe["name"] for graph in job["graphs"] for probe in graph["probes"]],
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
 
@@ -67,11 +68,17 @@ def answer_probes(
         for number, probe in enumerate(probes):
             inputs = probe.inputs(config, dtype)
             write_arrays(folder / "inputs" / str(number), inputs)
-            if probe.greedy_steps:
-                outputs = _decode_greedily(model, inputs, probe.greedy_steps)
-            else:
-                outputs = _answer(model, config, inputs)
-            write_arrays(folder / "outputs" / str(number), outputs)
+            write_arrays(folder / "outputs" / str(number), _answer_probe(model, config, probe, inputs))
+
+
+def _answer_probe(model: torch.nn.Module, config: ExportConfig, probe: Probe, inputs: Arrays) -> Arrays:
+    from hfexport.validation.reference_seq2seq import answer_graph, generate
+
+    if isinstance(config, Seq2SeqGraph):
+        if probe.greedy_steps:
+            return generate(model, config, inputs, probe.greedy_steps)
+        return answer_graph(model, config, inputs)
+    return _decode_greedily(model, inputs, probe.greedy_steps) if probe.greedy_steps else _answer(model, config, inputs)
 
 
 def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arrays:
@@ -85,6 +92,9 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
     if config.task.with_past:
         arguments["past_key_values"] = _cache(DynamicCache(), inputs)
         arguments["use_cache"] = True
+    elif isinstance(config, DecoderConfig):
+        # A cache that nobody asked for, of as many layers as the encoder has, is too small for a deeper decoder.
+        arguments["use_cache"] = False
     given = model(**arguments)
     outputs: Arrays = {}
     for spec in config.outputs:

@@ -1,0 +1,60 @@
+"""BART and the encoder-decoders built as it is: learned or sinusoidal positions, a cross-attention in every layer."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hfexport.export_config import DecoderConfig, Seq2SeqConfig
+
+__all__ = ["BartConfig", "BartDecoderConfig", "BlenderbotConfig", "M2M100Config", "PlBartConfig"]
+
+_GENERATION = ("default", "default-with-past", "seq2seq-lm", "seq2seq-lm-with-past")
+_CAUSAL = ("causal-lm", "causal-lm-with-past")
+
+
+class BartDecoderConfig(DecoderConfig):
+    """The decoder alone, with a causal head. It counts every token, padding too, to find positions."""
+
+    takes_positions = False
+
+    @property
+    def cache_heads(self) -> int:
+        return int(self.config.decoder_attention_heads)
+
+    @property
+    def cache_layers(self) -> int:
+        return int(self.config.decoder_layers)
+
+    @property
+    def head_size(self) -> int:
+        return int(self.config.d_model) // self.cache_heads
+
+
+class BartConfig(Seq2SeqConfig):
+    """BART and mBART."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("bart", "mbart")
+    tasks: ClassVar[tuple[str, ...]] = (*_GENERATION, *_CAUSAL, "sequence-classification", "question-answering")
+    decoder: ClassVar[type[DecoderConfig] | None] = BartDecoderConfig
+
+
+class PlBartConfig(BartConfig):
+    """PLBART, which has no head for questions."""
+
+    model_types = ("plbart",)
+    tasks = tuple(name for name in BartConfig.tasks if name != "question-answering")
+
+
+class BlenderbotConfig(BartConfig):
+    """Blenderbot, its smaller sibling, and Marian: they generate, and nothing else."""
+
+    model_types = ("blenderbot", "blenderbot-small", "marian")
+    tasks = (*_GENERATION, *_CAUSAL)
+
+
+class M2M100Config(BartConfig):
+    """M2M100, whose decoder has no head of its own."""
+
+    model_types = ("m2m_100",)
+    tasks = _GENERATION
+    decoder = None

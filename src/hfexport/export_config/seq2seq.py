@@ -1,0 +1,303 @@
+"""Encoder-decoders: one graph, or the graphs that generation runs one after another.
+
+A `Seq2SeqConfig` describes a family of architectures. What an artifact takes and gives is a graph's to say:
+
+- `model`: encoder and decoder in one, as `transformers.onnx` wrote it. With past, a cross-attention cache of length 0 has
+  the graph compute it from the encoder's input; one that is given is reused.
+- `encoder_model`, `decoder_model` (a prefill: its cache is an output) and `decoder_with_past_model`, whose file names,
+  inputs and outputs are those that Optimum's `ORTModelForSeq2SeqLM` loads.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from hfexport.export_config.base import Axis, ExportConfig, Layout, Limit, Part, Role, TensorSpec, Tolerance
+from hfexport.export_config.decoder import DecoderConfig
+
+__all__ = ["Seq2SeqConfig", "Seq2SeqGraph"]
+
+PAST = "past_decoder_sequence"
+NEW = "decoder_sequence"
+PAST_ENCODER = "past_encoder_sequence"
+
+_CACHE_PARTS: tuple[tuple[str, Role], ...] = (("key", "past_key"), ("value", "past_value"))
+
+
+class Seq2SeqConfig(ExportConfig):
+    """An encoder-decoder that reads text. Its own inputs and outputs are those of the `single` layout's graph."""
+
+    decoder: ClassVar[type[DecoderConfig] | None] = None
+    """Describes the decoder alone, where it has a causal head of its own."""
+
+    masks_decoder: ClassVar[bool] = True
+    """Whether the one-graph topologies take a `decoder_attention_mask`."""
+
+    def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
+        if self.task.name.startswith("causal-lm"):
+            if self.decoder is None:
+                raise ValueError(f"{type(self).__name__} declares {self.task.name}, but no decoder")
+            return (self.decoder(self.config, self.task, trust_remote_code=self.trust_remote_code),)
+        if self.task.name in ("sequence-classification", "question-answering"):
+            return (_Classifier(self),)
+        if layout == "single" or not (self.task.with_past or "logits" in self.task.outputs):
+            return (_WholeModel(self),)
+        encoder = _Encoder(self)
+        last = (_DecoderWithPast(self, encoder),) if self.task.with_past else ()
+        return (encoder, _Decoder(self, encoder), *last)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.graphs("single")[0].inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.graphs("single")[0].outputs
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        return self.graphs("single")[0].limits
+
+    @property
+    def trace_sizes(self) -> Mapping[str, int]:
+        return self.graphs("single")[0].trace_sizes
+
+    @property
+    def encoder_inputs(self) -> tuple[TensorSpec, ...]:
+        """What the encoder takes, by the names of the whole model's inputs."""
+        axes: tuple[Axis, ...] = ("batch", self.encoder_axis)
+        return (
+            TensorSpec("input_ids", axes, "int64", "token_ids"),
+            TensorSpec("attention_mask", axes, "int64", "attention_mask"),
+        )
+
+    @property
+    def encoder_axis(self) -> Axis:
+        """Length of the encoder's input: of its states as well, unless `states_axis` says otherwise."""
+        return "encoder_sequence"
+
+    @property
+    def states_axis(self) -> Axis:
+        """Length of the encoder's states, which is that of the cross-attention cache."""
+        return self.encoder_axis
+
+    @property
+    def start_token(self) -> int:
+        named = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+        found = (getattr(self.config, name, None) for name in named)
+        return int(next((token for token in found if token is not None), 0))
+
+    @property
+    def encoder_size(self) -> int:
+        """Width of the encoder's states."""
+        return int(self.config.d_model)
+
+    @property
+    def decoder_layers(self) -> int:
+        return int(self.config.decoder_layers)
+
+    @property
+    def decoder_heads(self) -> int:
+        return int(self.config.decoder_attention_heads)
+
+    @property
+    def head_size(self) -> int:
+        return int(self.config.d_model) // self.decoder_heads
+
+    @property
+    def max_encoder_positions(self) -> int | None:
+        """The longest input of the encoder; `None` where positions are relative."""
+        return int(self.config.max_position_embeddings)
+
+    @property
+    def max_decoder_positions(self) -> int | None:
+        """The most tokens of the decoder, past and new; `None` where positions are relative."""
+        return int(self.config.max_position_embeddings)
+
+
+class Seq2SeqGraph(ExportConfig):
+    """One graph of a family.
+
+    Args:
+        family: says what the graphs of one model share.
+        prompt: the graph that takes the encoder's input, from which generation starts; the graph itself if `None`.
+    """
+
+    def __init__(self, family: Seq2SeqConfig, prompt: ExportConfig | None = None) -> None:
+        super().__init__(family.config, family.task, trust_remote_code=family.trust_remote_code)
+        self.family = family
+        self._prompt = prompt
+
+    @property
+    @abstractmethod
+    def graph(self) -> str: ...
+
+    @property
+    def prompt(self) -> ExportConfig:
+        return self._prompt or self
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return {**self.family.recipe, "graph": self.graph}
+
+    @property
+    def start_token(self) -> int:
+        return self.family.start_token
+
+    @property
+    def model_kwargs(self) -> Mapping[str, Any]:
+        return self.family.model_kwargs
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.family.vocabulary_size
+
+    def tolerance(self, dtype: str) -> Tolerance:
+        return self.family.tolerance(dtype)
+
+    @property
+    def thresholds(self) -> Mapping[str, int]:
+        return {axis: size for axis, size in self.family.thresholds.items() if axis in self.free_axes}
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        last_read, last_written = self.family.max_encoder_positions, self.family.max_decoder_positions
+        limits = {
+            "encoder_sequence": Limit(1, last_read),
+            NEW: Limit(1, last_written),
+            PAST: Limit(0, None if last_written is None else last_written - 1),
+            PAST_ENCODER: Limit(0, last_read),
+        }
+        axes = {part for spec in self.inputs for axis in spec.axes for part in str(axis).split(" + ")}
+        return {axis: limit for axis, limit in limits.items() if axis in axes}
+
+    @property
+    def trace_sizes(self) -> Mapping[str, int]:
+        return {"batch": 2, "encoder_sequence": 9, NEW: 3, PAST: 5, PAST_ENCODER: 4}
+
+    def _decoder_outputs(self) -> tuple[TensorSpec, ...]:
+        """The task's own outputs, on the decoder's axis."""
+        return tuple(
+            TensorSpec(name, tuple(NEW if axis == "sequence" else axis for axis in axes), "float", "output")
+            for name, axes in self.task.outputs.items()
+        )
+
+    def _cache(self, prefix: str, decoder_axis: Axis | None, encoder_axis: Axis | None) -> tuple[TensorSpec, ...]:
+        """Keys and values of the decoder's own attention and of its cross-attention; of one alone if an axis is `None`."""
+        kinds = [
+            (kind, axis) for kind, axis in (("decoder", decoder_axis), ("encoder", encoder_axis)) if axis is not None
+        ]
+        return tuple(
+            TensorSpec(
+                f"{prefix}.{layer}.{kind}.{part}",
+                ("batch", self.family.decoder_heads, axis, self.family.head_size),
+                "float",
+                role if prefix == "past_key_values" else "output",
+            )
+            for layer in range(self.family.decoder_layers)
+            for kind, axis in kinds
+            for part, role in _CACHE_PARTS
+        )
+
+
+class _WholeModel(Seq2SeqGraph):
+    """Encoder and decoder in one graph."""
+
+    graph = "model"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        with_past = self.task.with_past
+        specs = [*self.family.encoder_inputs, TensorSpec("decoder_input_ids", ("batch", NEW), "int64", "token_ids")]
+        if self.family.masks_decoder:
+            axis = f"{PAST} + {NEW}" if with_past else NEW
+            specs.append(TensorSpec("decoder_attention_mask", ("batch", axis), "int64", "attention_mask"))
+        if with_past:
+            specs.extend(self._cache("past_key_values", PAST, PAST_ENCODER))
+        return tuple(specs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        cache = self._cache("present", f"{PAST} + {NEW}", self.family.states_axis) if self.task.with_past else ()
+        return (*self._decoder_outputs(), *cache)
+
+
+class _Classifier(Seq2SeqGraph):
+    """Encoder and decoder in one graph that reads the same text twice, and answers about it."""
+
+    graph = "model"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        ids, mask = self.family.encoder_inputs
+        pools = self.task.name == "sequence-classification"
+        return (TensorSpec(ids.name, ids.axes, ids.dtype, "sentence_ids" if pools else ids.role), mask)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        axes = {
+            name: tuple("encoder_sequence" if axis == "sequence" else axis for axis in axes)
+            for name, axes in self.task.outputs.items()
+        }
+        return tuple(TensorSpec(name, of, "float", "output") for name, of in axes.items())
+
+
+class _Encoder(Seq2SeqGraph):
+    """The encoder alone."""
+
+    graph = "encoder_model"
+    part: ClassVar[Part] = "encoder"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.family.encoder_inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        axes: tuple[Axis, ...] = ("batch", self.family.states_axis, self.family.encoder_size)
+        return (TensorSpec("last_hidden_state", axes, "float", "output"),)
+
+
+class _Decoder(Seq2SeqGraph):
+    """The decoder alone, which begins a text: the cache is an output, if the task has one."""
+
+    graph = "decoder_model"
+    part: ClassVar[Part] = "decoder"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        states: tuple[Axis, ...] = ("batch", self.family.states_axis, self.family.encoder_size)
+        return (
+            TensorSpec("input_ids", ("batch", NEW), "int64", "token_ids"),
+            *self._encoder_mask(),
+            TensorSpec("encoder_hidden_states", states, "float", "signal"),
+        )
+
+    def _encoder_mask(self) -> tuple[TensorSpec, ...]:
+        masks = [spec for spec in self.family.encoder_inputs if spec.role == "attention_mask"]
+        return tuple(TensorSpec("encoder_attention_mask", spec.axes, "int64", "attention_mask") for spec in masks)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        cache = self._cache("present", NEW, self.family.states_axis) if self.task.with_past else ()
+        return (*self._decoder_outputs(), *cache)
+
+
+class _DecoderWithPast(_Decoder):
+    """The decoder alone, which goes on with a text. The cross-attention cache does not change, so it is no output."""
+
+    graph = "decoder_with_past_model"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return (
+            TensorSpec("input_ids", ("batch", NEW), "int64", "token_ids"),
+            *self._encoder_mask(),
+            *self._cache("past_key_values", PAST, self.family.states_axis),
+        )
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return (*self._decoder_outputs(), *self._cache("present", f"{PAST} + {NEW}", None))

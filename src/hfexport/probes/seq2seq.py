@@ -1,0 +1,59 @@
+"""Probes for the graphs of encoder-decoders."""
+
+from __future__ import annotations
+
+from hfexport.export_config import Seq2SeqGraph, axis_size
+from hfexport.probes.probe import Probe
+from hfexport.probes.values import Padding
+
+__all__ = ["seq2seq_probes"]
+
+_UNNAMED = ""
+"""Probes get their names when their sizes are cut to the limits of the graph."""
+
+_SHAPES: tuple[tuple[int, int, int, int, Padding], ...] = (
+    (1, 1, 1, 1, "none"),
+    (3, 2, 1, 9, "right"),
+    (1, 13, 5, 0, "none"),
+    (3, 29, 2, 17, "right"),
+    (3, 11, 7, 2, "left"),
+)
+"""Batch, the encoder's sequence, the decoder's, its past, and the padding of each probe."""
+
+
+def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int) -> list[Probe]:
+    """Probes for one graph: its axes at several sizes, the last positions, both sides of every threshold.
+
+    Args:
+        config: the graph.
+        affordable: the most tokens of a probe.
+        greedy_steps: tokens to generate, by the graph that goes on with a text.
+    """
+    probes = [_probe(config, *shape, seed) for seed, shape in enumerate(_SHAPES, start=1)]
+    family = config.family
+    read = min(family.max_encoder_positions or affordable, affordable)
+    written = min(family.max_decoder_positions or affordable, affordable)
+    probes.append(_probe(config, 1, read, 1, written - 1, "none", 6))
+    probes.append(_probe(config, 1, 5, written, 0, "none", 7))
+    for threshold in config.thresholds.values():
+        probes.append(_probe(config, 1, threshold + 1, 3, 2, "none", 8))
+        probes.append(_probe(config, 2, 2 * threshold + 5, 3, 2, "right", 9))
+    if config.task.generates and any(spec.role == "past_key" for spec in config.inputs):
+        sizes = {
+            axis: size for axis, size in (("batch", 3), ("encoder_sequence", 11)) if axis in config.prompt.free_axes
+        }
+        if config.prompt is config:
+            sizes |= {"decoder_sequence": 1, "past_decoder_sequence": 0, "past_encoder_sequence": 0}
+        probes.append(Probe(_UNNAMED, sizes, "right", 10, greedy_steps))
+    return probes
+
+
+def _probe(
+    config: Seq2SeqGraph, batch: int, encoder: int, decoder: int, past: int, padding: Padding, seed: int
+) -> Probe:
+    """One probe, at the sizes that the graph's axes have. A cross-attention cache is whole, or empty with the past."""
+    sizes = {"batch": batch, "encoder_sequence": encoder, "decoder_sequence": decoder, "past_decoder_sequence": past}
+    sizes = {axis: size for axis, size in sizes.items() if axis in config.free_axes}
+    if "past_encoder_sequence" in config.free_axes:
+        sizes["past_encoder_sequence"] = axis_size(config.family.states_axis, sizes) if past else 0
+    return Probe(_UNNAMED, sizes, padding, seed, edge_tokens=seed in (3, 4))

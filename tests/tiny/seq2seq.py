@@ -1,0 +1,34 @@
+"""Encoder-decoders. Encoder and decoder differ in depth and heads, so that a mix-up shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+BART: Final[Mapping[str, Any]] = {
+    **{"d_model": 24, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 3},
+    **{"decoder_attention_heads": 4, "encoder_ffn_dim": 40, "decoder_ffn_dim": 36},
+    **{"vocab_size": 101, "max_position_embeddings": 64, "scale_embedding": True},
+    **{"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2},
+}
+T5: Final[Mapping[str, Any]] = {
+    **{"d_model": 24, "d_kv": 8, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4},
+    **{"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20, "vocab_size": 101},
+    **{"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
+}
+
+CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "bart": BART,
+    "mbart": BART,
+    "plbart": BART,
+    "blenderbot": BART,
+    "blenderbot-small": BART,
+    "m2m_100": BART,
+    # Marian begins with the padding token.
+    "marian": {**BART, "pad_token_id": 100, "eos_token_id": 0, "decoder_start_token_id": 100},
+    "t5": T5,
+    # Published ones of these have gated layers and a head of their own.
+    "mt5": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+}
+
+VARIANTS: Final = (("t5", "seq2seq-lm-with-past", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),)
