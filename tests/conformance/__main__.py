@@ -44,7 +44,7 @@ def main() -> int:
         case
         for case in CASES
         if all(word in case.name for word in arguments.words)
-        and (not arguments.guide or ((case.model_type, case.task) in GUIDE and not case.changes))
+        and (not arguments.guide or ((case.model_type, case.task) in GUIDE and case.is_plain))
     ]
     results: dict[str, dict[str, Any]] = {}
     for number, (case, result) in enumerate(_results(chosen, arguments.jobs, fresh=arguments.fresh), start=1):

@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from hfexport.architectures import known_architectures
 from hfexport.cli import main
+from hfexport.export_config import Seq2SeqConfig
+from hfexport.tasks import TASKS
 from tiny import PAIRS, VARIANTS, make_checkpoint
 
 __all__ = ["CASES", "GUIDE", "Case", "attempt", "run"]
@@ -25,15 +28,23 @@ FORMATS: Final = ("onnx", "torchscript")
 
 @dataclass(frozen=True)
 class Case:
-    """One architecture and task, perhaps with config values that change the graph."""
+    """One architecture and task, perhaps with config values that change the graph, or with other graphs."""
 
     model_type: str
     task: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    layout: str = "auto"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the pair itself, with nothing changed."""
+        return not self.changes and self.layout == "auto"
 
     @property
     def name(self) -> str:
-        return " ".join([self.model_type, self.task, *(f"{key}={value}" for key, value in self.changes.items())])
+        layout = [] if self.layout == "auto" else [f"layout {self.layout}"]
+        changes = [f"{key}={value}" for key, value in self.changes.items()]
+        return " ".join([self.model_type, self.task, *layout, *changes])
 
 
 def _guide() -> frozenset[tuple[str, str]]:
@@ -47,8 +58,17 @@ def _guide() -> frozenset[tuple[str, str]]:
 GUIDE: Final = _guide()
 """The (model_type, task) pairs of the guide."""
 
-CASES: Final = tuple(Case(*pair) for pair in PAIRS) + tuple(Case(*variant) for variant in VARIANTS)
-"""All that is to be proved: every pair that an export config declares, and the variants."""
+_SINGLE: Final = tuple(
+    Case(model_type, task, layout="single")
+    for model_type, task in PAIRS
+    if issubclass(known_architectures()[model_type], Seq2SeqConfig)
+    and (TASKS[task].with_past or "seq2seq" in task)
+    and not task.startswith("causal-lm")
+)
+"""Encoder-decoders as one graph, where it is not the same graph as otherwise."""
+
+CASES: Final = (*(Case(*pair) for pair in PAIRS), *(Case(*variant) for variant in VARIANTS), *_SINGLE)
+"""All that is to be proved: every pair that an export config declares, the variants, and the other layout."""
 
 
 def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -56,13 +76,25 @@ def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[st
 
     Returns:
         `passed`; `problem`, empty if it passed; `seconds` for export and validation; `artifacts` from the manifest, each
-        with `format`, `fixed_sizes`, `limits`, `max_abs` and the number of `probes`.
+        with `format`, `graph`, `fixed_sizes`, `limits`, `max_abs` and the number of `probes`.
     """
     checkpoint = make_checkpoint(folder / "checkpoint", case.model_type, case.task, **case.changes)
     output, said = folder / "output", io.StringIO()
     start = time.perf_counter()
     with redirect_stdout(said), redirect_stderr(said):
-        code = main(["--model", str(checkpoint), "--task", case.task, "--output", str(output), *arguments])
+        code = main(
+            [
+                "--model",
+                str(checkpoint),
+                "--task",
+                case.task,
+                "--layout",
+                case.layout,
+                "--output",
+                str(output),
+                *arguments,
+            ]
+        )
     seconds = round(time.perf_counter() - start, 2)
     manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
     problem = manifest["error"]["message"] if code else _doubt(manifest, case)
@@ -73,6 +105,7 @@ def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[st
         "artifacts": [
             {
                 "format": artifact["format"],
+                "graph": Path(artifact["path"]).stem,
                 "fixed_sizes": artifact["fixed_sizes"],
                 "limits": artifact["limits"],
                 "max_abs": artifact["validation"]["max_abs_diff"],
@@ -87,16 +120,17 @@ def _doubt(manifest: Mapping[str, Any], case: Case) -> str:
     """Why exit code 0 proves nothing; empty if it proves what it should."""
     if manifest["verdict"] != "passed":
         return f"exit code 0, but the verdict is {manifest['verdict']}"
-    made = tuple(artifact["format"] for artifact in manifest["artifacts"])
+    made = tuple(dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"]))
     if made != FORMATS:
         return f"made {', '.join(made)}"
     for artifact in manifest["artifacts"]:
         probes = artifact["validation"]["probes"]
         if artifact["validation"]["verdict"] != "passed" or len(probes) < 2:
             return f"{artifact['format']}: {artifact['validation']['verdict']} after {len(probes)} probes"
-        generates = case.task.endswith("-lm-with-past")
-        if generates and artifact["format"] == "onnx" and not any(probe["greedy_steps"] for probe in probes):
-            return f"{artifact['format']}: its cache was never driven"
+    onnx = [artifact for artifact in manifest["artifacts"] if artifact["format"] == "onnx"]
+    driven = any(probe["greedy_steps"] for artifact in onnx for probe in artifact["validation"]["probes"])
+    if case.task.endswith("-lm-with-past") and not driven:
+        return "onnx: its cache was never driven"
     return ""
 
 

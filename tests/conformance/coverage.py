@@ -22,8 +22,8 @@ def coverage_page(results: Results, missing: Sequence[tuple[str, str]]) -> str:
         results: by name of the case.
         missing: pairs of the guide that no export config declares.
     """
-    guide = [case for case in CASES if (case.model_type, case.task) in GUIDE and not case.changes]
-    variants = [case for case in CASES if case.changes]
+    guide = [case for case in CASES if (case.model_type, case.task) in GUIDE and case.is_plain]
+    variants = [case for case in CASES if not case.is_plain]
     beyond = [case for case in CASES if case not in guide and case not in variants]
     median = statistics.median(result["seconds"] for result in results.values())
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "onnx", "onnxruntime"))
@@ -46,7 +46,10 @@ def coverage_page(results: Results, missing: Sequence[tuple[str, str]]) -> str:
     if beyond:
         parts.append("## Beyond the guide\n\n" + _table(beyond, results))
     if variants:
-        parts.append("## Variants\n\nConfig values that change the graph.\n\n" + _table(variants, results))
+        parts.append(
+            "## Variants\n\nConfig values that change the graph, and encoder-decoders as one graph.\n\n"
+            + _table(variants, results)
+        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,19 +57,27 @@ def _table(cases: Sequence[Case], results: Results) -> str:
     rows = ["| model type | task | ONNX | TorchScript | limits |", "|---|---|---|---|---|"]
     for case in sorted(cases, key=lambda case: (case.model_type, case.task)):
         result = results[case.name]
-        cells = {artifact["format"]: _cell(artifact) for artifact in result["artifacts"]}
+        formats = dict.fromkeys(artifact["format"] for artifact in result["artifacts"])
+        cells = {name: _cell([made for made in result["artifacts"] if made["format"] == name]) for name in formats}
         changes = "".join(f", `{key}={value}`" for key, value in case.changes.items())
-        limits = _limits(result["artifacts"][0]["limits"])
+        if case.layout != "auto":
+            changes += f", layout `{case.layout}`"
+        limits = _limits({axis: limit for made in result["artifacts"] for axis, limit in made["limits"].items()})
         rows.append(
             f"| {case.model_type} | {case.task}{changes} | {cells['onnx']} | {cells['torchscript']} | {limits} |"
         )
     return "\n".join(rows)
 
 
-def _cell(artifact: Mapping[str, Any]) -> str:
-    fixed = artifact["fixed_sizes"]
-    sizes = "free" if not fixed else ", ".join(f"{axis} {size}" for axis, size in fixed.items())
-    return f"{sizes}; {artifact['max_abs']:.1e}"
+def _cell(graphs: Sequence[Mapping[str, Any]]) -> str:
+    """Sizes of every graph and the largest difference of all; graphs of free sizes are one word."""
+    sizes = []
+    for graph in graphs:
+        fixed = graph["fixed_sizes"]
+        name = f"{graph['graph']}: " if len(graphs) > 1 and fixed else ""
+        sizes.append("free" if not fixed else name + ", ".join(f"{axis} {size}" for axis, size in fixed.items()))
+    differences = [graph["max_abs"] for graph in graphs]
+    return f"{'; '.join(dict.fromkeys(sizes))}; {max(differences):.1e}"
 
 
 def _limits(limits: Mapping[str, Mapping[str, Any]]) -> str:

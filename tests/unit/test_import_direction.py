@@ -18,7 +18,7 @@ LAYERS = (
     ("tasks", "observer", "output", "hub", "credentials"),
     ("export_config", "workers"),
     ("inputs", "console", "architectures", "probes", "checkpoint"),
-    ("models", "runtime"),
+    ("models", "parts", "runtime"),
     ("interface",),
     ("backends",),
     ("validation",),

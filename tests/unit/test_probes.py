@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoConfig
 
 from hfexport.architectures import config_class_for, known_architectures
-from hfexport.export_config import ExportConfig, axis_size
+from hfexport.export_config import LAYOUTS, ExportConfig, axis_size
 from hfexport.probes import Probe, fixed_probes, make_inputs, trace_inputs, validation_probes
 from hfexport.tasks import TASKS
 
@@ -22,28 +22,35 @@ def export_config(model_type: str, task: str, **settings: Any) -> ExportConfig:
     return config_class_for(model_type)(AutoConfig.for_model(model_type, **settings), TASKS[task])
 
 
+def graphs(model_type: str, task: str) -> list[ExportConfig]:
+    """Every graph of a pair, in any layout."""
+    config = export_config(model_type, task)
+    return [graph for layout in LAYOUTS for graph in config.graphs(layout)]
+
+
 @pytest.mark.parametrize(("model_type", "task"), PAIRS)
 def test_every_probe_is_within_the_limits_and_asks_what_export_did_not_see(model_type: str, task: str) -> None:
-    config = export_config(model_type, task)
-    probes = validation_probes(config)
-    free = [axis for axis in config.trace_sizes if axis in config.free_axes]
-    for axis, limit in config.limits.items():
-        for probe in probes:
-            size = probe.sizes.get(axis, limit.minimum)
-            assert limit.minimum <= size and (limit.maximum is None or size <= limit.maximum)
-    for axis in free:
-        assert {probe.sizes[axis] for probe in probes} - {config.trace_sizes[axis]}, axis
-    assert len({probe.name for probe in probes}) == len(probes)
+    for config in graphs(model_type, task):
+        probes = validation_probes(config)
+        free = [axis for axis in config.trace_sizes if axis in config.free_axes]
+        for axis, limit in config.limits.items():
+            for probe in probes:
+                size = probe.sizes.get(axis, limit.minimum)
+                assert limit.minimum <= size and (limit.maximum is None or size <= limit.maximum)
+        for axis in free:
+            asked = {probe.sizes[axis] for probe in probes if not probe.greedy_steps}
+            assert asked - {config.trace_sizes[axis]}, axis
+        assert len({probe.name for probe in probes}) == len(probes)
 
 
 @pytest.mark.parametrize(("model_type", "task"), PAIRS)
 def test_a_probe_through_json_is_the_same_question(model_type: str, task: str) -> None:
-    config = export_config(model_type, task)
+    config = graphs(model_type, task)[-1]
     for probe in validation_probes(config):
         again = Probe.from_dict(json.loads(json.dumps(probe.to_dict())))
         assert again == probe
     first, second = probe.inputs(config, "fp32"), again.inputs(config, "fp32")
-    for spec in config.inputs:
+    for spec in (config.prompt if probe.greedy_steps else config).inputs:
         assert first[spec.name].shape == tuple(axis_size(axis, probe.sizes) for axis in spec.axes)
         assert first[spec.name].dtype == (np.int64 if spec.dtype == "int64" else np.float32)
         assert np.array_equal(first[spec.name], second[spec.name])
@@ -133,7 +140,7 @@ def test_boxes_lie_on_the_page_and_languages_are_known() -> None:
 def test_a_decoder_that_generates_is_driven_by_its_own_past() -> None:
     probes = validation_probes(export_config("llama", "causal-lm-with-past"))
     greedy = [probe for probe in probes if probe.greedy_steps]
-    assert [(probe.greedy_steps, probe.padding, probe.sizes["past_sequence"]) for probe in greedy] == [(8, "left", 0)]
+    assert [(probe.greedy_steps, probe.padding, probe.sizes["past_sequence"]) for probe in greedy] == [(16, "left", 0)]
     assert not any(probe.greedy_steps for probe in validation_probes(export_config("llama", "default-with-past")))
 
 
@@ -156,3 +163,35 @@ def test_a_fixed_image_is_asked_with_other_values() -> None:
 def test_floating_inputs_have_the_exports_dtype() -> None:
     config = export_config("vit", "default", image_size=32)
     assert trace_inputs(config, "fp16")["pixel_values"].dtype == np.float16
+
+
+def test_both_halves_of_an_encoder_decoder_are_padded_each_along_its_own_axis() -> None:
+    (config,) = export_config("bart", "seq2seq-lm").graphs("single")
+    inputs = make_inputs(config, {"batch": 3, "encoder_sequence": 9, "decoder_sequence": 6}, "fp32", padding="right")
+    assert inputs["attention_mask"].sum(axis=1).tolist() == [9, 6, 3]
+    assert inputs["decoder_attention_mask"].sum(axis=1).tolist() == [6, 4, 2]
+    pad = config.config.pad_token_id
+    assert np.array_equal(inputs["input_ids"] == pad, inputs["attention_mask"] == 0)
+    assert np.array_equal(inputs["decoder_input_ids"] == pad, inputs["decoder_attention_mask"] == 0)
+
+
+@pytest.mark.parametrize("padding", ["none", "right", "left"])
+def test_every_sentence_ends_once(padding: Any) -> None:
+    (config,) = export_config("bart", "sequence-classification", vocab_size=5).graphs("auto")
+    sizes = {"batch": 3, "encoder_sequence": 12}
+    inputs = make_inputs(config, sizes, "fp32", padding=padding, edge_tokens=True)
+    ends = inputs["input_ids"] == config.config.eos_token_id
+    assert ends.sum(axis=1).tolist() == [1, 1, 1]
+    last = 11 - np.argmax(inputs["attention_mask"][:, ::-1], axis=1)
+    assert np.array_equal(ends.argmax(axis=1), last)
+
+
+def test_generation_starts_from_what_the_encoder_takes() -> None:
+    *_, last = export_config("t5", "seq2seq-lm-with-past").graphs("auto")
+    (probe,) = [probe for probe in validation_probes(last) if probe.greedy_steps]
+    assert list(probe.inputs(last, "fp32")) == ["input_ids", "attention_mask"]
+    (whole,) = export_config("t5", "seq2seq-lm-with-past").graphs("single")
+    (probe,) = [probe for probe in validation_probes(whole) if probe.greedy_steps]
+    inputs = probe.inputs(whole, "fp32")
+    assert inputs["decoder_input_ids"].tolist() == [[whole.start_token]] * 3
+    assert inputs["past_key_values.0.encoder.key"].shape[2] == 0
