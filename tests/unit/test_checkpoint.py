@@ -77,7 +77,7 @@ def _header(change: Callable[[dict[str, dict[str, object]]], object]) -> Callabl
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has neither model.safetensors nor"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no weights: none of model.safetensors"),
     "truncated": (_truncate, "3 bytes are missing"),
     "trailing bytes": (_lengthen, "bytes follow its last tensor"),
     "empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "too few for a safetensors file"),
@@ -90,7 +90,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "negative shape": (_header(lambda header: header["a"].update(shape=[-2, -3])), "not described as the format"),
     "unknown dtype": (_header(lambda header: header["a"].update(dtype="F31")), "has dtype 'F31'"),
     "overlap": (_header(lambda header: header["b"].update(data_offsets=[16, 24])), "starts at"),
-    "tensorflow": (_header(lambda header: header["__metadata__"].update(format="tf")), "metadata says format 'tf'"),
+    "tensorflow": (
+        _header(lambda header: header["__metadata__"].update(format="tf")),
+        "(format tf) are not PyTorch safetensors",
+    ),
+    "flax": (_header(lambda header: header["__metadata__"].update(format="flax")), "metadata says format 'flax'"),
     "config is no JSON": (lambda folder: (folder / "config.json").write_text("{'a': 1}"), "is not valid JSON"),
     "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "holds no JSON object"),
     "key twice": (lambda folder: (folder / "config.json").write_text('{"a": 1, "a": 2}'), "key 'a' stands 2 times"),

@@ -20,6 +20,7 @@ LAYERS = (
     ("inputs", "console", "architectures", "probes", "checkpoint"),
     ("models", "parts", "runtime"),
     ("interface",),
+    ("conversion",),
     ("backends",),
     ("validation",),
     ("manifest",),

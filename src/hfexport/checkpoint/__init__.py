@@ -1,18 +1,31 @@
-"""Reading checkpoints: what a folder holds and whether it is whole. Torch-free; no weights are read."""
+"""Reading checkpoints: where they are, what a folder holds and whether it is whole. Torch-free; weights are mapped."""
 
 from __future__ import annotations
 
 from hfexport.checkpoint.hub import HubModel
-from hfexport.checkpoint.local import Checkpoint, copy_along, open_checkpoint, sha256
+from hfexport.checkpoint.local import (
+    Checkpoint,
+    Contents,
+    Conversion,
+    copy_along,
+    look_over,
+    open_checkpoint,
+    read_checkpoint,
+    sha256,
+)
 from hfexport.checkpoint.source import Source, identity, locate
 
 __all__ = [
     "Checkpoint",
+    "Contents",
+    "Conversion",
     "HubModel",
     "Source",
     "copy_along",
     "identity",
     "locate",
+    "look_over",
     "open_checkpoint",
+    "read_checkpoint",
     "sha256",
 ]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from hfexport.checkpoint.local import ALONG, read_json, sha256
+from hfexport.checkpoint.json_file import read_json
+from hfexport.checkpoint.local import ALONG, sha256
 from hfexport.errors import CheckpointError
 from hfexport.hub import HUB_ID, Hub, HubFile
 

@@ -1,24 +1,31 @@
-"""Opens a checkpoint folder: config.json, safetensors (single or sharded), and the files that go along."""
+"""Opens a checkpoint folder: config.json, the weights that transformers would choose, and the files that go along."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hfexport.checkpoint.contained import file_in
+from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.safetensors_header import TensorInfo, read_header
+from hfexport.checkpoint.weights import WeightFiles, WeightFormat, choose_weights
 from hfexport.errors import CheckpointError
 
-__all__ = ["Checkpoint", "copy_along", "open_checkpoint", "sha256"]
-
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-MAX_JSON_BYTES = 2**24
+__all__ = [
+    "Checkpoint",
+    "Conversion",
+    "Contents",
+    "copy_along",
+    "look_over",
+    "open_checkpoint",
+    "read_checkpoint",
+    "sha256",
+]
 
 ALONG = (
     "config.json",
@@ -46,23 +53,19 @@ DTYPES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64"}
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A folder that was looked at and found whole; its weights were not read.
+class Contents:
+    """A checkpoint folder as it was given, looked at but not read: its weights may still have to be converted.
 
     Attributes:
         folder: where it lies.
         config: config.json as it stands.
-        weight_files: the safetensors files, in order of their names.
-        tensors: by name, over all files.
-        dtype: the commonest floating dtype by size: `fp32`, `fp16`, `bf16` or `fp64`.
+        weights: the files that hold the weights.
         along: files that go to the output unchanged.
     """
 
     folder: Path
     config: Mapping[str, Any]
-    weight_files: tuple[Path, ...]
-    tensors: Mapping[str, TensorInfo]
-    dtype: str
+    weights: WeightFiles
     along: tuple[Path, ...]
 
     @property
@@ -74,23 +77,110 @@ class Checkpoint:
         return tuple(self.config.get("architectures") or ())
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What the weights come from: config.json and every weight file, the index included."""
+        index = () if self.weights.index is None else (self.weights.index,)
+        return (self.folder / "config.json", *index, *self.weights.files)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a checkpoint's weights became PyTorch safetensors.
+
+    Attributes:
+        weight_format: what they were.
+        left_out: names of stored weights that the model is known to have no use for.
+        wall_s: seconds that it took.
+        peak_rss_bytes: largest resident set of the process that did it; pages of mapped files included.
+    """
+
+    weight_format: WeightFormat
+    left_out: tuple[str, ...]
+    wall_s: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of PyTorch safetensors that was looked at and found whole; its weights were not read.
+
+    Attributes:
+        contents: of the folder that was given; another one if the weights were converted.
+        folder: where config.json and the safetensors files lie.
+        weight_files: the safetensors files, in order of their names.
+        tensors: by name, over all files.
+        dtype: the commonest floating dtype by size: `fp32`, `fp16`, `bf16` or `fp64`.
+        conversion: how they came to be; `None` if they are the folder's own.
+    """
+
+    contents: Contents
+    folder: Path
+    weight_files: tuple[Path, ...]
+    tensors: Mapping[str, TensorInfo]
+    dtype: str
+    conversion: Conversion | None = None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.contents.config
+
+    @property
+    def along(self) -> tuple[Path, ...]:
+        return self.contents.along
+
+    @property
+    def model_type(self) -> str:
+        return self.contents.model_type
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        return self.contents.architectures
+
+    @property
     def size_bytes(self) -> int:
         return sum(tensor.size_bytes for tensor in self.tensors.values())
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def look_over(folder: Path) -> Contents:
     """Look a checkpoint folder over.
 
     Raises:
-        CheckpointError: something is missing, damaged or contradicts itself; the message names the file.
+        CheckpointError: something is missing, damaged or leads out of the folder; the message names the file.
     """
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{folder}: {found}", remedy="Give a folder with config.json and safetensors files.")
+        raise CheckpointError(f"{folder}: {found}", remedy="Give a folder with config.json and weights.")
     config = _read_config(folder)
-    files, tensors = _read_weights(folder)
-    along = tuple(path for name in ALONG if (path := folder / name).is_file())
-    return Checkpoint(folder, config, files, tensors, _dtype(tensors), along)
+    weights = choose_weights(folder, config)
+    along = tuple(path for name in ALONG if (path := file_in(folder, name)) is not None)
+    return Contents(folder, config, weights, along)
+
+
+def read_checkpoint(contents: Contents) -> Checkpoint:
+    """Check the headers of a folder whose weights are PyTorch safetensors.
+
+    Raises:
+        CheckpointError: a file is damaged or contradicts the index; the message names it.
+    """
+    weights = contents.weights
+    if weights.format != "safetensors":
+        raise CheckpointError(
+            f"{contents.folder}: its {weights.description} are not PyTorch safetensors",
+            remedy="Save the model with `save_pretrained`, which writes safetensors.",
+        )
+    shards = {path.name: read_header(path)[0] for path in weights.files}
+    _compare_with_index(weights, shards)
+    tensors = {tensor: info for shard in shards.values() for tensor, info in shard.items()}
+    return Checkpoint(contents, contents.folder, weights.files, tensors, _dtype(tensors))
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Look a folder of PyTorch safetensors over and check their headers.
+
+    Raises:
+        CheckpointError: see `look_over` and `read_checkpoint`.
+    """
+    return read_checkpoint(look_over(folder))
 
 
 def copy_along(checkpoint: Checkpoint, destination: Path) -> tuple[Path, ...]:
@@ -105,8 +195,8 @@ def sha256(path: Path) -> str:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
+    path = file_in(folder, "config.json")
+    if path is None:
         nested = sorted(child.parent.name for child in folder.glob("*/config.json"))
         here = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
         hint = f" A folder below has one: {nested[0]}." if nested else ""
@@ -129,49 +219,24 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _read_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, TensorInfo]]:
-    single, index = folder / SINGLE_FILE, folder / INDEX_FILE
-    if single.is_file():  # transformers prefers it to an index, too
-        tensors, _ = read_header(single)
-        return (single,), tensors
-    if not index.is_file():
-        other = [name for pattern in ("*.bin", "*.h5", "*.safetensors", "*.msgpack") for name in folder.glob(pattern)]
-        found = ", ".join(sorted(path.name for path in other)[:5])
-        raise CheckpointError(
-            f"{folder}: has neither {SINGLE_FILE} nor {INDEX_FILE}" + (f"; it has {found}" if found else ""),
-            remedy="Save the model with `save_pretrained`, which writes safetensors.",
-        )
-    return _read_shards(folder, index)
-
-
-def _read_shards(folder: Path, index: Path) -> tuple[tuple[Path, ...], dict[str, TensorInfo]]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: has no `weight_map`", remedy="Copy or download the file again.")
-    shards: dict[str, dict[str, TensorInfo]] = {}
-    for name in sorted(set(map(str, weight_map.values()))):
-        path = folder / name
-        if Path(name).name != name:
-            raise CheckpointError(
-                f"{index}: names a shard {name!r} outside the folder", remedy="Shards lie beside their index."
-            )
-        if not path.is_file():
-            raise CheckpointError(f"{path}: is missing, though {INDEX_FILE} names it", remedy="Add the missing shard.")
-        shards[name], _ = read_header(path)
-    for tensor, shard in weight_map.items():
+def _compare_with_index(weights: WeightFiles, shards: Mapping[str, Mapping[str, TensorInfo]]) -> None:
+    """Every tensor lies in the shard where the index places it, and the index places every tensor."""
+    if weights.index is None:
+        return
+    index = weights.index
+    for tensor, shard in weights.places.items():
         if tensor not in shards[shard]:
             raise CheckpointError(
-                f"{folder / shard}: lacks tensor {tensor!r}, which {INDEX_FILE} places there",
+                f"{index.parent / shard}: lacks tensor {tensor!r}, which {index.name} places there",
                 remedy="Use the index that was saved with these shards.",
             )
-    tensors = {tensor: info for shard in shards.values() for tensor, info in shard.items()}
-    unlisted = sorted(set(tensors) - set(weight_map))
-    if unlisted:
-        raise CheckpointError(
-            f"{index}: does not list tensor {unlisted[0]!r}, which a shard holds",
-            remedy="Use the index that was saved with these shards.",
-        )
-    return tuple(folder / name for name in shards), tensors
+    for shard, tensors in shards.items():
+        stray = sorted(tensor for tensor in tensors if weights.places.get(tensor) != shard)
+        if stray:
+            raise CheckpointError(
+                f"{index}: does not list tensor {stray[0]!r} of {shard}",
+                remedy="Use the index that was saved with these shards.",
+            )
 
 
 def _dtype(tensors: Mapping[str, TensorInfo]) -> str:
@@ -180,29 +245,3 @@ def _dtype(tensors: Mapping[str, TensorInfo]) -> str:
         if tensor.dtype in DTYPES:
             sizes[DTYPES[tensor.dtype]] += tensor.size_bytes
     return sizes.most_common(1)[0][0] if sizes else "fp32"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; duplicate keys, NaN and Infinity are refused, as other readers disagree about them."""
-    size = path.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path}: has {size} bytes; no such file has more than {MAX_JSON_BYTES}")
-    try:
-        value = json.loads(path.read_bytes(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is not valid JSON: {error}", remedy="Correct or restore the file.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: holds no JSON object", remedy="Correct or restore the file.")
-    return value
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    counts = Counter(key for key, _ in pairs)
-    for key, count in counts.items():
-        if count > 1:
-            raise ValueError(f"key {key!r} stands {count} times")
-    return dict(pairs)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")

@@ -6,23 +6,21 @@ The format: eight bytes of header length (little-endian), a JSON header, then th
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from hfexport.checkpoint.json_file import read_json_bytes
+from hfexport.checkpoint.stored import ITEM_BYTES, MAX_RANK, StoredTensor, map_array
 from hfexport.errors import CheckpointError
 
-__all__ = ["TensorInfo", "read_header"]
+__all__ = ["TensorInfo", "read_header", "stored_tensors"]
 
-MAX_HEADER_BYTES = 100_000_000
-"""The bound that the safetensors library itself sets."""
-
-ITEM_BYTES = {
-    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1},
-    **{"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
-}
+MAX_HEADER_BYTES: Final = 2**25
+"""Room for a quarter of a million tensors. The safetensors library itself would take 100 MB, which cost GBs to parse."""
 
 _LFS_POINTER = b"version https://git-lfs"
 _AGAIN = "Copy or download the file again."
@@ -30,11 +28,12 @@ _AGAIN = "Copy or download the file again."
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor in a file: its dtype in safetensors' words, its shape, and how many bytes it takes."""
+    """A tensor in a file: its dtype in safetensors' words, its shape, how many bytes it takes, and from where on."""
 
     dtype: str
     shape: tuple[int, ...]
     size_bytes: int
+    offset_bytes: int
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
@@ -43,6 +42,32 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     Raises:
         CheckpointError: the file is missing, truncated, not safetensors, or contradicts itself.
     """
+    raw, size = _raw_header(path)
+    header = read_json_bytes(raw, f"{path}: its header")
+    start = 8 + len(raw)
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: its metadata is no JSON object", remedy=_AGAIN)
+    tensors = {name: _tensor(path, name, entry, start) for name, entry in header.items()}
+    _refuse_gaps(path, tensors, start, size)
+    return tensors, {str(key): str(value) for key, value in metadata.items()}
+
+
+def stored_tensors(path: Path) -> list[StoredTensor]:
+    """The tensors of a safetensors file, mapped.
+
+    Raises:
+        CheckpointError: see `read_header`.
+    """
+    tensors, _ = read_header(path)
+    return [
+        StoredTensor(name, info.dtype, info.shape, partial(map_array, path, info.dtype, info.shape, info.offset_bytes))
+        for name, info in tensors.items()
+    ]
+
+
+def _raw_header(path: Path) -> tuple[bytes, int]:
+    """The header's bytes, and the size of the whole file."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -60,46 +85,22 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
                     f"{path}: says its header has {length} bytes, but the file has {size}",
                     remedy=f"It is truncated or no safetensors file. {_AGAIN}",
                 )
-            raw = file.read(length)
+            return file.read(length), size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy=_AGAIN) from error
-    try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its header is not JSON", remedy=_AGAIN) from error
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: its header is no JSON object", remedy=_AGAIN)
-    metadata = header.pop("__metadata__", None) or {}
-    _refuse_other_frameworks(path, metadata)
-    tensors: dict[str, TensorInfo] = {}
-    spans: list[tuple[int, int, str]] = []
-    for name, entry in header.items():
-        info, begin = _tensor(path, name, entry)
-        tensors[name] = info
-        spans.append((begin, begin + info.size_bytes, name))
-    _refuse_gaps(path, sorted(spans), size - 8 - length)
-    return tensors, metadata
 
 
-def _refuse_other_frameworks(path: Path, metadata: Any) -> None:
-    framework = metadata.get("format", "pt") if isinstance(metadata, dict) else None
-    if framework not in ("pt", "mlx"):
-        raise CheckpointError(
-            f"{path}: its metadata says format {framework!r}: weights with other names, which would load as random ones",
-            remedy="Save the model as PyTorch safetensors (format pt).",
-        )
-
-
-def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
+def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        numbers = (*shape, begin, end)
-        well_formed = all(isinstance(number, int) and number >= 0 for number in numbers)
+        well_formed = len(shape) <= MAX_RANK and all(
+            type(number) is int and number >= 0 for number in (*shape, begin, end)
+        )
     except (KeyError, TypeError, ValueError):
         well_formed = False
     if not well_formed:
         raise CheckpointError(f"{path}: tensor {name!r} is not described as the format demands", remedy=_AGAIN)
-    if dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise CheckpointError(
             f"{path}: tensor {name!r} has dtype {dtype!r}, which hfexport does not read",
             remedy=f"Save it as one of {', '.join(ITEM_BYTES)}.",
@@ -111,18 +112,21 @@ def _tensor(path: Path, name: str, entry: Any) -> tuple[TensorInfo, int]:
             f" {end - begin}",
             remedy=_AGAIN,
         )
-    return TensorInfo(dtype, tuple(shape), size), begin
+    return TensorInfo(dtype, tuple(shape), size, start + begin)
 
 
-def _refuse_gaps(path: Path, spans: list[tuple[int, int, str]], data_bytes: int) -> None:
-    position = 0
-    for begin, end, name in spans:
-        if begin != position:
-            raise CheckpointError(f"{path}: tensor {name!r} starts at {begin}, not at {position}", remedy=_AGAIN)
-        position = end
-    if position != data_bytes:
-        what = f"{position - data_bytes} bytes are missing" if position > data_bytes else "bytes follow its last tensor"
+def _refuse_gaps(path: Path, tensors: Mapping[str, TensorInfo], start: int, end: int) -> None:
+    position = start
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].offset_bytes, item[1].size_bytes)):
+        if info.offset_bytes != position:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} starts at {info.offset_bytes - start}, not at {position - start}",
+                remedy=_AGAIN,
+            )
+        position += info.size_bytes
+    if position != end:
+        what = f"{position - end} bytes are missing" if position > end else "bytes follow its last tensor"
         raise CheckpointError(
-            f"{path}: its header describes {position} bytes of tensors, the file holds {data_bytes}: {what}",
+            f"{path}: its header describes {position - start} bytes of tensors, the file holds {end - start}: {what}",
             remedy=_AGAIN,
         )

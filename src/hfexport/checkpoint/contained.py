@@ -1,0 +1,53 @@
+"""Files of a checkpoint folder, by names that the checkpoint itself gives: none may lead out of the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hfexport.errors import CheckpointError
+
+__all__ = ["file_in"]
+
+
+def file_in(folder: Path, name: str, *, named_by: str = "") -> Path | None:
+    """The path of the file `name` in `folder`, or `None` if there is no such file.
+
+    A link is followed only to where the folder's own files lie: inside the folder, or, for a snapshot in the Hub's
+    cache, among that repository's blobs.
+
+    Args:
+        folder: the checkpoint's folder.
+        name: of a file directly in it.
+        named_by: the file that gave the name, for messages; empty for names of our own.
+
+    Raises:
+        CheckpointError: the name or a link leads elsewhere.
+    """
+    source = f"{folder / named_by}: names" if named_by else f"{folder}: has"
+    if not name or name != Path(name).name or "\0" in name:
+        raise CheckpointError(
+            f"{source} a file {name!r} outside the folder",
+            remedy="All files of a checkpoint lie beside its config.json.",
+        )
+    path = folder / name
+    try:
+        if not path.is_file():
+            return None
+        real = path.resolve(strict=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy="Restore the file.") from error
+    if not any(real.is_relative_to(root) for root in _roots(folder)):
+        raise CheckpointError(
+            f"{path}: is a link that leads out of the folder", remedy="Put the file itself into the folder."
+        )
+    return path
+
+
+def _roots(folder: Path) -> tuple[Path, ...]:
+    """The folder, and the blobs of the cached repository if it is a snapshot: `snapshots/{commit}/…` beside `blobs`."""
+    real = folder.resolve()
+    for parent in real.parents:
+        if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
+            blobs = parent.parent / "blobs"
+            return (real, blobs) if blobs.resolve() == blobs else (real,)
+    return (real,)

@@ -1,0 +1,59 @@
+"""Reads JSON objects from files that nobody vouches for: strictly, and within bounds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hfexport.errors import CheckpointError
+
+__all__ = ["read_json", "read_json_bytes"]
+
+MAX_BYTES: Final = 2**24
+"""Far more than any config.json or index file of a real checkpoint."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; duplicate keys, NaN and Infinity are refused, as other readers disagree about them.
+
+    Raises:
+        CheckpointError: the file is missing, too large, or holds no such object; the message names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy="Restore the file.") from error
+    if len(content) > MAX_BYTES:
+        raise CheckpointError(f"{path}: has more than {MAX_BYTES} bytes, which no such file has")
+    if content.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path}: is a Git LFS pointer, not the file", remedy="Run `git lfs pull`, or check out with `lfs: true`."
+        )
+    return read_json_bytes(content, str(path))
+
+
+def read_json_bytes(content: bytes, name: str) -> dict[str, Any]:
+    """The JSON object in `content`, held to the same; `name` is for messages."""
+    try:
+        value = json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{name}: is not valid JSON: {error}", remedy="Correct or restore the file.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{name}: holds no JSON object", remedy="Correct or restore the file.")
+    return value
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key, count = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"key {key!r} stands {count} times")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")

@@ -1,0 +1,209 @@
+"""What a pickle written by `torch.save` says, found out without running it.
+
+Unpickling calls whatever the pickle names. Here its opcodes are only followed, by a machine that knows those which
+`torch.save` writes and builds nothing but plain values, `Name`s and `Call`s of names; whoever reads the result decides
+what a call stands for. So nothing of a pickle ever runs, and its cost is bounded by its size.
+
+The opcodes: https://github.com/python/cpython/blob/3.11/Lib/pickletools.py
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, NamedTuple
+
+__all__ = ["Call", "Name", "PersistentId", "PickleRefusedError", "follow"]
+
+MAX_OPCODES: Final = 5_000_000
+"""Some thirty are needed for a tensor."""
+
+
+class PickleRefusedError(ValueError):
+    """The pickle holds what no plain table of tensors has."""
+
+
+class Name(NamedTuple):
+    """A global that the pickle names: `collections`, `OrderedDict`."""
+
+    module: str
+    qualified: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.qualified}"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call that unpickling would make."""
+
+    target: Name
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PersistentId:
+    """A reference to something outside the pickle, such as a storage."""
+
+    value: Any
+
+
+_MARK: Final = object()
+
+_CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS: Final = frozenset(
+    (
+        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINFLOAT", "FLOAT"),
+        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "BINSTRING", "SHORT_BINSTRING", "STRING"),
+        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    )
+)
+_TUPLES: Final = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_IGNORED: Final = frozenset(("PROTO", "FRAME"))
+
+
+def follow(file: BinaryIO) -> Any:
+    """Follow one pickle, up to its STOP.
+
+    Args:
+        file: stands at the pickle's first byte; afterwards behind its last.
+
+    Returns:
+        Plain values; in place of every object, the `Name`, `Call` or `PersistentId` that unpickling would follow. What
+        `BUILD` would do to an object is left out. An `OrderedDict` is a plain `dict`.
+
+    Raises:
+        PickleRefusedError: an opcode is none that `torch.save` writes, or the pickle is damaged.
+    """
+    machine = _Machine()
+    try:
+        for count, (opcode, argument, _) in enumerate(_opcodes(file)):
+            if count > MAX_OPCODES:
+                raise PickleRefusedError(f"it has more than {MAX_OPCODES} opcodes")
+            if opcode == "STOP":
+                return machine.pop()
+            machine.step(opcode, argument)
+    except IndexError as error:
+        raise PickleRefusedError("it takes more from its stack than there is") from error
+    raise PickleRefusedError("it has no end")
+
+
+def _opcodes(file: BinaryIO) -> Iterator[tuple[str, Any, int | None]]:
+    try:
+        for opcode, argument, position in pickletools.genops(file):
+            yield opcode.name, argument, position
+    except (ValueError, OverflowError, MemoryError) as error:  # what pickletools raises for damaged pickles
+        raise PickleRefusedError(f"it is damaged: {error}") from error
+
+
+class _Machine:
+    """The stack and the memo of one pickle."""
+
+    def __init__(self) -> None:
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def pop(self) -> Any:
+        return self._stack.pop()
+
+    def step(self, opcode: str, argument: Any) -> None:
+        """Follow one opcode.
+
+        Raises:
+            PickleRefusedError: it is none that `torch.save` writes.
+            IndexError: the stack is too short for it.
+        """
+        if opcode in _IGNORED:
+            return
+        if opcode in _LITERALS:
+            self._stack.append(argument)
+        elif opcode in _CONSTANTS:
+            self._stack.append(_CONSTANTS[opcode])
+        elif opcode in _TUPLES:
+            count = _TUPLES[opcode]
+            self._stack.append(tuple(self._pop_many(count)))
+        elif opcode in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self._memo[argument] = self._stack[-1]
+        elif opcode == "MEMOIZE":
+            self._memo[len(self._memo)] = self._stack[-1]
+        elif opcode in ("GET", "BINGET", "LONG_BINGET"):
+            if argument not in self._memo:
+                raise PickleRefusedError("it is damaged: it reads a memo that it never wrote")
+            self._stack.append(self._memo[argument])
+        elif not (self._contain(opcode) or self._refer(opcode, argument)):
+            raise PickleRefusedError(f"it has the opcode {opcode}, which no table of tensors needs")
+
+    def _contain(self, opcode: str) -> bool:
+        """Opcodes that make or fill containers."""
+        if opcode == "MARK":
+            self._stack.append(_MARK)
+        elif opcode == "EMPTY_DICT":
+            self._stack.append({})
+        elif opcode == "EMPTY_LIST":
+            self._stack.append([])
+        elif opcode in ("TUPLE", "LIST"):
+            values = self._pop_to_mark()
+            self._stack.append(tuple(values) if opcode == "TUPLE" else values)
+        elif opcode in ("APPEND", "APPENDS"):
+            values = self._pop_to_mark() if opcode == "APPENDS" else self._pop_many(1)
+            self._container(list).extend(values)
+        elif opcode in ("SETITEM", "SETITEMS"):
+            self._set_items(self._pop_to_mark() if opcode == "SETITEMS" else self._pop_many(2))
+        else:
+            return False
+        return True
+
+    def _refer(self, opcode: str, argument: Any) -> bool:
+        """Opcodes that name, call or set up objects."""
+        if opcode == "GLOBAL":
+            module, _, qualified = str(argument).partition(" ")
+            self._stack.append(Name(module, qualified))
+        elif opcode == "STACK_GLOBAL":
+            module, qualified = self._pop_many(2)
+            self._stack.append(Name(str(module), str(qualified)))
+        elif opcode in ("REDUCE", "NEWOBJ"):
+            self._call(*self._pop_many(2))
+        elif opcode == "BUILD":
+            self._stack.pop()
+        elif opcode == "BINPERSID":
+            self._stack.append(PersistentId(self._stack.pop()))
+        else:
+            return False
+        return True
+
+    def _call(self, target: Any, arguments: Any) -> None:
+        if not isinstance(target, Name) or not isinstance(arguments, tuple):
+            raise PickleRefusedError("it calls what is no name")
+        if target == Name("collections", "OrderedDict") and not arguments:
+            self._stack.append({})
+        else:
+            self._stack.append(Call(target, arguments))
+
+    def _set_items(self, values: list[Any]) -> None:
+        if len(values) % 2:
+            raise PickleRefusedError("it is damaged: a key without a value")
+        keys = values[::2]
+        if any(type(key) not in (str, int) for key in keys):
+            raise PickleRefusedError("it has a dictionary whose keys are neither text nor numbers")
+        self._container(dict).update(zip(keys, values[1::2], strict=True))
+
+    def _container(self, kind: type[Any]) -> Any:
+        if type(self._stack[-1]) is not kind:
+            raise PickleRefusedError(f"it fills what is no {kind.__name__}")
+        return self._stack[-1]
+
+    def _pop_many(self, count: int) -> list[Any]:
+        if len(self._stack) < count:
+            raise IndexError
+        values = self._stack[len(self._stack) - count :]
+        del self._stack[len(self._stack) - count :]
+        return values
+
+    def _pop_to_mark(self) -> list[Any]:
+        for position in range(len(self._stack) - 1, -1, -1):
+            if self._stack[position] is _MARK:
+                values = self._stack[position + 1 :]
+                del self._stack[position:]
+                return values
+        raise IndexError

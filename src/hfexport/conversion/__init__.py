@@ -1,0 +1,55 @@
+"""Whatever weights a checkpoint has become PyTorch safetensors, once, so that everything downstream knows one format.
+
+The bytes stream from the source's files into one file in the run's staging area, in a child process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hfexport import workers
+from hfexport.checkpoint import Checkpoint, Conversion, Source, open_checkpoint
+from hfexport.errors import CheckpointError
+
+__all__ = ["convert"]
+
+TIMEOUT_S = 3600.0
+
+
+def convert(source: Source, folder: Path, env: Mapping[str, str]) -> Checkpoint:
+    """Write a source's weights as safetensors.
+
+    Args:
+        source: a checkpoint whose weights are not PyTorch safetensors.
+        folder: an empty folder of the run's own; the checkpoint is made in it.
+        env: the environment, of which the child sees an allow-list.
+
+    Raises:
+        CheckpointError: the weights are damaged, ask for more than weights, or do not fit the model.
+        UnsupportedError: no PyTorch class fits TensorFlow weights.
+    """
+    weights = source.weights
+    target = folder.resolve() / "checkpoint"
+    job = {
+        "source": str(source.folder.resolve()),
+        "format": weights.format,
+        "files": [str(path.absolute()) for path in weights.files],
+        "sharded": weights.index is not None,
+        "architectures": list(source.architectures),
+        "folder": str(target),
+    }
+    child = workers.start(
+        "hfexport.conversion.worker",
+        job,
+        name=f"conversion of {weights.files[0].name}",
+        folder=folder,
+        env=workers.child_environment(env),
+        failure=CheckpointError,
+    )
+    with child:
+        answer = child.result(TIMEOUT_S)
+    converted = open_checkpoint(target)
+    conversion = Conversion(weights.format, tuple(answer["left_out"]), answer["wall_s"], answer["peak_rss_bytes"])
+    return replace(converted, source=source, conversion=conversion)

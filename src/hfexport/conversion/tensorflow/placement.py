@@ -1,0 +1,134 @@
+"""Gives every TensorFlow weight its place in the PyTorch model, and every place its weight: each exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from hfexport.checkpoint.stored import StoredTensor
+from hfexport.conversion.tensorflow.naming import axes_order, pytorch_name
+from hfexport.conversion.tensorflow.rules import Rules
+from hfexport.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = ["Placed", "place"]
+
+_REMEDY: Final = (
+    "Check that config.json belongs to these weights. If it does, load them with transformers 4 and TensorFlow, and save"
+    " the model as PyTorch safetensors."
+)
+_COUNTERS: Final = ".num_batches_tracked"
+"""Counts training steps of a batch norm; TensorFlow has no such thing, and inference no use for it."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What was placed.
+
+    Attributes:
+        tensors: under the names that a PyTorch checkpoint of transformers 4 has.
+        left_out: TensorFlow names of weights that the PyTorch model is known to have no use for.
+    """
+
+    tensors: tuple[StoredTensor, ...]
+    left_out: tuple[str, ...]
+
+
+def place(stored: Sequence[StoredTensor], model: torch.nn.Module, rules: Rules) -> Placed:
+    """Match TensorFlow weights with a model.
+
+    Args:
+        stored: under their TensorFlow names.
+        model: of transformers, with or without data, of the class that the weights were saved from.
+        rules: of the architecture.
+
+    Raises:
+        CheckpointError: a weight has no place, a place no weight or two, or a shape differs; named.
+    """
+    wanted: dict[str, Any] = dict(model.state_dict())
+    found: dict[str, tuple[StoredTensor, str]] = {}
+    left_out: list[str] = []
+    renamed = _loader_renaming(model, wanted)
+    for tensor in stored:
+        name = rules.rename(pytorch_name(tensor.name))
+        target = renamed(name)
+        if target not in wanted and rules.leaves_out(name):
+            left_out.append(tensor.name)
+        elif target in found:
+            raise CheckpointError(
+                f"weights {found[target][0].name} and {tensor.name} both belong at {target}", remedy=_REMEDY
+            )
+        else:
+            found[target] = (tensor, name)
+    _refuse_strays(found, wanted)
+    _refuse_gaps(model, found, wanted)
+    tensors = [_laid_out(tensor, name, tuple(wanted[target].shape)) for target, (tensor, name) in found.items()]
+    tensors += [_zero(name) for name in wanted if name.endswith(_COUNTERS) and name not in found]
+    return Placed(tuple(tensors), tuple(sorted(left_out)))
+
+
+def _loader_renaming(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], str]:
+    """How `from_pretrained` will rename a checkpoint's weight for this model: the loader's own function.
+
+    It is no public interface of transformers, whose version is held at one.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    return lambda name: rename_source_key(name, renamings, [], model.base_model_prefix, dict(wanted))[0]
+
+
+def _refuse_strays(found: Mapping[str, tuple[StoredTensor, str]], wanted: Mapping[str, Any]) -> None:
+    strays = [tensor.name for target, (tensor, _) in found.items() if target not in wanted]
+    if strays:
+        raise CheckpointError(f"the model has no place for {_listed(strays)}", remedy=_REMEDY)
+
+
+def _refuse_gaps(model: Any, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Every parameter has a weight of its own or is tied to one that has; tied ones have one between them."""
+    tied: Mapping[str, str] = model.all_tied_weights_keys
+    twice = [name for name, source in tied.items() if name in found and source in found]
+    if twice:
+        raise CheckpointError(
+            f"weights {found[twice[0]][0].name} and {found[tied[twice[0]]][0].name} are one in the model",
+            remedy=_REMEDY,
+        )
+    given = {*found, *(name for name, source in tied.items() if source in found)}
+    given |= {source for name, source in tied.items() if name in found}
+    gaps = [name for name in wanted if name not in given and not name.endswith(_COUNTERS)]
+    if gaps:
+        raise CheckpointError(f"no weight was found for {_listed(gaps)} of the model", remedy=_REMEDY)
+
+
+def _laid_out(tensor: StoredTensor, name: str, shape: tuple[int, ...]) -> StoredTensor:
+    """The tensor under its new name, its axes in PyTorch's order; only axes of size 1 may come or go."""
+    order = axes_order(tensor.name, len(tensor.shape)) or tuple(range(len(tensor.shape)))
+    ordered = tuple(tensor.shape[axis] for axis in order)
+    if [size for size in ordered if size != 1] != [size for size in shape if size != 1]:
+        raise CheckpointError(
+            f"weight {tensor.name} has shape {tensor.shape}, in PyTorch's order {ordered}; the model asks for {shape}",
+            remedy=_REMEDY,
+        )
+    return StoredTensor(name, tensor.dtype, shape, partial(_read_laid_out, tensor, order, shape))
+
+
+def _read_laid_out(tensor: StoredTensor, order: Sequence[int], shape: tuple[int, ...]) -> NDArray[Any]:
+    return tensor.read().transpose(order).reshape(shape)
+
+
+def _zero(name: str) -> StoredTensor:
+    import numpy as np
+
+    return StoredTensor(name, "I64", (), lambda: np.zeros((), np.int64))
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
+    return ", ".join(ordered[:5]) + more

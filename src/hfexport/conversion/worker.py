@@ -1,0 +1,75 @@
+"""The child in which weights are converted: whatever a damaged file does to the libraries that read it ends here.
+
+See `hfexport.workers`. Nothing of torch is loaded unless TensorFlow names have to be matched with a model.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hfexport.checkpoint import keras_file, safetensors_header, torch_file
+from hfexport.checkpoint.stored import StoredTensor
+from hfexport.conversion.safetensors_writer import write_safetensors
+from hfexport.errors import CheckpointError
+
+__all__ = ["run"]
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `folder` with config.json and model.safetensors.
+
+    Args:
+        job: `source` (folder), `format`, `files` (paths), `sharded`, `places` (shard by tensor, if sharded),
+            `architectures`, and `folder`.
+
+    Returns:
+        `left_out`: names of weights that the model is known to have no use for.
+    """
+    source, folder = Path(job["source"]), Path(job["folder"])
+    files = [Path(path) for path in job["files"]]
+    stored = _read(job["format"], files, sharded=bool(job["sharded"]))
+    left_out: tuple[str, ...] = ()
+    if job["format"] != "pytorch":
+        from hfexport.conversion.tensorflow import place_weights
+
+        placed = place_weights(source, job["architectures"], stored)
+        stored, left_out = list(placed.tensors), placed.left_out
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source / "config.json", folder / "config.json")
+        write_safetensors(folder / "model.safetensors", stored)
+    except OSError as error:
+        size_bytes = sum(tensor.size_bytes for tensor in stored)
+        raise CheckpointError(
+            f"{source}: converting its weights needs {size_bytes} bytes beside the output: {error.strerror}",
+            remedy="Choose an output folder on a disk with room for another copy of the weights.",
+        ) from error
+    return {"left_out": list(left_out)}
+
+
+def _read(weight_format: str, files: Sequence[Path], *, sharded: bool) -> list[StoredTensor]:
+    """All tensors of all files; a name that stands twice is refused."""
+    tensors: dict[str, StoredTensor] = {}
+    for path in files:
+        for tensor in _read_file(weight_format, path, sharded=sharded):
+            if tensor.name in tensors:
+                raise CheckpointError(
+                    f"{path}: holds tensor {tensor.name!r} a second time", remedy="Restore the files."
+                )
+            tensors[tensor.name] = tensor
+    if not tensors:
+        raise CheckpointError(f"{files[0]}: holds no weights", remedy="Copy or download the file again.")
+    return list(tensors.values())
+
+
+def _read_file(weight_format: str, path: Path, *, sharded: bool) -> list[StoredTensor]:
+    match weight_format:
+        case "pytorch":
+            return torch_file.stored_tensors(path)
+        case "tensorflow-h5":
+            return keras_file.stored_tensors(path, shard=sharded)
+        case _:
+            return safetensors_header.stored_tensors(path)
