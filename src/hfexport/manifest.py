@@ -14,7 +14,7 @@ from typing import Any
 
 from hfexport import __version__
 from hfexport.backends.base import Artifact
-from hfexport.checkpoint import Checkpoint, Source, sha256
+from hfexport.checkpoint import Checkpoint, Conversion, Source, sha256
 from hfexport.errors import HfexportError, InputsError
 from hfexport.export_config import ExportConfig, TensorSpec
 from hfexport.inputs import Inputs, input_fields
@@ -90,6 +90,17 @@ def source_entry(checkpoint: Checkpoint, source: Source, hashes: Mapping[Path, s
         "files": [
             {"path": path.name, "size_bytes": path.stat().st_size, "sha256": digest} for path, digest in hashes.items()
         ],
+        "weight_format": checkpoint.contents.weights.format,
+        "conversion": None if checkpoint.conversion is None else _conversion_entry(checkpoint.conversion),
+    }
+
+
+def _conversion_entry(conversion: Conversion) -> dict[str, Any]:
+    """How weights of another format became PyTorch safetensors."""
+    return {
+        "left_out": list(conversion.left_out),
+        "wall_s": conversion.wall_s,
+        "peak_rss_bytes": conversion.peak_rss_bytes,
     }
 
 

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from hfexport import __version__
 from hfexport.architectures import known_architectures
-from hfexport.checkpoint import Checkpoint, Source, copy_along, identity, locate, open_checkpoint, sha256
+from hfexport.checkpoint import (
+    Checkpoint,
+    Contents,
+    Source,
+    copy_along,
+    identity,
+    locate,
+    look_over,
+    read_checkpoint,
+    sha256,
+)
 from hfexport.credentials import publishing_token, reading_token
 from hfexport.errors import (
     CheckpointError,
@@ -195,17 +205,17 @@ class _Run:
 
         with self._stage("Checkpoint"):
             folder, digests = source.fetch(self._hub, self.observer.note)
-            checkpoint = open_checkpoint(folder)
+            contents = look_over(folder)
+            self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
             self.source_identity = identity(source, folder)
-            config_source = _look_up(checkpoint, self.inputs)
-            dtype = _dtype(self.inputs.dtype, checkpoint, self.observer)
+            config_source = _look_up(contents, self.inputs)
+        checkpoint = self._read(contents)
+        dtype = _dtype(self.inputs.dtype, checkpoint, self.observer)
         if "neuron" in self.inputs.formats:
             self._prepare_neuron()
         self.ready.mkdir()
         with ThreadPoolExecutor(max_workers=1) as hashing:
-            hashes = hashing.submit(
-                lambda: {path: digests.get(path) or sha256(path) for path in _source_files(checkpoint)}
-            )
+            hashes = hashing.submit(lambda: {path: digests.get(path) or sha256(path) for path in contents.files})
             self.manifest["source"] = source_entry(checkpoint, source, {})
             with self._stage("Model configuration"):
                 config = self._export_config(checkpoint, config_source, dtype)
@@ -229,6 +239,20 @@ class _Run:
             self.manifest["files"] = files_entry(copy_along(checkpoint, self.ready), self.ready)
         self._decide(results)
         return self.ready
+
+    def _read(self, contents: Contents) -> Checkpoint:
+        """The folder's safetensors, or its weights converted to that."""
+        if contents.weights.format == "safetensors":
+            with self._stage("Weights"):
+                return read_checkpoint(contents)
+        from hfexport.conversion import convert
+
+        with self._stage("Conversion of weights"):
+            checkpoint = convert(contents, self.staging / "converted", self.env)
+        if checkpoint.conversion is not None and checkpoint.conversion.left_out:
+            names = ", ".join(checkpoint.conversion.left_out)
+            self.observer.note(f"Weights that the PyTorch model has no use for were left out: {names}")
+        return checkpoint
 
     def _hub(self) -> Hub:
         token = reading_token(self.inputs.hub_token, self.env, self.observer.mask)
@@ -437,19 +461,19 @@ class _ConfigSource:
     own: type[OnnxConfig] | None = None
 
 
-def _look_up(checkpoint: Checkpoint, inputs: Inputs) -> _ConfigSource:
+def _look_up(contents: Contents, inputs: Inputs) -> _ConfigSource:
     """All that can be told, or refused, before torch is imported."""
     if inputs.export_config is not None:
         from hfexport.interface import load_class
 
         return _ConfigSource(own=load_class(inputs.export_config))
-    known = known_architectures().get(checkpoint.model_type)
+    known = known_architectures().get(contents.model_type)
     if known is None:
         return _ConfigSource()
     task = select_task(
         inputs.task,
-        model_type=checkpoint.model_type,
-        architectures=checkpoint.architectures,
+        model_type=contents.model_type,
+        architectures=contents.architectures,
         supported=known.tasks,
     )
     _opset(inputs.opset, known)
@@ -493,7 +517,7 @@ def _model_config(checkpoint: Checkpoint, inputs: Inputs) -> Any:
 
 def _unreadable(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{checkpoint.folder / 'config.json'}: transformers cannot read it: {str(error).splitlines()[0]}",
+        f"{checkpoint.contents.folder / 'config.json'}: transformers cannot read it: {str(error).splitlines()[0]}",
         remedy="Use the config.json that was saved with the model.",
     )
 
@@ -522,16 +546,12 @@ def describe_source(source: Source) -> dict[str, Any]:
     """What tells one source from another: the commit on the Hub, or of a folder the SHA-256 of every file that counts."""
     if source.model is not None:
         return {"hub": source.model.to_dict()}
-    checkpoint = open_checkpoint(source.folder)
+    contents = look_over(source.folder)
     return {
         "hub": None,
-        "files": {path.name: sha256(path) for path in _source_files(checkpoint)},
-        "along": {path.name: sha256(path) for path in checkpoint.along},
+        "files": {path.name: sha256(path) for path in contents.files},
+        "along": {path.name: sha256(path) for path in contents.along},
     }
-
-
-def _source_files(checkpoint: Checkpoint) -> tuple[Path, ...]:
-    return (checkpoint.folder / "config.json", *checkpoint.weight_files)
 
 
 def _reset_peak_memory() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from hfexport.errors import CheckpointError
 
-__all__ = ["file_in"]
+__all__ = ["file_in", "files_beside"]
+
+_BESIDE: Final = (".json", ".jinja", ".model", ".py", ".txt")
+"""Endings of what transformers may read of a folder beside its weights."""
 
 
 def file_in(folder: Path, name: str, *, named_by: str = "") -> Path | None:
@@ -41,6 +45,16 @@ def file_in(folder: Path, name: str, *, named_by: str = "") -> Path | None:
             f"{path}: is a link that leads out of the folder", remedy="Put the file itself into the folder."
         )
     return path
+
+
+def files_beside(folder: Path) -> tuple[Path, ...]:
+    """The files directly in `folder` that transformers may read beside the weights.
+
+    Raises:
+        CheckpointError: one is a link that leads elsewhere.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in _BESIDE)
+    return tuple(path for name in names if (path := file_in(folder, name)) is not None)
 
 
 def _roots(folder: Path) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfexport.checkpoint.contained import file_in
+from hfexport.checkpoint.contained import file_in, files_beside
 from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.safetensors_header import TensorInfo, read_header
 from hfexport.checkpoint.weights import WeightFiles, WeightFormat, choose_weights
@@ -18,8 +18,9 @@ from hfexport.errors import CheckpointError
 
 __all__ = [
     "Checkpoint",
-    "Conversion",
     "Contents",
+    "Conversion",
+    "commonest_dtype",
     "copy_along",
     "look_over",
     "open_checkpoint",
@@ -152,7 +153,8 @@ def look_over(folder: Path) -> Contents:
         raise CheckpointError(f"{folder}: {found}", remedy="Give a folder with config.json and weights.")
     config = _read_config(folder)
     weights = choose_weights(folder, config)
-    along = tuple(path for name in ALONG if (path := file_in(folder, name)) is not None)
+    beside = {path.name: path for path in files_beside(folder)}
+    along = tuple(beside[name] for name in ALONG if name in beside)
     return Contents(folder, config, weights, along)
 
 
@@ -171,7 +173,7 @@ def read_checkpoint(contents: Contents) -> Checkpoint:
     shards = {path.name: read_header(path)[0] for path in weights.files}
     _compare_with_index(weights, shards)
     tensors = {tensor: info for shard in shards.values() for tensor, info in shard.items()}
-    return Checkpoint(contents, contents.folder, weights.files, tensors, _dtype(tensors))
+    return Checkpoint(contents, contents.folder, weights.files, tensors, commonest_dtype(tensors))
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -239,7 +241,8 @@ def _compare_with_index(weights: WeightFiles, shards: Mapping[str, Mapping[str, 
             )
 
 
-def _dtype(tensors: Mapping[str, TensorInfo]) -> str:
+def commonest_dtype(tensors: Mapping[str, TensorInfo]) -> str:
+    """The floating dtype that takes the most bytes: `fp32`, `fp16`, `bf16` or `fp64`; `fp32` if there is none."""
     sizes: Counter[str] = Counter()
     for tensor in tensors.values():
         if tensor.dtype in DTYPES:

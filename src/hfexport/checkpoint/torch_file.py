@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 
 from hfexport.checkpoint.stored import ITEM_BYTES, MAX_RANK, StoredTensor, map_array
-from hfexport.checkpoint.torch_pickle import Call, Name, PersistentId, PickleRefusedError, follow
+from hfexport.checkpoint.torch_pickle import Call, Name, PersistentId, PickleRefusedError, described, follow
 from hfexport.errors import CheckpointError
 
 __all__ = ["stored_tensors"]
@@ -195,7 +195,7 @@ def _table(table: Any) -> dict[str, Any]:
         PickleRefusedError: it is something else; what it asks for is named.
     """
     if not isinstance(table, dict):
-        raise PickleRefusedError(f"it holds {_described(table)}, not a table of tensors")
+        raise PickleRefusedError(f"it holds {described(table)}, not a table of tensors")
     found: dict[str, Any] = {}
     for name, value in table.items():
         if not isinstance(name, str):
@@ -203,7 +203,7 @@ def _table(table: Any) -> dict[str, Any]:
         is_parameter = isinstance(value, Call) and value.target == _REBUILD_PARAMETER and value.arguments
         tensor = value.arguments[0] if is_parameter else value
         if not isinstance(tensor, Call) or tensor.target not in _REBUILD_TENSOR:
-            raise PickleRefusedError(f"under {name!r} it holds {_described(tensor)}, not a tensor")
+            raise PickleRefusedError(f"under {name!r} it holds {described(tensor)}, not a tensor")
         found[name] = tensor
     return found
 
@@ -217,7 +217,7 @@ def _rebuild_arguments(call: Call) -> tuple[Any, int, tuple[int, ...], tuple[int
     for extra in call.arguments[4:]:
         # `requires_grad`, hooks (always an empty dictionary) and metadata: nothing that makes other data of it.
         if not (extra is None or type(extra) is bool or (type(extra) is dict and not extra)):
-            raise PickleRefusedError(f"it gives {_described(extra)} along with a tensor")
+            raise PickleRefusedError(f"it gives {described(extra)} along with a tensor")
     if type(offset) is not int or offset < 0 or len(shape) != len(strides) or len(shape) > MAX_RANK:
         raise PickleRefusedError("it has a tensor whose offset, shape and strides do not fit together")
     return reference, offset, shape, strides
@@ -235,21 +235,12 @@ def _storage_reference(reference: Any) -> tuple[str, str, int]:
     """Key, dtype and size in elements of the storage that a tensor refers to."""
     value = reference.value if isinstance(reference, PersistentId) else None
     if not isinstance(value, tuple) or len(value) not in (5, 6) or value[0] not in ("storage", b"storage"):
-        raise PickleRefusedError(f"it takes a tensor's data from {_described(reference)}")
+        raise PickleRefusedError(f"it takes a tensor's data from {described(reference)}")
     kind, key, size = value[1], value[2], value[4]
     if len(value) == 6 and value[5] is not None:
         raise PickleRefusedError("it has views of storages, as torch 0.3 wrote them")
     if not isinstance(kind, Name) or kind not in _STORAGES:
-        raise PickleRefusedError(f"it asks for storages of {_described(kind)}")
+        raise PickleRefusedError(f"it asks for storages of {described(kind)}")
     if not isinstance(key, str) or type(size) is not int or size < 0:
         raise PickleRefusedError("it refers to a storage without key or size")
     return key, _STORAGES[kind], size
-
-
-def _described(value: Any) -> str:
-    """A value as a message names it: what unpickling would have called, or its kind."""
-    if isinstance(value, Call):
-        return f"a call of {value.target}"
-    if isinstance(value, Name):
-        return str(value)
-    return f"a value of type {type(value).__name__}"

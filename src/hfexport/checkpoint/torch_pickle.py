@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, NamedTuple
 
-__all__ = ["Call", "Name", "PersistentId", "PickleRefusedError", "follow"]
+__all__ = ["Call", "Name", "PersistentId", "PickleRefusedError", "described", "follow"]
 
 MAX_OPCODES: Final = 5_000_000
 """Some thirty are needed for a tensor."""
@@ -47,6 +47,18 @@ class PersistentId:
     """A reference to something outside the pickle, such as a storage."""
 
     value: Any
+
+
+def described(value: Any) -> str:
+    """A value as a message names it: what unpickling would have called or taken, or its kind."""
+    if isinstance(value, Call):
+        return f"a call of {value.target}"
+    if isinstance(value, PersistentId) and isinstance(value.value, tuple):
+        names = [str(part) for part in value.value if isinstance(part, Name)]
+        return f"what it stores as {', '.join(names)}" if names else "a reference"
+    if isinstance(value, Name):
+        return str(value)
+    return f"a value of type {type(value).__name__}"
 
 
 _MARK: Final = object()
@@ -174,7 +186,7 @@ class _Machine:
 
     def _call(self, target: Any, arguments: Any) -> None:
         if not isinstance(target, Name) or not isinstance(arguments, tuple):
-            raise PickleRefusedError("it calls what is no name")
+            raise PickleRefusedError(f"it calls {described(target)}")
         if target == Name("collections", "OrderedDict") and not arguments:
             self._stack.append({})
         else:

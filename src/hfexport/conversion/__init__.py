@@ -6,11 +6,12 @@ The bytes stream from the source's files into one file in the run's staging area
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from hfexport import workers
-from hfexport.checkpoint import Checkpoint, Conversion, Source, open_checkpoint
+from hfexport.checkpoint import Checkpoint, Contents, Conversion
+from hfexport.checkpoint.local import commonest_dtype
+from hfexport.checkpoint.safetensors_header import read_header
 from hfexport.errors import CheckpointError
 
 __all__ = ["convert"]
@@ -18,11 +19,11 @@ __all__ = ["convert"]
 TIMEOUT_S = 3600.0
 
 
-def convert(source: Source, folder: Path, env: Mapping[str, str]) -> Checkpoint:
-    """Write a source's weights as safetensors.
+def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpoint:
+    """Write a folder's weights as safetensors.
 
     Args:
-        source: a checkpoint whose weights are not PyTorch safetensors.
+        contents: of a folder whose weights are not PyTorch safetensors.
         folder: an empty folder of the run's own; the checkpoint is made in it.
         env: the environment, of which the child sees an allow-list.
 
@@ -30,14 +31,14 @@ def convert(source: Source, folder: Path, env: Mapping[str, str]) -> Checkpoint:
         CheckpointError: the weights are damaged, ask for more than weights, or do not fit the model.
         UnsupportedError: no PyTorch class fits TensorFlow weights.
     """
-    weights = source.weights
+    weights = contents.weights
     target = folder.resolve() / "checkpoint"
     job = {
-        "source": str(source.folder.resolve()),
+        "source": str(contents.folder.resolve()),
         "format": weights.format,
         "files": [str(path.absolute()) for path in weights.files],
         "sharded": weights.index is not None,
-        "architectures": list(source.architectures),
+        "architectures": list(contents.architectures),
         "folder": str(target),
     }
     child = workers.start(
@@ -50,6 +51,7 @@ def convert(source: Source, folder: Path, env: Mapping[str, str]) -> Checkpoint:
     )
     with child:
         answer = child.result(TIMEOUT_S)
-    converted = open_checkpoint(target)
+    path = target / "model.safetensors"
+    tensors, _ = read_header(path)
     conversion = Conversion(weights.format, tuple(answer["left_out"]), answer["wall_s"], answer["peak_rss_bytes"])
-    return replace(converted, source=source, conversion=conversion)
+    return Checkpoint(contents, target, (path,), tensors, commonest_dtype(tensors), conversion)

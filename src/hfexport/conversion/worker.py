@@ -5,21 +5,24 @@ See `hfexport.workers`. Nothing of torch is loaded unless TensorFlow names have 
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hfexport.checkpoint import keras_file, safetensors_header, torch_file
-from hfexport.checkpoint.stored import StoredTensor
+from hfexport.checkpoint.contained import files_beside
+from hfexport.checkpoint.stored import StoredTensor, same_data
 from hfexport.conversion.safetensors_writer import write_safetensors
 from hfexport.errors import CheckpointError
 
 __all__ = ["run"]
 
+_NOT_BESIDE: Final = ("config.json", "adapter_config.json")
+
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `folder` with config.json and model.safetensors.
+    """Write `folder` with config.json, model.safetensors, and links to what else the source has beside its weights.
 
     Args:
         job: `source` (folder), `format`, `files` (paths), `sharded`, `places` (shard by tensor, if sharded),
@@ -31,15 +34,21 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     source, folder = Path(job["source"]), Path(job["folder"])
     files = [Path(path) for path in job["files"]]
     stored = _read(job["format"], files, sharded=bool(job["sharded"]))
+    config = (source / "config.json").read_bytes()
     left_out: tuple[str, ...] = ()
     if job["format"] != "pytorch":
         from hfexport.conversion.tensorflow import place_weights
 
         placed = place_weights(source, job["architectures"], stored)
         stored, left_out = list(placed.tensors), placed.left_out
+        if placed.untied:
+            config = json.dumps({**json.loads(config), "tie_word_embeddings": False}).encode()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copyfile(source / "config.json", folder / "config.json")
+        (folder / "config.json").write_bytes(config)
+        for path in files_beside(source):
+            if path.name not in _NOT_BESIDE and not path.name.endswith(".index.json"):
+                (folder / path.name).symlink_to(path)
         write_safetensors(folder / "model.safetensors", stored)
     except OSError as error:
         size_bytes = sum(tensor.size_bytes for tensor in stored)
@@ -51,15 +60,15 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(weight_format: str, files: Sequence[Path], *, sharded: bool) -> list[StoredTensor]:
-    """All tensors of all files; a name that stands twice is refused."""
+    """All tensors of all files. What stands twice must be the same: Keras stores a layer that others share with each."""
     tensors: dict[str, StoredTensor] = {}
     for path in files:
         for tensor in _read_file(weight_format, path, sharded=sharded):
-            if tensor.name in tensors:
+            if not same_data(tensors.setdefault(tensor.name, tensor), tensor):
                 raise CheckpointError(
-                    f"{path}: holds tensor {tensor.name!r} a second time", remedy="Restore the files."
+                    f"{path}: holds tensor {tensor.name!r} a second time, with other values",
+                    remedy="Restore the files.",
                 )
-            tensors[tensor.name] = tensor
     if not tensors:
         raise CheckpointError(f"{files[0]}: holds no weights", remedy="Copy or download the file again.")
     return list(tensors.values())

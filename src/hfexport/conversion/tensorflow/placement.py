@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from hfexport.checkpoint.stored import StoredTensor
+from hfexport.checkpoint.stored import StoredTensor, same_data
 from hfexport.conversion.tensorflow.naming import axes_order, pytorch_name
 from hfexport.conversion.tensorflow.rules import Rules
 from hfexport.errors import CheckpointError
@@ -33,10 +33,12 @@ class Placed:
     Attributes:
         tensors: under the names that a PyTorch checkpoint of transformers 4 has.
         left_out: TensorFlow names of weights that the PyTorch model is known to have no use for.
+        untied: whether weights that config.json ties have different values, as TensorFlow classes let them have.
     """
 
     tensors: tuple[StoredTensor, ...]
     left_out: tuple[str, ...]
+    untied: bool
 
 
 def place(stored: Sequence[StoredTensor], model: torch.nn.Module, rules: Rules) -> Placed:
@@ -67,9 +69,10 @@ def place(stored: Sequence[StoredTensor], model: torch.nn.Module, rules: Rules) 
             found[target] = (tensor, name)
     _refuse_strays(found, wanted)
     _refuse_gaps(model, found, wanted)
-    tensors = [_laid_out(tensor, name, tuple(wanted[target].shape)) for target, (tensor, name) in found.items()]
-    tensors += [_zero(name) for name in wanted if name.endswith(_COUNTERS) and name not in found]
-    return Placed(tuple(tensors), tuple(sorted(left_out)))
+    placed = {target: _laid_out(tensor, name, tuple(wanted[target].shape)) for target, (tensor, name) in found.items()}
+    untied = _drop_copies(model, placed)
+    counters = [_zero(name) for name in wanted if name.endswith(_COUNTERS) and name not in found]
+    return Placed((*placed.values(), *counters), tuple(sorted(left_out)), untied)
 
 
 def _loader_renaming(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], str]:
@@ -91,19 +94,32 @@ def _refuse_strays(found: Mapping[str, tuple[StoredTensor, str]], wanted: Mappin
 
 
 def _refuse_gaps(model: Any, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Every parameter has a weight of its own or is tied to one that has; tied ones have one between them."""
+    """Every parameter has a weight of its own or is tied to one that has."""
     tied: Mapping[str, str] = model.all_tied_weights_keys
-    twice = [name for name, source in tied.items() if name in found and source in found]
-    if twice:
-        raise CheckpointError(
-            f"weights {found[twice[0]][0].name} and {found[tied[twice[0]]][0].name} are one in the model",
-            remedy=_REMEDY,
-        )
     given = {*found, *(name for name, source in tied.items() if source in found)}
     given |= {source for name, source in tied.items() if name in found}
     gaps = [name for name in wanted if name not in given and not name.endswith(_COUNTERS)]
     if gaps:
         raise CheckpointError(f"no weight was found for {_listed(gaps)} of the model", remedy=_REMEDY)
+
+
+def _drop_copies(model: Any, placed: dict[str, StoredTensor]) -> bool:
+    """Take out what is stored twice though the model ties it; whether any of these differ, so that all have to stay.
+
+    Some TensorFlow classes (MobileBERT, Speech2Text) have a weight of its own where PyTorch ties it to the embeddings.
+    """
+    tied: Mapping[str, str] = model.all_tied_weights_keys
+    pairs = [(name, source) for name, source in tied.items() if name in placed and source in placed]
+    copies = [name for name, source in pairs if same_data(placed[name], placed[source])]
+    if len(copies) == len(pairs):
+        for name in copies:
+            del placed[name]
+        return False
+    # The model ties all or nothing, so what stays tied has to be stored under each of its names.
+    for name, source in tied.items():
+        if name not in placed:
+            placed[name] = replace(placed[source], name=name)
+    return True
 
 
 def _laid_out(tensor: StoredTensor, name: str, shape: tuple[int, ...]) -> StoredTensor:

@@ -1,0 +1,97 @@
+"""What TensorFlow answered (tests/tf), and what the PyTorch model answers with the converted weights.
+
+As a program, it compares every checkpoint below a folder that `tests/tf/make_checkpoints.py --all` has written:
+
+    .venv/bin/python tests/tensorflow_checkpoints.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfexport.checkpoint import look_over
+from hfexport.conversion import worker
+from hfexport.errors import HfexportError
+from hfexport.models import quiet
+
+__all__ = ["COMMITTED", "TOLERANCE", "convert", "largest_difference"]
+
+COMMITTED = Path(__file__).parent / "tf" / "checkpoints"
+TOLERANCE = 1e-4
+
+
+def convert(folder: Path, target: Path) -> dict[str, Any]:
+    """Convert a checkpoint in this process; the child's module does the same in one of its own."""
+    contents = look_over(folder)
+    job = {
+        "source": str(folder),
+        "format": contents.weights.format,
+        "files": [str(path) for path in contents.weights.files],
+        "sharded": contents.weights.index is not None,
+        "architectures": list(contents.architectures),
+        "folder": str(target),
+    }
+    return worker.run(job)
+
+
+def largest_difference(folder: Path, converted: Path) -> dict[str, float]:
+    """By output, how far the PyTorch model with the converted weights is from what TensorFlow answered.
+
+    Absolute, or relative to the largest value where that passes 1. Tokens of padding are nobody's answer, and DeBERTa's
+    classes differ there: they are left out.
+    """
+    import torch
+    import transformers
+
+    name = json.loads((folder / "config.json").read_bytes())["architectures"][0]
+    model_class = getattr(transformers, name)
+    with quiet():
+        model, info = model_class.from_pretrained(
+            converted, output_loading_info=True, attn_implementation="eager", local_files_only=True
+        )
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    with np.load(folder / "reference.npz") as reference:
+        inputs = {key[6:]: torch.from_numpy(reference[key]) for key in reference if key.startswith("input.")}
+        wanted = {key[7:]: reference[key] for key in reference if key.startswith("output.")}
+    inputs = {key: value.long() if value.dtype == torch.int32 else value for key, value in inputs.items()}
+    with torch.inference_mode():
+        given = model.eval()(**inputs)
+    return {key: _difference(given[key].numpy(), value, inputs.get("attention_mask")) for key, value in wanted.items()}
+
+
+def _difference(given: np.ndarray, wanted: np.ndarray, mask: Any) -> float:
+    assert given.shape == wanted.shape
+    off = np.abs(given - wanted) / max(1.0, np.abs(wanted).max())
+    if mask is not None and off.shape[:2] == tuple(mask.shape):
+        off = off[mask.numpy() != 0]
+    return float(off.max())
+
+
+def main() -> int:
+    failed = 0
+    for folder in sorted(path.parent for path in Path(sys.argv[1]).glob("*/reference.npz")):
+        if len(sys.argv) > 2 and folder.name not in sys.argv[2:]:
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                convert(folder, Path(temporary))
+                differences = largest_difference(folder, Path(temporary))
+                worst = max(differences.values())
+                verdict = "ok" if worst < TOLERANCE else "OFF"
+                line = f"{worst:.1e} {', '.join(f'{key} {value:.1e}' for key, value in differences.items())}"
+            except (HfexportError, AssertionError, KeyError, ValueError, RuntimeError, TypeError) as error:
+                verdict, line = "FAILED", f"{type(error).__name__}: {str(error)[:400]}"
+        failed += verdict != "ok"
+        print(f"{verdict} {folder.name} {line}", flush=True)
+    print(f"{failed} failed")
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
