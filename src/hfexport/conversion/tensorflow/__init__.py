@@ -68,7 +68,7 @@ def _classes(config: Any, architectures: Sequence[str]) -> Iterator[Any]:
             yield named
         return
     for auto_class in dict.fromkeys(task.auto_class for task in TASKS.values()):
-        found = getattr(transformers, auto_class)._model_mapping.get(type(config))
+        found = getattr(transformers, auto_class)._model_mapping.get(type(config), None)
         if found is not None:
             yield found[0] if isinstance(found, tuple) else found
 
