@@ -74,3 +74,14 @@ def test_the_transformers_onnx_page_runs(published: Path, caplog: pytest.LogCapt
     assert lines[3] == "-[✓] (2, 8, 32) matches (2, 8, 32)"
     assert lines[-1] == "-[✓] all values close (atol: 1e-05)"
     assert names["onnx_outputs"] == ["last_hidden_state"]
+
+
+def test_the_torchscript_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_checkpoint(Path("google-bert/bert-base-uncased"), "bert", "masked-lm")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "was", "jim", "henson", "?", "a", "puppet", "##eer"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    names = run_page("torchscript.md", ("python",))
+    assert Path("traced_bert.pt").is_file()
+    assert names["all_encoder_layers"].shape == (1, 14, 32)  # type: ignore[attr-defined]
+    assert names["pooled_output"].shape == (1, 32)  # type: ignore[attr-defined]

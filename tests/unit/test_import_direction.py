@@ -28,7 +28,7 @@ LAYERS = (
     ("neuron",),
     ("publish",),
     ("pipeline",),
-    ("cli", "onnx"),
+    ("cli", "onnx", "torchscript"),
     ("__main__",),
 )
 """Each concept of the package, lowest first. A module may import from its own layer and from lower ones."""

@@ -1,0 +1,78 @@
+"""Traces a model in memory to TorchScript, as `torch.jit.trace` did with the `torchscript=True` of transformers 4.
+
+Transformers 5 has no such flag: its models give named outputs, which no trace can, and keep their tied weights. For a
+checkpoint, `hfexport --formats torchscript` does more: it validates what it wrote.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hfexport.backends.torchscript import give_own_storage, tidy_graphs
+from hfexport.errors import ExportError, InputsError
+from hfexport.models import plain, quiet
+
+__all__ = ["trace"]
+
+
+def trace(
+    model: torch.nn.Module, example_inputs: Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
+) -> torch.jit.ScriptModule:
+    """A trace of `model` that gives a tuple of its tensors, in the model's own order.
+
+    It is traced in eval mode, with eager attention and weights of its own: tied ones are cloned, so it must not be
+    trained further. `model` is left as it was.
+
+    Args:
+        model: a model of transformers.
+        example_inputs: tensors by name, which become positional in the same order; or tensors in the order of the
+            model's `forward`, whose second parameter most often is the attention mask.
+
+    Raises:
+        InputsError: the example is not made of tensors.
+        ExportError: the model cannot be traced with it.
+    """
+    named = isinstance(example_inputs, Mapping)
+    names = tuple(example_inputs) if isinstance(example_inputs, Mapping) else ()
+    tensors = tuple(example_inputs.values() if isinstance(example_inputs, Mapping) else example_inputs)
+    if not tensors or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        raise InputsError(["example_inputs must be one or more tensors, in a sequence or by name"])
+    own = copy.deepcopy(model)
+    give_own_storage(own)
+    with plain(own), quiet(), torch.no_grad():
+        try:
+            traced = torch.jit.trace(_Plain(own, names if named else None), tensors, check_trace=False)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            raise ExportError(
+                f"{type(model).__name__} cannot be traced: {lines[0]}",
+                remedy="Check that these are the inputs its forward takes.",
+            ) from error
+    tidy_graphs(traced)
+    return traced  # type: ignore[no-any-return]
+
+
+class _Plain(torch.nn.Module):
+    """Calls a model with tensors, by position or by name, and gives its tensors as a tuple."""
+
+    def __init__(self, model: torch.nn.Module, names: tuple[str, ...] | None) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.eval()
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if self.names is None:
+            outputs: Any = self.model(*tensors, return_dict=True, **self._no_cache())
+        else:
+            named = dict(zip(self.names, tensors, strict=True))
+            outputs = self.model(**named, return_dict=True, **self._no_cache())
+        return tuple(value for value in outputs.to_tuple() if isinstance(value, torch.Tensor))
+
+    def _no_cache(self) -> dict[str, bool]:
+        """A cache is no tensor, and for decoders it is an artifact's business: see docs/torchscript.md."""
+        return {"use_cache": False} if hasattr(getattr(self.model, "config", None), "use_cache") else {}
