@@ -19,7 +19,7 @@ from hfexport.architectures import known_architectures
 from hfexport.cli import main
 from hfexport.export_config import Seq2SeqConfig
 from hfexport.tasks import TASKS
-from tiny import PAIRS, VARIANTS, make_checkpoint
+from tiny import INFERRED, PAIRS, VARIANTS, make_checkpoint
 
 __all__ = ["CASES", "GUIDE", "Case", "attempt", "run"]
 
@@ -67,8 +67,13 @@ _SINGLE: Final = tuple(
 )
 """Encoder-decoders as one graph, where it is not the same graph as otherwise."""
 
-CASES: Final = (*(Case(*pair) for pair in PAIRS), *(Case(*variant) for variant in VARIANTS), *_SINGLE)
-"""All that is to be proved: every pair that an export config declares, the variants, and the other layout."""
+CASES: Final = (
+    *(Case(*pair) for pair in PAIRS),
+    *(Case(*variant) for variant in VARIANTS),
+    *_SINGLE,
+    *(Case(model_type, "auto") for model_type in INFERRED),
+)
+"""All that is to be proved: every pair that an export config declares, variants, the other layout, what is inferred."""
 
 
 def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import transformers
 from hfexport.architectures import known_architectures
 from hfexport.tasks import TASKS
 
-__all__ = ["PAIRS", "VARIANTS", "make_checkpoint"]
+__all__ = ["INFERRED", "PAIRS", "VARIANTS", "make_checkpoint"]
 
 
 def _families() -> tuple[ModuleType, ...]:
@@ -42,6 +42,16 @@ PAIRS: Final[tuple[tuple[str, str], ...]] = tuple(
     (model_type, task) for model_type, config in known_architectures().items() for task in config.tasks
 )
 """Every (model_type, task) that hfexport says it exports."""
+
+INFERRED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        name: class_name
+        for module in _families()
+        for name, (class_name, _) in getattr(module, "INFERRED", {}).items()
+        if name not in known_architectures()
+    }
+)
+"""By `model_type`, those that no export config describes: the class of transformers that saves the model."""
 
 VARIANTS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = tuple(
     variant for module in _families() for variant in module.VARIANTS
@@ -65,7 +75,7 @@ def make_checkpoint(
     Args:
         folder: made if it is not there.
         model_type: a key of `CONFIGS`.
-        task: the class that saves the model is this task's; a task with past has the checkpoint of the one without.
+        task: the class that saves the model is this task's, or for `auto` the one that `INFERRED` names; a task with past has the checkpoint of the one without.
         seed: of the weights. The same seed gives the same files.
         tokenizer: also write a WordPiece tokenizer, or an image processor's config for image models.
         shards: about how many files to split the weights into.
@@ -79,8 +89,11 @@ def make_checkpoint(
     values = {**CONFIGS[model_type], "id2label": dict(enumerate(labels)), **changes}
     config = transformers.AutoConfig.for_model(model_type, **values)
     with _quiet():
-        auto_class = known_architectures()[model_type](config, TASKS[task]).auto_class
-        model = getattr(transformers, auto_class).from_config(config)
+        if task == "auto":
+            model = getattr(transformers, INFERRED[model_type])._from_config(config)
+        else:
+            auto_class = known_architectures()[model_type](config, TASKS[task]).auto_class
+            model = getattr(transformers, auto_class).from_config(config)
         _fill(model, seed)
         model = model.to({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype])
         size_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

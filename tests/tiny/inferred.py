@@ -1,0 +1,122 @@
+"""Architectures that no file of hfexport describes: their interface is inferred from the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tiny.decoders import LLAMA
+from tiny.encoders import TEXT
+
+_IMAGE: Final[Mapping[str, Any]] = {
+    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48},
+    **{"image_size": 32, "patch_size": 8},
+}
+_CLIP: Final[Mapping[str, Any]] = {**_IMAGE, "projection_dim": 24}
+_SOUND: Final[Mapping[str, Any]] = {
+    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 31},
+    **{"conv_dim": [16, 16], "conv_stride": [5, 4], "conv_kernel": [10, 8], "num_feat_extract_layers": 2},
+    **{"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "pad_token_id": 0},
+}
+_RESNET: Final[Mapping[str, Any]] = {
+    **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    **{"out_features": ["stage1", "stage2", "stage3", "stage4"]},
+}
+_SERIES: Final[Mapping[str, Any]] = {
+    **{"context_length": 32, "num_input_channels": 3, "prediction_length": 8, "patch_length": 8, "d_model": 16},
+}
+
+INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    # Encoders of text
+    "modernbert": ("ModernBertForMaskedLM", {**TEXT, "local_attention": 8, "global_attn_every_n_layers": 2}),
+    "mpnet": ("MPNetForMaskedLM", {**TEXT, "max_position_embeddings": 66, "pad_token_id": 1}),
+    "nomic_bert": ("NomicBertModel", TEXT),
+    "ernie": ("ErnieForSequenceClassification", TEXT),
+    "luke": ("LukeForMaskedLM", {**TEXT, "entity_vocab_size": 11, "entity_emb_size": 16, "pad_token_id": 1}),
+    "nystromformer": ("NystromformerForMaskedLM", {**TEXT, "num_landmarks": 8, "segment_means_seq_len": 64}),
+    # Decoders
+    "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 12}),
+    "mixtral": ("MixtralForCausalLM", {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2": ("Qwen2ForCausalLM", LLAMA),
+    "gemma": ("GemmaForCausalLM", {**LLAMA, "head_dim": 8}),
+    "gemma2": ("Gemma2ForCausalLM", {**LLAMA, "head_dim": 8, "sliding_window": 12}),
+    "gemma3_text": ("Gemma3ForCausalLM", {**LLAMA, "head_dim": 8, "sliding_window": 12, "layer_types": None}),
+    "phi3": ("Phi3ForCausalLM", LLAMA),
+    "falcon": ("FalconForCausalLM", {**LLAMA, "new_decoder_architecture": False, "alibi": False}),
+    "olmo": ("OlmoForCausalLM", LLAMA),
+    "granite": ("GraniteForCausalLM", LLAMA),
+    "smollm3": ("SmolLM3ForCausalLM", LLAMA),
+    "opt": (
+        "OPTForCausalLM",
+        {
+            **{"hidden_size": 32, "word_embed_proj_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+            **{"ffn_dim": 48, "vocab_size": 101, "max_position_embeddings": 64, "pad_token_id": 1},
+        },
+    ),
+    "gpt_neox": ("GPTNeoXForCausalLM", {**LLAMA, "num_key_value_heads": 4}),
+    "stablelm": ("StableLmForCausalLM", LLAMA),
+    "starcoder2": ("Starcoder2ForCausalLM", {**LLAMA, "sliding_window": None}),
+    "mamba": ("MambaForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "vocab_size": 101}),
+    # Images
+    "dinov2": ("Dinov2ForImageClassification", {**_IMAGE, "mlp_ratio": 2}),
+    "siglip": ("SiglipModel", {"text_config": {**TEXT, "projection_size": 32}, "vision_config": _IMAGE}),
+    "siglip_vision_model": ("SiglipVisionModel", _IMAGE),
+    "clip_text_model": ("CLIPTextModelWithProjection", {**TEXT, "projection_dim": 24, "eos_token_id": 2}),
+    "clip_vision_model": ("CLIPVisionModelWithProjection", _CLIP),
+    "depth_anything": (
+        "DepthAnythingForDepthEstimation",
+        {
+            "backbone_config": {
+                **{"model_type": "dinov2", **_IMAGE, "mlp_ratio": 2, "reshape_hidden_states": False},
+                **{"out_features": ["stage1", "stage2"], "apply_layernorm": True},
+            },
+            **{"patch_size": 8, "reassemble_hidden_size": 32, "neck_hidden_sizes": [8, 16], "fusion_hidden_size": 16},
+            **{"reassemble_factors": [2, 1], "head_hidden_size": 8},
+        },
+    ),
+    "sam_vision_model": (
+        "SamVisionModel",
+        {**_IMAGE, "mlp_dim": 48, "output_channels": 16, "window_size": 2, "global_attn_indexes": [1]},
+    ),
+    "upernet": (
+        "UperNetForSemanticSegmentation",
+        {"backbone_config": _RESNET, "hidden_size": 16, "pool_scales": [1, 2], "auxiliary_in_channels": 24},
+    ),
+    "rt_detr": (
+        "RTDetrForObjectDetection",
+        {
+            "backbone_config": {
+                **{"model_type": "rt_detr_resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32]},
+                **{"depths": [1, 1, 1, 1], "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]},
+            },
+            **{"encoder_hidden_dim": 32, "encoder_in_channels": [16, 24, 32], "encoder_ffn_dim": 32, "d_model": 32},
+            **{"encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_queries": 10, "decoder_layers": 2},
+            **{"decoder_in_channels": [32, 32, 32], "decoder_ffn_dim": 32, "num_denoising": 0, "image_size": 64},
+        },
+    ),
+    "vitmatte": (
+        "VitMatteForImageMatting",
+        {
+            "backbone_config": {
+                **{"model_type": "vitdet", **_IMAGE, "num_channels": 4, "out_features": ["stage2"]},
+                **{"pretrain_image_size": 32, "mlp_ratio": 2, "patch_size": 16},
+            },
+            **{"hidden_size": 32, "fusion_hidden_sizes": [16, 8, 4, 4], "convstream_hidden_sizes": [8, 8, 8]},
+        },
+    ),
+    # Sound
+    "wav2vec2": ("Wav2Vec2ForCTC", _SOUND),
+    "hubert": ("HubertForCTC", _SOUND),
+    "wavlm": ("WavLMForCTC", {**_SOUND, "num_buckets": 16, "max_bucket_distance": 32}),
+    "encodec": (
+        "EncodecModel",
+        {"hidden_size": 16, "num_filters": 4, "codebook_size": 16, "codebook_dim": 16, "upsampling_ratios": [4, 2]},
+    ),
+    # Time series
+    "patchtst": ("PatchTSTForPrediction", {**_SERIES, "patch_stride": 8, "num_attention_heads": 4, "ffn_dim": 32}),
+    "patchtsmixer": ("PatchTSMixerForPrediction", {**_SERIES, "patch_stride": 8}),
+}
+"""By `model_type`: the class of transformers that saves the model, and the arguments of its config class."""
+
+CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {name: values for name, (_, values) in INFERRED.items()}
+VARIANTS: Final = ()
