@@ -20,6 +20,7 @@ import transformers
 
 from hfexport.architectures import known_architectures
 from hfexport.tasks import TASKS
+from tiny import inferred
 
 __all__ = ["INFERRED", "PAIRS", "VARIANTS", "make_checkpoint"]
 
@@ -30,8 +31,14 @@ def _families() -> tuple[ModuleType, ...]:
     return tuple(importlib.import_module(f"{__name__}.{name}") for name in names)
 
 
+INFERRED: Final[Mapping[str, str]] = MappingProxyType(
+    {name: class_name for name, (class_name, _) in inferred.INFERRED.items() if name not in known_architectures()}
+)
+"""By `model_type`, those that no export config describes: the class of transformers that saves the model."""
+
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {name: values for module in _families() for name, values in module.CONFIGS.items()}
+    {name: inferred.INFERRED[name][1] for name in INFERRED}
+    | {name: values for module in _families() for name, values in module.CONFIGS.items()}
 )
 """By `model_type`: the arguments of its config class."""
 
@@ -42,16 +49,6 @@ PAIRS: Final[tuple[tuple[str, str], ...]] = tuple(
     (model_type, task) for model_type, config in known_architectures().items() for task in config.tasks
 )
 """Every (model_type, task) that hfexport says it exports."""
-
-INFERRED: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        name: class_name
-        for module in _families()
-        for name, (class_name, _) in getattr(module, "INFERRED", {}).items()
-        if name not in known_architectures()
-    }
-)
-"""By `model_type`, those that no export config describes: the class of transformers that saves the model."""
 
 VARIANTS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = tuple(
     variant for module in _families() for variant in module.VARIANTS

@@ -118,5 +118,5 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 }
 """By `model_type`: the class of transformers that saves the model, and the arguments of its config class."""
 
-CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {name: values for name, (_, values) in INFERRED.items()}
+CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {}
 VARIANTS: Final = ()
