@@ -367,6 +367,16 @@ class Inputs:
     neuron_compiler_args: tuple[str, ...] | None = _input(
         "", "Arguments for neuron-cc (Inf1) or neuronx-cc (Inf2), as a shell would split them.", _words
     )
+    neuron_decoder_length: int | None = _input(
+        "",
+        "Tokens that a Neuron artifact of an encoder-decoder can write; if unset, sequence-length.",
+        _positive_integer,
+    )
+    neuron_beams: int | None = _input(
+        "",
+        "Beams for which such an artifact is made; if unset, as the checkpoint's generation config.",
+        _positive_integer,
+    )
     neuron_dynamic_batch_size: bool = _input(
         "false", "Let the Neuron artifact take any batch, in parts of batch-size: true or false.", _boolean
     )

@@ -5,6 +5,7 @@ Called by `hfexport.pipeline`, which owns the stages, the folders and the manife
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 from hfexport import __version__
 from hfexport.backends.neuron.environment import check_environment, find_python
 from hfexport.backends.neuron.options import NeuronOptions, NeuronRun, Target
+from hfexport.backends.neuron.padded import generates_padded
+from hfexport.backends.neuron.plan import DTYPE, PartPlan, plan_encoder_decoder, plan_model
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig
 from hfexport.inputs import Inputs
@@ -20,12 +23,10 @@ from hfexport.tasks import TASKS
 
 if TYPE_CHECKING:
     from hfexport.backends.neuron.artifact import NeuronArtifact
-    from hfexport.validation import ArtifactVerdict, Reference
+    from hfexport.validation import ArtifactVerdict
+    from hfexport.validation.neuron import NeuronReference
 
-__all__ = ["DTYPE", "NeuronExport", "fixed_sizes", "prepare", "static_config"]
-
-DTYPE: Final = "fp32"
-"""Of weights and of the reference, whatever the checkpoint's: the compiler casts to what the device computes in."""
+__all__ = ["NeuronExport", "fixed_sizes", "plan", "prepare", "static_config"]
 
 MAX_LINES: Final = 2000
 """Lines of the compiler's that are shown; the rest is in compile.log."""
@@ -88,7 +89,8 @@ def static_config(config: ExportConfig) -> ExportConfig:
 
 def fixed_sizes(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None]) -> dict[str, int]:
     """Sizes of all free axes, from the inputs, within what the model can take."""
-    asked = {"batch": inputs.batch_size, "sequence": inputs.sequence_length}
+    read, written = inputs.sequence_length, inputs.neuron_decoder_length or inputs.sequence_length
+    asked = {"batch": inputs.batch_size, "sequence": read, "encoder_sequence": read, "decoder_sequence": written}
     sizes: dict[str, int] = {}
     for axis in config.free_axes:
         size = asked.get(axis, config.trace_sizes[axis])
@@ -100,6 +102,39 @@ def fixed_sizes(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None
     return sizes
 
 
+def plan(config: ExportConfig, checkpoint: Path, inputs: Inputs, warn: Callable[[str], None]) -> tuple[PartPlan, ...]:
+    """The graphs to compile, at the sizes that the inputs ask for."""
+    free_batch = inputs.neuron_dynamic_batch_size
+    if not generates_padded(config):
+        (config,) = config.graphs("single")
+        return plan_model(config, fixed_sizes(config, inputs, warn), free_batch=free_batch)
+    most = getattr(config.config, "max_position_embeddings", None)
+    return plan_encoder_decoder(
+        config,
+        batch=inputs.batch_size,
+        read=_at_most(most, "sequence-length", inputs.sequence_length, warn),
+        written=_at_most(most, "neuron-decoder-length", inputs.neuron_decoder_length or inputs.sequence_length, warn),
+        beams=inputs.neuron_beams or _usual_beams(checkpoint),
+        free_batch=free_batch,
+    )
+
+
+def _at_most(most: int | None, name: str, asked: int, warn: Callable[[str], None]) -> int:
+    if most is None or asked <= most:
+        return asked
+    warn(f"Neuron: {name} {asked} is more than the model takes; the artifact is made for {most}")
+    return int(most)
+
+
+def _usual_beams(checkpoint: Path) -> int:
+    """As many beams as the checkpoint itself writes with."""
+    try:
+        content = json.loads((checkpoint / "generation_config.json").read_text(encoding="utf-8"))
+        return max(1, int(content.get("num_beams") or 1))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return 1
+
+
 @dataclass(frozen=True)
 class NeuronExport:
     """Makes and judges one artifact.
@@ -109,7 +144,7 @@ class NeuronExport:
         inputs: what the user asked for.
         checkpoint: folder of the checkpoint.
         config: the interface, without a cache.
-        sizes: of all free axes.
+        parts: from `plan`.
         staging: for what is not part of the artifact.
         source: names the checkpoint, inside the artifact.
     """
@@ -118,7 +153,7 @@ class NeuronExport:
     inputs: Inputs
     checkpoint: Path
     config: ExportConfig
-    sizes: Mapping[str, int]
+    parts: tuple[PartPlan, ...]
     staging: Path
     source: str
 
@@ -130,7 +165,6 @@ class NeuronExport:
         """
         from hfexport.backends.base import ExportJob
         from hfexport.backends.neuron import NeuronBackend
-        from hfexport.probes import fixed_probes
 
         metadata = {
             "producer": "hfexport",
@@ -145,28 +179,24 @@ class NeuronExport:
             folder,
             metadata,
             type(self.config).default_opset,
-            fixed_sizes=self.sizes,
-            neuron=replace(self.run, probes=fixed_probes(self.config, self.sizes)),
+            neuron=replace(self.run, parts=self.parts),
         )
         return NeuronBackend().export(job)
 
-    def start_reference(self) -> Reference:
-        """Start asking the unpatched model; see `hfexport.validation.start_reference`."""
-        from hfexport.probes import fixed_probes
-        from hfexport.validation import start_reference
+    def start_reference(self) -> NeuronReference:
+        """Start asking the unpatched model."""
+        from hfexport.validation.neuron import start_neuron_reference
 
-        probes = fixed_probes(self.config, self.sizes)
         folder = self.staging / "reference"
-        return start_reference(self.checkpoint, self.config, DTYPE, probes, folder=folder, env=self.run.env)
+        return start_neuron_reference(self.checkpoint, self.config, self.parts, folder=folder, env=self.run.env)
 
-    def validate(self, artifact: NeuronArtifact, reference: Reference) -> ArtifactVerdict:
-        """Hold the artifact to the four checks of `hfexport.validation.neuron`."""
+    def validate(self, artifact: NeuronArtifact, reference: NeuronReference) -> ArtifactVerdict:
+        """Hold the artifact to the checks of `hfexport.validation.neuron`."""
         from hfexport.validation import resolve_tolerance
         from hfexport.validation.neuron import validate_neuron
 
         return validate_neuron(
             artifact,
-            self.config,
             reference,
             resolve_tolerance(self.config, DTYPE, self.inputs.atol, self.inputs.rtol),
             min_compiled=self.inputs.neuron_min_compiled,

@@ -332,19 +332,19 @@ class _Run:
 
     def _neuron_format(self, checkpoint: Checkpoint, config: ExportConfig) -> Result:
         """Compile at fixed sizes; the reference has questions of its own, at those sizes."""
-        from hfexport.neuron import NeuronExport, fixed_sizes, static_config
+        from hfexport.neuron import NeuronExport, plan, static_config
         from hfexport.validation import not_run
 
         assert self.neuron is not None, "prepared before any export"
-        (config,) = static_config(config).graphs("single")
-        sizes = fixed_sizes(config, self.inputs, self.observer.warn)
+        config = static_config(config)
+        parts = plan(config, checkpoint.folder, self.inputs, self.observer.warn)
         work = NeuronExport(
-            self.neuron, self.inputs, checkpoint.folder, config, sizes, self.neuron.folder, self.source_identity
+            self.neuron, self.inputs, checkpoint.folder, config, parts, self.neuron.folder, self.source_identity
         )
         strict = self.inputs.validate == "strict"
         if strict:
             reference = work.start_reference()
-            self.references.append(reference)
+            self.references.extend(reference.parts.values())
         with self._stage("Export to neuron"):
             (self.ready / "neuron").mkdir()
             artifact = work.export(self.ready / "neuron")

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, DebertaV2Config, GPT2Config
 
+from hfexport import runtime
 from hfexport.architectures import config_class_for
 from hfexport.backends.neuron import refuse_untraceable, worker
 from hfexport.backends.neuron.artifact import NeuronPart, count_subgraphs
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
 from hfexport.backends.neuron.options import NeuronOptions
+from hfexport.backends.neuron.plan import PartPlan
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig
 from hfexport.inputs import Inputs
@@ -70,8 +72,7 @@ def _part(
     *, left: int = 5, subgraphs: int = 1, archived: int = 1, log: CompileLog | None = None, operators: int = 100
 ) -> NeuronPart:
     return NeuronPart(
-        name="model",
-        config=_config(),
+        plan=PartPlan("model", _config(), {"batch": 1, "sequence": 8}, ()),
         path=Path("model.neuron"),
         trace=Path("model.trace.pt"),
         subgraphs=subgraphs,
@@ -100,17 +101,17 @@ def test_the_share_is_the_smaller_of_what_the_graph_shows_and_what_the_compiler_
         ),
         (_part(log=CompileLog(100, 60)), "60.0 % of operators compiled"),
         (_part(subgraphs=0, archived=0), "nothing was compiled"),
-        (_part(subgraphs=2, archived=1), "model.neuron calls 1 compiled subgraphs, the compiler gave 2"),
+        (_part(subgraphs=2, archived=1), "the file calls 1 compiled subgraphs, the compiler gave 2"),
         (_part(left=20, log=CompileLog(fallbacks=("_NeuronGraph$1",))), "left on CPU: _NeuronGraph"),
     ],
 )
 def test_a_graph_that_was_not_compiled_enough_fails(part: NeuronPart, reason: str) -> None:
-    check = _compiled(part, 0.9)
+    check = _compiled((part,), 0.9)
     assert check.verdict == "failed" and reason in check.reason
 
 
 def test_a_graph_that_was_compiled_passes_and_names_what_stays_on_cpu() -> None:
-    check = _compiled(_part(left=10), 0.9)
+    check = _compiled((_part(left=10),), 0.9)
     assert (check.verdict, check.reason) == (
         "passed",
         "90.0 % of operators compiled, in 1 subgraphs; on CPU: 10 aten::embedding",
@@ -163,20 +164,25 @@ def test_a_long_log_is_shortened_on_the_screen_and_read_to_its_end() -> None:
     assert shown[-1] == "... and 1000 more lines, in compile.log"
 
 
-def test_the_worker_is_written_for_the_oldest_python_of_the_sdk() -> None:
-    ast.parse(Path(worker.__file__).read_text(encoding="utf-8"), feature_version=(3, 8))
+WORKER = sorted(Path(worker.__file__).parent.glob("*.py"))
+
+
+def test_the_worker_and_the_run_time_are_written_for_the_oldest_python_of_the_sdk() -> None:
+    for path in (*WORKER, Path(runtime.__file__).parent / "neuron.py", Path(runtime.__file__).parent / "shapes.py"):
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 def test_the_worker_imports_nothing_of_hfexport() -> None:
-    tree = ast.parse(Path(worker.__file__).read_text(encoding="utf-8"))
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in WORKER]
     imported = {
         name.split(".")[0]
+        for tree in trees
         for node in ast.walk(tree)
         for name in (
             [alias.name for alias in node.names]
             if isinstance(node, ast.Import)
             else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
+            if isinstance(node, ast.ImportFrom) and not node.level
             else []
         )
     }

@@ -1,85 +1,140 @@
-"""What can be known of a Neuron artifact, here and now, in four checks; what cannot is said to be not run.
+"""What can be known of a Neuron artifact, here and now, in a few checks; what cannot is said to be not run.
 
-(a) *environment*: the checkpoint means the same to the SDK's older torch and transformers as to the unpatched model.
-(b) *trace*: the module that was compiled, not compiled, answers as the model does, in a process that did not make it.
-(c) *compiled*: most of the graph was compiled, and the saved file is the graph that the compiler gave.
-(d) *device*: the compiled artifact answers as the model does, as far as bfloat16 can, on a Neuron device.
+- *environment*: the checkpoint means the same to the SDK's older torch and transformers as to the unpatched model.
+- *trace*: the module that was compiled, not compiled, answers as the model does, in a process that did not make it.
+- *generation*: of a model that writes text: it writes the same, greedily and with beams.
+- *compiled*: most of the graph was compiled, and the saved file is the graph that the compiler gave.
+- *device*: the compiled artifact answers as the model does, as far as bfloat16 can, on a Neuron device.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hfexport import workers
 from hfexport.backends.base import Artifact
+from hfexport.backends.neuron import RUNTIME_PACKAGE
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart
+from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, NoDevice, ask
 from hfexport.errors import NeuronError, ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
-from hfexport.validation import ArtifactVerdict, Check, ProbeResult, Reference, validate
+from hfexport.validation import ArtifactVerdict, Check, ProbeResult, Reference, start_reference, validate
+from hfexport.validation.verdict import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DEVICE_TOLERANCE", "validate_neuron"]
+__all__ = ["DEVICE_TOLERANCE", "NeuronReference", "start_neuron_reference", "validate_neuron"]
 
 DEVICE_TOLERANCE: Final = Tolerance(5e-2, 5e-2)
 """bfloat16 keeps 8 bits of a number, and a deep model rounds at every layer. Inf1's compiler casts to it by default."""
 
 
+@dataclass(frozen=True)
+class NeuronReference:
+    """What the unpatched model answers, being computed or done.
+
+    Attributes:
+        parts: by part of the artifact.
+        calls: arguments of `generate`, for a model that writes text.
+        generation: folder of the texts and the tokens of each call.
+    """
+
+    parts: Mapping[str, Reference]
+    calls: tuple[Mapping[str, Any], ...] = ()
+    generation: Path = Path()
+
+
+def start_neuron_reference(
+    checkpoint: Path, config: ExportConfig, parts: tuple[PartPlan, ...], *, folder: Path, env: Mapping[str, str]
+) -> NeuronReference:
+    """Start asking the unpatched model the probes of `parts`, in a process of its own; return at once."""
+    if len(parts) == 1:
+        probes = parts[0].probes
+        return NeuronReference(
+            {parts[0].name: start_reference(checkpoint, config, DTYPE, probes, folder=folder, env=env)}
+        )
+    folder = folder.resolve()
+    sizes = {part.name: dict(part.sizes) for part in parts}
+    beams = sizes["decoder"]["batch"] // sizes["encoder"]["batch"]
+    common = {"max_length": sizes["decoder"]["decoder_sequence"], "do_sample": False}
+    calls = tuple({**common, "num_beams": number} for number in dict.fromkeys((1, beams)))
+    job = {
+        "checkpoint": str(checkpoint.resolve()),
+        "sizes": sizes,
+        "calls": list(calls),
+        "threads": max(1, workers.available_cores(env) - 1),
+        "folder": str(folder),
+    }
+    module, environment = "hfexport.validation.reference_padded", workers.child_environment(env)
+    worker = workers.start(module, job, name="reference", folder=folder, env=environment)
+    references = {part.name: Reference(worker, part.probes, DTYPE, folder / part.name) for part in parts}
+    return NeuronReference(references, calls, folder / "generation")
+
+
 def validate_neuron(
     artifact: NeuronArtifact,
-    config: ExportConfig,
-    reference: Reference,
+    reference: NeuronReference,
     tolerance: Tolerance,
     *,
     min_compiled: float,
     folder: Path,
     env: Mapping[str, str],
 ) -> ArtifactVerdict:
-    """Hold an artifact to the four checks.
+    """Hold an artifact to the checks.
 
     Args:
         artifact: made with the probes that `reference` was asked.
-        config: the interface it should have.
         reference: what the unpatched model answers.
-        tolerance: for (a) and (b); (d) has its own.
-        min_compiled: the smallest share of operators that must have been compiled.
+        tolerance: for *environment* and *trace*; *device* has its own.
+        min_compiled: the smallest share of operators that must have been compiled, in each part.
         folder: for the runners' files.
         env: the environment of which children see an allow-list.
 
     Returns:
-        `passed` only with a device; `incomplete` where (d) could not be run; `failed` with every reason.
+        `passed` only with a device; `incomplete` where *device* could not be run; `failed` with every reason.
 
     Raises:
         ValidationError, NeuronError: it could not be judged.
     """
-    (part,) = artifact.parts
-    trace = Artifact("neuron", part.trace, (part.trace,), artifact.fixed_sizes)
-    traced = validate(trace, config, reference, tolerance, folder=folder / "trace", env=env)
-    checks = (
-        _environment(artifact, part, reference, tolerance),
-        _trace(traced),
-        _compiled(part, min_compiled),
-        _device(artifact, part, reference, folder / "device"),
-    )
+    traced = [_run_trace(part, reference, tolerance, folder, env) for part in artifact.parts]
+    checks = [
+        _environment(artifact, reference, tolerance),
+        _trace(traced, tolerance),
+        *([_generation(artifact, reference, folder / "generation")] if reference.calls else []),
+        _compiled(artifact.parts, min_compiled),
+        _device(artifact, reference, folder),
+    ]
     found = {check.verdict for check in checks}
-    verdict = "failed" if "failed" in found else "incomplete" if "not_run" in found else "passed"
+    verdict: Verdict = "failed" if "failed" in found else "incomplete" if "not_run" in found else "passed"
     return ArtifactVerdict(
-        verdict,  # type: ignore[arg-type]
+        verdict,
         tolerance,
-        traced.probes,
-        session=traced.session,
-        stages=traced.stages,
-        checks=checks,
+        tuple(result for one in traced for result in one.probes),
+        session=traced[0].session,
+        stages=traced[0].stages,
+        checks=tuple(checks),
     )
 
 
-def _environment(artifact: NeuronArtifact, part: NeuronPart, reference: Reference, tolerance: Tolerance) -> Check:
-    results = _compare(artifact.reference, part, reference, tolerance)
+def _run_trace(
+    part: NeuronPart, reference: NeuronReference, tolerance: Tolerance, folder: Path, env: Mapping[str, str]
+) -> ArtifactVerdict:
+    trace = Artifact("neuron", part.trace, (part.trace,), part.plan.held)
+    place = folder / f"trace-{part.name}"
+    return validate(trace, part.plan.config, reference.parts[part.name], tolerance, folder=place, env=env)
+
+
+def _environment(artifact: NeuronArtifact, reference: NeuronReference, tolerance: Tolerance) -> Check:
+    results = tuple(
+        result for part in artifact.parts for result in _compare(artifact.reference, part, reference, tolerance)
+    )
     versions = artifact.details["versions"]
     stack = f"torch {versions['torch']} and transformers {versions['transformers']}"
     if all(result.passed for result in results):
@@ -88,38 +143,101 @@ def _environment(artifact: NeuronArtifact, part: NeuronPart, reference: Referenc
     return Check("environment", "failed", reason, tolerance, results)
 
 
-def _trace(traced: ArtifactVerdict) -> Check:
-    if traced.verdict == "passed":
-        return Check(
-            "trace", "passed", "the uncompiled trace answers as the model does", traced.tolerance, traced.probes
-        )
-    reason = traced.failures[0] if traced.failures else "no probe was answered"
-    return Check("trace", "failed", reason, traced.tolerance, traced.probes)
+def _trace(traced: list[ArtifactVerdict], tolerance: Tolerance) -> Check:
+    results = tuple(result for one in traced for result in one.probes)
+    wrong = [line for one in traced if one.verdict != "passed" for line in one.failures or ("no probe was answered",)]
+    if wrong:
+        return Check("trace", "failed", wrong[0], tolerance, results)
+    return Check("trace", "passed", "what was compiled, not compiled, answers as the model does", tolerance, results)
 
 
-def _compiled(part: NeuronPart, min_compiled: float) -> Check:
+def _generation(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) -> Check:
+    """The run time that the artifact carries writes, through the uncompiled traces, what the model writes."""
+    traces = {part.name: part.trace for part in artifact.parts}
+    return _written("generation", artifact, reference, traces, folder, compiled=False)
+
+
+def _written(
+    name: str,
+    artifact: NeuronArtifact,
+    reference: NeuronReference,
+    graphs: Mapping[str, Path],
+    folder: Path,
+    *,
+    compiled: bool,
+) -> Check:
+    import numpy as np
+
+    from hfexport.validation.arrays import read_arrays
+
+    inputs = read_arrays(reference.generation / "inputs" / "0")
+    folder.mkdir(parents=True)
+    np.savez(folder / "inputs.npz", **{f"generation/{key}": array for key, array in inputs.items()})  # type: ignore[arg-type]
+    home = artifact.parts[0].path.parent.parent
+    job = {
+        "action": "generate",
+        "runtime": str((home / RUNTIME_PACKAGE).resolve()),
+        "config": str(home.resolve()),
+        **{part: str(path.resolve()) for part, path in graphs.items()},
+        "compiled": compiled,
+        "calls": list(reference.calls),
+    }
+    answers = _read_answers(_outputs(artifact, job, folder))
+    for number, call in enumerate(reference.calls):
+        wanted = read_arrays(reference.generation / "outputs" / str(number))["tokens"]
+        found = answers.get(f"generation/{number}/tokens")
+        if found is None or found.shape != wanted.shape or not bool((found == wanted).all()):
+            beams = call["num_beams"]
+            return Check(
+                name, "failed", f"with {beams} beams it writes {_shown(found)}; the model writes {_shown(wanted)}"
+            )
+    beams = " and ".join(str(call["num_beams"]) for call in reference.calls)
+    rows, length = wanted.shape
+    return Check(
+        name, "passed", f"the same {rows} texts of up to {length} tokens as `generate` writes, with {beams} beams"
+    )
+
+
+def _shown(tokens: Any) -> str:
+    return "nothing" if tokens is None else str(tokens.tolist())[:200]
+
+
+def _compiled(parts: tuple[NeuronPart, ...], min_compiled: float) -> Check:
+    found = [_part_compiled(part, min_compiled) for part in parts]
+    several = len(parts) > 1
+    reason = "; ".join(
+        f"{part.name}: {said}" if several else said for part, (_, said) in zip(parts, found, strict=True)
+    )
+    return Check("compiled", "passed" if all(fine for fine, _ in found) else "failed", reason)
+
+
+def _part_compiled(part: NeuronPart, min_compiled: float) -> tuple[bool, str]:
+    """Whether enough of it was compiled, and what there is to say of that."""
     left = ", ".join(f"{count} {kind}" for kind, count in part.cpu_operators.items()) or "none"
     share = f"{100 * part.compiled_share:.1f} % of operators compiled, in {part.subgraphs} subgraphs; on CPU: {left}"
     if part.log.fallbacks:
         share += f"; failed to compile and left on CPU: {', '.join(part.log.fallbacks)}"
     if part.subgraphs != part.archived_subgraphs:
-        reason = (
-            f"{part.path.name} calls {part.archived_subgraphs} compiled subgraphs, the compiler gave {part.subgraphs}"
-        )
-        return Check("compiled", "failed", reason)
+        return False, f"the file calls {part.archived_subgraphs} compiled subgraphs, the compiler gave {part.subgraphs}"
     if part.subgraphs == 0:
-        return Check("compiled", "failed", f"nothing was compiled: {share}")
+        return False, f"nothing was compiled: {share}"
     if part.compiled_share < min_compiled:
-        return Check("compiled", "failed", f"{share}; neuron-min-compiled asks for {100 * min_compiled:g} %")
-    return Check("compiled", "passed", share)
+        return False, f"{share}; neuron-min-compiled asks for {100 * min_compiled:g} %"
+    return True, share
 
 
-def _device(artifact: NeuronArtifact, part: NeuronPart, reference: Reference, folder: Path) -> Check:
-    """Ask the compiled artifact, in a fresh process of the SDK's interpreter."""
-    if part.subgraphs == 0:
+def _device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) -> Check:
+    """Ask the compiled artifact, in fresh processes of the SDK's interpreter."""
+    if any(part.subgraphs == 0 for part in artifact.parts):
         return Check("device", "not_run", "nothing was compiled")
+    results: list[ProbeResult] = []
+    written = ""
     try:
-        outputs = _ask_device(artifact, part, len(reference.probes), folder)
+        for part in artifact.parts:
+            outputs = _outputs(artifact, _device_job(part), folder / f"device-{part.name}")
+            results += _compare(outputs, part, reference, DEVICE_TOLERANCE)
+        if reference.calls and all(result.passed for result in results):
+            written = _written_on_device(artifact, reference, folder / "device-generation")
     except NoDevice as error:
         return Check("device", "not_run", f"no Neuron device ({error})")
     except (NeuronError, ValidationError) as error:
@@ -127,26 +245,38 @@ def _device(artifact: NeuronArtifact, part: NeuronPart, reference: Reference, fo
             return Check("device", "failed", error.message)
         # The run time may also crash where it finds no driver.
         return Check("device", "not_run", f"no Neuron device ({error.message.splitlines()[0]})")
-    results = _compare(outputs, part, reference, DEVICE_TOLERANCE)
     if all(result.passed for result in results):
-        return Check("device", "passed", "the compiled artifact ran on a Neuron device", DEVICE_TOLERANCE, results)
-    return Check("device", "failed", _first_problem(results), DEVICE_TOLERANCE, results)
+        reason = f"the compiled artifact ran on a Neuron device{written}"
+        return Check("device", "passed", reason, DEVICE_TOLERANCE, tuple(results))
+    return Check("device", "failed", _first_problem(tuple(results)), DEVICE_TOLERANCE, tuple(results))
 
 
-def _ask_device(artifact: NeuronArtifact, part: NeuronPart, probes: int, folder: Path) -> Path:
-    """The file with the answers of the compiled artifact."""
-    run = artifact.run
-    assert run is not None, "the back end records how it ran"
-    folder.mkdir(parents=True)
-    shutil.copyfile(run.folder / "export" / "inputs.npz", folder / "inputs.npz")
-    job = {
+def _written_on_device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) -> str:
+    """What to say of generation there. bfloat16 may choose another token than the model, which proves nothing wrong."""
+    graphs = {part.name: part.path for part in artifact.parts}
+    check = _written("device", artifact, reference, graphs, folder, compiled=True)
+    same = "as the model does" if check.verdict == "passed" else "otherwise than the model, which rounding explains"
+    return f", and writes {same}"
+
+
+def _device_job(part: NeuronPart) -> dict[str, Any]:
+    return {
         "action": "run",
         "artifact": str(part.path.resolve()),
         "part": part.name,
-        "inputs": [spec.name for spec in part.config.inputs],
-        "outputs": [spec.name for spec in part.config.outputs],
-        "probes": probes,
+        "inputs": [spec.name for spec in part.plan.config.inputs],
+        "outputs": [spec.name for spec in part.plan.config.outputs],
+        "probes": len(part.plan.probes),
     }
+
+
+def _outputs(artifact: NeuronArtifact, job: Mapping[str, Any], folder: Path) -> Path:
+    """The file with what the worker answers to `job`."""
+    run = artifact.run
+    assert run is not None, "the back end records how it ran"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "inputs.npz").exists():
+        shutil.copyfile(run.folder / "export" / "inputs.npz", folder / "inputs.npz")
     answer = ask(run, job, folder, timeout_s=START_S)
     if "outputs.npz" not in answer.files:
         raise ValidationError("the worker ran the artifact and wrote no outputs")
@@ -157,15 +287,16 @@ def _devices() -> list[Path]:
     return list(Path("/dev").glob("neuron[0-9]*"))
 
 
-def _compare(path: Path, part: NeuronPart, reference: Reference, tolerance: Tolerance) -> tuple[ProbeResult, ...]:
+def _compare(path: Path, part: NeuronPart, reference: NeuronReference, tolerance: Tolerance) -> tuple[ProbeResult, ...]:
     """What the worker wrote down in `path` against what the unpatched model answered."""
     from hfexport.validation.arrays import read_arrays
     from hfexport.validation.compare import compare_probe
 
     answers = _read_answers(path)
+    asked = reference.parts[part.name]
     results = []
-    for number, probe in enumerate(reference.probes):
-        wanted = read_arrays(reference.folder / "outputs" / str(number))
+    for number, probe in enumerate(asked.probes):
+        wanted = read_arrays(asked.folder / "outputs" / str(number))
         prefix = f"{part.name}/{number}/"
         found = {name.removeprefix(prefix): array for name, array in answers.items() if name.startswith(prefix)}
         results.append(compare_probe(probe, found, wanted, tolerance))

@@ -10,18 +10,18 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hfexport import runtime
 from hfexport.backends.base import ExportJob
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart, count_subgraphs
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
 from hfexport.backends.neuron.options import COMPILERS, NeuronOptions, NeuronRun
+from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, Answer, ask, expect
 from hfexport.errors import NeuronError, UnsupportedError
 from hfexport.export_config import ExportConfig, axis_size
-from hfexport.probes import make_inputs
 from hfexport.runtime import Description
 from hfexport.workers import available_cores
 
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NeuronBackend", "refuse_untraceable"]
 
-DTYPE: Final = "fp32"
-"""The SDK's torch computes in it on CPU; the compiler casts to what the device computes in."""
+RUNTIME_PACKAGE: Final = "hfexport_neuron"
 
 _UNTRACEABLE: Final = {
     "deberta": "its softmax is a Python function of its own (XSoftmax) that torch 1.13 cannot save in a trace",
@@ -65,9 +64,7 @@ class NeuronBackend:
         refuse_untraceable(job.config, run.options)
         folder = run.folder / "export"
         folder.mkdir(parents=True)
-        configs = {"model": job.config}
-        _write_inputs(folder, configs, job, run)
-        description = Description.of(job.config, DTYPE, fixed_sizes=job.fixed_sizes, metadata=job.metadata)
+        _write_inputs(folder, run)
         request = {
             "action": "export",
             "checkpoint": str(job.checkpoint.resolve()),
@@ -77,34 +74,35 @@ class NeuronBackend:
                 "model_kwargs": dict(job.config.model_kwargs),
             },
             "threads": available_cores(run.env),
-            "probes": len(run.probes),
             "compile": _compile_settings(run.options),
-            "parts": [
-                {
-                    "name": name,
-                    "inputs": [spec.name for spec in config.inputs],
-                    "outputs": [spec.name for spec in config.outputs],
-                    "description": description.to_dict(),
-                }
-                for name, config in configs.items()
-            ],
+            "parts": [_part_request(part, job) for part in run.parts],
         }
-        limit_s = START_S + len(configs) * run.options.timeout_s
-        answer = ask(run, request, folder, timeout_s=limit_s)
-        return _install(answer, configs, job, run)
+        limit_s = START_S + len(run.parts) * run.options.timeout_s
+        return _install(ask(run, request, folder, timeout_s=limit_s), job, run)
 
 
-def _write_inputs(folder: Path, configs: Mapping[str, ExportConfig], job: ExportJob, run: NeuronRun) -> None:
+def _write_inputs(folder: Path, run: NeuronRun) -> None:
     """What the parts are traced with and asked, for the worker: inputs.npz."""
     import numpy as np
 
     arrays: dict[str, NDArray[Any]] = {}
-    for name, config in configs.items():
-        example = make_inputs(config, job.fixed_sizes, DTYPE, padding="right", seed=7)
-        arrays |= {f"{name}/trace/{key}": array for key, array in example.items()}
-        for number, probe in enumerate(run.probes):
-            arrays |= {f"{name}/{number}/{key}": array for key, array in probe.inputs(config, DTYPE).items()}
+    for part in run.parts:
+        arrays |= {f"{part.name}/trace/{name}": array for name, array in part.example().items()}
+        for number, probe in enumerate(part.probes):
+            inputs = probe.inputs(part.config, DTYPE)
+            arrays |= {f"{part.name}/{number}/{name}": array for name, array in inputs.items()}
     np.savez(folder / "inputs.npz", **arrays)  # type: ignore[arg-type]
+
+
+def _part_request(part: PartPlan, job: ExportJob) -> dict[str, Any]:
+    description = Description.of(part.config, DTYPE, fixed_sizes=part.held, metadata=job.metadata)
+    return {
+        "name": part.name,
+        "inputs": [spec.name for spec in part.config.inputs],
+        "outputs": [spec.name for spec in part.config.outputs],
+        "probes": len(part.probes),
+        "description": description.to_dict(),
+    }
 
 
 def _compile_settings(options: NeuronOptions) -> dict[str, Any]:
@@ -118,27 +116,27 @@ def _compile_settings(options: NeuronOptions) -> dict[str, Any]:
     }
 
 
-def _install(answer: Answer, configs: Mapping[str, ExportConfig], job: ExportJob, run: NeuronRun) -> NeuronArtifact:
-    """Move what the worker made into the artifact's folder, and describe it there."""
+def _install(answer: Answer, job: ExportJob, run: NeuronRun) -> NeuronArtifact:
+    """Move what the worker made into the artifact's folder, with its config, the compiler's log and the run time."""
     who = "Neuron worker (export)"
-    parts = expect(answer.values, "parts", list, who)
-    if len(parts) != len(configs):
-        raise NeuronError(f"{who}: it made {len(parts)} parts, not {len(configs)}", remedy="Please report it.")
+    entries = expect(answer.values, "parts", list, who)
+    if len(entries) != len(run.parts):
+        raise NeuronError(f"{who}: it made {len(entries)} parts, not {len(run.parts)}", remedy="Please report it.")
     with answer.log.open(encoding="utf-8", errors="replace") as lines:
         logs = read_log(lines)
     made = tuple(
-        _part(entry, config, answer, job.folder, logs.get(name, CompileLog()))
-        for entry, (name, config) in zip(parts, configs.items(), strict=True)
+        _part(entry, plan, answer, job.folder, logs.get(plan.name, CompileLog()))
+        for entry, plan in zip(entries, run.parts, strict=True)
     )
     log = job.folder / "compile.log"
     shutil.copyfile(answer.log, log)
     versions = {str(name): str(text) for name, text in expect(answer.values, "versions", dict, who).items()}
-    config_path = _write_config(job, run.options, made, versions.get(COMPILERS[run.options.target], "unknown"))
+    config = _write_config(job, run, made, versions.get(COMPILERS[run.options.target], "unknown"))
     return NeuronArtifact(
         format="neuron",
-        path=made[0].path,
-        files=(*(part.path for part in made), config_path, log),
-        fixed_sizes=job.fixed_sizes,
+        path=made[0].path if len(made) == 1 else config,
+        files=(*(part.path for part in made), config, *_copy_generation_config(job), *_copy_runtime(job.folder), log),
+        fixed_sizes=made[-1].plan.held,
         details={
             "target": run.options.target,
             "compiler": COMPILERS[run.options.target],
@@ -146,7 +144,7 @@ def _install(answer: Answer, configs: Mapping[str, ExportConfig], job: ExportJob
             "versions": versions,
             "parts": [part.to_dict() for part in made],
         },
-        config=job.config,
+        config=made[0].plan.config,
         dtype=DTYPE,
         parts=made,
         run=run,
@@ -154,42 +152,65 @@ def _install(answer: Answer, configs: Mapping[str, ExportConfig], job: ExportJob
     )
 
 
-def _part(entry: Any, config: ExportConfig, answer: Answer, folder: Path, log: CompileLog) -> NeuronPart:
-    """One part from what the worker says of it, its file moved to `folder`."""
+def _copy_runtime(folder: Path) -> tuple[Path, ...]:
+    """The package `hfexport_neuron`, by which the artifact is used where hfexport itself cannot be installed."""
+    package = folder / RUNTIME_PACKAGE
+    package.mkdir()
+    source = Path(runtime.__file__).parent
+    shutil.copyfile(source / "neuron.py", package / "__init__.py")
+    shutil.copyfile(source / "shapes.py", package / "shapes.py")
+    return (package / "__init__.py", package / "shapes.py")
+
+
+def _copy_generation_config(job: ExportJob) -> tuple[Path, ...]:
+    source = job.checkpoint / "generation_config.json"
+    if not source.is_file() or len(job.neuron.parts if job.neuron else ()) == 1:
+        return ()
+    shutil.copyfile(source, job.folder / source.name)
+    return (job.folder / source.name,)
+
+
+def _part(entry: Any, plan: PartPlan, answer: Answer, folder: Path, log: CompileLog) -> NeuronPart:
+    """One part from what the worker says of it, its file moved to its place below `folder`."""
     who = "Neuron worker (export)"
-    name = expect(entry, "name", str, who)
-    made = answer.files.get(expect(entry, "artifact", str, who))
-    trace = answer.files.get(expect(entry, "trace", str, who))
-    if made is None or trace is None:
-        raise NeuronError(f"{who}: it did not write the files of {name}", remedy="Please report it with config.json.")
-    path = folder / made.name
+    made = answer.files.get(f"{plan.name}.neuron")
+    trace = answer.files.get(f"{plan.name}.trace.pt")
+    if made is None or trace is None or expect(entry, "name", str, who) != plan.name:
+        raise NeuronError(f"{who}: it did not write the files of {plan.name}", remedy="Please report it.")
+    path = folder / "model.neuron" if plan.name == "model" else folder / plan.name / "model.neuron"
+    path.parent.mkdir(exist_ok=True)
     os.replace(made, path)
     try:
         archived = count_subgraphs(path)
     except (OSError, zipfile.BadZipFile) as error:
-        raise NeuronError(f"{path.name} is no TorchScript file: {error}", remedy="Please report it.") from error
+        raise NeuronError(f"{made.name} is no TorchScript file: {error}", remedy="Please report it.") from error
     return NeuronPart(
-        name=name,
-        config=config,
+        plan=plan,
         path=path,
         trace=trace,
         subgraphs=expect(entry, "subgraphs", int, who),
         archived_subgraphs=archived,
-        operators=expect(entry, "operators", dict, who),
-        cpu_operators=expect(entry, "cpu_operators", dict, who),
+        operators=_counts(entry, "operators", who),
+        cpu_operators=_counts(entry, "cpu_operators", who),
         log=log,
         separate_weights=expect(entry, "separate_weights", bool, who),
     )
 
 
-def _write_config(job: ExportJob, options: NeuronOptions, parts: tuple[NeuronPart, ...], compiler_version: str) -> Path:
+def _counts(entry: Any, key: str, who: str) -> dict[str, int]:
+    counts = expect(entry, key, dict, who)
+    return {str(kind): expect(counts, kind, int, who) for kind in counts}
+
+
+def _write_config(job: ExportJob, run: NeuronRun, parts: tuple[NeuronPart, ...], compiler_version: str) -> Path:
     """The model's config with a section `neuron`, in the form of optimum-neuron 0.4."""
+    options = run.options
     content = json.loads((job.checkpoint / "config.json").read_text(encoding="utf-8"))
     content["neuron"] = {
         "compiler_type": COMPILERS[options.target],
         "compiler_version": compiler_version,
         "inline_weights_to_neff": not any(part.separate_weights for part in parts),
-        **_static_axes(job),
+        **_static_axes(parts),
         "dynamic_batch_size": options.dynamic_batch_size,
         "tensor_parallel_size": 1,
         "auto_cast": None,
@@ -198,8 +219,8 @@ def _write_config(job: ExportJob, options: NeuronOptions, parts: tuple[NeuronPar
         "disable_fast_relayout": False,
         "optlevel": "2",
         "compiler_args": list(options.compiler_args),
-        "input_names": [spec.name for spec in job.config.inputs],
-        "output_names": [spec.name for spec in job.config.outputs],
+        "input_names": [spec.name for spec in parts[0].plan.config.inputs],
+        "output_names": [spec.name for spec in parts[-1].plan.config.outputs],
         "int_dtype": "int64",
         "float_dtype": "fp32",
         "model_type": job.config.config.model_type,
@@ -222,12 +243,18 @@ _OPTIMUM_TASKS: Final = {
 """Names of tasks in Optimum, where they differ from the feature names of `transformers.onnx`."""
 
 
-def _static_axes(job: ExportJob) -> dict[str, int]:
+def _static_axes(parts: tuple[NeuronPart, ...]) -> dict[str, int]:
     """Fixed sizes by the names that optimum-neuron gives the axes."""
-    names = {"batch": "static_batch_size", "sequence": "static_sequence_length", "choice": "static_num_choices"}
-    sizes = {names.get(axis, f"static_{axis}"): size for axis, size in job.fixed_sizes.items()}
-    for spec in job.config.inputs:
+    first = parts[0].plan
+    names = {"batch": "batch_size", "sequence": "sequence_length", "encoder_sequence": "sequence_length"}
+    names["choice"] = "num_choices"
+    sizes = {f"static_{names.get(axis, axis)}": size for axis, size in first.sizes.items()}
+    for spec in first.config.inputs:
         if spec.role == "pixel_values":
-            channels, height, _ = (axis_size(axis, job.fixed_sizes) for axis in spec.axes[1:])
+            channels, height, _ = (axis_size(axis, first.sizes) for axis in spec.axes[1:])
             sizes |= {"static_num_channels": channels, "static_image_size": height}
+    if len(parts) > 1:
+        last = parts[-1].plan.sizes
+        sizes["static_max_length"] = last["decoder_sequence"]
+        sizes["static_num_beams"] = last["batch"] // first.sizes["batch"]
     return sizes

@@ -12,7 +12,7 @@ from typing import Any, Final
 from hfexport.backends.base import Artifact
 from hfexport.backends.neuron.compile_log import CompileLog
 from hfexport.backends.neuron.options import NeuronRun
-from hfexport.export_config import ExportConfig
+from hfexport.backends.neuron.plan import PartPlan
 
 __all__ = ["NeuronArtifact", "NeuronPart", "count_subgraphs"]
 
@@ -25,8 +25,7 @@ class NeuronPart:
     """One compiled graph: the whole model, or its encoder or decoder.
 
     Attributes:
-        name: `model`, `encoder` or `decoder`.
-        config: its inputs and outputs.
+        plan: what it should be.
         path: the compiled artifact.
         trace: the same module traced and not compiled, for validation; not part of the artifact.
         subgraphs: compiled subgraphs in the graph that the SDK gave.
@@ -37,8 +36,7 @@ class NeuronPart:
         separate_weights: the weights lie beside the compiled graph, since they pass 1.9 GB.
     """
 
-    name: str
-    config: ExportConfig
+    plan: PartPlan
     path: Path
     trace: Path
     subgraphs: int
@@ -47,6 +45,10 @@ class NeuronPart:
     cpu_operators: Mapping[str, int]
     log: CompileLog
     separate_weights: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
 
     @property
     def compiled_share(self) -> float:
@@ -59,6 +61,9 @@ class NeuronPart:
         """For the manifest."""
         return {
             "name": self.name,
+            "inputs": [spec.name for spec in self.plan.config.inputs],
+            "outputs": [spec.name for spec in self.plan.config.outputs],
+            "fixed_sizes": self.plan.held,
             "subgraphs": self.subgraphs,
             "compiled_share": round(self.compiled_share, 4),
             "operators": sum(self.operators.values()),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from hfexport.probes import Probe
+    from hfexport.backends.neuron.plan import PartPlan
 
 __all__ = ["COMPILERS", "MODULES", "PACKAGES", "NeuronOptions", "NeuronRun", "Target"]
 
@@ -60,11 +60,11 @@ class NeuronRun:
         folder: for the files exchanged with the SDK's interpreter; none of them is part of the artifact.
         env: the environment of which the child sees an allow-list.
         listen: gets the lines that the child prints.
-        probes: what the model is asked in the SDK's interpreter, before it is traced.
+        parts: the graphs to compile.
     """
 
     options: NeuronOptions
     folder: Path
     env: Mapping[str, str]
     listen: Callable[[Iterable[str]], None]
-    probes: tuple[Probe, ...] = ()
+    parts: tuple[PartPlan, ...] = ()

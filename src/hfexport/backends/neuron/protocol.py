@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hfexport import workers
-from hfexport.backends.neuron import worker as worker_module
+from hfexport.backends.neuron import worker as worker_package
 from hfexport.backends.neuron.options import PACKAGES, NeuronRun
 from hfexport.errors import ExportError, HfexportError, NeuronError, UnsupportedError, ValidationError
 
@@ -23,7 +23,12 @@ START_S: Final = 600.0
 
 MAX_ANSWER_BYTES: Final = 1 << 22
 
-_WORKER: Final = Path(worker_module.__file__).resolve()
+_ROOT: Final = Path(worker_package.__file__).resolve().parent.parent
+_BOOTSTRAP: Final = (
+    "import sys; root = sys.argv.pop(1); sys.path.insert(0, root); import worker; sys.path.remove(root); "
+    "from worker.main import main; main()"
+)
+"""Finds the worker's package by its folder, and leaves nothing beside it in the path to shadow other modules."""
 
 
 class NoDevice(Exception):
@@ -61,7 +66,7 @@ def ask(run: NeuronRun, job: Mapping[str, Any], folder: Path, *, timeout_s: floa
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    header = {"protocol": worker_module.PROTOCOL, "target": run.options.target}
+    header = {"protocol": worker_package.PROTOCOL, "target": run.options.target}
     (folder / "job.json").write_text(json.dumps({**header, **job}), encoding="utf-8")
     python = run.options.python
     env = workers.child_environment(run.env)
@@ -69,7 +74,7 @@ def ask(run: NeuronRun, job: Mapping[str, Any], folder: Path, *, timeout_s: floa
     env["PATH"] = os.pathsep.join([str(python.parent), env.get("PATH", os.defpath)])
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
         env.pop(name, None)  # of the interpreter that runs hfexport, not of this one
-    command = [str(python), "-I", "-B", "-u", str(_WORKER), str(folder)]
+    command = [str(python), "-I", "-B", "-u", "-c", _BOOTSTRAP, str(_ROOT), str(folder)]
     name = f"Neuron worker ({job['action']})"
     start = time.monotonic()
     try:
@@ -98,9 +103,9 @@ def _read_answer(folder: Path, code: int, name: str, tail: str) -> dict[str, Any
             f"{name}: ended with exit code {code} and no readable answer{tail}",
             remedy="The lines above say what the SDK's interpreter was doing; check its environment (docs/neuron.md).",
         ) from error
-    if not isinstance(values, dict) or values.get("protocol") != worker_module.PROTOCOL:
+    if not isinstance(values, dict) or values.get("protocol") != worker_package.PROTOCOL:
         spoken = values.get("protocol") if isinstance(values, dict) else None
-        raise _broken(name, f"it speaks protocol {spoken!r}, not {worker_module.PROTOCOL}")
+        raise _broken(name, f"it speaks protocol {spoken!r}, not {worker_package.PROTOCOL}")
     if code != 0 or values.get("status") not in ("ok", "error"):
         raise _broken(name, f"it ended with exit code {code} and status {values.get('status')!r}")
     return values
@@ -189,7 +194,7 @@ _ERRORS: Final[Mapping[str, tuple[type[HfexportError], str]]] = {
         "The lines above are the compiler's. Look at neuron-compiler-args, and at the memory that compiling needs.",
     ),
     "save_failed": (NeuronError, "Check that the disk has room for two more copies of the weights."),
-    "run_failed": (ValidationError, "The compiled artifact does not run on this machine's Neuron device."),
+    "run_failed": (ValidationError, "What was made does not run in the SDK's interpreter; see docs/neuron.md."),
 }
 
 

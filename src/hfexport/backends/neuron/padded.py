@@ -1,0 +1,141 @@
+"""Text generation at fixed sizes, by the scheme of AWS's MarianMT tutorial for Inf1: the interface of its two graphs.
+
+The encoder reads the text once. The decoder is called for every token, with all tokens so far, padded to its length, and
+gives the logits of the last one. There is no cache, whose size would grow. Torch-free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hfexport.export_config import ExportConfig, TensorSpec
+from hfexport.probes import Probe
+from hfexport.tasks import TASKS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["GENERATION_TASK", "PaddedDecoder", "PaddedEncoder", "PaddedProbe", "generates_padded", "padded_probes"]
+
+GENERATION_TASK: Final = "seq2seq-lm"
+
+
+def generates_padded(config: ExportConfig) -> bool:
+    """Whether the model is an encoder-decoder that writes text, and is compiled as encoder and decoder."""
+    return config.task.name.removesuffix("-with-past") == GENERATION_TASK
+
+
+class _Padded(ExportConfig):
+    """What both graphs share.
+
+    Args:
+        config: the model's config.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config, TASKS[GENERATION_TASK])
+
+    @property
+    def states(self) -> TensorSpec:
+        """The encoder's states, (batch, encoder_sequence, hidden)."""
+        hidden = int(getattr(self.config, "d_model", 0) or self.config.hidden_size)
+        return TensorSpec("encoder_hidden_states", ("batch", "encoder_sequence", hidden), "float", "output")
+
+    @property
+    def trace_sizes(self) -> Mapping[str, int]:
+        return {"batch": 2, "encoder_sequence": 9, "decoder_sequence": 7}
+
+
+class PaddedEncoder(_Padded):
+    """Reads the text: `input_ids` and `attention_mask`, (batch, encoder_sequence)."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        axes = ("batch", "encoder_sequence")
+        return (
+            TensorSpec("input_ids", axes, "int64", "token_ids"),
+            TensorSpec("attention_mask", axes, "int64", "attention_mask"),
+        )
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("last_hidden_state", self.states.axes, "float", "output"),)
+
+
+class PaddedDecoder(_Padded):
+    """Chooses the next token: `logits` (batch, 1, vocabulary) of the token at place `index` (batch) of each row."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return (
+            TensorSpec("decoder_input_ids", ("batch", "decoder_sequence"), "int64", "token_ids"),
+            TensorSpec("encoder_attention_mask", ("batch", "encoder_sequence"), "int64", "attention_mask"),
+            self.states,
+            TensorSpec("index", ("batch",), "int64", "position_ids"),
+        )
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("logits", ("batch", 1), "float", "output"),)
+
+
+@dataclass(frozen=True)
+class PaddedProbe(Probe):
+    """A question to one of the graphs.
+
+    Attributes:
+        lengths: of a decoder's rows: tokens so far, the start token among them. Rows take them in turn.
+    """
+
+    lengths: tuple[int, ...] = ()
+
+    def inputs(self, config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
+        if isinstance(config, PaddedEncoder):
+            return super().inputs(config, dtype)
+        return _decoder_inputs(config, self)
+
+
+def _decoder_inputs(config: ExportConfig, probe: PaddedProbe) -> dict[str, NDArray[Any]]:
+    import numpy as np
+
+    rng = np.random.default_rng(probe.seed)
+    batch, read, written = (probe.sizes[axis] for axis in ("batch", "encoder_sequence", "decoder_sequence"))
+    lengths = np.resize(np.array(probe.lengths, np.int64), batch)
+    ids = rng.integers(0, config.vocabulary_size, (batch, written), dtype=np.int64)
+    ids[np.arange(written) >= lengths[:, None]] = int(getattr(config.config, "pad_token_id", None) or 0)
+    mask = np.ones((batch, read), np.int64)
+    if probe.padding == "right":
+        for row, values in enumerate(mask):
+            values[read - min(read - 1, (row + 1) * max(1, read // 3)) :] = 0
+    states_axis = next(spec for spec in config.inputs if spec.name == "encoder_hidden_states").axes[-1]
+    states = rng.standard_normal((batch, read, int(states_axis))).astype(np.float32)
+    return {
+        "decoder_input_ids": ids,
+        "encoder_attention_mask": mask,
+        "encoder_hidden_states": states,
+        "index": lengths - 1,
+    }
+
+
+def padded_probes(sizes: Mapping[str, int], *, decoder: bool) -> tuple[PaddedProbe, ...]:
+    """Probes at the fixed sizes: paddings of the text vary, and of the decoder how much it has written."""
+    shape = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+    if not decoder:
+        return (
+            PaddedProbe(shape, sizes, "none", 1, edge_tokens=True),
+            PaddedProbe(f"{shape}, right padding", sizes, "right", 2),
+        )
+    last = sizes["decoder_sequence"]
+    written = ((1,), (last,), (max(1, last // 2), max(1, last - 1), 1))
+    return tuple(
+        PaddedProbe(
+            f"{shape}, {'/'.join(map(str, lengths))} written, {padding} padding",
+            sizes,
+            padding,  # type: ignore[arg-type]
+            seed,
+            lengths=lengths,
+        )
+        for seed, (lengths, padding) in enumerate(zip(written, ("none", "right", "right"), strict=True), start=3)
+    )

@@ -1,0 +1,65 @@
+"""Whether the interpreter has what a target needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Mapping
+
+from . import SDKS, TRANSFORMERS, Failure
+from .files import first_line
+
+
+def probe(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Whether everything is there that the target needs, without doing any work.
+
+    Returns:
+        `versions`: of Python and of each package.
+    """
+    del folder
+    sdk = SDKS[job["target"]]
+    low, high = sdk["python"]
+    if not low <= sys.version_info[:2] <= high:
+        raise Failure(
+            "wrong_version",
+            "Python is {}; {} needs 3.{} to 3.{}".format(
+                platform.python_version(), sdk["packages"][0], low[1], high[1]
+            ),
+        )
+    versions = {"python": platform.python_version()}
+    for package in ("torch", "transformers", "numpy", *sdk["packages"]):
+        versions[package] = version_of(package)
+    import_sdk(job["target"])
+    for package, wanted in (("torch", sdk["torch"]), ("transformers", TRANSFORMERS)):
+        if not versions[package].startswith(wanted):
+            raise Failure("wrong_version", "{} is {}; {}* is needed".format(package, versions[package], wanted))
+    beside = str(Path(sys.executable).parent)
+    if shutil.which(sdk["compiler"], path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])) is None:
+        raise Failure(
+            "no_compiler", "the compiler {} is not beside {} or in PATH".format(sdk["compiler"], sys.executable)
+        )
+    return {"versions": versions}
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise Failure("no_sdk", "package {} is not installed for {}".format(package, sys.executable)) from None
+
+
+def import_sdk(target: str) -> Any:
+    """The SDK's module. What PyPI serves under its name installs, and raises on import."""
+    name = SDKS[target]["module"]
+    try:
+        return import_module(name)
+    except ImportError as error:
+        code = "placeholder_package" if "wrong package" in str(error).lower() else "no_sdk"
+        raise Failure(code, "import {}: {}".format(name, first_line(error))) from None

@@ -1,0 +1,130 @@
+"""Load, answer, trace, compile and save."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any, Mapping
+
+from . import COMPILED, DESCRIPTION_FILE, PART_MARK, SDKS, SEPARATE_WEIGHTS_BYTES, Failure
+from .environment import import_sdk, version_of
+from .files import file_entry, first_line, read_arrays, tensors_of, unless, write_arrays
+from .models import answer, load, wrap
+
+
+def export(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Load the checkpoint, answer the probes eagerly, trace, compile and save every part.
+
+    Args:
+        job: `target`, `checkpoint`, `loader` (`auto_class`, `bare`, `model_kwargs`), `threads`, `compile` (see
+            `_compile`), and `parts`: each with `name`, which is `model`, `encoder` or `decoder`, `inputs` and `outputs`
+            (names in order), `probes` (how many) and `description` (JSON for the extra file).
+        folder: holds inputs.npz with `{part}/trace/{input}` and `{part}/{n}/{input}`.
+
+    Returns:
+        `versions`; `files`: name, size and hash of all that was written; `parts`: for each, its `artifact` and `trace` file, the
+        operators of both graphs by kind, the number of compiled subgraphs, and whether weights were kept apart.
+    """
+    import torch
+
+    torch.set_num_threads(int(job["threads"]))
+    sdk = import_sdk(job["target"])
+    arrays = read_arrays(folder / "inputs.npz")
+    model = load(job)
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+    reference: dict[str, Any] = {}
+    parts = []
+    for part in job["parts"]:
+        wrapper = wrap(model, part)
+        for number in range(int(part["probes"])):
+            inputs = tensors_of(arrays, "{}/{}".format(part["name"], number), part["inputs"])
+            for name, array in zip(part["outputs"], answer(wrapper, inputs)):
+                reference["{}/{}/{}".format(part["name"], number, name)] = array
+        example = tensors_of(arrays, part["name"] + "/trace", part["inputs"])
+        parts.append(_make_part(job, part, sdk, wrapper, example, size_bytes))
+    write_arrays(folder / "reference.npz", reference)
+    names = ["reference.npz", *(part[key] for part in parts for key in ("artifact", "trace"))]
+    versions = {package: version_of(package) for package in ("torch", "transformers", *SDKS[job["target"]]["packages"])}
+    return {"versions": versions, "parts": parts, "files": [file_entry(folder / name) for name in names]}
+
+
+def _make_part(
+    job: Mapping[str, Any],
+    part: Mapping[str, Any],
+    sdk: Any,
+    wrapper: Any,
+    example: tuple[Any, ...],
+    size_bytes: int,
+) -> dict[str, Any]:
+    import torch
+
+    name, extra = part["name"], {DESCRIPTION_FILE: json.dumps(part["description"])}
+    with unless("trace_failed", "{} cannot be traced".format(name)), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(wrapper, example, check_trace=False)
+    separate = size_bytes > SEPARATE_WEIGHTS_BYTES
+    compiled = _compile(sdk, job, name, wrapper, example, separate)
+    result = {"name": name, "artifact": name + ".neuron", "trace": name + ".trace.pt", "separate_weights": separate}
+    with unless("save_failed", "{} cannot be saved".format(name)):
+        torch.jit.save(traced, result["trace"], _extra_files=extra)
+        torch.jit.save(compiled, result["artifact"], _extra_files=extra)
+    kinds, traced_kinds = _operators(compiled), _operators(traced)
+    result["subgraphs"] = sum(count for kind, count in kinds.items() if kind.startswith(COMPILED))
+    result["cpu_operators"] = {kind: count for kind, count in sorted(kinds.items()) if kind.startswith("aten::")}
+    result["operators"] = {kind: count for kind, count in sorted(traced_kinds.items()) if kind.startswith("aten::")}
+    return result
+
+
+def _compile(
+    sdk: Any, job: Mapping[str, Any], name: str, wrapper: Any, example: tuple[Any, ...], separate: bool
+) -> Any:
+    """Trace with the SDK. `job["compile"]` holds its arguments: see torch_neuron.trace and torch_neuronx.trace."""
+    import torch
+
+    settings = job["compile"]
+    workdir = Path("compiler-{}".format(name))
+    workdir.mkdir()
+    arguments: dict[str, Any] = {"compiler_args": settings["compiler_args"], "compiler_workdir": str(workdir.resolve())}
+    if job["target"] == "inf1":
+        arguments["compiler_timeout"] = settings["timeout_s"]
+        arguments["minimum_segment_size"] = settings["minimum_segment_size"]
+        arguments["fallback"] = settings["fallback"]
+        arguments["dynamic_batch_size"] = settings["dynamic_batch_size"]
+        if settings["optimizations"]:
+            arguments["optimizations"] = [getattr(sdk.Optimization, one) for one in settings["optimizations"]]
+        if separate:
+            arguments["separate_weights"] = True
+    elif separate:
+        arguments["inline_weights_to_neff"] = False
+    sys.stderr.write(PART_MARK + name + "\n")
+    try:
+        with torch.no_grad():
+            compiled = sdk.trace(wrapper, example, **arguments)
+            if job["target"] == "inf2" and settings["dynamic_batch_size"]:
+                compiled = sdk.dynamic_batch(compiled)
+    except subprocess.TimeoutExpired as error:
+        raise Failure(
+            "compile_timeout", "compiling {} took longer than {} s".format(name, settings["timeout_s"])
+        ) from error
+    except AttributeError as error:
+        # What torch_neuron.trace raises without fallback when an operator cannot be compiled.
+        raise Failure("unsupported_operator", "compiling {}: {}".format(name, first_line(error))) from error
+    except (RuntimeError, TypeError, ValueError, LookupError, OSError, subprocess.SubprocessError) as error:
+        raise Failure("compile_failed", "compiling {}: {}".format(name, first_line(error))) from error
+    return compiled
+
+
+def _operators(module: Any) -> Counter[str]:
+    """How many nodes of each kind the graph has, blocks included."""
+    kinds: Counter[str] = Counter()
+    waiting = list(module.inlined_graph.nodes())
+    while waiting:
+        node = waiting.pop()
+        kinds[node.kind()] += 1
+        for block in node.blocks():
+            waiting.extend(block.nodes())
+    return kinds

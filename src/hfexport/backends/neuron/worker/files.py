@@ -1,0 +1,68 @@
+"""Arrays, hashes and errors, as the worker's jobs and answers have them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Sequence
+
+from . import Failure
+
+
+@contextlib.contextmanager
+def unless(code: str, what: str) -> Iterator[None]:
+    """Turn what a model's own code may raise into a failure of this code."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise Failure(code, "{}: {}: {}".format(what, type(error).__name__, first_line(error))) from error
+
+
+def tensors_of(arrays: Mapping[str, Any], prefix: str, names: Sequence[str]) -> tuple[Any, ...]:
+    """The tensors `{prefix}/{name}` of inputs.npz, in the order of `names`."""
+    import torch
+
+    try:
+        return tuple(torch.from_numpy(arrays["{}/{}".format(prefix, name)]) for name in names)
+    except KeyError as error:
+        raise Failure("bad_job", "inputs.npz lacks {}".format(error)) from None
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Arrays of an .npz file by name."""
+    import numpy as np
+
+    with np.load(str(path), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays into an .npz file."""
+    import numpy as np
+
+    np.savez(str(path), **arrays)
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Name, size and SHA-256 of a file, as the answer lists it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+    return {"path": path.name, "size_bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:500] if lines else type(error).__name__

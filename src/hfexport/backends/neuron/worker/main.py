@@ -1,0 +1,62 @@
+"""Start with the parent, do one job, write one answer, end with the parent.
+
+Run isolated, as `python -I -B -u -c BOOTSTRAP ROOT FOLDER`; see `hfexport.backends.neuron.protocol`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import PROTOCOL, Failure
+from .environment import probe
+from .exporting import export
+from .running import generate, run
+
+
+def main() -> None:
+    """Do the job in the folder that the command line names, and write `result.json`, once and whole."""
+    folder = Path(sys.argv[-1]).resolve()
+    _end_with_parent()
+    os.chdir(str(folder))
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    try:
+        answer = {"status": "ok", **_do(json.loads((folder / "job.json").read_text(encoding="utf-8")), folder)}
+    except Failure as failure:
+        answer = {"status": "error", "code": failure.code, "message": str(failure)[:4000]}
+    answer["protocol"] = PROTOCOL
+    staged = folder / "result.json.part"
+    staged.write_text(json.dumps(answer), encoding="utf-8")
+    os.replace(str(staged), str(folder / "result.json"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # everything is written; tearing down the SDK's run time could hang
+
+
+def _do(job: Any, folder: Path) -> dict[str, Any]:
+    if not isinstance(job, dict) or job.get("protocol") != PROTOCOL or job.get("action") not in ACTIONS:
+        raise Failure("bad_job", "this worker speaks protocol {}, not this job's".format(PROTOCOL))
+    return ACTIONS[job["action"]](job, folder)
+
+
+def _end_with_parent() -> None:
+    """Leave a watcher that ends the whole process group when the parent does, in whatever way.
+
+    Standard input is a pipe of which the parent alone holds the other end. The compiler is a process of its own, which
+    no death signal of this one would reach.
+    """
+    if os.fork() == 0:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1024):
+                pass
+        os.killpg(0, signal.SIGKILL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
+ACTIONS = {"probe": probe, "export": export, "run": run, "generate": generate}

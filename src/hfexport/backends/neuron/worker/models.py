@@ -1,0 +1,142 @@
+"""Models as this interpreter's transformers has them, behind flat tensors."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from . import Failure
+from .files import first_line, unless
+
+
+def load(job: Mapping[str, Any]) -> Any:
+    """The checkpoint in fp32 with eager attention, from safetensors alone; `job["loader"]` says as what."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    loader = job["loader"]
+    auto_class = getattr(transformers, loader["auto_class"])
+    kwargs = dict(loader["model_kwargs"])
+    try:
+        if loader["bare"] and _takes_pooling(auto_class, job["checkpoint"]):
+            kwargs["add_pooling_layer"] = False
+        model, info = auto_class.from_pretrained(
+            job["checkpoint"],
+            torch_dtype=torch.float32,
+            attn_implementation="eager",
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **kwargs,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise Failure(
+            "checkpoint_unreadable",
+            "transformers {} cannot load the checkpoint as {}: {}".format(
+                transformers.__version__, loader["auto_class"], first_line(error)
+            ),
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing or info["mismatched_keys"]:
+        missing = missing or sorted(str(entry[0]) for entry in info["mismatched_keys"])
+        raise Failure(
+            "weights_missing",
+            "weights that transformers {} does not find: {}".format(transformers.__version__, ", ".join(missing[:5])),
+        )
+    return model.eval()
+
+
+def _takes_pooling(auto_class: Any, checkpoint: str) -> bool:
+    """Whether the bare model would build a pooler, which is no output and whose weights may be missing."""
+    import inspect
+
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    model_class = auto_class._model_mapping[type(config)]
+    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+    return "add_pooling_layer" in inspect.signature(model_class).parameters
+
+
+def wrap(model: Any, part: Mapping[str, Any]) -> Any:
+    """A module that takes and gives tensors in the recorded order; the order of forward's parameters does not count."""
+    import torch
+
+    call = {"model": _whole, "encoder": _encoder, "decoder": _decoder}[part["name"]](model)
+
+    class Positional(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model if part["name"] != "encoder" else model.get_encoder()
+
+        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            outputs = call(dict(zip(part["inputs"], tensors)))
+            return tuple(outputs[name] for name in part["outputs"])
+
+    return Positional().eval()
+
+
+def _whole(model: Any) -> Any:
+    import inspect
+
+    further: dict[str, Any] = {"return_dict": True}
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        further["use_cache"] = False
+    return lambda given: model(**given, **further)
+
+
+def _encoder(model: Any) -> Any:
+    encoder = model.get_encoder()
+    return lambda given: encoder(**given, return_dict=True)
+
+
+def _decoder(model: Any) -> Any:
+    """One step of the decoder, as in AWS's MarianMT tutorial: all tokens so far, padded; logits of the last one alone.
+
+    The head computes nothing but that token: the others' states are taken out before it, by a product and a sum, since
+    indexing by a tensor would stay on CPU. The encoder is taken out of the model, or it would go along into the file.
+    """
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
+
+    class LastToken(torch.nn.Module):
+        def __init__(self, head: Any) -> None:
+            super().__init__()
+            self.head = head
+            self.index: Any = None
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            places = torch.arange(states.shape[1], dtype=torch.float32).unsqueeze(0)
+            chosen = (places == self.index.unsqueeze(1)).to(states.dtype).unsqueeze(2)
+            logits: torch.Tensor = self.head((states * chosen).sum(1, keepdim=True))
+            return logits
+
+    encoder = model.get_encoder()
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if child is encoder:
+                empty = torch.nn.Module()
+                empty.config, empty.main_input_name = encoder.config, encoder.main_input_name
+                setattr(parent, name, empty)
+    head = LastToken(model.get_output_embeddings())
+    model.set_output_embeddings(head)
+
+    def call(given: Mapping[str, Any]) -> Any:
+        head.index = given["index"]
+        return model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=given["encoder_hidden_states"]),
+            attention_mask=given["encoder_attention_mask"],
+            decoder_input_ids=given["decoder_input_ids"],
+            use_cache=False,
+            return_dict=True,
+        )
+
+    return call
+
+
+def answer(wrapper: Any, inputs: tuple[Any, ...]) -> list[Any]:
+    """What a wrapped model gives, as arrays in order."""
+    import torch
+
+    with unless("model_failed", "the model fails on a probe"), torch.no_grad():
+        return [output.detach().numpy() for output in wrapper(*inputs)]
