@@ -96,7 +96,11 @@ _ALL: Final = (
     _task(
         "image-classification",
         "AutoModelForImageClassification",
-        ("ForImageClassification", "ForImageClassificationWithTeacher"),
+        (
+            *("ForImageClassification", "ForImageClassificationWithTeacher"),
+            # Perceiver has three, by how they read an image.
+            *(f"ForImageClassification{kind}" for kind in ("Learned", "Fourier", "ConvProcessing")),
+        ),
         {"logits": ("batch",)},
     ),
     _task(

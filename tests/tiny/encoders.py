@@ -24,6 +24,8 @@ XLM: Final[Mapping[str, Any]] = {
 
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bert": TEXT,
+    # Block-sparse past (5 + 2) * 4 = 28 tokens.
+    "big_bird": {**TEXT, "block_size": 4, "num_random_blocks": 1, "sep_token_id": 5},
     "electra": {**TEXT, "embedding_size": 20},
     "albert": {**TEXT, "embedding_size": 20},
     "convbert": {**TEXT, "embedding_size": 20, "conv_kernel_size": 5},
@@ -46,11 +48,18 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "camembert": ROBERTA,
     "data2vec-text": ROBERTA,
     "ibert": ROBERTA,
+    # Windows of two sizes, neither of which the traced length fits.
+    "longformer": {**ROBERTA, "attention_window": [6, 12]},
     "xlm-roberta": {**ROBERTA, "vocab_size": 119},
     "xlm-roberta-xl": {**ROBERTA, "vocab_size": 119},
     "deberta": {
         **{**TEXT, "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
         **{"position_biased_input": False, "pooler_hidden_size": 32},
+    },
+    "perceiver": {
+        **{"num_latents": 8, "d_latents": 32, "d_model": 24, "num_self_attends_per_block": 2, "image_size": 8},
+        **{"num_self_attention_heads": 4, "num_cross_attention_heads": 4, "vocab_size": 101},
+        **{"max_position_embeddings": 64, "architectures": ["PerceiverForImageClassificationLearned"]},
     },
     "flaubert": XLM,
     # Published multilingual ones want a language for every token.
@@ -67,10 +76,16 @@ VARIANTS: Final = (
     ("deberta-v2", "sequence-classification", {"type_vocab_size": 2}),
     ("deberta-v2", "masked-lm", {"position_biased_input": True, "share_att_key": False}),
     ("bert", "causal-lm", {"is_decoder": True}),
+    ("big_bird", "default", {"attention_type": "original_full"}),
+    ("big_bird", "question-answering", {"num_random_blocks": 2, "block_size": 3}),
     ("convbert", "default", {"num_groups": 2, "head_ratio": 4}),
     ("deberta", "masked-lm", {"position_biased_input": True, "type_vocab_size": 2, "max_relative_positions": 12}),
     ("flaubert", "causal-lm", {"causal": True}),
     ("mobilebert", "default", {"normalization_type": "layer_norm", "use_bottleneck_attention": True}),
+    (
+        *("perceiver", "image-classification"),
+        {"architectures": ["PerceiverForImageClassificationFourier"], "num_cross_attention_heads": 1, "d_latents": 16},
+    ),
     ("rembert", "causal-lm", {"is_decoder": True}),
     ("roformer", "causal-lm", {"is_decoder": True, "rotary_value": True}),
     ("xlm", "causal-lm", {"causal": True, "sinusoidal_embeddings": True}),

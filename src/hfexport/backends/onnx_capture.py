@@ -21,6 +21,7 @@ from torch.onnx._internal.exporter import _core, _fx_passes
 from transformers.exporters import exporter_onnx
 from transformers.exporters import utils as exporter_utils
 
+from hfexport.backends.traceable import make_traceable
 from hfexport.errors import ExportError
 from hfexport.models import empty_like, empty_model, quiet
 from hfexport.parts import flat_model
@@ -54,6 +55,7 @@ def capture(
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _undisturbed(), torch.no_grad():
         empty = empty_model(config, dtype, fake_mode) if like is None else empty_like(like, fake_mode)
+        make_traceable(empty)
         model = flat_model(empty, config)
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
         with fake_mode, _patches("onnx"), _patches("dynamo"):
@@ -162,6 +164,9 @@ def _light_preparation() -> Iterator[None]:
         if any(not _has_translation(operator, registry) for operator in operators):
             return thorough(program, registry=registry)
         for node in nodes:
+            # `apply_fx_node_fixes` puts out-of-place operators for in-place ones, without saying of what shape.
+            if "val" not in node.meta and node.args and isinstance(node.args[0], torch.fx.Node):
+                node.meta["val"] = node.args[0].meta["val"]
             _REWRITES.get(node.target, _keep)(graph, node)
         graph.eliminate_dead_code()
         _fx_passes.insert_type_promotion_nodes(program.graph_module)
@@ -184,7 +189,7 @@ def _keep(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 
 def _drop(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Replace a node by its first argument: dropout in eval mode, the end of gradients."""
+    """Replace a node by its first argument: dropout in eval mode."""
     source = node.args[0]
     assert isinstance(source, torch.fx.Node)
     if any(user.op == "output" for user in node.users):
@@ -229,7 +234,6 @@ _TRANSLATED_ONLY_DECOMPOSED = frozenset({_aten.split.Tensor, _aten.chunk.default
 
 _REWRITES = {
     _aten.dropout.default: _drop,
-    _aten.detach.default: _drop,
     _aten.contiguous.default: _to_contiguous_copy,
     _aten.to.device: _to_cast,
     _aten.to.dtype: _to_cast,

@@ -16,6 +16,7 @@ import torch
 
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.torchscript_archive import make_reproducible
+from hfexport.backends.traceable import make_traceable
 from hfexport.errors import ExportError
 from hfexport.models import FlatModel, load_model, quiet
 from hfexport.parts import flat_model
@@ -42,7 +43,9 @@ class TorchScriptBackend:
 
     def export(self, job: ExportJob) -> Artifact:
         config = job.config
-        flat = flat_model(load_model(job.checkpoint, config, job.dtype), config)
+        model = load_model(job.checkpoint, config, job.dtype)
+        make_traceable(model)
+        flat = flat_model(model, config)
         untied = give_own_storage(flat.model)
         held = {axis: limit.minimum for axis, limit in config.limits.items() if limit.is_fixed} | dict(job.fixed_sizes)
         if job.fixed_sizes:

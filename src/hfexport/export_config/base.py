@@ -29,6 +29,7 @@ Role = Literal[
     "token_ids",
     "sentence_ids",
     "attention_mask",
+    "global_attention_mask",
     "token_type_ids",
     "language_ids",
     "position_ids",
@@ -110,6 +111,9 @@ class ExportConfig(ABC):
 
     part: ClassVar[Part] = "model"
     """What of the model the graph calls."""
+
+    changes_when_called: ClassVar[bool] = False
+    """Whether the model answers otherwise after a call than before, so that the reference asks a copy each time."""
 
     def __init__(self, config: Any, task: Task, *, trust_remote_code: bool = False) -> None:
         self.config = config

@@ -157,6 +157,17 @@ def _mask(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
     return drawing.shown
 
 
+def _global_attention_mask(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    """The first token and a few others of every other row; none of padding, and none at all in the rows between."""
+    import numpy as np
+
+    chosen = drawing.rng.random(shape) < 0.15
+    chosen[..., 0] = True
+    rows = chosen.reshape(-1, shape[-1])
+    rows[1::2] = False
+    return np.where(drawing.shown == 1, rows.reshape(shape), False).astype(np.int64)
+
+
 def _token_type_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
     import numpy as np
 
@@ -213,6 +224,7 @@ _DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] 
         "token_ids": _token_ids,
         "sentence_ids": _sentence_ids,
         "attention_mask": _mask,
+        "global_attention_mask": _global_attention_mask,
         "token_type_ids": _token_type_ids,
         "language_ids": _language_ids,
         "position_ids": _position_ids,

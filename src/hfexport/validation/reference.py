@@ -6,6 +6,7 @@ mistake there cannot cancel out here. It also writes the inputs that every artif
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,8 @@ def answer_probes(
         for number, probe in enumerate(probes):
             inputs = probe.inputs(config, dtype)
             write_arrays(folder / "inputs" / str(number), inputs)
-            write_arrays(folder / "outputs" / str(number), _answer_probe(model, config, probe, inputs))
+            asked = copy.deepcopy(model) if config.changes_when_called else model
+            write_arrays(folder / "outputs" / str(number), _answer_probe(asked, config, probe, inputs))
 
 
 def _answer_probe(model: torch.nn.Module, config: ExportConfig, probe: Probe, inputs: Arrays) -> Arrays:

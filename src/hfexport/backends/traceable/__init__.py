@@ -1,0 +1,28 @@
+"""Parts of models that no tracer can follow, said in another way: the same answers, by operations of any shape.
+
+A back end gives its own copy of a model to `make_traceable`; the classes in `transformers` stay as they are, and so does
+the reference that validation asks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+__all__ = ["make_traceable"]
+
+_MODULES: Final[Mapping[str, str]] = MappingProxyType({"big_bird": "big_bird", "longformer": "longformer"})
+"""By `model_type`: the module beside this one whose `make_traceable(model)` changes such a model in place."""
+
+
+def make_traceable(model: torch.nn.Module) -> None:
+    """Change `model` in place, where it computes in a way that depends on data or on the length it is traced at."""
+    name = _MODULES.get(getattr(getattr(model, "config", None), "model_type", ""))
+    if name is not None:
+        importlib.import_module(f"{__name__}.{name}").make_traceable(model)

@@ -1,0 +1,119 @@
+"""Longformer: attention within a window and to global tokens, for any number of either.
+
+The model cuts its input into chunks of the window and gathers global tokens by their (data-dependent) number. A trace
+keeps both numbers: it is silently wrong at other lengths, and `torch.export` refuses the model. Here the same keys are
+chosen by masks. Upstream: https://github.com/huggingface/optimum/issues/776. This can go when the model's own
+attention exports with a free length.
+
+Time and memory grow with the square of the length.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from transformers.models.longformer.modeling_longformer import (
+    LongformerBaseModelOutput,
+    LongformerEncoder,
+    LongformerModel,
+    LongformerSelfAttention,
+)
+
+__all__ = ["make_traceable"]
+
+
+def make_traceable(model: torch.nn.Module) -> None:
+    """Change a Longformer in place: attention by masks, and no padding to the window, which it then does not need."""
+    replacements = {
+        LongformerModel: _UnpaddedModel,
+        LongformerEncoder: _Encoder,
+        LongformerSelfAttention: _MaskedSelfAttention,
+    }
+    for module in model.modules():
+        if type(module) in replacements:
+            module.__class__ = replacements[type(module)]
+
+
+class _UnpaddedModel(LongformerModel):
+    def _pad_to_window_size(self, **kwargs: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        names = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+        return (0, *(kwargs[name] for name in names))
+
+
+class _Encoder(LongformerEncoder):
+    def forward(  # type: ignore[override]
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any
+    ) -> LongformerBaseModelOutput:
+        """Run all layers without looking whether any token is global: the attention here need not know.
+
+        Args:
+            hidden_states: (batch, sequence, hidden).
+            attention_mask: (batch, sequence); negative where padded, positive where global, else 0.
+            kwargs: not used.
+        """
+        del kwargs
+        for layer in self.layer:
+            (hidden_states,) = layer(
+                hidden_states, is_index_masked=attention_mask < 0, is_index_global_attn=attention_mask > 0
+            )
+        return LongformerBaseModelOutput(last_hidden_state=hidden_states)
+
+
+class _MaskedSelfAttention(LongformerSelfAttention):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: None = None,
+        is_index_masked: torch.Tensor | None = None,
+        is_index_global_attn: torch.Tensor | None = None,
+        is_global_attn: None = None,
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor]:
+        """Attend to the window and to global tokens; global tokens, by projections of their own, to all.
+
+        Args:
+            hidden_states: (batch, sequence, hidden).
+            attention_mask: not used.
+            is_index_masked: (batch, sequence), true where padded.
+            is_index_global_attn: (batch, sequence), true where global; never where padded.
+            is_global_attn: not used.
+            output_attentions: not used.
+
+        Returns:
+            (batch, sequence, hidden); zeros where padded.
+        """
+        del attention_mask, is_global_attn, output_attentions
+        assert is_index_masked is not None
+        assert is_index_global_attn is not None
+        positions = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+        near = (positions[:, None] - positions[None, :]).abs() <= self.one_sided_attn_window_size
+        to_masked, to_global = is_index_masked[:, None, None, :], is_index_global_attn[:, None, None, :]
+        local = _attend(
+            self._heads(self.query, hidden_states) / math.sqrt(self.head_dim),
+            self._heads(self.key, hidden_states),
+            self._heads(self.value, hidden_states),
+            ~to_masked & near | to_global,
+        )
+        everywhere = _attend(
+            self._heads(self.query_global, hidden_states) / math.sqrt(self.head_dim),
+            self._heads(self.key_global, hidden_states),
+            self._heads(self.value_global, hidden_states),
+            ~to_masked,
+        )
+        local = local.masked_fill(is_index_masked[:, None, :, None], 0.0)
+        context = torch.where(is_index_global_attn[:, None, :, None], everywhere, local)
+        return (context.transpose(1, 2).flatten(2),)
+
+    def _heads(self, projection: torch.nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, heads, sequence, head_size)."""
+        projected: torch.Tensor = projection(hidden_states)
+        return projected.view(*projected.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    scores = (query @ key.transpose(2, 3)).masked_fill(~allowed, torch.finfo(query.dtype).min)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    context: torch.Tensor = weights @ value
+    return context

@@ -1,0 +1,81 @@
+"""Models said in another way for tracers: equal to themselves on both sides of every length at which they change."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig
+
+from hfexport.architectures import config_class_for
+from hfexport.backends.traceable import make_traceable
+from hfexport.export_config import ExportConfig
+from hfexport.models import FlatModel, load_model
+from hfexport.probes import make_inputs, trace_inputs, validation_probes
+from hfexport.tasks import TASKS
+from tiny import make_checkpoint
+
+CASES = [
+    ("longformer", "default", {}),
+    ("big_bird", "default", {}),
+    ("big_bird", "question-answering", {"num_random_blocks": 2, "block_size": 3}),
+]
+
+
+def _config(checkpoint: Path, model_type: str, task: str) -> ExportConfig:
+    return config_class_for(model_type)(AutoConfig.from_pretrained(checkpoint), TASKS[task])
+
+
+def _flat(checkpoint: Path, config: ExportConfig) -> FlatModel:
+    """A model of its own, for one call: BigBird is another model after a short input."""
+    names = [spec.name for spec in config.inputs], [spec.name for spec in config.outputs]
+    return FlatModel(load_model(checkpoint, config, "fp32"), *names)
+
+
+def _off(found: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...]) -> float:
+    return max(float((left - right).abs().max()) for left, right in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize(("model_type", "task", "changes"), CASES)
+@torch.inference_mode()
+def test_it_answers_as_the_model_does(model_type: str, task: str, changes: dict[str, int], tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path, model_type, task, **changes)
+    config = _config(checkpoint, model_type, task)
+    traceable = _flat(checkpoint, config)
+    make_traceable(traceable.model)
+    lengths = set()
+    for probe in validation_probes(config):
+        tensors = [torch.from_numpy(array) for array in probe.inputs(config, "fp32").values()]
+        assert _off(traceable(*tensors), _flat(checkpoint, config)(*tensors)) < 1e-5, probe.name
+        lengths.add(probe.sizes["sequence"])
+    threshold = config.thresholds["sequence"]
+    assert min(lengths) < threshold < max(lengths)
+
+
+@pytest.mark.parametrize("model_type", ["longformer", "big_bird"])
+def test_a_trace_of_the_model_itself_is_wrong_past_the_threshold(model_type: str, tmp_path: Path) -> None:
+    """What the replacements are for; where this fails, one of them can go."""
+    checkpoint = make_checkpoint(tmp_path, model_type, "default")
+    config = _config(checkpoint, model_type, "default")
+    example = tuple(torch.from_numpy(array) for array in trace_inputs(config, "fp32").values())
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(_flat(checkpoint, config), example, check_trace=False)  # type: ignore[no-untyped-call]
+        sizes = {"batch": 2, "sequence": 2 * config.thresholds["sequence"] + 5}
+        tensors = [torch.from_numpy(array) for array in make_inputs(config, sizes, "fp32", padding="right").values()]
+        try:
+            off = _off(traced(*tensors), _flat(checkpoint, config)(*tensors))
+        except RuntimeError:
+            off = np.inf
+    assert off > 1e-3
+
+
+def test_other_models_stay_as_they_are(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path, "roberta", "default")
+    model = load_model(checkpoint, _config(checkpoint, "roberta", "default"), "fp32")
+    classes = [type(module) for module in model.modules()]
+    make_traceable(model)
+    assert [type(module) for module in model.modules()] == classes
