@@ -34,7 +34,7 @@ def command() -> NoReturn:
     end_process(exit_code)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 each is an exit code
     """Run hfexport; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     env = dict(os.environ)
@@ -47,18 +47,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words, verbose="--verbose" in words)
     for secret in (*given_secrets(words, env), *(env[name] for name in TOKEN_VARIABLES if env.get(name))):
         console.mask(secret)
+    place = None
     try:
+        if words[:1] == ["verify"]:
+            place, words = _place(words[1:])
         inputs, flags = parse_inputs(words, env)
     except InputsError as error:
         console.error(error)
         return error.exit_code
     signal.signal(signal.SIGTERM, _terminate)
+    as_json = "json" in flags
     try:
-        return _export(inputs, console, env, as_json="json" in flags)
+        if place is None:
+            return _export(inputs, console, env, as_json=as_json)
+        return _verify(place, inputs, console, env, as_json=as_json)
     except _Terminated:
         return 143
     except KeyboardInterrupt:
         return 130
+
+
+def _place(words: Sequence[str]) -> tuple[str, list[str]]:
+    """What `verify` is to look at, and the options after it."""
+    if not words or words[0].startswith("-"):
+        raise InputsError(["verify needs what to verify: an output folder, or owner/name on the Hub"])
+    return words[0], list(words[1:])
+
+
+def _verify(place: str, inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json: bool) -> int:
+    from hfexport.manifest import to_json
+    from hfexport.verify import verify
+
+    try:
+        manifest = verify(place, inputs, console, env)
+    except HfexportError as error:
+        console.error(error)
+        return error.exit_code
+    if as_json:
+        console.data(to_json(manifest).rstrip())
+    console.note(f"verified: {place}")
+    return 0
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
     Result = tuple[Artifact, ExportConfig, ArtifactVerdict]
 
-__all__ = ["Failed", "run"]
+__all__ = ["Failed", "Run", "run"]
 
 
 class Failed(Exception):
@@ -103,7 +103,7 @@ def run(
         manifest["error"] = error_entry(problem)
         raise Failed(problem, manifest) from error
     with output_lock(output), tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output) as staging:
-        work = _Run(inputs, observer, env, Path(staging), manifest, further_probes)
+        work = Run(inputs, observer, env, Path(staging), manifest, further_probes)
         try:
             source, publisher = work.locate()
             if publisher is not None and (found := work.answered(source, publisher)):
@@ -129,7 +129,7 @@ def run(
 
 
 @dataclass
-class _Run:
+class Run:
     """What the steps of one run share: where they work, and the manifest they fill in."""
 
     inputs: Inputs
@@ -411,6 +411,39 @@ class _Run:
             tolerance = resolve_tolerance(config, dtype, self.inputs.atol, self.inputs.rtol)
             folder = Path(tempfile.mkdtemp(prefix=f"run-{artifact.format}-", dir=self.staging))
             return validate(artifact, config, reference, tolerance, folder=folder, env=self.env, companions=companions)
+
+    def revalidate(
+        self, source: Path, folder: Path, name: str, entries: Sequence[Mapping[str, Any]]
+    ) -> list[ArtifactVerdict]:
+        """Validate the artifacts of one format that were made before.
+
+        Args:
+            source: folder of the checkpoint that they were made from.
+            folder: that their paths start at.
+            name: of the format.
+            entries: the artifacts, as a manifest has them, in its order.
+
+        Raises:
+            ValidationError: there are other artifacts than this model has graphs.
+        """
+        from hfexport.backends.base import Artifact
+
+        contents = look_over(source)
+        checkpoint = self._read(contents)
+        family = self._export_config(checkpoint, _look_up(contents, self.inputs), self.inputs.dtype)
+        graphs = family.graphs(self.inputs.layout)
+        if len(graphs) != len(entries):
+            raise ValidationError(f"{name}: has {len(entries)} artifacts, but the model has {len(graphs)} graphs")
+        dtype, results = self.inputs.dtype, []
+        made: list[tuple[Artifact, ExportConfig]] = []
+        for config, entry in zip(graphs, entries, strict=True):
+            sizes = dict(entry["fixed_sizes"] or {})
+            files = tuple(folder / file["path"] for file in entry["files"])
+            artifact = Artifact(name, folder / entry["path"], files, sizes, entry["details"])
+            (reference,) = self._start_references(checkpoint, (config,), dtype, sizes)
+            results.append(self._validate(artifact, config, dtype, reference, [] if sizes else made))
+            made.append((artifact, config))
+        return results
 
     def _decide(self, results: list[Result]) -> None:
         """Set the manifest's verdict, or raise what is wrong."""

@@ -28,6 +28,7 @@ LAYERS = (
     ("neuron",),
     ("publish",),
     ("pipeline",),
+    ("verify",),
     ("cli", "onnx", "torchscript"),
     ("__main__",),
 )

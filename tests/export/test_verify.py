@@ -1,0 +1,144 @@
+"""`hfexport verify` says yes to what was made and proved, and no to anything that is not quite that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import pytest
+
+from hfexport import cli
+from tiny import make_checkpoint
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint, and what an export made of it."""
+    folder = tmp_path_factory.mktemp("verify")
+    checkpoint = make_checkpoint(folder / "checkpoint", "bert", "sequence-classification", tokenizer=True)
+    code = cli.main(["--model", str(checkpoint), "--formats", "onnx", "--output", str(folder / "out")])
+    assert code == 0
+    return checkpoint, folder / "out"
+
+
+@pytest.fixture
+def export(made: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(made[1], tmp_path / "out"))
+
+
+@pytest.fixture
+def verify(made: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    def run(folder: Path, *options: str, model: Path | None = made[0]) -> tuple[int, str]:
+        source = [] if model is None else ["--model", str(model)]
+        capfd.readouterr()
+        code = cli.main(["verify", str(folder), *source, *options])
+        return code, capfd.readouterr().err
+
+    return run
+
+
+@contextmanager
+def edited(folder: Path) -> Iterator[dict]:
+    path = folder / "hfexport.json"
+    manifest = json.loads(path.read_text())
+    yield manifest
+    path.write_text(json.dumps(manifest))
+
+
+def rehash(folder: Path) -> None:
+    """Make the manifest fit the files again, as a forger would."""
+    with edited(folder) as manifest:
+        for entry in [*manifest["files"], *(file for one in manifest["artifacts"] for file in one["files"])]:
+            content = (folder / entry["path"]).read_bytes()
+            entry |= {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_what_was_made(export: Path, verify: Callable[..., tuple[int, str]]) -> None:
+    code, said = verify(export)
+    assert code == 0, said
+    assert "verified" in said
+
+
+@pytest.mark.parametrize("path", ["onnx/model.onnx", "tokenizer.json"])
+def test_a_changed_file(export: Path, verify: Callable[..., tuple[int, str]], path: str) -> None:
+    content = bytearray((export / path).read_bytes())
+    content[len(content) // 2] ^= 1
+    (export / path).write_bytes(content)
+    code, said = verify(export)
+    assert code == 6
+    assert path in said
+    (export / path).unlink()
+    code, said = verify(export)
+    assert code == 6
+    assert "is missing" in said
+
+
+def test_a_forged_artifact_whose_hash_fits(export: Path, verify: Callable[..., tuple[int, str]]) -> None:
+    path = export / "onnx" / "model.onnx"
+    model = onnx.load(path)
+    weight = next(tensor for tensor in model.graph.initializer if "classifier" in tensor.name and len(tensor.dims) == 2)
+    array = onnx.numpy_helper.to_array(weight) * 1.01
+    weight.CopyFrom(onnx.numpy_helper.from_array(array.astype("float32"), weight.name))
+    onnx.save(model, path)
+    rehash(export)
+    with edited(export) as manifest:
+        manifest["inputs"]["atol"] = 1e9
+        manifest["artifacts"][0]["validation"]["tolerance"] = {"atol": 1e9, "rtol": 1e9}
+    code, said = verify(export)
+    assert code == 6
+    assert "logits" in said
+    assert verify(export, "--atol", "100")[0] == 0
+
+
+def test_another_checkpoint(export: Path, verify: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    other = make_checkpoint(tmp_path / "other", "bert", "sequence-classification", seed=1)
+    code, said = verify(export, model=other)
+    assert code == 6
+    assert "another one than the one that was exported" in said
+
+
+def test_a_source_that_is_not_here(export: Path, verify: Callable[..., tuple[int, str]]) -> None:
+    code, said = verify(export, model=None)
+    assert code == 3
+    assert "--model" in said
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../out/onnx/model.onnx", "onnx/../../x"])
+def test_paths_that_lead_out(export: Path, verify: Callable[..., tuple[int, str]], path: str) -> None:
+    with edited(export) as manifest:
+        manifest["files"].append({"path": path, "size_bytes": 1, "sha256": "0" * 64})
+    code, said = verify(export)
+    assert code == 6
+    assert "outside" in said
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": 1}'])
+def test_what_is_no_manifest(export: Path, verify: Callable[..., tuple[int, str]], content: str) -> None:
+    (export / "hfexport.json").write_text(content)
+    code, said = verify(export)
+    assert code == 6
+    assert "no manifest" in said
+
+
+def test_a_manifest_that_claims_nothing(export: Path, verify: Callable[..., tuple[int, str]]) -> None:
+    with edited(export) as manifest:
+        manifest["verdict"] = "not_validated"
+    assert verify(export)[0] == 6
+
+
+def test_a_folder_without_one(tmp_path: Path, verify: Callable[..., tuple[int, str]]) -> None:
+    code, said = verify(tmp_path)
+    assert code == 3
+    assert "hfexport.json" in said
+
+
+def test_nothing_to_verify(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify"]) == 2
+    assert cli.main(["verify", "--model", "x"]) == 2
+    assert "verify needs what to verify" in capfd.readouterr().err
