@@ -204,7 +204,7 @@ class Run:
         from hfexport.manifest import artifact_entry, files_entry, source_entry
 
         with self._stage("Checkpoint"):
-            folder, digests = source.fetch(self._hub, self.observer.note)
+            folder, digests = source.fetch(self._hub, self.observer.note, code=self.inputs.trust_remote_code)
             contents = look_over(folder)
             self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
             self.source_identity = identity(source, folder)

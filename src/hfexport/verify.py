@@ -67,7 +67,7 @@ def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str
     observer.note(f"{place}: all files have the hashes of the manifest")
     with observer.stage("Source"):
         source = _source(export, inputs, hub)
-        folder, digests = source.fetch(hub, observer.note)
+        folder, digests = source.fetch(hub, observer.note, code=inputs.trust_remote_code)
         _hold_source(export, folder, digests)
     with tempfile.TemporaryDirectory(prefix="hfexport-") as staging:
         _run_again(export, folder, inputs, observer, env, Path(staging))

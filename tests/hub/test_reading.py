@@ -124,12 +124,24 @@ def test_modules_of_sentence_transformers_come_along() -> None:
     assert "1_Pooling/config.json" not in needed_files((*names[:1], *names[2:]), dict)
 
 
+def test_code_comes_only_for_who_trusts_it(hub: LocalHub, reader: Reader) -> None:
+    hub.change("org/tiny", {"modeling_own.py": b"raise SystemExit", "sub/other.py": b""})
+    source = reader.locate()
+    assert not (source.fetch(lambda: reader._hub, reader.notes.append)[0] / "modeling_own.py").exists()
+    folder, _ = source.fetch(lambda: reader._hub, reader.notes.append, code=True)
+    assert (folder / "modeling_own.py").exists()
+    assert not (folder / "sub").exists()
+    assert any(
+        "will be run: modeling_own.py" in note and hub.repositories["org/tiny"].head() in note for note in reader.notes
+    )
+
+
 def test_what_is_in_the_cache_is_not_downloaded_again(hub: LocalHub, reader: Reader) -> None:
     reader.read()
     asked = hub.counted("resolve")
     hub.change("org/tiny", {"README.md": b"new"})
     reader.read()
-    assert hub.counted("resolve") == asked + 6 - 6  # blobs are shared between commits
+    assert hub.counted("resolve") == asked  # blobs are shared between commits
 
 
 def test_offline_uses_the_cache(hub: LocalHub, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:

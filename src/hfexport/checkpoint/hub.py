@@ -13,18 +13,13 @@ from typing import Final
 
 from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.local import ALONG, sha256
+from hfexport.checkpoint.weights import WEIGHT_FILE_NAMES
 from hfexport.errors import CheckpointError
 from hfexport.hub import HUB_ID, Hub, HubFile
 
 __all__ = ["HubModel", "Snapshot", "download", "is_hub_id", "needed_files", "resolve"]
 
-WEIGHTS: Final = (
-    *("model.safetensors", "model.safetensors.index.json"),
-    *("adapter_model.safetensors", "adapter_model.bin"),
-    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
-    *("tf_model.h5", "tf_model.h5.index.json"),
-)
-"""What holds weights, in the order in which transformers prefers it; an index names its shards."""
+ADAPTERS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 
 BESIDE: Final = (
     *("adapter_config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
@@ -88,8 +83,14 @@ def resolve(hub: Hub, repository: str, revision: str, subfolder: str = "") -> Hu
     return HubModel(repository, revision, hub.commit_of(repository, revision), subfolder.strip("/"))
 
 
-def download(hub: Hub, model: HubModel, *, note: Callable[[str], None] = lambda _: None) -> Snapshot:
+def download(hub: Hub, model: HubModel, *, code: bool, note: Callable[[str], None] = lambda _: None) -> Snapshot:
     """Bring what an export needs of the checkpoint into the client's cache, and check every file against its hash.
+
+    Args:
+        hub: to read with.
+        model: at its commit.
+        code: also the Python files beside the config, which will be run.
+        note: is told what is downloaded.
 
     Raises:
         CheckpointError: the checkpoint has no config or no weights, or a file does not arrive as it is on the Hub.
@@ -110,6 +111,9 @@ def download(hub: Hub, model: HubModel, *, note: Callable[[str], None] = lambda 
         return _fetch(hub, model, {prefix + path: here[path] for path in paths}, prefix)
 
     paths = needed_files(here, lambda index: read_json(fetch([index]).folder / index))
+    if code and (modules := sorted(path for path in here if path.endswith(".py") and "/" not in path)):
+        paths = (*paths, *modules)
+        note(f"Code of {model.repository} at commit {model.commit} will be run: {', '.join(modules)}")
     size_bytes = sum(here[path].size_bytes for path in paths)
     note(f"{model.repository} at {model.commit[:12]}: {len(paths)} files, {size_bytes / 1e6:.1f} MB")
     return fetch(paths)
@@ -130,7 +134,8 @@ def needed_files(names: Iterable[str], read_index: Callable[[str], Mapping[str, 
     modules = sorted(name for name in present if _MODULE.fullmatch(name))
     if "modules.json" not in present:
         modules = []
-    weights = next((name for name in WEIGHTS if name in present), None)
+    order = (*ADAPTERS, *WEIGHT_FILE_NAMES) if "adapter_config.json" in present else WEIGHT_FILE_NAMES
+    weights = next((name for name in order if name in present), None)
     if weights is None:
         return tuple(dict.fromkeys([*small, *modules]))
     shards: list[str] = []

@@ -28,11 +28,19 @@ class Source:
     folder: Path
     model: HubModel | None = None
 
-    def fetch(self, hub: Callable[[], Hub], note: Callable[[str], None]) -> tuple[Path, Mapping[Path, str]]:
-        """The folder that holds the checkpoint, and the SHA-256 of its files as far as they are known by now."""
+    def fetch(
+        self, hub: Callable[[], Hub], note: Callable[[str], None], *, code: bool = False
+    ) -> tuple[Path, Mapping[Path, str]]:
+        """The folder that holds the checkpoint, and the SHA-256 of its files as far as they are known by now.
+
+        Args:
+            hub: makes the client.
+            note: is told what is downloaded.
+            code: also of Python files that the repository carries.
+        """
         if self.model is None:
             return self.folder, {}
-        snapshot = download(hub(), self.model, note=note)
+        snapshot = download(hub(), self.model, code=code, note=note)
         return snapshot.folder, snapshot.digests
 
 
