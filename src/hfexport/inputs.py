@@ -614,7 +614,7 @@ def help_text() -> str:
     """What `--help` prints, at most 100 columns wide."""
     lines = [
         "usage: hfexport [-m MODEL] [--INPUT VALUE ...] [--json] [--verbose]",
-        "       hfexport verify FOLDER_OR_REPOSITORY [--revision REVISION] [--model CHECKPOINT] [--hub-token TOKEN]",
+        "       hfexport verify FOLDER_OR_REPOSITORY [--revision REVISION] [--model CHECKPOINT]",
         "",
         "Exports a Hugging Face checkpoint to ONNX, TorchScript and Neuron, and proves each artifact.",
         "",
