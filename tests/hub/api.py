@@ -65,8 +65,11 @@ class Answers(BaseHTTPRequestHandler):
     def _repository(self, name: str, *, content: bool = False, write: bool = False) -> Repository:
         user = self.user()
         repository = self.hub.repositories.get(name)
-        reads = repository is not None and user is not None
-        reads = reads and (name.startswith(f"{user.name}/") or user.may_write(name) or user.name in repository.readers)
+        reads = (
+            repository is not None
+            and user is not None
+            and (name.startswith(f"{user.name}/") or user.may_write(name) or user.name in repository.readers)
+        )
         if repository is None or (repository.private and not reads):
             raise Rejected(404 if user else 401, "Repository not found", "RepoNotFound")
         if content and repository.gated and not reads:
@@ -115,7 +118,7 @@ class Answers(BaseHTTPRequestHandler):
     def answer_refs(self, repo: str) -> Any:
         repository = self._repository(repo)
         refs = [(name, sha) for name, sha in repository.refs.items() if not name.startswith("refs/pr/")]
-        listed = {"branches": [], "tags": []}
+        listed: dict[str, list[dict[str, str]]] = {"branches": [], "tags": []}
         for name, sha in refs:
             kind = "tags" if name in repository.tags else "branches"
             prefix = "refs/tags/" if kind == "tags" else "refs/heads/"
