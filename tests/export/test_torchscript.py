@@ -76,6 +76,20 @@ def artifact(checkpoint: Path, config: ExportConfig, tmp_path_factory: pytest.Te
     return export(checkpoint, config, tmp_path_factory.mktemp("artifact") / "torchscript")
 
 
+@pytest.fixture(scope="module")
+def image_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("image")
+    image_checkpoint = make_checkpoint(folder / "checkpoint", "levit", "image-classification")
+    image_config = export_config(image_checkpoint, "levit", "image-classification")
+    return export(image_checkpoint, image_config, folder / "torchscript")
+
+
+@pytest.fixture(scope="module")
+def fixed_artifact(checkpoint: Path, config: ExportConfig, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    folder = tmp_path_factory.mktemp("fixed") / "torchscript"
+    return export(checkpoint, config, folder, fixed_sizes={"batch": 3, "sequence": 12})
+
+
 def load(artifact: Artifact) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -325,3 +339,20 @@ def test_loading_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
         torch.jit.save(traced, str(tmp_path / "model.pt"))
     with pytest.raises(ValueError, match=r"no hfexport.json inside"):
         load_torchscript(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("size", [(32, 40), (64, 16), (16, 64), (32, 1), (40, 40)])
+def test_an_image_of_another_size_is_refused(size: tuple[int, int], image_artifact: Artifact) -> None:
+    module = load(image_artifact)
+    assert len(module(torch.randn(2, 3, 32, 32))) == 1
+    with pytest.raises(RuntimeError, match="unflatten: Provided sizes"):
+        module(torch.randn(2, 3, *size))
+
+
+@pytest.mark.parametrize("shape", [(1, 12), (3, 11), (3, 13), (12, 3)])
+def test_a_trace_of_fixed_sizes_refuses_all_others(shape: tuple[int, int], fixed_artifact: Artifact) -> None:
+    module = load(fixed_artifact)
+    inputs = [torch.ones((3, 12), dtype=torch.int64)] * 3
+    assert len(module(*inputs)) == 1
+    with pytest.raises(RuntimeError, match="unflatten: Provided sizes"):
+        module(*(tensor.new_ones(shape) for tensor in inputs))

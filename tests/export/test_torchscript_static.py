@@ -14,7 +14,8 @@ from hfexport.architectures import config_class_for
 from hfexport.backends import ExportJob, backend_for
 from hfexport.export_config import ExportConfig
 from hfexport.models import FlatModel, load_model
-from hfexport.probes import Padding, make_inputs
+from hfexport.probes import make_inputs
+from hfexport.probes.values import Padding
 from hfexport.runtime import TorchScriptModel, load_torchscript, pad_to_fixed
 from hfexport.tasks import TASKS
 from tiny import make_checkpoint

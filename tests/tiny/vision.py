@@ -16,6 +16,22 @@ BEIT: Final[Mapping[str, Any]] = {
     **{"num_hidden_layers": 4, "out_indices": [0, 1, 2, 3], "pool_scales": [1, 2]},
 }
 
+TEXT: Final[Mapping[str, Any]] = {
+    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48},
+    **{"vocab_size": 101, "max_position_embeddings": 40, "pad_token_id": 1, "bos_token_id": 99, "eos_token_id": 100},
+}
+RESNET: Final[Mapping[str, Any]] = {
+    **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]},
+    # Image segmentation takes the feature maps of all stages, detection the last.
+    "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}
+DETR: Final[Mapping[str, Any]] = {
+    **{"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None, "backbone_config": RESNET},
+    **{"d_model": 64, "num_queries": 9, "encoder_layers": 2, "decoder_layers": 2},
+    # The mask head divides d_model + heads into groups of eight.
+    **{"encoder_attention_heads": 8, "decoder_attention_heads": 8, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48},
+}
+
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "vit": VIT,
     # Two classes serve image classification; without a choice transformers stumbles.
@@ -41,6 +57,26 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
         **{"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "num_attention_heads": [1, 2, 2, 4]},
         **{"decoder_hidden_size": 16},
     },
+    "clip": {"text_config": TEXT, "vision_config": VIT, "projection_dim": 24},
+    "owlvit": {"text_config": {**TEXT, "max_position_embeddings": 16}, "vision_config": VIT, "projection_dim": 24},
+    "groupvit": {
+        "text_config": TEXT,
+        "vision_config": {
+            **{"hidden_size": 32, "depths": [1, 2, 1], "num_hidden_layers": 4, "num_attention_heads": 4},
+            **{"intermediate_size": 48, "num_group_tokens": [8, 4, 0], "num_output_groups": [8, 4, 0]},
+            **{"image_size": 32, "patch_size": 4, "assign_mlp_ratio": [0.5, 4]},
+        },
+        **{"projection_dim": 24, "projection_intermediate_dim": 48},
+    },
+    "detr": DETR,
+    "yolos": {**VIT, "image_size": [32, 48], "num_detection_tokens": 6},
+    "imagegpt": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 97},
+    "layoutlmv3": {
+        **TEXT,
+        **{"max_position_embeddings": 64, "input_size": 32, "patch_size": 8, "coordinate_size": 5, "shape_size": 6},
+        **{"max_2d_position_embeddings": 1024, "rel_pos_bins": 8, "max_rel_pos": 16, "rel_2d_pos_bins": 8},
+        **{"max_rel_2d_pos": 64, "bos_token_id": 0, "eos_token_id": 2},
+    },
     "mobilenet_v1": {"depth_multiplier": 0.25, "image_size": 64},
     "mobilenet_v2": {"depth_multiplier": 0.25, "image_size": 64},
     "mobilevit": {
@@ -50,6 +86,8 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 VARIANTS: Final = (
+    # The end of a text is its largest id in checkpoints that know no better, as the first ones did.
+    ("clip", "default", {"text_config": {**TEXT, "eos_token_id": 2}}),
     ("deit", "image-classification", {"architectures": ["DeiTForImageClassificationWithTeacher"]}),
     ("levit", "image-classification", {"architectures": ["LevitForImageClassificationWithTeacher"]}),
 )

@@ -18,14 +18,17 @@ from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.torchscript_archive import make_reproducible
 from hfexport.backends.traceable import make_traceable
 from hfexport.errors import ExportError
+from hfexport.export_config import axis_size
 from hfexport.models import FlatModel, load_model, quiet
 from hfexport.parts import flat_model
 from hfexport.probes import make_inputs, trace_inputs
 from hfexport.runtime import DESCRIPTION_FILE, Description
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from hfexport.export_config import TensorSpec
 
 __all__ = ["TorchScriptBackend"]
 
@@ -53,6 +56,7 @@ class TorchScriptBackend:
         else:
             example = trace_inputs(config, job.dtype)
         traced = _trace(flat, {name: torch.from_numpy(array) for name, array in example.items()}, job)
+        _refuse_other_sizes(traced.graph, config.inputs, held)
         nodes = tidy_graphs(traced)
         path = job.folder / f"{config.graph}.pt"  # its stem is the archive's root folder, so the same for equal bytes
         description = Description.of(config, job.dtype, fixed_sizes=held, metadata=job.metadata)
@@ -127,6 +131,38 @@ def _plain_functions() -> Iterator[None]:
         yield
     finally:
         torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+
+def _refuse_other_sizes(graph: Any, specs: Sequence[TensorSpec], held: Mapping[str, int]) -> None:
+    """Have the trace fail on inputs of other sizes than those it holds fixed, such as an image's.
+
+    A trace has lost the model's own checks, and would answer some of them, wrongly. Unflattened into one axis of its own
+    size, a tensor stays as it is; one of another size cannot be.
+    """
+    first = next(iter(graph.nodes()))
+    tensors = list(graph.inputs())[1:]  # the first is the module itself
+    with graph.insert_point_guard(first):
+        for tensor, spec in zip(tensors, specs, strict=True):
+            value = tensor
+            for dimension, size in _fixed_sizes(spec, held).items():
+                sizes = graph.create("prim::ListConstruct", [graph.insertConstant(size)])
+                graph.insertNode(sizes)
+                sizes.output().setType(torch._C.ListType.ofInts())
+                checked = graph.create("aten::unflatten", [value, graph.insertConstant(dimension), sizes.output()])
+                graph.insertNode(checked)
+                value.replaceAllUsesAfterNodeWith(checked, checked.output())
+                value = checked.output()
+
+
+def _fixed_sizes(spec: TensorSpec, held: Mapping[str, int]) -> dict[int, int]:
+    """Sizes of an input's fixed dimensions. Heads of a cache are left out: no others fit the model's weights."""
+    cached = spec.role in ("past_key", "past_value")
+    sizes = {index: axis for index, axis in enumerate(spec.axes) if isinstance(axis, str) or not cached}
+    return {
+        index: axis_size(axis, held)
+        for index, axis in sizes.items()
+        if isinstance(axis, int) or all(part in held for part in axis.split(" + "))
+    }
 
 
 def tidy_graphs(traced: torch.jit.ScriptModule) -> int:

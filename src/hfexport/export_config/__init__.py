@@ -19,6 +19,7 @@ from hfexport.export_config.base import (
 )
 from hfexport.export_config.declared import DeclaredConfig, Interface
 from hfexport.export_config.decoder import DecoderConfig
+from hfexport.export_config.dual_encoder import DualEncoderConfig
 from hfexport.export_config.encoder import EncoderConfig
 from hfexport.export_config.seq2seq import Seq2SeqConfig, Seq2SeqGraph
 from hfexport.export_config.vision import VisionConfig
@@ -28,6 +29,7 @@ __all__ = [
     "Axis",
     "DeclaredConfig",
     "DecoderConfig",
+    "DualEncoderConfig",
     "EncoderConfig",
     "ExportConfig",
     "Interface",

@@ -35,6 +35,7 @@ Role = Literal[
     "position_ids",
     "boxes",
     "pixel_values",
+    "pixel_mask",
     "past_key",
     "past_value",
     "signal",
@@ -185,9 +186,14 @@ class ExportConfig(ABC):
         return {}
 
     @property
+    def text_config(self) -> Any:
+        """The part of `config` that tells of tokens: all of it, unless the model takes more than text."""
+        return self.config
+
+    @property
     def vocabulary_size(self) -> int:
         """Token ids go from 0 to one less than this."""
-        return int(self.config.vocab_size)
+        return int(self.text_config.vocab_size)
 
     @property
     def samples(self) -> Mapping[str, Any]:

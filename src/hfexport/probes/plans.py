@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from hfexport.export_config import DeclaredConfig, DecoderConfig, EncoderConfig, ExportConfig, Seq2SeqGraph
+from hfexport.export_config import DecoderConfig, EncoderConfig, ExportConfig, Seq2SeqGraph, VisionConfig
 from hfexport.probes.probe import Probe
 from hfexport.probes.seq2seq import seq2seq_probes
 from hfexport.probes.values import Padding
@@ -27,10 +27,10 @@ def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
         probes = _decoder_probes(config)
     elif isinstance(config, Seq2SeqGraph):
         probes = seq2seq_probes(config, AFFORDABLE_TOKENS, GREEDY_STEPS)
-    elif isinstance(config, DeclaredConfig):
-        probes = _declared_probes(config)
-    else:
+    elif isinstance(config, VisionConfig):
         probes = _vision_probes(config)
+    else:
+        probes = _probes_by_axis(config)
     # Cut to the limits of a small model, two may have become the same question.
     asked: dict[str, Probe] = {}
     for probe in (_within_limits(config, probe) for probe in probes):
@@ -106,7 +106,7 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
     return probes
 
 
-def _declared_probes(config: DeclaredConfig) -> list[Probe]:
+def _probes_by_axis(config: ExportConfig) -> list[Probe]:
     """Every free axis at several sizes, whatever it is called; past every size at which the model computes otherwise."""
     masked = any(spec.role == "attention_mask" for spec in config.inputs)
     with_past = any(spec.role == "past_key" for spec in config.inputs)
@@ -114,10 +114,14 @@ def _declared_probes(config: DeclaredConfig) -> list[Probe]:
     paddings: tuple[Padding, ...] = ("none", away, "none", "right") if masked else ("none",) * 4
     probes = []
     for seed, padding in enumerate(paddings, start=1):
-        sizes = {axis: _declared_size(config, axis, seed - 1) for axis in config.free_axes}
+        sizes = {axis: _size_in_turn(config, axis, seed - 1) for axis in config.free_axes}
         probes.append(Probe(_name(sizes, padding), sizes, padding, seed, edge_tokens=seed > 2))
-    for axis, threshold in config.thresholds.items():
-        sizes = {name: _declared_size(config, name, 0) for name in config.free_axes} | {axis: threshold + 5}
+    last = {axis: min(limit.maximum, AFFORDABLE_TOKENS) for axis, limit in config.limits.items() if limit.maximum}
+    past_thresholds = {axis: threshold + 5 for axis, threshold in config.thresholds.items()}
+    for axis, size in [*last.items(), *past_thresholds.items()]:
+        if axis not in config.free_axes:
+            continue
+        sizes = {name: _size_in_turn(config, name, 0) for name in config.free_axes} | {axis: size}
         probes.append(Probe(_name(sizes, "none"), sizes, "none", len(probes) + 1))
     driven = {"input_ids", "attention_mask", "position_ids"} <= {spec.name for spec in config.inputs}
     if config.task.generates and with_past and driven:
@@ -126,10 +130,12 @@ def _declared_probes(config: DeclaredConfig) -> list[Probe]:
     return probes
 
 
-def _declared_size(config: DeclaredConfig, axis: str, turn: int) -> int:
+def _size_in_turn(config: ExportConfig, axis: str, turn: int) -> int:
     """The size of a free axis in the probe of a `turn` from 0 to 3, by where the axis stands rather than by its name."""
-    if any(spec.axes[0] == axis for spec in config.inputs):
-        return (1, 3, 1, 3)[turn]
+    leading = list(dict.fromkeys(spec.axes[0] for spec in config.inputs))
+    if axis in leading:
+        # Where texts and images are counted apart, their numbers differ.
+        return ((1, 3, 1, 3) if leading.index(axis) == 0 else (1, 2, 3, 1))[turn]
     if "past" in axis:
         return (0, 9, 1, 0)[turn]
     if any(spec.role == "token_ids" and spec.axes[-1] == axis for spec in config.inputs):
@@ -139,15 +145,21 @@ def _declared_size(config: DeclaredConfig, axis: str, turn: int) -> int:
 
 
 def _vision_probes(config: ExportConfig) -> list[Probe]:
+    """The configured size, and others where it is free; where a mask tells images from padding, padded ones too."""
     sizes = dict(config.trace_sizes)
+    masked = any(spec.role == "pixel_mask" for spec in config.inputs)
     free = [axis for axis in ("height", "width") if axis in config.free_axes]
     fixed = {name: size for name, size in sizes.items() if name in config.free_axes or name == "batch"}
     variants = [fixed | {"batch": 1}, fixed | {"batch": 3}]
     if free:
         height, width = sizes["height"], sizes["width"]
-        variants.append({"batch": 1, "height": max(32, height // 2 + 3), "width": width})
-        variants.append({"batch": 3, "height": height + 32, "width": max(33, width - 17)})
-    return [Probe(_name(variant, "none"), variant, "none", seed) for seed, variant in enumerate(variants, start=1)]
+        variants.append({"batch": 1, "height": height // 2 + 3, "width": width})
+        variants.append({"batch": 3, "height": height + 32, "width": width - 17})
+    paddings: tuple[Padding, ...] = ("none", "right") * 2 if masked else ("none",) * 4
+    return [
+        Probe(_name(variant, padding), variant, padding, seed)
+        for seed, (variant, padding) in enumerate(zip(variants, paddings, strict=False), start=1)
+    ]
 
 
 def _within_limits(config: ExportConfig, probe: Probe) -> Probe:

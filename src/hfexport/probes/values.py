@@ -60,7 +60,7 @@ def make_inputs(
     floating = np.float32 if dtype == "fp32" else np.float16
     arrays: dict[str, NDArray[Any]] = {}
     for spec in config.inputs:
-        drawing = _Drawing(config, rng, _mask_over(spec, masks), edge_tokens)
+        drawing = _Drawing(config, rng, _mask_over(spec, masks), padding, edge_tokens)
         if spec.role == "sample":
             drawn = _resampled(config.samples[spec.name], spec.axes, shapes[spec.name], rng)
         else:
@@ -106,11 +106,12 @@ class _Drawing:
     config: ExportConfig
     rng: np.random.Generator
     mask: NDArray[np.int64] | None
+    padding: Padding
     edge_tokens: bool
 
     @property
     def model_config(self) -> Any:
-        return self.config.config
+        return self.config.text_config
 
     @property
     def shown(self) -> NDArray[np.int64]:
@@ -202,6 +203,20 @@ def _pixel_values(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.float
     return drawing.rng.standard_normal(shape)
 
 
+def _pixel_mask(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    """Ones where an image is, zeros below it and to its right; the first of several fills its frame."""
+    import numpy as np
+
+    mask = np.ones(shape, dtype=np.int64)
+    if drawing.padding == "none":
+        return mask
+    batch, height, width = shape
+    for row, image in enumerate(mask, start=1 if batch == 1 else 0):
+        image[height - min(height - 1, row * height // 4) :] = 0
+        image[:, width - min(width - 1, row * width // 5) :] = 0
+    return mask
+
+
 def _cached(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.float64]:
     return drawing.rng.standard_normal(shape) * 0.5
 
@@ -230,6 +245,7 @@ _DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] 
         "position_ids": _position_ids,
         "boxes": _boxes,
         "pixel_values": _pixel_values,
+        "pixel_mask": _pixel_mask,
         "signal": _pixel_values,
         "past_key": _cached,
         "past_value": _cached,

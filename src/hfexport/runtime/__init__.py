@@ -100,7 +100,7 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
 
 def _pad_values(config: ExportConfig) -> dict[str, int | None]:
     """Padding by input name. Without a padding id, any id serves where the mask alone says what is padding."""
-    pad = getattr(config.config, "pad_token_id", None)
+    pad = getattr(config.text_config, "pad_token_id", None)
     if pad is None and config.task.name != "sequence-classification":
         pad = 0
     return {spec.name: pad if spec.role == "token_ids" else 0 for spec in config.inputs}
