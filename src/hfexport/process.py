@@ -9,15 +9,32 @@ import gc
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["READER_GONE", "collect_rarely", "end_process"]
+__all__ = ["READER_GONE", "collect_rarely", "end_process", "python_command"]
 
 READER_GONE: Final = 128 + signal.SIGPIPE
 """The shell's exit code where whoever reads the output goes away, as `head` does: no error of ours."""
 
 _ALLOCATIONS = 100_000
 """Objects made before the youngest generation is looked through; Python's own number is 700."""
+
+
+_BOOTSTRAP: Final = (
+    "import sys; root = sys.argv.pop(1); sys.path.insert(0, root); import hfexport; sys.path.remove(root); "
+    "from importlib import import_module; import_module(sys.argv.pop(1)).main(*sys.argv[1:])"
+)
+"""Finds the very package that this process runs, installed or not. `-m` would look in the working directory first,
+and leaving `root` in the path would let it shadow the standard library."""
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs `main(*arguments)` of a module of hfexport in a new interpreter."""
+    root = str(Path(__file__).resolve().parent.parent)
+    # -I where this process is isolated; otherwise -P alone, so that PYTHONPATH counts but the working directory does not.
+    isolation = "-I" if sys.flags.isolated else "-P"
+    return [sys.executable, isolation, "-c", _BOOTSTRAP, root, module, *arguments]
 
 
 def collect_rarely() -> None:

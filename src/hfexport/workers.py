@@ -17,13 +17,14 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from hfexport import errors
 from hfexport.errors import HfexportError, InputsError, ValidationError
-from hfexport.process import collect_rarely, end_process
+from hfexport.forkserver import FORK_SERVERS, Forked, fork
+from hfexport.process import collect_rarely, end_process, python_command
 
-__all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "start"]
+__all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "run_job", "start"]
 
 LOG_TAIL_BYTES: Final = 4096
 LOG_TAIL_LINES: Final = 20
@@ -42,20 +43,13 @@ _ALLOWED: Final = frozenset(
     (
         *("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH"),
         *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_MODULES_CACHE"),
-        *("MALLOC_ARENA_MAX", "OPENBLAS_NUM_THREADS"),
+        *("MALLOC_ARENA_MAX", "OPENBLAS_NUM_THREADS", FORK_SERVERS),
     )
 )
 _ALLOWED_PREFIXES: Final = ("LC_", "OMP_", "MKL_", "KMP_", "GOMP_")
 
 _OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """Children work on local files; they reach no hub and read no stored token."""
-
-_BOOTSTRAP: Final = (
-    "import sys; root = sys.argv.pop(1); sys.path.insert(0, root); import hfexport; sys.path.remove(root); "
-    "from hfexport import workers; workers.main(sys.argv.pop(1))"
-)
-"""Finds the very package that the parent runs, installed or not. `-m` would look in the working directory first,
-and leaving `root` in the path would let it shadow the standard library."""
 
 
 def child_environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -106,7 +100,9 @@ class Worker:
         folder: holds job.json, result.json and output.log.
     """
 
-    def __init__(self, name: str, folder: Path, process: subprocess.Popen[bytes], failure: type[HfexportError]) -> None:
+    def __init__(
+        self, name: str, folder: Path, process: subprocess.Popen[bytes] | Forked, failure: type[HfexportError]
+    ) -> None:
         self.name = name
         self.folder = folder
         self._process = process
@@ -245,8 +241,9 @@ def start(
     folder: Path,
     env: Mapping[str, str],
     failure: type[HfexportError] = ValidationError,
+    kind: str = "",
 ) -> Worker:
-    """Start `module` of hfexport in a fresh interpreter, and return at once.
+    """Start `module` of hfexport in a fresh process, and return at once.
 
     Args:
         module: full name, such as `hfexport.validation.reference`; it has `run(job) -> dict`.
@@ -255,16 +252,18 @@ def start(
         folder: made if it does not exist; holds the job, the answer and the log.
         env: the child's whole environment; see `child_environment`.
         failure: the class to raise when the child is killed or takes too long.
+        kind: of fork server (see `hfexport.forkserver`) to have it from, if one runs.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").unlink(missing_ok=True)
+    path = folder / "job.json"
     header = {"parent": os.getpid(), "started": time.monotonic()}
-    (folder / "job.json").write_text(json.dumps({**header, "job": dict(job)}), encoding="utf-8")
-    root = str(Path(__file__).resolve().parent.parent)
-    # -I where the parent is isolated; otherwise -P alone, so that PYTHONPATH counts but the working directory does not.
-    isolation = "-I" if sys.flags.isolated else "-P"
-    command = [sys.executable, isolation, "-c", _BOOTSTRAP, root, module, str(folder / "job.json")]
+    path.write_text(json.dumps({**header, "job": dict(job)}), encoding="utf-8")
+    request = {"runner": __name__, "module": module, "job": str(path), "folder": str(folder), "env": dict(env)}
+    if (forked := fork(kind, {**request, "log": str(folder / "output.log")}, env)) is not None:
+        return Worker(name, folder, forked, failure)
+    command = python_command("hfexport.workers", module, str(path))
     return launch(command, name=name, folder=folder, env=env, failure=failure)
 
 
@@ -300,7 +299,7 @@ def launch(
     return Worker(name, folder, process, failure)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes] | Forked) -> None:
     if process.stdin is not None:
         process.stdin.close()
     if process.poll() is None:
@@ -319,12 +318,17 @@ def _error_from(answer: Mapping[str, Any]) -> HfexportError:
     return error
 
 
-def main(module: str) -> None:
-    """The child's side: read the job named by the last argument, run `module`, write the answer, end."""
+def main(module: str, job: str) -> None:
+    """The child's side in a new interpreter: run the job of that file, for as long as the parent lives."""
     collect_rarely()
-    path = Path(sys.argv[-1]).resolve()
+    path = Path(job).resolve()
+    _die_with(int(json.loads(path.read_bytes())["parent"]))
+    run_job(module, path)
+
+
+def run_job(module: str, path: Path) -> NoReturn:
+    """Run the job that `path` holds with `module`, write the answer beside it, and end the process."""
     content = json.loads(path.read_bytes())
-    _die_with(int(content["parent"]))
     try:
         answer: dict[str, Any] = {"status": "ok", "result": importlib.import_module(module).run(content["job"])}
     except HfexportError as error:

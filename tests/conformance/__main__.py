@@ -23,6 +23,8 @@ from typing import Any
 
 from conformance.cases import CASES, GUIDE, Case, attempt
 from conformance.coverage import coverage_page
+from hfexport.forkserver import FORK_SERVERS, fork_servers
+from hfexport.workers import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEPT = ROOT / ".conformance"
@@ -47,9 +49,11 @@ def main() -> int:
         and (not arguments.guide or ((case.model_type, case.task) in GUIDE and case.is_plain))
     ]
     results: dict[str, dict[str, Any]] = {}
-    for number, (case, result) in enumerate(_results(chosen, arguments.jobs, fresh=arguments.fresh), start=1):
-        results[case.name] = result
-        print(f"[{number}/{len(chosen)}] {_line(case, result)}", flush=True)
+    with fork_servers(child_environment(os.environ)) as folder:
+        os.environ[FORK_SERVERS] = folder
+        for number, (case, result) in enumerate(_results(chosen, arguments.jobs, fresh=arguments.fresh), start=1):
+            results[case.name] = result
+            print(f"[{number}/{len(chosen)}] {_line(case, result)}", flush=True)
     missing = sorted(GUIDE - {(case.model_type, case.task) for case in CASES})
     failed = [name for name, result in results.items() if not result["passed"]]
     if not arguments.words and not arguments.guide and not failed:

@@ -15,6 +15,7 @@ PACKAGE = Path(hfexport.__file__).parent
 
 LAYERS = (
     ("errors", "process"),
+    ("forkserver",),
     ("tasks", "observer", "output", "hub", "credentials"),
     ("export_config", "workers"),
     ("inputs", "console", "architectures", "probes", "checkpoint"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from hfexport import workers
 from hfexport.errors import CheckpointError, ExportError, HfexportError, InputsError, ValidationError
+from hfexport.forkserver import FORK_SERVERS, fork_servers
 from hfexport.workers import Worker, available_cores, child_environment
 
 MODULE = """
@@ -54,18 +56,29 @@ def run(job):
 """
 
 
-@pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
-    """An environment in which a module of the test's own is found, beside hfexport."""
+@pytest.fixture(params=["new interpreter", "forked"])
+def env(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """An environment in which a module of the test's own is found, beside hfexport; for both ways of starting a child."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "worker_module.py").write_text(MODULE)
     (tmp_path / "modules" / "hfexport.py").write_text("raise SystemExit('the wrong hfexport')")
-    return child_environment({**os.environ, "PYTHONPATH": str(tmp_path / "modules")})
+    environment = child_environment({**os.environ, "PYTHONPATH": str(tmp_path / "modules")})
+    if request.param == "new interpreter":
+        yield environment
+        return
+    with fork_servers(environment, {"plain": ["json"]}) as folder:
+        yield {**environment, FORK_SERVERS: folder}
 
 
 def start(tmp_path: Path, env: dict[str, str], kind: str, failure: type[HfexportError] = ValidationError) -> Worker:
     return workers.start(
-        "worker_module", {"kind": kind}, name="the child", folder=tmp_path / "work", env=env, failure=failure
+        "worker_module",
+        {"kind": kind},
+        name="the child",
+        folder=tmp_path / "work",
+        env=env,
+        failure=failure,
+        kind="plain",
     )
 
 

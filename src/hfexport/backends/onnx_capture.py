@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -157,11 +158,10 @@ def _light_preparation() -> Iterator[None]:
     def prepare(program: torch.export.ExportedProgram, *, registry: Any) -> torch.export.ExportedProgram:
         graph = program.graph_module.graph
         nodes = [node for node in graph.nodes if node.op == "call_function"]
-        targets = {node.target for node in nodes}
         if any(isinstance(module, torch.fx.GraphModule) for module in program.graph_module.children()):
             return thorough(program, registry=registry)
-        operators = {target for target in targets if isinstance(target, torch._ops.OpOverload)}
-        if any(not _has_translation(operator, registry) for operator in operators):
+        operators = [node for node in nodes if isinstance(node.target, torch._ops.OpOverload)]
+        if any(not _has_translation(node, registry) for node in operators):
             return thorough(program, registry=registry)
         for node in nodes:
             # `apply_fx_node_fixes` puts out-of-place operators for in-place ones, without saying of what shape.
@@ -180,8 +180,12 @@ def _light_preparation() -> Iterator[None]:
         _core._prepare_exported_program_for_export = thorough
 
 
-def _has_translation(target: Any, registry: Any) -> bool:
-    return target in _REWRITES or (target not in _TRANSLATED_ONLY_DECOMPOSED and registry.is_registered(target))
+def _has_translation(node: torch.fx.Node, registry: Any) -> bool:
+    if node.target in _SPLITS:
+        return _parts(node) is not None
+    return node.target in _REWRITES or (
+        node.target not in _TRANSLATED_ONLY_DECOMPOSED and registry.is_registered(node.target)
+    )
 
 
 def _keep(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
@@ -227,12 +231,44 @@ def _to_cast(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
     node.args, node.kwargs = (source,), {"dtype": dtype}
 
 
+def _parts(node: torch.fx.Node) -> tuple[int, list[tuple[int, int]]] | None:
+    """Of a split or chunk: the dimension, and where each part starts and ends; `None` if its size is not fixed."""
+    source, amount, *rest = node.args
+    assert isinstance(source, torch.fx.Node)
+    shape = source.meta["val"].shape
+    dim = int(rest[0] if rest else node.kwargs.get("dim", 0)) % len(shape)  # type: ignore[arg-type]
+    size = shape[dim]
+    if (
+        not isinstance(size, int)
+        or not isinstance(amount, int)
+        or any(user.target is not getitem for user in node.users)
+    ):
+        return None
+    step = amount if node.target is _aten.split.Tensor else -(-size // amount)
+    return dim, [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def _to_slices(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
+    """Take each part of a split by a slice of its own, as decomposing would."""
+    found = _parts(node)
+    assert found is not None
+    dim, spans = found
+    for part in list(node.users):
+        start, end = spans[part.args[1]]  # type: ignore[index]
+        part.target, part.args = _aten.slice.Tensor, (node.args[0], dim, start, end)
+    graph.erase_node(node)
+
+
 _aten = torch.ops.aten
 
-_TRANSLATED_ONLY_DECOMPOSED = frozenset({_aten.split.Tensor, _aten.chunk.default, _aten.unbind.int})
+_SPLITS = frozenset({_aten.split.Tensor, _aten.chunk.default})
+
+_TRANSLATED_ONLY_DECOMPOSED = frozenset({_aten.unbind.int})
 """Their translation gives an ONNX sequence, of which `getitem` then takes no part; decomposed, they are slices."""
 
 _REWRITES = {
+    _aten.split.Tensor: _to_slices,
+    _aten.chunk.default: _to_slices,
     _aten.dropout.default: _drop,
     _aten.contiguous.default: _to_contiguous_copy,
     _aten.to.device: _to_cast,

@@ -125,7 +125,9 @@ def start_references(
         "threads": max(1, workers.available_cores(env) - 1),
     }
     environment = workers.child_environment(env)
-    worker = workers.start("hfexport.validation.reference", job, name="reference", folder=folder, env=environment)
+    worker = workers.start(
+        "hfexport.validation.reference", job, name="reference", folder=folder, env=environment, kind="transformers"
+    )
     return tuple(Reference(worker, tuple(probes), dtype, folder / config.graph) for config, probes in asked)
 
 
@@ -165,7 +167,10 @@ def validate(
     name = f"runner for {artifact.format}"
     job = _runner_job([*companions, (artifact, config)], reference, folder, workers.available_cores(env))
     environment = workers.child_environment(env)
-    with workers.start("hfexport.validation.runner", job, name=name, folder=folder, env=environment) as worker:
+    kind = "torch" if artifact.format == "torchscript" else ""
+    with workers.start(
+        "hfexport.validation.runner", job, name=name, folder=folder, env=environment, kind=kind
+    ) as worker:
         try:
             answer = worker.result(timeout_s)
         except ValidationError as error:

@@ -1,0 +1,19 @@
+"""Children of these tests are forked from servers that have imported torch: each starts seconds sooner."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from hfexport.forkserver import FORK_SERVERS, fork_servers
+from hfexport.workers import child_environment
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_servers() -> Iterator[None]:
+    with fork_servers(child_environment(os.environ)) as folder:
+        os.environ[FORK_SERVERS] = folder
+        yield
+        del os.environ[FORK_SERVERS]
