@@ -67,17 +67,21 @@ def _set_static_reshapes(graph: ir.Graph) -> None:
 
 
 def _replace_cast_likes(graph: ir.Graph) -> None:
-    """A `CastLike` of a known type is a `Cast`, or nothing."""
+    """A `CastLike` to a known type is a `Cast`, which ONNX Runtime folds, or nothing."""
     for node in graph:
-        if node.op_type != "CastLike" or node.outputs[0].dtype is None:
+        if node.op_type != "CastLike":
             continue
-        source, result = node.inputs[0], node.outputs[0]
+        source, target = node.inputs
+        result = node.outputs[0]
         assert source is not None
-        assert result.dtype is not None
-        if source.dtype == result.dtype:
+        assert target is not None
+        if target.dtype is None:
+            continue
+        result.dtype = target.dtype
+        if source.dtype == target.dtype:
             op = ir.node("Identity", [source])
         else:
-            op = ir.node("Cast", [source], attributes={"to": int(result.dtype)})
+            op = ir.node("Cast", [source], attributes={"to": int(target.dtype)})
         new = op.outputs[0]
         new.shape, new.type, new.name = result.shape, result.type, f"{result.name}_cast"
         graph.insert_before(node, op)
