@@ -28,23 +28,30 @@ FORMATS: Final = ("onnx", "torchscript")
 
 @dataclass(frozen=True)
 class Case:
-    """One architecture and task, perhaps with config values that change the graph, or with other graphs."""
+    """One architecture and task, perhaps with config values that change the graph, with other graphs, or at an opset."""
 
     model_type: str
     task: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     layout: str = "auto"
+    opset: int | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it is the pair itself, with nothing changed."""
-        return not self.changes and self.layout == "auto"
+        return not self.changes and self.layout == "auto" and self.opset is None
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """What is made of it: an opset says nothing of TorchScript."""
+        return FORMATS if self.opset is None else ("onnx",)
 
     @property
     def name(self) -> str:
         layout = [] if self.layout == "auto" else [f"layout {self.layout}"]
+        opset = [] if self.opset is None else [f"opset {self.opset}"]
         changes = [f"{key}={value}" for key, value in self.changes.items()]
-        return " ".join([self.model_type, self.task, *layout, *changes])
+        return " ".join([self.model_type, self.task, *layout, *opset, *changes])
 
 
 def _guide() -> frozenset[tuple[str, str]]:
@@ -67,13 +74,21 @@ _SINGLE: Final = tuple(
 )
 """Encoder-decoders as one graph, where it is not the same graph as otherwise."""
 
+_OPSETS: Final = tuple(
+    Case(model_type, config.tasks[0], opset=opset)
+    for model_type, config in known_architectures().items()
+    for opset in config.opsets
+)
+"""The lowest and the highest opset that each architecture says is proved."""
+
 CASES: Final = (
     *(Case(*pair) for pair in PAIRS),
     *(Case(*variant) for variant in VARIANTS),
     *_SINGLE,
+    *_OPSETS,
     *(Case(model_type, "auto") for model_type in INFERRED),
 )
-"""All that is to be proved: every pair that an export config declares, variants, the other layout, what is inferred."""
+"""All that is to be proved: every pair that an export config declares, variants, the other layout, both ends of the range of opsets, what is inferred."""
 
 
 def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -95,6 +110,9 @@ def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[st
                 case.task,
                 "--layout",
                 case.layout,
+                "--formats",
+                ",".join(case.formats),
+                *(() if case.opset is None else ("--opset", str(case.opset))),
                 "--output",
                 str(output),
                 *arguments,
@@ -126,7 +144,7 @@ def _doubt(manifest: Mapping[str, Any], case: Case) -> str:
     if manifest["verdict"] != "passed":
         return f"exit code 0, but the verdict is {manifest['verdict']}"
     made = tuple(dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"]))
-    if made != FORMATS:
+    if made != case.formats:
         return f"made {', '.join(made)}"
     for artifact in manifest["artifacts"]:
         probes = artifact["validation"]["probes"]

@@ -47,7 +47,7 @@ def coverage_page(results: Results, missing: Sequence[tuple[str, str]]) -> str:
         parts.append("## Beyond the guide\n\n" + _table(beyond, results))
     if variants:
         parts.append(
-            "## Variants\n\nConfig values that change the graph, and encoder-decoders as one graph.\n\n"
+            "## Variants\n\nConfig values that change the graph, encoder-decoders as one graph, and the ends of the range of opsets.\n\n"
             + _table(variants, results)
         )
     return "\n\n".join(parts) + "\n"
@@ -62,9 +62,11 @@ def _table(cases: Sequence[Case], results: Results) -> str:
         changes = "".join(f", `{key}={value}`" for key, value in case.changes.items())
         if case.layout != "auto":
             changes += f", layout `{case.layout}`"
+        if case.opset is not None:
+            changes += f", opset {case.opset}"
         limits = _limits({axis: limit for made in result["artifacts"] for axis, limit in made["limits"].items()})
         rows.append(
-            f"| {case.model_type} | {case.task}{changes} | {cells['onnx']} | {cells['torchscript']} | {limits} |"
+            f"| {case.model_type} | {case.task}{changes} | {cells['onnx']} | {cells.get('torchscript', '')} | {limits} |"
         )
     return "\n".join(rows)
 

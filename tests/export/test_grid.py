@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cases import CASES, GUIDE, Case, run
+from conformance.cases import GUIDE, Case, run
 from hfexport.architectures import known_architectures
 
 
 def _slice() -> list[Case]:
     """The first model type of each file, with the last of its tasks."""
-    by_file = {known_architectures()[case.model_type].__module__: case for case in reversed(CASES) if not case.changes}
-    chosen = [by_file[name] for name in sorted(by_file)]
-    tasks = {case.model_type: case.task for case in CASES if not case.changes}
-    return [Case(case.model_type, tasks[case.model_type]) for case in chosen]
+    chosen: dict[str, Case] = {}
+    for model_type, config in known_architectures().items():
+        chosen.setdefault(config.__module__, Case(model_type, config.tasks[-1]))
+    return list(chosen.values())
 
 
 @pytest.mark.parametrize("case", _slice(), ids=lambda case: case.name)
