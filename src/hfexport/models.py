@@ -153,7 +153,9 @@ def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:
     """Arguments for the model's class. The bare model goes without a pooler where nobody asks for what that gives."""
     kwargs = dict(config.model_kwargs)
     mapping = getattr(auto_class, "_model_mapping", {})
-    bare = config.task.name.startswith("default") and all(spec.name != "pooler_output" for spec in config.outputs)
+    bare = config.task.name.startswith(("default", "sentence")) and all(
+        spec.name != "pooler_output" for spec in config.outputs
+    )
     if not bare or type(config.config) not in mapping:
         return kwargs
     model_class = mapping[type(config.config)]

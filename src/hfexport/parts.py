@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hfexport.export_config import Seq2SeqGraph
 from hfexport.models import FlatModel, filled_cache
+from hfexport.pooling import SentenceModel
 
 if TYPE_CHECKING:
     from hfexport.export_config import ExportConfig
@@ -24,6 +25,8 @@ def flat_model(model: torch.nn.Module, config: ExportConfig) -> FlatModel:
     A decoder's model loses its encoder: it would go along into every file otherwise.
     """
     names = [spec.name for spec in config.inputs], [spec.name for spec in config.outputs]
+    if config.sentence is not None:
+        return FlatModel(SentenceModel(model, config.sentence), *names)
     if config.part == "encoder":
         return FlatModel(_encoder_of(model), *names)
     if config.part == "decoder":

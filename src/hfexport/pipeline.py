@@ -28,6 +28,7 @@ from hfexport.checkpoint import (
     read_checkpoint,
     sha256,
 )
+from hfexport.checkpoint.sentence import read_sentence_modules
 from hfexport.credentials import publishing_token, reading_token
 from hfexport.errors import (
     CheckpointError,
@@ -40,11 +41,12 @@ from hfexport.errors import (
 from hfexport.export_config import DecoderConfig, ExportConfig, TensorSpec
 from hfexport.hub import Hub
 from hfexport.output import install, output_lock, withdraw
-from hfexport.tasks import Task, select_task
+from hfexport.tasks import SENTENCE_TASK, TASKS, Task, select_task
 
 if TYPE_CHECKING:
     from hfexport.backends.base import Artifact
     from hfexport.backends.neuron.options import NeuronRun
+    from hfexport.export_config import SentenceModules
     from hfexport.inputs import Inputs
     from hfexport.interface import OnnxConfig
     from hfexport.manifest import Manifest
@@ -263,22 +265,24 @@ class Run:
         trust = self.inputs.trust_remote_code
         if source.known is not None and source.task is not None:
             try:
-                return source.known(model_config, source.task, trust_remote_code=trust)
+                config = source.known(model_config, source.task, trust_remote_code=trust, sentence=source.sentence)
+                return _refuse_without_mask(config)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise _unreadable(checkpoint, error) from error
         from hfexport.interface.finder import find_export_config
 
-        config = find_export_config(
+        found = find_export_config(
             checkpoint,
             model_config,
-            self.inputs.task,
+            source.requested,
             dtype,
             own=None if source.own is None else (str(self.inputs.export_config), source.own),
             trust_remote_code=trust,
             note=self.observer.note,
         )
+        config = found if source.sentence is None else found.pooled(TASKS[SENTENCE_TASK], source.sentence)
         self.observer.note(f"Interface {config.origin}: takes {_names(config.inputs)}; gives {_names(config.outputs)}")
-        return config
+        return _refuse_without_mask(config)
 
     def _one_format(
         self, name: str, checkpoint: Checkpoint, family: ExportConfig, dtype: str, opset: int
@@ -489,28 +493,41 @@ def _names(specs: Sequence[TensorSpec]) -> str:
 class _ConfigSource:
     """Where the export config will come from: a class of `architectures`, a user's own, or (neither) the model itself."""
 
+    requested: str
     known: type[ExportConfig] | None = None
     task: Task | None = None
     own: type[OnnxConfig] | None = None
+    sentence: SentenceModules | None = None
 
 
 def _look_up(contents: Contents, inputs: Inputs) -> _ConfigSource:
     """All that can be told, or refused, before torch is imported."""
+    sentence = read_sentence_modules(contents.folder) if inputs.task == SENTENCE_TASK else None
+    requested = "default" if sentence is not None else inputs.task
     if inputs.export_config is not None:
         from hfexport.interface import load_class
 
-        return _ConfigSource(own=load_class(inputs.export_config))
+        return _ConfigSource(requested, own=load_class(inputs.export_config), sentence=sentence)
     known = known_architectures().get(contents.model_type)
     if known is None:
-        return _ConfigSource()
+        return _ConfigSource(requested, sentence=sentence)
     task = select_task(
-        inputs.task,
+        requested,
         model_type=contents.model_type,
         architectures=contents.architectures,
         supported=known.tasks,
     )
     _opset(inputs.opset, known)
-    return _ConfigSource(known, task)
+    return _ConfigSource(requested, known, TASKS[SENTENCE_TASK] if sentence is not None else task, sentence=sentence)
+
+
+def _refuse_without_mask(config: ExportConfig) -> ExportConfig:
+    if config.sentence is not None and not any(spec.name == "attention_mask" for spec in config.inputs):
+        raise UnsupportedError(
+            f"model_type {config.config.model_type!r} takes no attention mask, without which nothing can be pooled",
+            remedy="Export task default, and pool outside.",
+        )
+    return config
 
 
 def _opset(requested: int | None, config: ExportConfig | type[ExportConfig]) -> int:

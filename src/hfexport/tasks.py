@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from hfexport.errors import UnsupportedError
 
-__all__ = ["TASKS", "TASK_NAMES", "Task", "declared_tasks", "select_task"]
+__all__ = ["SENTENCE_TASK", "TASKS", "TASK_NAMES", "Task", "declared_tasks", "select_task"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ def _task(
     return Task(name, auto_class, heads, MappingProxyType(dict(outputs)), with_past)
 
 
+SENTENCE_TASK: Final = "sentence-embedding"
+"""The task of sentence-transformers folders, for every architecture that gives hidden states."""
+
 _PER_TOKEN = ("batch", "sequence")
 _HIDDEN = {"last_hidden_state": _PER_TOKEN}
 _BASE = ("Model", "ForPreTraining")
@@ -66,6 +69,13 @@ _ENCODER_LM = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM")
 _ALL: Final = (
     _task("default", "AutoModel", _BASE, _HIDDEN),
     _task("default-with-past", "AutoModel", _BASE, _HIDDEN, with_past=True),
+    # The pooling and normalisation of a sentence-transformers folder, on top of the bare model.
+    _task(
+        SENTENCE_TASK,
+        "AutoModel",
+        (),
+        {"token_embeddings": _PER_TOKEN, "sentence_embedding": ("batch",)},
+    ),
     _task("masked-lm", "AutoModelForMaskedLM", _MASKED, {"logits": _PER_TOKEN}),
     _task("causal-lm", "AutoModelForCausalLM", _ENCODER_LM, {"logits": _PER_TOKEN}),
     _task("causal-lm-with-past", "AutoModelForCausalLM", _LM, {"logits": _PER_TOKEN}, with_past=True),

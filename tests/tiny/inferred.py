@@ -33,7 +33,6 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "nomic_bert": ("NomicBertModel", TEXT),
     "ernie": ("ErnieForSequenceClassification", TEXT),
     "luke": ("LukeForMaskedLM", {**TEXT, "entity_vocab_size": 11, "entity_emb_size": 16, "pad_token_id": 1}),
-    "nystromformer": ("NystromformerForMaskedLM", {**TEXT, "num_landmarks": 8, "segment_means_seq_len": 64}),
     # Decoders
     "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 12}),
     "mixtral": ("MixtralForCausalLM", {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}),

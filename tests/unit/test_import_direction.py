@@ -19,7 +19,7 @@ LAYERS = (
     ("tasks", "observer", "output", "hub", "credentials"),
     ("export_config", "workers"),
     ("inputs", "console", "architectures", "probes", "checkpoint"),
-    ("models", "parts", "runtime"),
+    ("models", "parts", "pooling", "runtime"),
     ("interface",),
     ("conversion",),
     ("backends",),

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from hfexport.errors import UnsupportedError
-from hfexport.export_config import LAYOUTS, DeclaredConfig, ExportConfig, Interface
+from hfexport.export_config import LAYOUTS, DeclaredConfig, ExportConfig, Interface, SentenceModules
 from hfexport.tasks import TASKS, Task
 
 __all__ = ["config_class_for", "known_architectures", "restore_config"]
@@ -52,9 +52,10 @@ def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig
         model_config: the model's `PreTrainedConfig`, read anew.
     """
     trust = bool(recipe["trust_remote_code"])
+    sentence = SentenceModules.from_dict(recipe["sentence"]) if "sentence" in recipe else None
     if "interface" in recipe:
-        task = Task.from_dict(recipe["task"])
-        return DeclaredConfig(model_config, task, Interface.from_dict(recipe["interface"]), trust_remote_code=trust)
+        task, interface = Task.from_dict(recipe["task"]), Interface.from_dict(recipe["interface"])
+        return DeclaredConfig(model_config, task, interface, trust_remote_code=trust, sentence=sentence)
     config_class = config_class_for(recipe["model_type"])
-    config = config_class(model_config, TASKS[recipe["task"]], trust_remote_code=trust)
+    config = config_class(model_config, TASKS[recipe["task"]], trust_remote_code=trust, sentence=sentence)
     return next(graph for layout in LAYOUTS for graph in config.graphs(layout) if graph.recipe == recipe)

@@ -21,6 +21,7 @@ from hfexport.export_config.declared import DeclaredConfig, Interface
 from hfexport.export_config.decoder import DecoderConfig
 from hfexport.export_config.dual_encoder import DualEncoderConfig
 from hfexport.export_config.encoder import EncoderConfig
+from hfexport.export_config.sentence import SentenceModules
 from hfexport.export_config.seq2seq import Seq2SeqConfig, Seq2SeqGraph
 from hfexport.export_config.vision import VisionConfig
 
@@ -37,6 +38,7 @@ __all__ = [
     "Limit",
     "Part",
     "Role",
+    "SentenceModules",
     "Seq2SeqConfig",
     "Seq2SeqGraph",
     "TensorSpec",

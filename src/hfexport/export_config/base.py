@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
+from hfexport.export_config.sentence import SentenceModules
 from hfexport.tasks import Task
 
 __all__ = ["LAYOUTS", "Axis", "ExportConfig", "Layout", "Limit", "Part", "Role", "TensorSpec", "Tolerance", "axis_size"]
@@ -97,6 +98,7 @@ class ExportConfig(ABC):
         config: the model's `PreTrainedConfig`, which fills in what config.json leaves to defaults.
         task: what the model is exported for; one of `tasks`.
         trust_remote_code: the model's class is code that the checkpoint carries.
+        sentence: what pools token embeddings behind the model, for task `sentence-embedding`.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -116,10 +118,18 @@ class ExportConfig(ABC):
     changes_when_called: ClassVar[bool] = False
     """Whether the model answers otherwise after a call than before, so that the reference asks a copy each time."""
 
-    def __init__(self, config: Any, task: Task, *, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self,
+        config: Any,
+        task: Task,
+        *,
+        trust_remote_code: bool = False,
+        sentence: SentenceModules | None = None,
+    ) -> None:
         self.config = config
         self.task = task
         self.trust_remote_code = trust_remote_code
+        self.sentence = sentence
 
     @property
     def origin(self) -> str:
@@ -133,6 +143,7 @@ class ExportConfig(ABC):
             "model_type": self.config.model_type,
             "task": self.task.name,
             "trust_remote_code": self.trust_remote_code,
+            **({} if self.sentence is None else {"sentence": self.sentence.to_dict()}),
         }
 
     @property

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hfexport.export_config.base import ExportConfig, Limit, TensorSpec, Tolerance
+from hfexport.export_config.sentence import SentenceModules
 from hfexport.tasks import Task
 
 __all__ = ["DeclaredConfig", "Interface"]
@@ -59,9 +60,23 @@ def _spec(values: Mapping[str, Any]) -> TensorSpec:
 class DeclaredConfig(ExportConfig):
     """An export config whose answers are those of an `Interface`."""
 
-    def __init__(self, config: Any, task: Task, interface: Interface, *, trust_remote_code: bool = False) -> None:
-        super().__init__(config, task, trust_remote_code=trust_remote_code)
+    def __init__(
+        self,
+        config: Any,
+        task: Task,
+        interface: Interface,
+        *,
+        trust_remote_code: bool = False,
+        sentence: SentenceModules | None = None,
+    ) -> None:
+        super().__init__(config, task, trust_remote_code=trust_remote_code, sentence=sentence)
         self.interface = interface
+
+    def pooled(self, task: Task, sentence: SentenceModules) -> DeclaredConfig:
+        """The same inputs for `task`, whose outputs come of what `sentence` does with the bare model's."""
+        outputs = tuple(TensorSpec(name, axes, "float", "output") for name, axes in task.outputs.items())
+        interface = replace(self.interface, outputs=outputs)
+        return DeclaredConfig(self.config, task, interface, trust_remote_code=self.trust_remote_code, sentence=sentence)
 
     @property
     def origin(self) -> str:

@@ -15,12 +15,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.cache_utils import DynamicCache
 
 from hfexport.export_config import Axis
@@ -33,8 +28,6 @@ MODEL_FAILURES: Final = (
     *(NameError, RuntimeError, TypeError, ValueError),
 )
 """What a model's own code, or a user's, may raise: all of these are failures of that code, not of hfexport."""
-
-_NEEDS_DATA: Final = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 
 
 class Refused(Exception):
@@ -101,10 +94,9 @@ class DryModel:
         try:
             with self._fake_mode, torch.no_grad(), quiet():
                 return self._call(self.module, arrays, use_cache)
-        except _NEEDS_DATA:
+        except MODEL_FAILURES:
+            # By a value that it needs, or an operator that has no fake: only the real weights can tell.
             pass
-        except MODEL_FAILURES as error:
-            raise Refused(_first_line(error)) from error
         try:
             with torch.no_grad(), quiet():
                 return self._call(self._loaded, arrays, use_cache)

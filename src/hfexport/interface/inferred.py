@@ -112,7 +112,7 @@ class _Reader:
     @property
     def is_decoder(self) -> bool:
         """Whether `forward` takes a cache, as decoders' does."""
-        return "past_key_values" in self.dry.parameters and not getattr(self.config, "is_encoder_decoder", False)
+        return "past_key_values" in self.dry.parameters and "decoder_input_ids" not in self.dry.parameters
 
     def unknown(self, why: str) -> UnsupportedError:
         return UnsupportedError(
@@ -123,7 +123,7 @@ class _Reader:
 
     def inputs(self) -> tuple[tuple[TensorSpec, ...], dict[str, int]]:
         """The inputs in the order of `forward`, and sizes of axes that are known."""
-        if getattr(self.config, "is_encoder_decoder", False):
+        if "decoder_input_ids" in self.dry.parameters:
             raise self.unknown("it is an encoder-decoder, which takes two sequences")
         readers = {
             "input_ids": self._text,

@@ -29,8 +29,8 @@ _PRIMES: Final = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
 _MEDIA: Final = ("pixel_values", "signal", "sample")
 """Roles of inputs whose sizes a model may have fixed; tokens it takes in any number."""
 
-_GROWTH: Final = {"height": 32, "width": 64}
-"""What the second run adds to an image, whose sides many models divide by up to 32."""
+_GROWTH: Final = {"height": 32, "width": 64, "samples": 1234, "frames": 36}
+"""What the second run adds to axes that models divide: strides take several samples, frames or pixels at a time."""
 
 
 def trace_sizes(specs: Sequence[TensorSpec], known: Mapping[str, int], limits: Mapping[str, Limit]) -> dict[str, int]:

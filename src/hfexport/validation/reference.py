@@ -98,6 +98,12 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
         # A cache that nobody asked for, of as many layers as the encoder has, is too small for a deeper decoder.
         arguments["use_cache"] = False
     given = model(**arguments)
+    if config.sentence is not None:
+        from hfexport.validation.reference_sentence import sentence_embeddings
+
+        tokens = given.last_hidden_state.numpy()
+        pooled = sentence_embeddings(tokens, inputs["attention_mask"], config.sentence)
+        return {"token_embeddings": tokens, "sentence_embedding": pooled}
     outputs: Arrays = {}
     for spec in config.outputs:
         if not spec.name.startswith("present."):

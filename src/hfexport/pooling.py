@@ -1,0 +1,67 @@
+"""Pooling, dense layers and normalisation of sentence-transformers behind a model, as one module to be exported."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from hfexport.export_config.sentence import SentenceModules
+
+__all__ = ["SentenceModel"]
+
+
+class SentenceModel(torch.nn.Module):
+    """Gives `token_embeddings` (batch, sequence, hidden) and `sentence_embedding` (batch, size).
+
+    Args:
+        transformer: gives `last_hidden_state`.
+        modules: what is behind it.
+    """
+
+    def __init__(self, transformer: torch.nn.Module, modules: SentenceModules) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.pooling = modules.pooling
+        self.normalize = modules.normalize
+        self.dense = torch.nn.ModuleList()
+        dtype = next(transformer.parameters()).dtype
+        for layer in modules.dense:
+            weights = load_file(layer.file)
+            weight, bias = weights["linear.weight"], weights.get("linear.bias")
+            linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+            linear.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+            self.dense.append(torch.nn.Sequential(linear.to(dtype), getattr(torch.nn, layer.activation)()))
+        self.eval()
+
+    def forward(self, **inputs: Any) -> dict[str, torch.Tensor]:
+        if "use_cache" in inspect.signature(self.transformer.forward).parameters:
+            inputs["use_cache"] = False
+        tokens: torch.Tensor = self.transformer(**inputs).last_hidden_state
+        mask = inputs["attention_mask"]
+        pooled = torch.cat([_pool(mode, tokens, mask) for mode in self.pooling], dim=1)
+        for layer in self.dense:
+            pooled = layer(pooled)
+        if self.normalize:
+            pooled = torch.nn.functional.normalize(pooled, p=2.0, dim=1)
+        return {"token_embeddings": tokens, "sentence_embedding": pooled}
+
+
+def _pool(mode: str, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """One vector a row, of `tokens` (batch, sequence, hidden) where `mask` (batch, sequence) is 1."""
+    if mode == "cls":
+        return tokens[:, 0]
+    shown = mask.unsqueeze(-1).to(tokens.dtype)
+    if mode == "max":
+        lowest = torch.finfo(tokens.dtype).min
+        return tokens.masked_fill(mask.unsqueeze(-1) == 0, lowest).amax(dim=1)
+    if mode == "lasttoken":
+        places = torch.arange(mask.shape[1], device=mask.device)
+        last = torch.where(mask == 0, -1, places).amax(dim=1, keepdim=True)
+        return (tokens * (places == last).unsqueeze(-1).to(tokens.dtype)).sum(dim=1)
+    if mode == "weightedmean":
+        shown = shown * torch.arange(1, mask.shape[1] + 1, device=mask.device, dtype=tokens.dtype)[None, :, None]
+    count = shown.sum(dim=1).clamp(min=1e-9)
+    return (tokens * shown).sum(dim=1) / (count.sqrt() if mode == "mean_sqrt_len" else count)

@@ -1,0 +1,79 @@
+"""Sentence embeddings of the reference: the model's token embeddings, pooled row by row with numpy.
+
+Written apart from the module that is exported, so that a mistake there cannot cancel out here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfexport.export_config.sentence import SentenceModules
+
+__all__ = ["sentence_embeddings"]
+
+Row = NDArray[np.float64]
+
+
+def sentence_embeddings(tokens: NDArray[Any], mask: NDArray[Any], modules: SentenceModules) -> NDArray[Any]:
+    """One vector a row.
+
+    Args:
+        tokens: (batch, sequence, hidden), as the model gives them.
+        mask: (batch, sequence).
+        modules: what to do.
+
+    Returns:
+        (batch, size), of the dtype of `tokens`.
+    """
+    rows = []
+    for row, shown in zip(tokens.astype(np.float64), mask, strict=True):
+        kept = np.flatnonzero(shown)
+        vector = np.concatenate([_POOL[mode](row, kept) for mode in modules.pooling])
+        for layer in modules.dense:
+            vector = _dense(vector, layer.file, layer.activation)
+        if modules.normalize:
+            vector = vector / max(float(np.sqrt((vector * vector).sum())), 1e-12)
+        rows.append(vector)
+    return np.stack(rows).astype(tokens.dtype)
+
+
+def _weighted_mean(row: Row, kept: NDArray[np.int64]) -> Row:
+    weights = kept + 1.0
+    return np.asarray((row[kept] * weights[:, None]).sum(axis=0) / weights.sum())
+
+
+_POOL: Final[Mapping[str, Callable[[Row, NDArray[np.int64]], Row]]] = MappingProxyType(
+    {
+        "cls": lambda row, _: row[0],
+        "max": lambda row, kept: row[kept].max(axis=0),
+        "mean": lambda row, kept: row[kept].mean(axis=0),
+        "mean_sqrt_len": lambda row, kept: row[kept].sum(axis=0) / math.sqrt(len(kept)),
+        "weightedmean": _weighted_mean,
+        "lasttoken": lambda row, kept: row[kept[-1]],
+    }
+)
+"""By pooling mode: from a row (sequence, hidden) and the places of its tokens to (hidden,)."""
+
+_ACTIVATE: Final[Mapping[str, Callable[[Row], Row]]] = MappingProxyType(
+    {
+        "Identity": lambda vector: vector,
+        "Tanh": np.tanh,
+        "ReLU": lambda vector: np.maximum(vector, 0.0),
+        "GELU": lambda vector: np.array([0.5 * x * (1.0 + math.erf(x / math.sqrt(2.0))) for x in vector]),
+        "Sigmoid": lambda vector: 1.0 / (1.0 + np.exp(-vector)),
+    }
+)
+
+
+def _dense(vector: Row, file: str, activation: str) -> Row:
+    from safetensors.numpy import load_file
+
+    weights = load_file(file)
+    product = weights["linear.weight"].astype(np.float64) @ vector
+    return _ACTIVATE[activation](product + weights.get("linear.bias", np.zeros(len(product))))
