@@ -29,6 +29,28 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "t5": T5,
     # Published ones of these have gated layers and a head of their own.
     "mt5": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "longt5": {**T5, "local_radius": 4, "global_block_size": 3},
+    "whisper": {
+        **{"d_model": 24, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 3},
+        **{"decoder_attention_heads": 4, "encoder_ffn_dim": 40, "decoder_ffn_dim": 36, "num_mel_bins": 8},
+        **{"max_source_positions": 12, "max_target_positions": 40, "vocab_size": 101, "pad_token_id": 3},
+        **{"bos_token_id": 3, "eos_token_id": 2, "decoder_start_token_id": 4},
+    },
+    "vision-encoder-decoder": {
+        "encoder": {
+            **{"model_type": "vit", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3},
+            **{"intermediate_size": 40, "image_size": 32, "patch_size": 8},
+        },
+        # Of another width, so that the encoder's states are projected.
+        "decoder": {
+            **{"model_type": "gpt2", "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "vocab_size": 97},
+            **{"is_decoder": True, "add_cross_attention": True, "bos_token_id": 1, "eos_token_id": 2},
+        },
+        **{"decoder_start_token_id": 1, "pad_token_id": 0},
+    },
 }
 
-VARIANTS: Final = (("t5", "seq2seq-lm-with-past", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),)
+VARIANTS: Final = (
+    ("longt5", "seq2seq-lm", {"encoder_attention_type": "transient-global"}),
+    ("t5", "seq2seq-lm-with-past", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+)

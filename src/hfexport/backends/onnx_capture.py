@@ -22,6 +22,7 @@ from torch.onnx._internal.exporter import _core, _fx_passes
 from transformers.exporters import exporter_onnx
 from transformers.exporters import utils as exporter_utils
 
+from hfexport.backends.patches import model_patches
 from hfexport.backends.traceable import make_traceable
 from hfexport.errors import ExportError
 from hfexport.models import empty_like, empty_model, quiet
@@ -59,10 +60,11 @@ def capture(
         make_traceable(empty)
         model = flat_model(empty, config)
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
-        with fake_mode, _patches("onnx"), _patches("dynamo"):
+        with fake_mode, _patches("onnx"), _patches("dynamo"), model_patches(config.config.model_type):
             try:
                 program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
                 exporter_utils.apply_fx_node_fixes("onnx", program.graph_module)
+                _squeeze_fixed_axes(program.graph_module)
                 with _light_preparation():
                     onnx_program = torch.onnx.export(
                         program,
@@ -143,6 +145,19 @@ def _undisturbed() -> Iterator[None]:
                 logger.setLevel(level)
             if collecting:
                 gc.enable()
+
+
+def _squeeze_fixed_axes(module: torch.fx.GraphModule) -> None:
+    """Name the axes of every `squeeze()`: those that are always one.
+
+    ONNX would squeeze whatever is one at run time, a batch of one as well, as mBART's `shift_tokens_right` showed:
+    https://github.com/pytorch/pytorch/issues/109292. This can go when the translation of `aten.squeeze` names axes.
+    """
+    for node in module.graph.nodes:
+        if node.target is _aten.squeeze.default:
+            source = node.args[0]
+            axes = [axis for axis, size in enumerate(source.meta["val"].shape) if isinstance(size, int) and size == 1]
+            node.target, node.args = _aten.squeeze.dims, (source, axes)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.patches import model_patches
 from hfexport.backends.torchscript_archive import make_reproducible
 from hfexport.backends.traceable import make_traceable
 from hfexport.errors import ExportError
@@ -102,7 +103,7 @@ def give_own_storage(model: torch.nn.Module) -> int:
 def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob) -> torch.jit.ScriptModule:
     try:
         # Validation asks the saved file, in another process and at other shapes: more than `check_trace` would.
-        with quiet(), torch.no_grad(), _plain_functions():
+        with quiet(), torch.no_grad(), _plain_functions(), model_patches(job.config.config.model_type):
             traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
     except _TRACE_FAILURES as error:
         raise ExportError(

@@ -84,6 +84,16 @@ class Seq2SeqConfig(ExportConfig):
         return self.encoder_axis
 
     @property
+    def encoder_trace_length(self) -> int:
+        """Length of the encoder's input in the example that export traces."""
+        return 9
+
+    @property
+    def encoder_outputs(self) -> tuple[Axis, ...]:
+        """Axes of the encoder's states; trailing ones may be left out."""
+        return ("batch", self.states_axis, self.encoder_size)
+
+    @property
     def start_token(self) -> int:
         named = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
         found = (getattr(self.config, name, None) for name in named)
@@ -175,7 +185,7 @@ class Seq2SeqGraph(ExportConfig):
 
     @property
     def trace_sizes(self) -> Mapping[str, int]:
-        return {"batch": 2, "encoder_sequence": 9, NEW: 3, PAST: 5, PAST_ENCODER: 4}
+        return {"batch": 2, "encoder_sequence": self.family.encoder_trace_length, NEW: 3, PAST: 5, PAST_ENCODER: 4}
 
     def _decoder_outputs(self) -> tuple[TensorSpec, ...]:
         """The task's own outputs, on the decoder's axis."""
@@ -256,8 +266,7 @@ class _Encoder(Seq2SeqGraph):
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        axes: tuple[Axis, ...] = ("batch", self.family.states_axis, self.family.encoder_size)
-        return (TensorSpec("last_hidden_state", axes, "float", "output"),)
+        return (TensorSpec("last_hidden_state", self.family.encoder_outputs, "float", "output"),)
 
 
 class _Decoder(Seq2SeqGraph):

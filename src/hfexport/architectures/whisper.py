@@ -1,0 +1,33 @@
+"""Whisper: sound of one fixed length in, text out."""
+
+from __future__ import annotations
+
+from hfexport.export_config import Axis, Seq2SeqConfig, TensorSpec
+
+__all__ = ["WhisperConfig"]
+
+
+class WhisperConfig(Seq2SeqConfig):
+    """Whisper. Its spectrograms are padded to a length of their own, so nothing is masked."""
+
+    model_types = ("whisper",)
+    tasks = ("default", "default-with-past", "speech2seq-lm", "speech2seq-lm-with-past")
+    masks_decoder = False
+
+    @property
+    def encoder_inputs(self) -> tuple[TensorSpec, ...]:
+        # Two frames go into one position of the encoder.
+        axes: tuple[Axis, ...] = ("batch", int(self.config.num_mel_bins), 2 * self.max_encoder_positions)
+        return (TensorSpec("input_features", axes, "float", "signal"),)
+
+    @property
+    def states_axis(self) -> Axis:
+        return self.max_encoder_positions
+
+    @property
+    def max_encoder_positions(self) -> int:
+        return int(self.config.max_source_positions)
+
+    @property
+    def max_decoder_positions(self) -> int:
+        return int(self.config.max_target_positions)
