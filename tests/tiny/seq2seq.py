@@ -21,6 +21,8 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bart": BART,
     "mbart": BART,
     "plbart": BART,
+    # Block-sparse past 28 tokens.
+    "bigbird_pegasus": {**BART, "attention_type": "block_sparse", "block_size": 4, "num_random_blocks": 1},
     "blenderbot": BART,
     "blenderbot-small": BART,
     "m2m_100": BART,

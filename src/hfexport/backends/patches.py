@@ -40,4 +40,5 @@ def _split_into_blocks(x: torch.Tensor, block_len: int, dim: int) -> torch.Tenso
     """(..., sequence, ...) as (..., blocks, block_len, ...), filled up with zeros."""
     missing = -x.shape[dim] % block_len
     widths = [0, 0] * (x.ndim - dim - 1) + [0, missing]
-    return torch.nn.functional.pad(x, widths).unflatten(dim, (-1, block_len))
+    blocks: torch.Tensor = torch.nn.functional.pad(x, widths).unflatten(dim, (-1, block_len))
+    return blocks

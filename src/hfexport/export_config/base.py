@@ -115,7 +115,7 @@ class ExportConfig(ABC):
     part: ClassVar[Part] = "model"
     """What of the model the graph calls."""
 
-    changes_when_called: ClassVar[bool] = False
+    changes_when_called: bool = False
     """Whether the model answers otherwise after a call than before, so that the reference asks a copy each time."""
 
     def __init__(

@@ -139,6 +139,7 @@ class Seq2SeqGraph(ExportConfig):
         super().__init__(family.config, family.task, trust_remote_code=family.trust_remote_code)
         self.family = family
         self._prompt = prompt
+        self.changes_when_called = family.changes_when_called
 
     @property
     @abstractmethod

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["make_traceable"]
 
-_MODULES: Final[Mapping[str, str]] = MappingProxyType({"big_bird": "big_bird", "longformer": "longformer"})
+_MODULES: Final[Mapping[str, str]] = MappingProxyType(
+    {"big_bird": "big_bird", "bigbird_pegasus": "bigbird_pegasus", "longformer": "longformer"}
+)
 """By `model_type`: the module beside this one whose `make_traceable(model)` changes such a model in place."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers.models.big_bird.modeling_big_bird import BigBirdModel, BigBirdSelfAttention
 
-__all__ = ["make_traceable"]
+__all__ = ["BlockSparseSelfAttention", "make_traceable"]
 
 
 def make_traceable(model: torch.nn.Module) -> None:
@@ -26,11 +26,13 @@ def make_traceable(model: torch.nn.Module) -> None:
             bare.set_attention_type("original_full")
             for module in bare.modules():
                 if type(module) is BigBirdSelfAttention:
-                    module.__class__ = _BlockSparseSelfAttention
+                    module.__class__ = BlockSparseSelfAttention
                     vars(module).update(block_size=bare.config.block_size, copies=bare.config.num_random_blocks)
 
 
-class _BlockSparseSelfAttention(BigBirdSelfAttention):
+class BlockSparseSelfAttention(BigBirdSelfAttention):
+    """Full attention for short sequences, attention to blocks for long ones."""
+
     block_size: int
     """Tokens in a block."""
 
