@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,7 @@ __all__ = [
     "artifact_entry",
     "check_manifest",
     "error_entry",
+    "provenance_entry",
     "source_entry",
     "write_manifest",
 ]
@@ -59,6 +61,7 @@ def new_manifest(inputs: Inputs, created: str) -> Manifest:
         "created": created,
         "verdict": "error",
         "inputs": inputs_entry(inputs),
+        "provenance": None,
         "source": None,
         "task": None,
         "interface": None,
@@ -77,6 +80,28 @@ def inputs_entry(inputs: Inputs) -> dict[str, Any]:
     """The inputs as JSON values, without secrets."""
     values = {part.attribute: getattr(inputs, part.attribute) for part in input_fields() if not part.is_secret}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def provenance_entry(env: Mapping[str, str]) -> dict[str, Any] | None:
+    """Which run of which workflow made an export, in which image; `None` outside of both.
+
+    Args:
+        env: what the Actions runner sets, and `HFEXPORT_IMAGE`, by which a release's action.yml names its image.
+    """
+    image = env.get("HFEXPORT_IMAGE", "")
+    on_actions = env.get("GITHUB_ACTIONS") == "true" and "GITHUB_RUN_ID" in env
+    if not on_actions and not image:
+        return None
+    repository = env.get("GITHUB_REPOSITORY", "")
+    run = f"{env.get('GITHUB_SERVER_URL', 'https://github.com')}/{repository}/actions/runs/{env.get('GITHUB_RUN_ID')}"
+    attempt = env.get("GITHUB_RUN_ATTEMPT", "1")
+    return {
+        "image": image if re.fullmatch(r"[\w./:-]+@sha256:[0-9a-f]{64}", image) else None,
+        "repository": repository if on_actions else None,
+        "commit": env.get("GITHUB_SHA") if on_actions else None,
+        "workflow": env.get("GITHUB_WORKFLOW_REF") if on_actions else None,
+        "run": f"{run}/attempts/{attempt}" if on_actions else None,
+    }
 
 
 def source_entry(checkpoint: Checkpoint, source: Source, hashes: Mapping[Path, str]) -> dict[str, Any]:

@@ -94,10 +94,11 @@ def run(
     Raises:
         Failed: with the error; the output folder then holds a manifest that says so, and no artifact of ours.
     """
-    from hfexport.manifest import error_entry, new_manifest, write_manifest
+    from hfexport.manifest import error_entry, new_manifest, provenance_entry, write_manifest
 
     output = Path(inputs.output)
     manifest = new_manifest(inputs, datetime.now(UTC).isoformat(timespec="seconds"))
+    manifest["provenance"] = provenance_entry(env)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

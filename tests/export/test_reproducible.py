@@ -1,0 +1,54 @@
+"""The same checkpoint gives the same bytes: on another day, in another place, with other threads and hash seeds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tiny import make_checkpoint
+
+ON_ANOTHER_DAY = """
+import sys, time
+shift_s = float(sys.argv.pop(1))
+real = {name: getattr(time, name) for name in ("time", "time_ns", "localtime", "gmtime")}
+time.time = lambda: real["time"]() + shift_s
+time.time_ns = lambda: real["time_ns"]() + int(shift_s * 1e9)
+time.localtime = lambda *at: real["localtime"](*(at or (time.time(),)))
+time.gmtime = lambda *at: real["gmtime"](*(at or (time.time(),)))
+from hfexport.cli import main
+sys.exit(main())
+"""
+
+
+def _hashes(checkpoint: Path, folder: Path, *, threads: int, days: int) -> dict[str, str]:
+    """Export both formats in a process of its own; returns the SHA-256 of every file of every artifact."""
+    folder.mkdir(parents=True)
+    copy = shutil.copytree(checkpoint, folder / f"checkpoint-{threads}")
+    arguments = ["--model", copy.name, "--validate", "off", "--output", "out"]
+    environment = {"OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": str(threads), "TZ": f"UTC{threads * 3}"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_ANOTHER_DAY, str(days * 86_400.0), *arguments],
+        check=False,
+        cwd=folder,
+        env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((folder / "out" / "hfexport.json").read_text())
+    return {file["path"]: file["sha256"] for artifact in manifest["artifacts"] for file in artifact["files"]}
+
+
+@pytest.mark.parametrize(("model_type", "task"), [("bert", "sequence-classification"), ("gpt2", "causal-lm-with-past")])
+def test_the_same_bytes(tmp_path: Path, model_type: str, task: str) -> None:
+    checkpoint = make_checkpoint(tmp_path / "made", model_type, task, tokenizer=True)
+    first = _hashes(checkpoint, tmp_path / "here", threads=1, days=0)
+    second = _hashes(checkpoint, tmp_path / "quite" / "another place", threads=2, days=400)
+    assert first == second
+    assert {path.split("/")[0] for path in first} == {"onnx", "torchscript"}
