@@ -44,6 +44,7 @@ def make_output(
             **{"model": source.given, "hub": None if source.model is None else source.model.to_dict()},
             **{"model_type": "bert", "architectures": ["BertForSequenceClassification"], "dtype": "fp32"},
             "files": [_file(name, files[name]) for name in ("config.json", "model.safetensors")],
+            **{"weight_format": "safetensors", "conversion": None},
         },
         "artifacts": [_artifact(name, artifacts) for name in formats],
         "files": [_file(name, content) for name, content in along.items()],
@@ -67,7 +68,7 @@ def _artifact(name: str, artifacts: Mapping[str, bytes]) -> dict[str, Any]:
         "outputs": [{"name": "logits", "dtype": "float32", "axes": ["batch", 3]}],
         "validation": {
             **{"verdict": "passed", "reason": "", "session": "default", "tolerance": tolerance},
-            **{"max_abs_diff": 1e-7, "max_rel_diff": 1e-6, "probes": []},
+            **{"max_abs_diff": 1e-7, "max_rel_diff": 1e-6, "checks": [], "probes": []},
         },
     }
 
