@@ -87,6 +87,13 @@ def test_keyless_and_then_nothing_to_do(
         assert loaded.returncode == 0, loaded.stderr
         assert "1, 3" in loaded.stdout
 
+    verified = run("verify", "org/tiny")
+    assert verified.exit_code == 0, verified.said
+    assert "torchscript/model.pt: answers as the model does" in verified.stderr
+    hub.change("org/tiny", {"torchscript/model.pt": b"something else"})
+    assert run("verify", "org/tiny").exit_code == 6
+    assert run("verify", "org/tiny", "--revision", head).exit_code == 0
+
 
 def test_a_workflow_that_nobody_trusts(hub: LocalHub, run: Callable[..., Finished], tmp_path: Path) -> None:
     done = run(*PUSH, **actions(hub, tmp_path))

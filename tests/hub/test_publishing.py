@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hfexport.checkpoint import Source
 from hfexport.errors import PublishError
 from hfexport.inputs import Inputs
 from hfexport.manifest import check_manifest, new_manifest
+from hfexport.pipeline import describe_source
 from hub.conftest import READER, TOKEN
 from hub.made import ARTIFACTS, make_output, publisher_of, source_of
 from hub.server import LocalHub
@@ -441,3 +443,18 @@ def test_a_folder_is_published_beside_the_same_weights(hub: LocalHub, push: Push
     publication = push()
     assert publication["state"] == "committed"
     assert "base_model" not in hub.read("org/tiny", "README.md").decode()
+
+
+def test_a_folder_that_was_published_is_known_by_its_files(
+    hub: LocalHub, push: Push, checkpoint: Path, tmp_path: Path
+) -> None:
+    push.source = Source(str(checkpoint), checkpoint)
+    push()
+    wanted = new_manifest(Inputs(), "2026-02-02T00:00:00+00:00")
+    assert publisher_of(hub, push.source, TOKEN).answered(wanted, describe_source(push.source)) is not None
+    changed = Path(shutil.copytree(checkpoint, tmp_path / "changed"))
+    (changed / "vocab.txt").write_text("other words")
+    source = Source(str(changed), changed)
+    publisher = publisher_of(hub, source, TOKEN, note=push.notes.append)
+    assert publisher.answered(wanted, describe_source(source)) is None
+    assert "files that go along have changed" in push.notes[-1]
