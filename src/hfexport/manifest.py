@@ -8,7 +8,6 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ __all__ = [
     "MANIFEST_FILE",
     "SCHEMA_FILE",
     "Manifest",
-    "Stage",
     "artifact_entry",
     "check_manifest",
     "error_entry",
@@ -42,15 +40,6 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx-
 
 Manifest = dict[str, Any]
 """The manifest as JSON values; its form is the schema's."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step: how long it took, and the largest resident set of the processes that worked on it (0: not known)."""
-
-    name: str
-    seconds: float
-    peak_memory_bytes: int
 
 
 def new_manifest(inputs: Inputs, created: str) -> Manifest:

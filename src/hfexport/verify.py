@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from hfexport.checkpoint import Source, locate, sha256
+from hfexport.checkpoint import Source, locate, look_over, sha256
 from hfexport.credentials import reading_token
 from hfexport.errors import CheckpointError, UnsupportedError, ValidationError
 from hfexport.hub import Hub
@@ -23,6 +22,7 @@ from hfexport.inputs import Inputs
 from hfexport.manifest import MANIFEST_FILE, Manifest, check_manifest, new_manifest
 from hfexport.observer import Observer
 from hfexport.pipeline import Run
+from hfexport.selection import find_config, look_up
 from hfexport.validation import ArtifactVerdict
 
 __all__ = ["verify"]
@@ -182,21 +182,25 @@ def _run_again(
         layout=_layout(manifest),
         validate="strict",
     )
-    run = Run(inputs, observer, env, staging, new_manifest(inputs, manifest["created"]), None)
-    formats = dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"])
-    with _stopped_references(run):
-        for name in formats:
+    run = Run(inputs, observer, env, staging, new_manifest(inputs, manifest["created"]))
+    contents = look_over(folder)
+    checkpoint = run.read(contents)
+    config = find_config(checkpoint, look_up(contents, inputs), inputs, inputs.dtype, observer.note)
+    exporter = run.exporter(checkpoint, "", config, inputs.dtype, config.default_opset)
+    try:
+        for name in dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"]):
             if name == "neuron":
                 raise UnsupportedError(
                     "neuron: its files have the right hashes, but running it takes the Neuron SDK",
                     remedy="Verify exports of the other formats here, and this one where it is served.",
                 )
             artifacts = [artifact for artifact in manifest["artifacts"] if artifact["format"] == name]
-            for artifact, verdict in zip(
-                artifacts, run.revalidate(folder, export.folder, name, artifacts), strict=True
-            ):
+            verdicts = exporter.revalidate(export.folder, name, artifacts)
+            for artifact, verdict in zip(artifacts, verdicts, strict=True):
                 _hold_verdict(artifact["path"], verdict)
                 observer.note(f"{artifact['path']}: answers as the model does, within {verdict.max_abs:.2g}")
+    finally:
+        exporter.stop()
 
 
 def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:
@@ -211,12 +215,3 @@ def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:
 def _layout(manifest: Manifest) -> Literal["auto", "single"]:
     """Which graphs an encoder-decoder was made into; it decides nothing but what is run."""
     return "single" if manifest["inputs"].get("layout") == "single" else "auto"
-
-
-@contextmanager
-def _stopped_references(run: Run) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for reference in run.references:
-            reference.worker.stop()

@@ -64,7 +64,7 @@ def test_a_run_that_passes_says_so_everywhere(passed: Run) -> None:
     assert (manifest["verdict"], manifest["error"]) == ("passed", None)
     assert (manifest["task"], manifest["dtype"]) == ("question-answering", "fp32")
     assert manifest["source"]["architectures"] == ["BertForQuestionAnswering"]
-    assert [stage["name"] for stage in manifest["stages"]][:2] == ["Checkpoint", "Model configuration"]
+    assert {"Checkpoint", "Model configuration", "Export to onnx", "Files"} <= {s["name"] for s in manifest["stages"]}
     assert all(stage["seconds"] >= 0 for stage in manifest["stages"])
 
 
