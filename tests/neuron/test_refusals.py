@@ -1,0 +1,138 @@
+"""What must be refused or said to be open: every failure of the SDK, its compiler and its run time, as it happens."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from hfexport.manifest import check_manifest
+from neuron.conftest import Exported, Exporter
+
+
+def export(exporter: Exporter, stand_in: str, *options: str) -> Exported:
+    checkpoint = exporter.checkpoint("distilbert", "sequence-classification")
+    return exporter.run(checkpoint, *options, stand_in=stand_in)
+
+
+def test_without_a_device_that_check_is_not_run_and_nothing_is_called_passed(exporter: Exporter) -> None:
+    done = export(exporter, "")
+    assert done.code == 0
+    verdict, reason = done.checks["device"]
+    assert verdict == "not_run" and reason.startswith("no Neuron device (The PyTorch Neuron Runtime could not be")
+    assert [done.checks[name][0] for name in ("environment", "trace", "compiled")] == ["passed"] * 3
+    assert done.manifest["verdict"] == done.artifact["validation"]["verdict"] == "incomplete"
+    assert "device: not run: no Neuron device" in done.said
+    for change in ("manifest", "artifact"):
+        wrong = copy.deepcopy(done.manifest)
+        (wrong if change == "manifest" else wrong["artifacts"][0]["validation"])["verdict"] = "passed"
+        with pytest.raises(jsonschema.ValidationError):
+            check_manifest(wrong)
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "options", "code", "said"),
+    [
+        ("--stand-in-crash=SIGKILL", (), 8, "most likely because memory ran out"),
+        ("--stand-in-crash=SIGSEGV", (), 8, "ended by SIGSEGV"),
+        ("--stand-in-raise=broken", (), 8, "compiling model: broken"),
+        ("--stand-in-sleep=30", ("--neuron-timeout", "1"), 8, "compiling model took longer than 1 s"),
+        ("--stand-in-compiler-exit=1", (), 8, "No operations were successfully partitioned and compiled"),
+        ("--stand-in-compiler-killed", (), 8, "Compile command returned: -9"),
+        ("", ("--neuron-fallback", "false"), 8, "Operator aten::embedding is not supported"),
+        ("", ("--neuron-minimum-segment-size", "5000"), 6, "nothing was compiled"),
+        ("--stand-in-unsupported=aten::linear,aten::view", (), 6, "neuron-min-compiled asks for 90 %"),
+        ("--stand-in-device --stand-in-wrong", (), 6, "device: batch 1, sequence 24: logits:"),
+    ],
+)
+def test_a_failure_ends_the_run_and_leaves_nothing(
+    exporter: Exporter, stand_in: str, options: tuple[str, ...], code: int, said: str
+) -> None:
+    done = export(exporter, stand_in, *options)
+    assert done.code == code, done.said
+    assert said in done.said
+    assert "Traceback" not in done.said.split("error:")[-1]
+    assert done.manifest["verdict"] == ("failed" if code == 6 else "error")
+    assert done.files == ["hfexport.json"]
+
+
+def test_a_subgraph_that_silently_runs_on_cpu_is_counted(exporter: Exporter) -> None:
+    done = export(exporter, "--stand-in-unsupported=aten::gelu --stand-in-fail=3", "--neuron-min-compiled", "0.1")
+    assert done.code == 0, done.said
+    assert "failed to compile and left on CPU: _NeuronGraph$3" in done.checks["compiled"][1]
+    (part,) = done.artifact["details"]["parts"]
+    assert part["fallbacks"] == ["_NeuronGraph$3"] and part["cpu_operators"]["aten::gelu"] == 2
+
+
+def test_a_checkpoint_that_older_transformers_reads_otherwise_is_caught(exporter: Exporter) -> None:
+    # transformers 4 knows nothing of `rope_parameters`, and computes positions by another base without a word.
+    rope = {"rope_type": "default", "rope_theta": 50.0}
+    checkpoint = exporter.checkpoint("llama", "causal-lm", rope_parameters=rope)
+    done = exporter.run(checkpoint, "--task", "causal-lm", "--neuron-min-compiled", "0.5")
+    assert done.code == 6, done.said
+    assert "transformers 4.46.3 read this checkpoint as another model" in done.checks["environment"][1]
+    assert done.files == ["hfexport.json"]
+
+
+def test_what_cannot_be_traced_there_is_refused_up_front(exporter: Exporter) -> None:
+    done = exporter.run(exporter.checkpoint("deberta-v2", "masked-lm"))
+    assert done.code == 4
+    assert "deberta-v2 cannot be compiled for Inf1" in done.said and "XSoftmax" in done.said
+    assert "compiling model" not in done.said
+
+
+def test_validation_can_be_off_and_says_so(exporter: Exporter) -> None:
+    done = export(exporter, "", "--validate", "off")
+    assert (done.code, done.manifest["verdict"]) == (0, "not_validated")
+    assert done.artifact["validation"]["verdict"] == "not_run" and done.checks == {}
+
+
+def test_a_megabyte_of_noise_hides_nothing_and_no_token_is_seen(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    done = export(exporter, "--stand-in-noise=1000000")
+    assert done.code == 0
+    assert "more lines, in compile.log" in done.said
+    assert not any(line.startswith("::set-output") for line in done.said.splitlines())
+    assert (done.folder / "neuron" / "compile.log").stat().st_size > 1_000_000
+    for name in done.files:
+        assert b"hf_secret" not in (done.folder / name).read_bytes()
+    assert "hf_secret" not in done.said.replace("::add-mask::hf_secretsecretsecret", "")
+
+
+DOCUMENTED = {
+    "compiler_args": None,
+    "compiler_timeout": None,
+    "compiler_workdir": None,
+    "subgraph_builder_function": None,
+    "minimum_segment_size": 2,
+    "single_fusion_ratio_threshold": 0.6,
+    "fallback": True,
+    "dynamic_batch_size": False,
+    "optimizations": None,
+    "separate_weights": False,
+}
+"""Keyword arguments of `torch_neuron.trace` and their defaults: PyTorch-Neuron trace Python API, torch-neuron 1.13.1."""
+
+
+def test_the_stand_in_keeps_the_documented_signature(neuron_python: Path) -> None:
+    program = (
+        "import inspect, json, torch_neuron, torch\n"
+        "signature = inspect.signature(torch_neuron.trace)\n"
+        "keywords = {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}\n"
+        "positional = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]\n"
+        "print(json.dumps([positional, keywords]))\n"
+        "try:\n    torch.neuron.trace(lambda x: x + 1, (torch.ones(1),), unheard_of=1)\n"
+        "except TypeError as error:\n    print('refused')\n"
+    )
+    done = subprocess.run([neuron_python, "-c", program], capture_output=True, text=True, check=True)
+    signature, refused = done.stdout.splitlines()
+    assert __import__("json").loads(signature) == [["model", "example_inputs"], DOCUMENTED]
+    assert refused == "refused"
+    assert inspect.isfunction(export)

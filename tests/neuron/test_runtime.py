@@ -1,0 +1,83 @@
+"""The run time that an artifact carries, in the SDK's interpreter, which cannot import hfexport."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+
+from neuron.conftest import Exporter
+
+WITH_DEVICE = "--stand-in-device"
+
+PRELUDE = """
+import json, sys
+import numpy as np
+sys.path.insert(0, {neuron!r})
+from hfexport_neuron import load
+model = load({neuron!r})
+assert "hfexport" not in sys.modules
+"""
+
+
+def run(python: Path, folder: Path, code: str) -> Any:
+    program = PRELUDE.format(neuron=str(folder / "neuron")) + code
+    done = subprocess.run([python, "-I", "-c", program], capture_output=True, text=True, cwd="/", check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_shorter_inputs_are_padded_and_outputs_cut_back(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("bert", "sequence-classification")
+    done = exporter.run(checkpoint, "--batch-size", "4", stand_in=WITH_DEVICE)
+    assert done.code == 0, done.said
+    ids = [[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]]
+    mask = [[1] * 5, [1, 1, 1, 0, 0]]
+    code = (
+        f"given = dict(input_ids=np.array({ids}), attention_mask=np.array({mask}), token_type_ids=np.zeros((2, 5), int))\n"
+        "outputs = model(**given)\n"
+        "errors = []\n"
+        "for wrong in (dict(given, input_ids=np.ones((2, 25), int)), dict(given, surplus=np.ones(1)), {}):\n"
+        "    try: model(**wrong)\n"
+        "    except ValueError as error: errors.append(str(error))\n"
+        "print(json.dumps([outputs['logits'].tolist(), errors]))\n"
+    )
+    logits, errors = run(exporter.python, done.folder, code)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    with torch.no_grad():
+        wanted = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask)).logits.numpy()
+    assert np.shape(logits) == (2, 3)
+    np.testing.assert_allclose(logits, wanted, atol=5e-2)
+    assert len(errors) == 3 and "surplus" in errors[1] and "missing: input_ids" in errors[2]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_any_number_of_texts_and_beams_is_written(exporter: Exporter, beams: int) -> None:
+    checkpoint = exporter.checkpoint("marian", "seq2seq-lm")
+    options = ("--batch-size", "2", "--neuron-decoder-length", "10", "--neuron-beams", "2", "--validate", "off")
+    done = exporter.run(checkpoint, *options, stand_in=WITH_DEVICE)
+    assert done.code == 0, done.said
+    ids = [[5, 6, 7, 8, 9, 0], [10, 11, 12, 0, 100, 100], [20, 0, 100, 100, 100, 100]]
+    mask = [[int(token != 100) for token in row] for row in ids]
+    code = (
+        "import torch\n"
+        f"given = dict(input_ids=torch.tensor({ids}), attention_mask=torch.tensor({mask}))\n"
+        f"tokens = model.generate(**given, num_beams={beams}, do_sample=False, max_length=10)\n"
+        "refused = ''\n"
+        "try: model.generate(**given, max_length=11)\n"
+        "except ValueError as error: refused = str(error)\n"
+        "print(json.dumps([tokens.tolist(), refused]))\n"
+    )
+    tokens, refused = run(exporter.python, done.folder, code)
+    model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    given = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+    wanted = model.generate(**given, num_beams=beams, do_sample=False, max_length=10)
+    assert refused == "at most 10 tokens can be generated: the decoder was compiled for that many"
+    assert len(tokens) == 3
+    assert tokens == wanted.tolist()
