@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hfexport import cli
 from hfexport.onnx.__main__ import main
 from tiny import make_checkpoint
 
@@ -74,6 +75,14 @@ def test_the_transformers_onnx_page_runs(published: Path, caplog: pytest.LogCapt
     assert lines[3] == "-[✓] (2, 8, 32) matches (2, 8, 32)"
     assert lines[-1] == "-[✓] all values close (atol: 1e-05)"
     assert names["onnx_outputs"] == ["last_hidden_state"]
+
+
+def test_the_class_of_the_architecture_page_serves(tmp_path: Path) -> None:
+    page = (DOCS / "adding-an-architecture.md").read_text(encoding="utf-8")
+    (tmp_path / "my_configs.py").write_text(BLOCK.findall(page)[0][1], encoding="utf-8")
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "mpnet", "auto")
+    arguments = ["--model", str(checkpoint), "--output", str(tmp_path / "output"), "--formats", "onnx"]
+    assert cli.main([*arguments, "--export-config", f"{tmp_path / 'my_configs.py'}:MPNetOnnxConfig"]) == 0
 
 
 def test_the_torchscript_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,18 @@ class Mine(OnnxConfigWithPast):
         return 1e-4
 """
 
+SEQ2SEQ = """
+from hfexport.onnx import OnnxSeq2SeqConfigWithPast
+
+class Mine(OnnxSeq2SeqConfigWithPast):
+    @property
+    def inputs(self):
+        encoder, decoder = {0: "batch", 1: "encoder_sequence"}, {0: "batch", 1: "decoder_sequence"}
+        names = [("input_ids", encoder), ("attention_mask", encoder)]
+        names += [("decoder_input_ids", decoder), ("decoder_attention_mask", decoder)]
+        return OrderedDict(names)
+"""
+
 IMAGE = """
 class Mine(OnnxConfig):
     @property
@@ -73,11 +85,12 @@ def _run(tmp_path: Path, code: str, model_type: str, task: str, *more: str) -> t
     [
         (ENCODER, "bert", "multiple-choice"),
         (DECODER, "qwen3", "causal-lm-with-past"),
+        (SEQ2SEQ, "bart", "seq2seq-lm"),
         (IMAGE, "vit", "image-classification"),
         (IMAGE, "convnext", "image-classification"),
         (DUMMIES, "bert", "token-classification"),
     ],
-    ids=["choices", "decoder", "image of one size", "image of any size", "own dummies"],
+    ids=["choices", "decoder", "encoder-decoder", "image of one size", "image of any size", "own dummies"],
 )
 def test_an_own_class_is_exported_and_validated(tmp_path: Path, code: str, model_type: str, task: str) -> None:
     if task == "multiple-choice":

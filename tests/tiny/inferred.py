@@ -55,7 +55,6 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "gpt_neox": ("GPTNeoXForCausalLM", {**LLAMA, "num_key_value_heads": 4}),
     "stablelm": ("StableLmForCausalLM", LLAMA),
     "starcoder2": ("Starcoder2ForCausalLM", {**LLAMA, "sliding_window": None}),
-    "mamba": ("MambaForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "vocab_size": 101}),
     # Images
     "dinov2": ("Dinov2ForImageClassification", {**_IMAGE, "mlp_ratio": 2}),
     "siglip": ("SiglipModel", {"text_config": {**TEXT, "projection_size": 32}, "vision_config": _IMAGE}),
@@ -81,18 +80,6 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
         "UperNetForSemanticSegmentation",
         {"backbone_config": _RESNET, "hidden_size": 16, "pool_scales": [1, 2], "auxiliary_in_channels": 24},
     ),
-    "rt_detr": (
-        "RTDetrForObjectDetection",
-        {
-            "backbone_config": {
-                **{"model_type": "rt_detr_resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32]},
-                **{"depths": [1, 1, 1, 1], "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]},
-            },
-            **{"encoder_hidden_dim": 32, "encoder_in_channels": [16, 24, 32], "encoder_ffn_dim": 32, "d_model": 32},
-            **{"encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_queries": 10, "decoder_layers": 2},
-            **{"decoder_in_channels": [32, 32, 32], "decoder_ffn_dim": 32, "num_denoising": 0, "image_size": 64},
-        },
-    ),
     "vitmatte": (
         "VitMatteForImageMatting",
         {
@@ -107,10 +94,6 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "wav2vec2": ("Wav2Vec2ForCTC", _SOUND),
     "hubert": ("HubertForCTC", _SOUND),
     "wavlm": ("WavLMForCTC", {**_SOUND, "num_buckets": 16, "max_bucket_distance": 32}),
-    "encodec": (
-        "EncodecModel",
-        {"hidden_size": 16, "num_filters": 4, "codebook_size": 16, "codebook_dim": 16, "upsampling_ratios": [4, 2]},
-    ),
     # Time series
     "patchtst": ("PatchTSTForPrediction", {**_SERIES, "patch_stride": 8, "num_attention_heads": 4, "ffn_dim": 32}),
     "patchtsmixer": ("PatchTSMixerForPrediction", {**_SERIES, "patch_stride": 8}),

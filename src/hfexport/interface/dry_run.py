@@ -6,7 +6,9 @@ Where a model decides by values, which a run without data cannot follow, the che
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -92,7 +94,7 @@ class DryModel:
             Refused: the model does not take them.
         """
         try:
-            with self._fake_mode, torch.no_grad(), quiet():
+            with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
                 return self._call(self.module, arrays, use_cache)
         except MODEL_FAILURES:
             # By a value that it needs, or an operator that has no fake: only the real weights can tell.
@@ -112,6 +114,18 @@ class DryModel:
         if "use_cache" in self.parameters:
             arguments["use_cache"] = use_cache
         return _flat(module(**arguments, return_dict=True))
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Torch logs at length what a fake run could not do, before it raises it."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _flat(outputs: Any) -> dict[str, Given]:

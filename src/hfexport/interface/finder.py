@@ -17,7 +17,7 @@ from hfexport.interface.dry_run import MODEL_FAILURES, DryModel
 from hfexport.interface.dummies import load_preprocessor
 from hfexport.interface.inferred import infer
 from hfexport.interface.measure import image_shape
-from hfexport.interface.onnx_config import OnnxConfig, OnnxConfigWithPast
+from hfexport.interface.onnx_config import OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
 from hfexport.interface.own_class import declare
 from hfexport.models import empty_model, load_model
 from hfexport.tasks import TASKS, Task, select_task
@@ -106,7 +106,11 @@ def _instance(own_class: type[OnnxConfig], origin: str, model_config: Any, task:
 def _task(checkpoint: Checkpoint, model_config: Any, requested: str, own: tuple[str, type[OnnxConfig]] | None) -> Task:
     """The task to export for: one that the checkpoint has a head for; `auto` also takes a head that has no task."""
     supported = _loadable(checkpoint, model_config)
-    if own is not None and not issubclass(own[1], OnnxConfigWithPast):
+    # The cache of an encoder-decoder is built in alone: it belongs to three graphs rather than to one.
+    one_cache = own is None or (
+        issubclass(own[1], OnnxConfigWithPast) and not issubclass(own[1], OnnxSeq2SeqConfigWithPast)
+    )
+    if not one_cache:
         supported = tuple(name for name in supported if not TASKS[name].with_past)
     try:
         return select_task(

@@ -25,6 +25,8 @@ __all__ = ["declare"]
 ROLES: Final[Mapping[str, Role]] = {
     "input_ids": "token_ids",
     "attention_mask": "attention_mask",
+    "decoder_input_ids": "token_ids",
+    "decoder_attention_mask": "attention_mask",
     "token_type_ids": "token_type_ids",
     "position_ids": "position_ids",
     "pixel_values": "pixel_values",
@@ -61,8 +63,8 @@ def declare(
     reader = _Reader(own, origin, dry, preprocessor, images)
     specs = reader.inputs()
     limit = position_limit(dry.module, own._config)
-    tokens = next((str(spec.axes[-1]) for spec in specs if spec.role == "token_ids"), "sequence")
-    limits = {tokens: Limit(1, limit)} if limit is not None else {}
+    tokens = [str(spec.axes[-1]) for spec in specs if spec.role == "token_ids"]
+    limits = {} if limit is None else {axis: Limit(1, limit) for axis in tokens}
     with_past = own.full_task.with_past
     if with_past:
         limits["past_sequence"] = Limit(0, None if limit is None else limit - 1)
@@ -72,7 +74,7 @@ def declare(
         outputs=(),
         trace_sizes=trace_sizes(specs, reader.known_sizes, limits),
         limits=limits,
-        thresholds=thresholds(own._config, "past_sequence" if with_past else tokens, limit),
+        thresholds=thresholds(own._config, "past_sequence" if with_past else "".join(tokens[:1]), limit),
         vocabulary_size=vocabulary_size(dry.module, own._config),
         samples=reader.samples(specs),
         atol=float(reader.read("atol_for_validation")),
@@ -144,6 +146,8 @@ class _Reader:
     def _input(self, name: str, axes: Mapping[int, str]) -> TensorSpec:
         if cached := _CACHE.fullmatch(name):
             return self._cached(name, axes, cached[2])
+        if name.startswith("past_key_values."):
+            raise self.wrong("inputs", f"{name!r}: the cache of an encoder-decoder cannot be declared by a class")
         role = ROLES.get(name, "sample")
         if role == "pixel_values" and not self._makes_dummies:
             return TensorSpec(name, self._shape(name, axes, (2, *self._images)), "float", role)
