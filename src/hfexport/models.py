@@ -53,10 +53,11 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
 
     Raises:
         CheckpointError: a tensor's shape is not what the model's config says.
-        UnsupportedError: weights that the task needs are not in the checkpoint.
+        UnsupportedError: weights that the task needs are not in the checkpoint, or a package that the model needs is not
+            installed.
     """
     auto_class = getattr(transformers, config.auto_class)
-    with quiet():
+    with quiet(), _packages_at_hand(config):
         try:
             model, info = auto_class.from_pretrained(
                 folder,
@@ -77,6 +78,20 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
             ) from error
     _refuse_partial_load(folder, config, info)
     return model.eval()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _packages_at_hand(config: ExportConfig) -> Iterator[None]:
+    """Tell of a package that transformers misses when it builds the model, such as timm for DETR's first checkpoints."""
+    try:
+        yield
+    except ImportError as error:
+        said = str(error).strip().partition(". ")[0]
+        raise UnsupportedError(
+            f"this {config.config.model_type} checkpoint needs a Python package that is not installed: {said}",
+            remedy="Install it beside hfexport, or save the checkpoint with a backbone of transformers itself"
+            " (backbone_config of model_type resnet and the like).",
+        ) from error
 
 
 def _refuse_partial_load(folder: Path, config: ExportConfig, info: Mapping[str, Any]) -> None:
@@ -102,10 +117,13 @@ def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> 
     """The model in eval mode with eager attention, its weights fake tensors of `fake_mode`: shapes without data.
 
     It is built on the meta device first, since some models compute with small real tensors while they are built.
+
+    Raises:
+        UnsupportedError: a package that the model needs is not installed.
     """
     auto_class = getattr(transformers, config.auto_class)
     kwargs = {"dtype": torch_dtype(dtype), "attn_implementation": "eager", **_model_kwargs(auto_class, config)}
-    with quiet(), torch.device("meta"):
+    with quiet(), _packages_at_hand(config), torch.device("meta"):
         if hasattr(auto_class, "from_config"):
             model = auto_class.from_config(config.config, trust_remote_code=config.trust_remote_code, **kwargs)
         else:  # a model's own class, for a head that no auto class loads

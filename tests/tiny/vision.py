@@ -21,13 +21,13 @@ TEXT: Final[Mapping[str, Any]] = {
     **{"vocab_size": 101, "max_position_embeddings": 40, "pad_token_id": 1, "bos_token_id": 99, "eos_token_id": 100},
 }
 RESNET: Final[Mapping[str, Any]] = {
-    **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]},
+    **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
     # Image segmentation takes the feature maps of all stages, detection the last.
     "out_features": ["stage1", "stage2", "stage3", "stage4"],
 }
 DETR: Final[Mapping[str, Any]] = {
     **{"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None, "backbone_config": RESNET},
-    **{"d_model": 64, "num_queries": 9, "encoder_layers": 2, "decoder_layers": 2},
+    **{"d_model": 64, "num_queries": 9, "encoder_layers": 1, "decoder_layers": 2},
     # The mask head divides d_model + heads into groups of eight.
     **{"encoder_attention_heads": 8, "decoder_attention_heads": 8, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48},
 }

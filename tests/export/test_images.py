@@ -1,0 +1,59 @@
+"""Image models: sizes that an artifact cannot take, and packages that a backbone needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from transformers import AutoConfig
+
+from hfexport.architectures import config_class_for
+from hfexport.backends import ExportJob, backend_for
+from hfexport.cli import main
+from hfexport.tasks import TASKS
+from tiny import make_checkpoint
+
+METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
+    folder = tmp_path_factory.mktemp("levit")
+    checkpoint = make_checkpoint(folder / "checkpoint", "levit", "image-classification")
+    task = TASKS["image-classification"]
+    config = config_class_for("levit")(AutoConfig.from_pretrained(checkpoint), task)
+    (folder / "onnx").mkdir()
+    artifact = backend_for("onnx").export(ExportJob(checkpoint, config, "fp32", folder / "onnx", METADATA, opset=20))
+    return onnxruntime.InferenceSession(artifact.path)
+
+
+def test_an_image_of_the_configured_size_is_answered_in_any_number(session: onnxruntime.InferenceSession) -> None:
+    (logits,) = session.run(None, {"pixel_values": np.zeros((5, 3, 32, 32), dtype=np.float32)})
+    assert logits.shape == (5, 3)
+
+
+@pytest.mark.parametrize("size", [(32, 40), (64, 16), (40, 40)])
+def test_an_image_of_another_size_is_refused(size: tuple[int, int], session: onnxruntime.InferenceSession) -> None:
+    with pytest.raises(InvalidArgument, match="invalid dimensions"):
+        session.run(None, {"pixel_values": np.zeros((1, 3, *size), dtype=np.float32)})
+
+
+def test_a_backbone_of_a_package_that_is_not_installed_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "detr", "object-detection")
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # As the first published checkpoints say it.
+    config = {**config, "backbone_config": None, "backbone": "resnet50", "use_timm_backbone": True}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    assert main(["--model", str(checkpoint), "--output", str(tmp_path / "output"), "--formats", "onnx"]) == 4
+    assert (
+        "needs a Python package that is not installed: TimmBackbone requires the timm library"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "output" / "onnx").exists()
