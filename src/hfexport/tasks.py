@@ -120,6 +120,12 @@ _ALL: Final = (
         {"logits": ("batch",)},
     ),
     _task(
+        "depth-estimation",
+        "AutoModelForDepthEstimation",
+        ("ForDepthEstimation",),
+        {"predicted_depth": ("batch",)},
+    ),
+    _task(
         "object-detection",
         "AutoModelForObjectDetection",
         ("ForObjectDetection",),

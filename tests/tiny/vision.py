@@ -36,9 +36,20 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "vit": VIT,
     # Two classes serve image classification; without a choice transformers stumbles.
     "deit": {**VIT, "architectures": ["DeiTForImageClassification"]},
+    "vit_msn": VIT,
+    "ijepa": VIT,
+    "dinov2_with_registers": {**VIT, "mlp_ratio": 2, "num_register_tokens": 3},
+    "pvt": {
+        **{"image_size": 64, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]},
+        **{"num_attention_heads": [1, 2, 2, 4]},
+    },
     "beit": BEIT,
     "data2vec-vision": BEIT,
     "swin": {
+        **{"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
+        **{"image_size": 32, "patch_size": 2},
+    },
+    "swinv2": {
         **{"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
         **{"image_size": 32, "patch_size": 2},
     },
@@ -52,6 +63,8 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "convnextv2": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "image_size": 64},
     # Its config knows no image size, as published ones do not.
     "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]},
+    "regnet": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "groups_width": 4},
+    "bit": {"embedding_size": 8, "hidden_sizes": [32, 32, 64, 64], "depths": [1, 1, 2, 1], "num_groups": 4},
     "poolformer": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]},
     "segformer": {
         **{"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "num_attention_heads": [1, 2, 2, 4]},
@@ -59,6 +72,7 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "clip": {"text_config": TEXT, "vision_config": VIT, "projection_dim": 24},
     "owlvit": {"text_config": {**TEXT, "max_position_embeddings": 16}, "vision_config": VIT, "projection_dim": 24},
+    "owlv2": {"text_config": {**TEXT, "max_position_embeddings": 16}, "vision_config": VIT, "projection_dim": 24},
     "groupvit": {
         "text_config": TEXT,
         "vision_config": {
@@ -69,6 +83,16 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
         **{"projection_dim": 24, "projection_intermediate_dim": 48},
     },
     "detr": DETR,
+    "conditional_detr": DETR,
+    "table-transformer": DETR,
+    "dpt": {
+        **{**VIT, "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 8, 16, 16]},
+        **{"reassemble_factors": [4, 2, 1, 0.5], "fusion_hidden_size": 16, "is_hybrid": False},
+    },
+    "glpn": {
+        **{"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4]},
+        **{"decoder_hidden_size": 16},
+    },
     "yolos": {**VIT, "image_size": [32, 48], "num_detection_tokens": 6},
     "imagegpt": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 97},
     "layoutlmv3": {
@@ -79,6 +103,7 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "mobilenet_v1": {"depth_multiplier": 0.25, "image_size": 64},
     "mobilenet_v2": {"depth_multiplier": 0.25, "image_size": 64},
+    "mobilevitv2": {"image_size": 64, "width_multiplier": 0.25, "n_attn_blocks": [1, 1, 1], "aspp_out_channels": 16},
     "mobilevit": {
         **{"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [4, 8, 12, 16, 20, 24, 48], "image_size": 64},
         **{"num_attention_heads": 2, "aspp_out_channels": 16, "atrous_rates": [1, 2, 3]},

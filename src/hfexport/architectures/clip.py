@@ -8,7 +8,7 @@ __all__ = ["ClipConfig"]
 
 
 class ClipConfig(DualEncoderConfig):
-    """CLIP, GroupViT and OWL-ViT."""
+    """CLIP, GroupViT, OWL-ViT and OWLv2."""
 
-    model_types = ("clip", "groupvit", "owlvit")
+    model_types = ("clip", "groupvit", "owlvit", "owlv2")
     tasks = ("default",)

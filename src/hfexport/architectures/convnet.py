@@ -19,9 +19,9 @@ class ConvNextConfig(VisionConfig):
 
 
 class ResNetConfig(ConvNextConfig):
-    """ResNet."""
+    """ResNet, RegNet and BiT."""
 
-    model_types = ("resnet",)
+    model_types = ("resnet", "regnet", "bit")
 
 
 class PoolFormerConfig(ConvNextConfig):

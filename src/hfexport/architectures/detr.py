@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from hfexport.export_config import Limit, TensorSpec, VisionConfig
 
-__all__ = ["DetrConfig", "YolosConfig"]
+__all__ = ["ConditionalDetrConfig", "DetrConfig", "TableTransformerConfig", "YolosConfig"]
 
 
 class DetrConfig(VisionConfig):
@@ -25,6 +25,19 @@ class DetrConfig(VisionConfig):
     @property
     def image_size(self) -> tuple[int, int]:
         return 96, 128  # of the traced example; the config knows none
+
+
+class ConditionalDetrConfig(DetrConfig):
+    """Conditional DETR: queries that know where they look."""
+
+    model_types = ("conditional_detr",)
+
+
+class TableTransformerConfig(DetrConfig):
+    """Table Transformer: DETR for the parts of tables."""
+
+    model_types = ("table-transformer",)
+    tasks = ("default", "object-detection")
 
 
 class YolosConfig(VisionConfig):

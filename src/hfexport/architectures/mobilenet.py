@@ -18,7 +18,7 @@ class MobileNetV1Config(VisionConfig):
 
 
 class MobileNetV2Config(MobileNetV1Config):
-    """MobileNetV2 and MobileViT."""
+    """MobileNetV2, MobileViT and MobileViTV2."""
 
-    model_types = ("mobilenet_v2", "mobilevit")
+    model_types = ("mobilenet_v2", "mobilevit", "mobilevitv2")
     tasks = ("default", "image-classification", "semantic-segmentation")

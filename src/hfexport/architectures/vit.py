@@ -8,9 +8,9 @@ __all__ = ["BeitConfig", "LevitConfig", "SwinConfig", "VitConfig"]
 
 
 class VitConfig(VisionConfig):
-    """ViT and DeiT."""
+    """ViT, DeiT, ViT-MSN, I-JEPA and DINOv2 with registers."""
 
-    model_types = ("vit", "deit")
+    model_types = ("vit", "deit", "vit_msn", "ijepa", "dinov2_with_registers")
     tasks = ("default", "image-classification")
 
 
@@ -22,9 +22,9 @@ class BeitConfig(VisionConfig):
 
 
 class SwinConfig(VisionConfig):
-    """Swin: attention in windows that shift from layer to layer."""
+    """Swin and Swinv2: attention in windows that shift from layer to layer. PVT: over a grid that shrinks."""
 
-    model_types = ("swin",)
+    model_types = ("swin", "swinv2", "pvt")
     tasks = ("default", "image-classification")
 
 

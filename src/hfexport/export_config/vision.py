@@ -19,6 +19,9 @@ class VisionConfig(ExportConfig):
     min_image_size: ClassVar[int] = 1
     """Smallest height and width, in pixels, where they are free."""
 
+    size_step: ClassVar[int] = 1
+    """Where they are free, height and width are multiples of this; the model itself takes no others."""
+
     pools: ClassVar[bool] = False
     """Whether the bare model's pooled features are an output too, as in `transformers.onnx`."""
 

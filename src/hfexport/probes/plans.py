@@ -144,7 +144,7 @@ def _size_in_turn(config: ExportConfig, axis: str, turn: int) -> int:
     return max(1, traced + (-1, 1, -traced // 3, traced // 2 + 3)[turn])
 
 
-def _vision_probes(config: ExportConfig) -> list[Probe]:
+def _vision_probes(config: VisionConfig) -> list[Probe]:
     """The configured size, and others where it is free; where a mask tells images from padding, padded ones too."""
     sizes = dict(config.trace_sizes)
     masked = any(spec.role == "pixel_mask" for spec in config.inputs)
@@ -152,9 +152,9 @@ def _vision_probes(config: ExportConfig) -> list[Probe]:
     fixed = {name: size for name, size in sizes.items() if name in config.free_axes or name == "batch"}
     variants = [fixed | {"batch": 1}, fixed | {"batch": 3}]
     if free:
-        height, width = sizes["height"], sizes["width"]
-        variants.append({"batch": 1, "height": height // 2 + 3, "width": width})
-        variants.append({"batch": 3, "height": height + 32, "width": width - 17})
+        height, width, step = sizes["height"], sizes["width"], config.size_step
+        variants.append({"batch": 1, "height": (height // 2 + 3) // step * step, "width": width})
+        variants.append({"batch": 3, "height": height + 32, "width": (width - 17) // step * step})
     paddings: tuple[Padding, ...] = ("none", "right") * 2 if masked else ("none",) * 4
     return [
         Probe(_name(variant, padding), variant, padding, seed)
