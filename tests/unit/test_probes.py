@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 from hfexport.architectures import config_class_for, known_architectures
 from hfexport.export_config import LAYOUTS, ExportConfig, axis_size
-from hfexport.probes import Probe, fixed_probes, make_inputs, trace_inputs, validation_probes
+from hfexport.probes import Probe, beam_rows, fixed_probes, make_inputs, trace_inputs, validation_probes
 from hfexport.tasks import TASKS
 
 TINY = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
@@ -140,7 +140,8 @@ def test_boxes_lie_on_the_page_and_languages_are_known() -> None:
 def test_a_decoder_that_generates_is_driven_by_its_own_past() -> None:
     probes = validation_probes(export_config("llama", "causal-lm-with-past"))
     greedy = [probe for probe in probes if probe.greedy_steps]
-    assert [(probe.greedy_steps, probe.padding, probe.sizes["past_sequence"]) for probe in greedy] == [(16, "left", 0)]
+    asked = [(probe.greedy_steps, probe.reorders, probe.padding, probe.sizes["past_sequence"]) for probe in greedy]
+    assert asked == [(16, False, "left", 0), (6, True, "left", 0)]
     assert not any(probe.greedy_steps for probe in validation_probes(export_config("llama", "default-with-past")))
 
 
@@ -186,12 +187,16 @@ def test_every_sentence_ends_once(padding: Any) -> None:
     assert np.array_equal(ends.argmax(axis=1), last)
 
 
+def test_rows_change_places_as_in_a_beam_search() -> None:
+    assert [beam_rows(batch) for batch in (1, 2, 3, 5)] == [[0], [1, 0], [2, 0, 0], [4, 0, 0, 1, 1]]
+
+
 def test_generation_starts_from_what_the_encoder_takes() -> None:
     *_, last = export_config("t5", "seq2seq-lm-with-past").graphs("auto")
-    (probe,) = [probe for probe in validation_probes(last) if probe.greedy_steps]
+    probe, _ = [probe for probe in validation_probes(last) if probe.greedy_steps]
     assert list(probe.inputs(last, "fp32")) == ["input_ids", "attention_mask"]
     (whole,) = export_config("t5", "seq2seq-lm-with-past").graphs("single")
-    (probe,) = [probe for probe in validation_probes(whole) if probe.greedy_steps]
+    probe, _ = [probe for probe in validation_probes(whole) if probe.greedy_steps]
     inputs = probe.inputs(whole, "fp32")
     assert inputs["decoder_input_ids"].tolist() == [[whole.start_token]] * 3
     assert inputs["past_key_values.0.encoder.key"].shape[2] == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hfexport.probes.plans import fixed_probes, validation_probes
-from hfexport.probes.probe import Probe
+from hfexport.probes.probe import Probe, beam_rows
 from hfexport.probes.values import make_inputs, trace_inputs
 
-__all__ = ["Probe", "fixed_probes", "make_inputs", "trace_inputs", "validation_probes"]
+__all__ = ["Probe", "beam_rows", "fixed_probes", "make_inputs", "trace_inputs", "validation_probes"]

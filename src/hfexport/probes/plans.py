@@ -18,6 +18,9 @@ AFFORDABLE_TOKENS = 512
 
 GREEDY_STEPS = 16
 
+REORDERED_STEPS = 6
+"""Steps of a greedy decoding whose rows change places half-way."""
+
 
 def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
     """Probes at shapes and paddings that export did not see, within the limits of `config`, each name once."""
@@ -26,7 +29,7 @@ def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
     elif isinstance(config, DecoderConfig):
         probes = _decoder_probes(config)
     elif isinstance(config, Seq2SeqGraph):
-        probes = seq2seq_probes(config, AFFORDABLE_TOKENS, GREEDY_STEPS)
+        probes = seq2seq_probes(config, AFFORDABLE_TOKENS, GREEDY_STEPS, REORDERED_STEPS)
     elif isinstance(config, VisionConfig):
         probes = _vision_probes(config)
     else:
@@ -103,6 +106,7 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
         probes.append(replace(probe(1, 5, 4, "none", 9), last_positions=True))
     if config.task.generates:
         probes.append(probe(3, 6, 0, "left", 8, steps=GREEDY_STEPS))
+        probes.append(replace(probe(3, 4, 0, "left", 12, steps=REORDERED_STEPS), reorders=True))
     return probes
 
 
@@ -174,6 +178,7 @@ def _within_limits(config: ExportConfig, probe: Probe) -> Probe:
     name = _name(sizes, probe.padding)
     name += ", last positions" if probe.last_positions else ""
     name += f", {probe.greedy_steps} greedy steps" if probe.greedy_steps else ""
+    name += ", rows reordered" if probe.reorders else ""
     return replace(probe, name=name, sizes=MappingProxyType(sizes))
 
 

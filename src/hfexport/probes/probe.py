@@ -13,7 +13,12 @@ from hfexport.probes.values import Padding, make_inputs
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Probe"]
+__all__ = ["Probe", "beam_rows"]
+
+
+def beam_rows(batch: int) -> list[int]:
+    """Which row comes into the place of each, as a beam search may have it: one moves, one is doubled, one is lost."""
+    return [batch - 1, *(row // 2 for row in range(batch - 1))]
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Probe:
         padding: where rows of a batch are padded; every row by another length.
         seed: seeds the values.
         greedy_steps: tokens to generate greedily through the model's own cache, starting from the probe's prompt.
+        reorders: half-way through the greedy steps, rows of the batch and of the cache change places, as in a beam search.
         edge_tokens: put the vocabulary's first and last id, and the padding id in unmasked places, into the ids.
         last_positions: number the tokens so that the last of a full row has the last position that the model knows.
     """
@@ -35,6 +41,7 @@ class Probe:
     padding: Padding = "none"
     seed: int = 0
     greedy_steps: int = 0
+    reorders: bool = False
     edge_tokens: bool = False
     last_positions: bool = False
 

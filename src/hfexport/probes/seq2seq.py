@@ -21,13 +21,14 @@ _SHAPES: tuple[tuple[int, int, int, int, Padding], ...] = (
 """Batch, the encoder's sequence, the decoder's, its past, and the padding of each probe."""
 
 
-def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int) -> list[Probe]:
+def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reordered_steps: int) -> list[Probe]:
     """Probes for one graph: its axes at several sizes, the last positions, both sides of every threshold.
 
     Args:
         config: the graph.
         affordable: the most tokens of a probe.
         greedy_steps: tokens to generate, by the graph that goes on with a text.
+        reordered_steps: the same, where rows change places half-way.
     """
     probes = [_probe(config, *shape, seed) for seed, shape in enumerate(_SHAPES, start=1)]
     family = config.family
@@ -45,6 +46,7 @@ def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int) -> 
         if config.prompt is config:
             sizes |= {"decoder_sequence": 1, "past_decoder_sequence": 0, "past_encoder_sequence": 0}
         probes.append(Probe(_UNNAMED, sizes, "right", 10, greedy_steps))
+        probes.append(Probe(_UNNAMED, sizes, "right", 11, reordered_steps, reorders=True))
     return probes
 
 

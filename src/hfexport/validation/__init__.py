@@ -211,6 +211,7 @@ def _runner_job(
             for made, described in (graphs if generates else graphs[-1:])
         ],
         "greedy_steps": [probe.greedy_steps for probe in reference.probes],
+        "reorders": [probe.reorders for probe in reference.probes],
         "start_token": config.start_token,
         "reference": str(reference.folder),
         "folder": str(folder),

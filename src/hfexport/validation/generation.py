@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfexport.probes import beam_rows
 from hfexport.validation.sessions import Refusal, Session
 
 __all__ = ["decode", "next_inputs"]
@@ -18,7 +19,14 @@ __all__ = ["decode", "next_inputs"]
 Arrays = dict[str, NDArray[Any]]
 
 
-def decode(sessions: Mapping[str, Session], prompt: Arrays, reference_tokens: NDArray[Any], start_token: int) -> Arrays:
+def decode(
+    sessions: Mapping[str, Session],
+    prompt: Arrays,
+    reference_tokens: NDArray[Any],
+    start_token: int,
+    *,
+    reorders: bool = False,
+) -> Arrays:
     """Decode greedily through the artifact's own cache.
 
     Each step goes on with the model's token: where the artifact chose the same one, as it must unless two are tied,
@@ -29,6 +37,7 @@ def decode(sessions: Mapping[str, Session], prompt: Arrays, reference_tokens: ND
         prompt: inputs of the first call.
         reference_tokens: (batch, steps), what the model chose.
         start_token: the decoder's first, where it is a graph of its own.
+        reorders: half-way, put other rows in the places of rows, in the cache and in all else.
 
     Returns:
         As the reference's: `tokens`, `logits`, and the cache after the last call.
@@ -38,9 +47,14 @@ def decode(sessions: Mapping[str, Session], prompt: Arrays, reference_tokens: ND
     cache: Arrays = {}
     tokens: list[NDArray[Any]] = []
     logits: list[NDArray[Any]] = []
-    for step in range(reference_tokens.shape[1]):
+    steps = reference_tokens.shape[1]
+    for step in range(steps):
         if step:
-            session, inputs = going_on, next_inputs(inputs, cache, reference_tokens[:, step - 1])
+            chosen = reference_tokens[:, step - 1]
+            if reorders and step == steps // 2:
+                rows = beam_rows(len(chosen))
+                chosen, inputs, cache = chosen[rows], _take(inputs, rows), _take(cache, rows)
+            session, inputs = going_on, next_inputs(inputs, cache, chosen)
         outputs = session.ask(inputs)
         if outputs["logits"].ndim != 3 or not outputs["logits"].size:
             raise Refusal(f"greedy step {step}: logits have shape {outputs['logits'].shape}")
@@ -48,6 +62,10 @@ def decode(sessions: Mapping[str, Session], prompt: Arrays, reference_tokens: ND
         tokens.append(logits[-1].argmax(axis=-1))
         cache |= {name: array for name, array in outputs.items() if name.startswith("present.")}
     return {"tokens": np.stack(tokens, axis=1), "logits": np.stack(logits, axis=1), **cache}
+
+
+def _take(arrays: Mapping[str, NDArray[Any]], rows: list[int]) -> Arrays:
+    return {name: array[rows] for name, array in arrays.items()}
 
 
 def _first_call(sessions: Mapping[str, Session], prompt: Arrays, start_token: int) -> tuple[Session, Arrays]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hfexport.architectures import restore_config
 from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph
-from hfexport.probes import Probe
+from hfexport.probes import Probe, beam_rows
 from hfexport.validation.arrays import write_arrays
 
 if TYPE_CHECKING:
@@ -74,13 +74,14 @@ def answer_probes(
 
 
 def _answer_probe(model: torch.nn.Module, config: ExportConfig, probe: Probe, inputs: Arrays) -> Arrays:
-    from hfexport.validation.reference_seq2seq import answer_graph, generate
+    from hfexport.validation.reference_seq2seq import answer_graph, decode_reordered, generate
 
     if isinstance(config, Seq2SeqGraph):
-        if probe.greedy_steps:
-            return generate(model, config, inputs, probe.greedy_steps)
-        return answer_graph(model, config, inputs)
-    return _decode_greedily(model, inputs, probe.greedy_steps) if probe.greedy_steps else _answer(model, config, inputs)
+        if not probe.greedy_steps:
+            return answer_graph(model, config, inputs)
+        decode = decode_reordered if probe.reorders else generate
+        return decode(model, config, inputs, probe.greedy_steps)
+    return _decode_greedily(model, inputs, probe) if probe.greedy_steps else _answer(model, config, inputs)
 
 
 def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arrays:
@@ -128,8 +129,8 @@ def _cache(cache: Any, inputs: Arrays) -> Any:
     return cache
 
 
-def _decode_greedily(model: torch.nn.Module, prompt: Arrays, steps: int) -> Arrays:
-    """Decode `steps` tokens through the model's own cache, which it keeps and grows itself.
+def _decode_greedily(model: torch.nn.Module, prompt: Arrays, probe: Probe) -> Arrays:
+    """Decode greedily through the model's own cache, which it keeps, grows and reorders itself.
 
     Returns:
         `tokens` (batch, steps), `logits` (batch, steps, vocabulary) that chose them, and the cache after the last call.
@@ -142,12 +143,17 @@ def _decode_greedily(model: torch.nn.Module, prompt: Arrays, steps: int) -> Arra
     positions = {name: torch.from_numpy(prompt[name]) for name in ("position_ids",) if name in prompt}
     tokens: list[NDArray[Any]] = []
     logits: list[NDArray[Any]] = []
+    steps = probe.greedy_steps
     for step in range(steps):
         given = model(input_ids=ids, attention_mask=mask, **positions, past_key_values=cache, use_cache=True)
         cache, last = given.past_key_values, given.logits[:, -1]
         ids = last.argmax(dim=-1, keepdim=True)
         logits.append(last.numpy())
         tokens.append(ids[:, 0].numpy())
+        if probe.reorders and step + 1 == steps // 2:
+            rows = torch.tensor(beam_rows(len(ids)))
+            cache.reorder_cache(rows)
+            ids, mask = ids[rows], mask[rows]
         if step + 1 < steps:
             mask = torch.cat([mask, mask.new_ones((len(mask), 1))], dim=1)
             positions = {name: mask.sum(dim=1, keepdim=True) - 1 for name in positions}

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
+
+from hfexport.probes import beam_rows
 
 if TYPE_CHECKING:
     import torch
 
     from hfexport.export_config import Seq2SeqGraph
 
-__all__ = ["answer_graph", "generate"]
+__all__ = ["answer_graph", "decode_reordered", "generate"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -126,3 +129,45 @@ def generate(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: int) -> Ar
     logits = torch.stack(list(given.logits), dim=1)
     outputs = {"tokens": given.sequences[:, start.shape[1] :].numpy(), "logits": logits.numpy()}
     return outputs | _cache_arrays(given.past_key_values, cross=True)
+
+
+def decode_reordered(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: int) -> Arrays:
+    """Greedy tokens, with rows and cache reordered half-way as the model's own cache does it for a beam search.
+
+    Args:
+        model: an encoder-decoder with a language model's head.
+        config: the graph that goes on with a text.
+        prompt: see `generate`.
+        steps: tokens to generate.
+
+    Returns:
+        See `generate`; `tokens` and `logits` of each step are in the order of rows of that step.
+    """
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
+
+    names = [spec.name for spec in config.family.encoder_inputs]
+    read = {name: torch.from_numpy(prompt[name]) for name in names}
+    states = model.get_encoder()(**read).last_hidden_state
+    masks = {"attention_mask": read["attention_mask"]} if "attention_mask" in read else {}
+    ids = torch.full((len(states), 1), config.start_token)
+    cache = _filled_cache({})
+    tokens: list[NDArray[Any]] = []
+    logits: list[NDArray[Any]] = []
+    for step in range(steps):
+        given = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            decoder_input_ids=ids,
+            past_key_values=cache,
+            use_cache=True,
+            **masks,
+        )
+        ids = given.logits[:, -1].argmax(dim=-1, keepdim=True)
+        logits.append(given.logits[:, -1].numpy())
+        tokens.append(ids[:, 0].numpy())
+        if step + 1 == steps // 2:
+            rows = torch.tensor(beam_rows(len(ids)))
+            cache.reorder_cache(rows)
+            ids, states = ids[rows], states[rows]
+            masks = {name: mask[rows] for name, mask in masks.items()}
+    return {"tokens": np.stack(tokens, axis=1), "logits": np.stack(logits, axis=1), **_cache_arrays(cache, cross=True)}

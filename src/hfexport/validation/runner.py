@@ -27,7 +27,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         job: `format`, `weight_bytes`, `threads`; `graphs`, of which the last is asked the probes and the others take part
             in generation: each with `graph` (its name), `path`, `inputs` as (name, dtype) and `outputs` as names, the
-            interface it should have; `greedy_steps`, a number a probe; `start_token` of a decoder; `reference`, a folder
+            interface it should have; `greedy_steps` and `reorders`, one a probe; `start_token` of a decoder; `reference`, a folder
             with `inputs/{n}` and `outputs/{n}`; `folder`, under which `outputs/{n}` is written.
 
     Returns:
@@ -40,12 +40,12 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     session = sessions[job["graphs"][-1]["graph"]]
     reference = Path(job["reference"])
     refusals: dict[str, str] = {}
-    for number, steps in enumerate(job["greedy_steps"]):
+    for number, (steps, reorders) in enumerate(zip(job["greedy_steps"], job["reorders"], strict=True)):
         inputs = read_arrays(reference / "inputs" / str(number))
         try:
             if steps:
                 tokens = np.asarray(read_arrays(reference / "outputs" / str(number))["tokens"])
-                outputs = decode(sessions, inputs, tokens, int(job["start_token"]))
+                outputs = decode(sessions, inputs, tokens, int(job["start_token"]), reorders=reorders)
             else:
                 outputs = session.ask(inputs)
         except Refusal as refusal:

@@ -1,0 +1,41 @@
+"""Runs in the peer's environment: loads artifacts with optimum-onnx as its users do, and answers questions about them.
+
+Reads jobs from stdin as JSON, one a line, and writes an answer for each to stdout. Imports nothing of hfexport.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import optimum.onnxruntime
+import torch
+from transformers import AutoTokenizer, pipeline
+
+
+def load(job: dict[str, Any]) -> Any:
+    """The artifact as the class that the job names."""
+    loader = getattr(optimum.onnxruntime, job["class"])
+    return loader.from_pretrained(job["folder"], subfolder="onnx", **job.get("options", {}))
+
+
+def generate(job: dict[str, Any]) -> Any:
+    """Tokens of `generate`, from inputs in an .npz file."""
+    with np.load(job["inputs"]) as arrays:
+        inputs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return load(job).generate(**inputs, **job["settings"]).tolist()
+
+
+def classify(job: dict[str, Any]) -> Any:
+    """What a pipeline says of texts."""
+    tokenizer = AutoTokenizer.from_pretrained(job["folder"])
+    return pipeline(job["pipeline"], model=load(job), tokenizer=tokenizer)(job["texts"], **job["settings"])
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        question = json.loads(line)
+        answer = {"generate": generate, "classify": classify}[question["ask"]](question)
+        print("answer " + json.dumps(answer), flush=True)

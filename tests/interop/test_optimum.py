@@ -1,0 +1,110 @@
+"""Artifacts as users of optimum-onnx load them, with the transformers that it needs: the same answers as the model.
+
+The peer lives in an environment of its own, which `make interop-test` makes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from hfexport.cli import main
+from hfexport.tasks import TASKS
+from tiny import make_checkpoint
+
+PYTHON = Path(__file__).resolve().parents[2] / ".venv-optimum" / "bin" / "python"
+PEER = Path(__file__).with_name("peer.py")
+
+GREEDY: Mapping[str, Any] = {"max_new_tokens": 16, "do_sample": False, "num_beams": 1}
+BEAMS: Mapping[str, Any] = {"max_new_tokens": 16, "do_sample": False, "num_beams": 3}
+"""Beam search reorders the rows of the cache at every step."""
+
+
+def ask_peer(*questions: Mapping[str, Any]) -> list[Any]:
+    """Answers of the peer, in the order of the questions."""
+    assert PYTHON.exists(), f"{PYTHON} is missing; `make interop-test` makes it"
+    lines = "".join(json.dumps(question) + "\n" for question in questions)
+    result = subprocess.run([PYTHON, PEER], input=lines, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    answers = [line.removeprefix("answer ") for line in result.stdout.splitlines() if line.startswith("answer ")]
+    return [json.loads(answer) for answer in answers]
+
+
+def export(folder: Path, model_type: str, task: str, **settings: Any) -> tuple[Path, Path]:
+    """A tiny checkpoint and the folder of its export."""
+    checkpoint = make_checkpoint(folder / "checkpoint", model_type, task, **settings)
+    output = folder / "output"
+    assert main(["--model", str(checkpoint), "--task", task, "--formats", "onnx", "--output", str(output)]) == 0
+    return checkpoint, output
+
+
+def text(vocabulary: int, pad: int, *, left: bool = False) -> dict[str, np.ndarray[Any, Any]]:
+    """Three rows of token ids, two of them padded; ids that mean something to models are left out."""
+    ids = np.random.default_rng(0).integers(5, vocabulary - 2, (3, 9))
+    mask = np.ones_like(ids)
+    mask[1, 6:] = mask[2, 4:] = 0
+    if left:
+        mask = mask[:, ::-1].copy()
+    return {"input_ids": np.where(mask == 0, pad, ids), "attention_mask": mask}
+
+
+@pytest.mark.parametrize(
+    ("loader", "model_type", "task", "options", "changes"),
+    [
+        # Deeper decoders than encoders are what the grid has; `generate` itself cannot drive them.
+        ("ORTModelForSeq2SeqLM", "t5", "seq2seq-lm-with-past", {}, {"num_decoder_layers": 2}),
+        ("ORTModelForSeq2SeqLM", "marian", "seq2seq-lm-with-past", {}, {"decoder_layers": 2}),
+        ("ORTModelForSeq2SeqLM", "bart", "seq2seq-lm", {"use_cache": False}, {"decoder_layers": 2}),
+        ("ORTModelForCausalLM", "gpt2", "causal-lm-with-past", {}, {}),
+        ("ORTModelForCausalLM", "llama", "causal-lm-with-past", {}, {}),
+    ],
+)
+def test_it_generates_what_the_model_generates(
+    loader: str, model_type: str, task: str, options: dict[str, Any], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    checkpoint, output = export(tmp_path, model_type, task, **changes)
+    model = getattr(transformers, TASKS[task].auto_class).from_pretrained(checkpoint).eval()
+    inputs = text(model.config.vocab_size, model.config.pad_token_id, left=not model.config.is_encoder_decoder)
+    np.savez(tmp_path / "inputs.npz", **inputs)  # type: ignore[arg-type]
+    question = {"ask": "generate", "class": loader, "folder": str(output), "inputs": str(tmp_path / "inputs.npz")}
+    answers = ask_peer(*({**question, "options": options, "settings": dict(plan)} for plan in (GREEDY, BEAMS)))
+
+    tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    for plan, answer in zip((GREEDY, BEAMS), answers, strict=True):
+        assert answer == model.generate(**tensors, **plan, use_cache=options.get("use_cache", True)).tolist()
+
+
+def test_a_pipeline_classifies_as_the_model_does(tmp_path: Path) -> None:
+    checkpoint, output = export(tmp_path, "bert", "sequence-classification", tokenizer=True)
+    texts = ["the cat sat on the mat.", "a good film", "bad!"]
+    question = {
+        **{"ask": "classify", "class": "ORTModelForSequenceClassification", "pipeline": "text-classification"},
+        **{"folder": str(output), "texts": texts, "settings": {"top_k": None}},
+    }
+    (answer,) = ask_peer(question)
+
+    expected: Any = transformers.pipeline("text-classification", model=str(checkpoint))(texts, top_k=None)
+    assert [[entry["label"] for entry in row] for row in answer] == [[e["label"] for e in row] for row in expected]
+    found = [[entry["score"] for entry in row] for row in answer]
+    np.testing.assert_allclose(found, [[entry["score"] for entry in row] for row in expected], atol=1e-5)
+
+
+def test_the_answers_are_those_of_the_artifact(tmp_path: Path) -> None:
+    """Another seed's checkpoint gives other tokens, so that equality above says something."""
+    _, output = export(tmp_path, "gpt2", "causal-lm-with-past", seed=1)
+    other = make_checkpoint(tmp_path / "other", "gpt2", "causal-lm-with-past")
+    model = transformers.AutoModelForCausalLM.from_pretrained(other).eval()
+    inputs = text(model.config.vocab_size, model.config.pad_token_id, left=True)
+    np.savez(tmp_path / "inputs.npz", **inputs)  # type: ignore[arg-type]
+    question = {"ask": "generate", "class": "ORTModelForCausalLM", "folder": str(output), "settings": dict(GREEDY)}
+    (answer,) = ask_peer({**question, "inputs": str(tmp_path / "inputs.npz")})
+    tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    assert answer != model.generate(**tensors, **GREEDY).tolist()
