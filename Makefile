@@ -6,6 +6,7 @@
 #   make conformance          every architecture and task, both formats; writes docs/coverage.md
 #   make hub-test             reading and publishing against a Hub on this machine, killed at every stage
 #   make neuron-test          Neuron artifacts of every kind, with a stand-in for AWS's SDK
+#   make interop-test         artifacts as optimum-onnx loads and drives them
 #   make container-test       builds the image and runs it as the Actions runner does
 #   make publishing-figures   disturbs pushes to a Hub on this machine; writes the tables of docs/publishing.md
 #   make bench                side by side with optimum-cli; writes docs/performance.md
@@ -30,6 +31,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 VENV := .venv
+PEER := .venv-optimum
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 WORKFLOWS = $(wildcard .github/workflows/*.yml)
@@ -43,7 +45,7 @@ NEURON_FITS = import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_i
 NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help export test check conformance neuron-test hub-test container-test publishing-figures bench lock clean
+.PHONY: help export test check conformance neuron-test hub-test interop-test container-test publishing-figures bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -79,6 +81,9 @@ hub-test: $(VENV)/.dev
 
 neuron-test: $(VENV)/.dev $(NEURON_VENV)/.ready
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
+
+interop-test: $(VENV)/.dev $(PEER)/.installed
+	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 container-test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/container $(ARGS)
@@ -127,4 +132,11 @@ $(NEURON_VENV)/.ready: requirements/neuron.txt requirements/neuron-test.txt $(wi
 	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \
 		-r requirements/neuron.txt
 	$(NEURON_VENV)/bin/python tests/neuron/sdk_stand_in/install.py
+	@touch $@
+
+# Optimum needs another transformers than ours.
+$(PEER)/.installed: requirements/torch.txt benchmarks/requirements-optimum.txt | $(BIN)/python
+	$(BIN)/python -m venv $(PEER)
+	$(PEER)/bin/python -m pip --quiet install --no-deps --retries 1 --extra-index-url "$(TORCH_INDEX)" -r requirements/torch.txt
+	$(PEER)/bin/python -m pip --quiet install --no-deps -r benchmarks/requirements-optimum.txt
 	@touch $@

@@ -1,0 +1,185 @@
+"""Encoder-decoders: graphs as Optimum loads them, driven together; and what of them has to be refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from transformers import AutoConfig
+
+from broken import before_all, constant, replace_uses
+from hfexport.architectures import config_class_for
+from hfexport.backends import Artifact, ExportJob, backend_for
+from hfexport.export_config import ExportConfig
+from hfexport.probes import validation_probes
+from hfexport.runtime import load_torchscript
+from hfexport.tasks import TASKS
+from hfexport.validation import ArtifactVerdict, Reference, resolve_tolerance, start_references, validate
+from tiny import make_checkpoint
+
+ENV = {**os.environ, "OMP_NUM_THREADS": "2"}
+METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
+
+
+@dataclass
+class Parts:
+    """A tiny T5 in three graphs, with their references and ONNX artifacts."""
+
+    checkpoint: Path
+    configs: tuple[ExportConfig, ...]
+    references: tuple[Reference, ...]
+    artifacts: list[Artifact]
+
+    def judge(self, artifact: Artifact, folder: Path) -> ArtifactVerdict:
+        """The verdict on the decoder with past."""
+        config, reference = self.configs[-1], self.references[-1]
+        tolerance = resolve_tolerance(config, "fp32", None, None)
+        others = list(zip(self.artifacts[:-1], self.configs[:-1], strict=True))
+        return validate(artifact, config, reference, tolerance, folder=folder / "run", env=ENV, companions=others)
+
+
+def graphs_of(checkpoint: Path, task: str, layout: Any) -> tuple[ExportConfig, ...]:
+    config = AutoConfig.from_pretrained(checkpoint)
+    return config_class_for(config.model_type)(config, TASKS[task]).graphs(layout)
+
+
+def make(name: str, checkpoint: Path, config: ExportConfig, folder: Path) -> Artifact:
+    folder.mkdir(exist_ok=True)
+    return backend_for(name).export(ExportJob(checkpoint, config, "fp32", folder, METADATA, config.default_opset))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    folder = tmp_path_factory.mktemp("t5")
+    checkpoint = make_checkpoint(folder / "checkpoint", "t5", "seq2seq-lm-with-past")
+    configs = graphs_of(checkpoint, "seq2seq-lm-with-past", "auto")
+    asked = [(config, validation_probes(config)) for config in configs]
+    references = start_references(checkpoint, asked, "fp32", folder=folder / "reference", env=ENV)
+    with references[0].worker:
+        artifacts = [make("onnx", checkpoint, config, folder / "onnx") for config in configs]
+        yield Parts(checkpoint, configs, references, artifacts)
+
+
+def names(values: Sequence[onnx.ValueInfoProto]) -> list[str]:
+    return [value.name for value in values]
+
+
+def test_files_inputs_and_outputs_are_those_that_optimum_loads(parts: Parts) -> None:
+    encoder, decoder, with_past = (onnx.load(artifact.path).graph for artifact in parts.artifacts)
+    files = [artifact.path.name for artifact in parts.artifacts]
+    assert files == ["encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"]
+    assert names(encoder.input) == ["input_ids", "attention_mask"]
+    assert names(encoder.output) == ["last_hidden_state"]
+    assert names(decoder.input) == ["input_ids", "encoder_attention_mask", "encoder_hidden_states"]
+    cache = [f"0.{kind}.{part}" for kind in ("decoder", "encoder") for part in ("key", "value")]
+    assert names(decoder.output)[:5] == ["logits", *(f"present.{name}" for name in cache)]
+    assert names(with_past.input)[:6] == [
+        *("input_ids", "encoder_attention_mask"),
+        *(f"past_key_values.{name}" for name in cache),
+    ]
+    assert names(with_past.output)[:4] == [
+        *("logits", "present.0.decoder.key", "present.0.decoder.value", "present.1.decoder.key")
+    ]
+    axes = [dim.dim_param or dim.dim_value for dim in with_past.output[1].type.tensor_type.shape.dim]
+    assert axes == ["batch", 4, "past_decoder_sequence + decoder_sequence", 8]
+
+
+def test_no_graph_carries_the_weights_of_another(parts: Parts) -> None:
+    weights = [{tensor.name for tensor in onnx.load(artifact.path).graph.initializer} for artifact in parts.artifacts]
+    encoder, decoder, with_past = weights
+    assert any(name.startswith("block.1") for name in encoder) and not any("decoder" in name for name in encoder)
+    assert any("decoder.block.2" in name for name in decoder) and not any("encoder.block" in name for name in decoder)
+    # Keys and values of what the encoder said lie in the cache.
+    assert any("EncDecAttention.k" in name for name in decoder)
+    assert not any("EncDecAttention.k" in name or "EncDecAttention.v" in name for name in with_past)
+
+
+def test_right_graphs_pass_and_generate_together(parts: Parts, tmp_path: Path) -> None:
+    verdict = parts.judge(parts.artifacts[-1], tmp_path)
+    assert verdict.verdict == "passed", verdict.failures
+    driven = [result for result in verdict.probes if result.probe.greedy_steps]
+    assert [(result.probe.greedy_steps, result.probe.reorders) for result in driven] == [(16, False), (6, True)]
+    for result in driven:
+        assert [output.name for output in result.outputs][:4] == [
+            *("tokens", "logits", "present.0.decoder.key", "present.0.decoder.value")
+        ]
+
+
+def ignore_encoder_mask(model: onnx.ModelProto) -> None:
+    replace_uses(model.graph, "encoder_attention_mask", "all_seen")
+    one = helper.make_tensor("one", onnx.TensorProto.INT64, [1], [1])
+    before_all(
+        model.graph,
+        helper.make_node("Shape", ["encoder_attention_mask"], ["mask_shape"]),
+        helper.make_node("ConstantOfShape", ["mask_shape"], ["all_seen"], value=one),
+    )
+
+
+def scale_cross_cache(model: onnx.ModelProto) -> None:
+    name = "past_key_values.2.encoder.value"
+    replace_uses(model.graph, name, "scaled")
+    before_all(model.graph, constant("factor", np.float32(1.01)), helper.make_node("Mul", [name, "factor"], ["scaled"]))
+
+
+def mix_rows(model: onnx.ModelProto) -> None:
+    """Right as long as all rows are alike: the cache of the first row is taken for all."""
+    name = "past_key_values.1.decoder.key"
+    replace_uses(model.graph, name, "first_for_all")
+    before_all(
+        model.graph,
+        constant("first", np.array([0])),
+        helper.make_node("Gather", [name, "first"], ["first_row"], axis=0),
+        helper.make_node("Shape", [name], ["cache_shape"]),
+        helper.make_node("Expand", ["first_row", "cache_shape"], ["first_for_all"]),
+    )
+
+
+@pytest.mark.parametrize("edit", [ignore_encoder_mask, scale_cross_cache, mix_rows], ids=lambda edit: edit.__name__)
+def test_a_wrong_decoder_fails_in_its_own_probes_and_in_generation(
+    edit: Callable[[onnx.ModelProto], None], parts: Parts, tmp_path: Path
+) -> None:
+    model = onnx.load(parts.artifacts[-1].path)
+    edit(model)
+    path = tmp_path / "decoder_with_past_model.onnx"
+    onnx.save(model, path)
+    verdict = parts.judge(Artifact("onnx", path, (path,)), tmp_path)
+    assert verdict.verdict == "failed"
+    wrong = {bool(result.probe.greedy_steps) for result in verdict.probes if not result.passed}
+    assert wrong == {False, True}
+
+
+def test_an_encoder_of_another_model_shows_in_generation(parts: Parts, tmp_path: Path) -> None:
+    other = make_checkpoint(tmp_path / "other", "t5", "seq2seq-lm-with-past", seed=1)
+    encoder = make("onnx", other, parts.configs[0], tmp_path / "onnx")
+    mixed = Parts(parts.checkpoint, parts.configs, parts.references, [encoder, *parts.artifacts[1:]])
+    verdict = mixed.judge(parts.artifacts[-1], tmp_path)
+    assert verdict.verdict == "failed"
+    assert all(bool(result.probe.greedy_steps) != result.passed for result in verdict.probes)
+
+
+def test_one_graph_computes_the_cross_attention_cache_that_it_is_not_given(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bart", "seq2seq-lm-with-past")
+    (config,) = graphs_of(checkpoint, "seq2seq-lm-with-past", "single")
+    model = load_torchscript(make("torchscript", checkpoint, config, tmp_path / "torchscript").path)
+    (probe, _) = (probe for probe in validation_probes(config) if probe.greedy_steps)
+    inputs = probe.inputs(config, "fp32")
+    prefill = model(**inputs)
+    past = {
+        name.replace("present", "past_key_values"): array
+        for name, array in prefill.items()
+        if name.startswith("present.")
+    }
+    mask = np.ones((3, 2), np.int64)
+    step = model(**{**inputs, "decoder_attention_mask": mask, **{name: array.numpy() for name, array in past.items()}})
+    for name, array in prefill.items():
+        if ".encoder." in name:
+            assert array.shape[2] == inputs["input_ids"].shape[1]
+            assert np.array_equal(step[name], array)
+    assert not np.allclose(step["logits"], prefill["logits"])
