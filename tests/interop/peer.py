@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optimum.onnxruntime
 import torch
-from transformers import AutoTokenizer, pipeline
+from transformers import PreTrainedTokenizerFast, pipeline
 
 
 def load(job: dict[str, Any]) -> Any:
@@ -30,7 +30,8 @@ def generate(job: dict[str, Any]) -> Any:
 
 def classify(job: dict[str, Any]) -> Any:
     """What a pipeline says of texts."""
-    tokenizer = AutoTokenizer.from_pretrained(job["folder"])
+    # By its class: the name that newer versions of transformers write into its config is not known here.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(job["folder"])
     return pipeline(job["pipeline"], model=load(job), tokenizer=tokenizer)(job["texts"], **job["settings"])
 
 

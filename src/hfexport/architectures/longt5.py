@@ -24,6 +24,12 @@ class LongT5Config(T5Config):
         return {"encoder_sequence": self.block_length}
 
     @property
+    def min_encoder_length(self) -> int:
+        # Summaries are of whole blocks; the graph needs one, and refuses an input that is shorter.
+        summarises = self.config.encoder_attention_type == "transient-global"
+        return int(self.config.global_block_size) if summarises else 1
+
+    @property
     def encoder_trace_length(self) -> int:
         # A single block, or a whole number of blocks, would have a tracer take that for settled.
         return 2 * self.block_length + 1

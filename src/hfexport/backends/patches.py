@@ -38,7 +38,8 @@ def _blocks_of_any_number() -> Iterator[None]:
 
 def _split_into_blocks(x: torch.Tensor, block_len: int, dim: int) -> torch.Tensor:
     """(..., sequence, ...) as (..., blocks, block_len, ...), filled up with zeros."""
-    missing = -x.shape[dim] % block_len
-    widths = [0, 0] * (x.ndim - dim - 1) + [0, missing]
-    blocks: torch.Tensor = torch.nn.functional.pad(x, widths).unflatten(dim, (-1, block_len))
+    axis = dim % x.ndim
+    missing = -x.shape[axis] % block_len
+    widths = [0, 0] * (x.ndim - axis - 1) + [0, missing]
+    blocks: torch.Tensor = torch.nn.functional.pad(x, widths).unflatten(axis, (-1, block_len))
     return blocks
