@@ -81,3 +81,14 @@ def test_the_command_line_refuses_in_one_line_and_leaves_nothing(
     with pytest.raises(SystemExit) as ended:
         main(["--feature", "default", str(out)])
     assert ended.value.code == 2
+
+
+def test_an_encoder_decoder_becomes_one_graph_with_its_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bart", "seq2seq-lm")
+    assert main(["--model", str(checkpoint), "--feature", "seq2seq-lm-with-past", str(tmp_path / "onnx")]) == 0
+    assert "16 greedily decoded tokens are the model's" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model.onnx"]
+    names = [value.name for value in onnx.load(tmp_path / "onnx/model.onnx").graph.input]
+    assert "past_key_values.0.decoder.key" in names

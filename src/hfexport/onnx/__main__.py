@@ -20,7 +20,7 @@ from hfexport.errors import HfexportError
 from hfexport.inputs import Inputs
 from hfexport.observer import Advance
 from hfexport.onnx.log import log_outputs, log_validating
-from hfexport.onnx.question import older_probe
+from hfexport.onnx.question import older_probes
 from hfexport.tasks import TASK_NAMES
 
 if TYPE_CHECKING:
@@ -85,8 +85,9 @@ def _export(arguments: Namespace, env: Mapping[str, str]) -> int:
                 output=scratch,
                 opset=arguments.opset,
                 atol=arguments.atol,
+                layout="single",
             )
-            manifest = run(inputs, _Log(), env, further_probes=lambda config: (older_probe(config),))
+            manifest = run(inputs, _Log(), env, further_probes=older_probes)
             _log_validation(manifest)
             saved = _put_in_place(Path(scratch) / "onnx", output)
     except Failed as failed:

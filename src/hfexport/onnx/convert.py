@@ -19,7 +19,7 @@ from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.interface import OnnxConfig
 from hfexport.onnx.known import KnownOnnxConfig
 from hfexport.onnx.log import log_outputs, log_validating
-from hfexport.onnx.question import older_probe
+from hfexport.onnx.question import older_probes
 from hfexport.probes import validation_probes
 
 __all__ = ["OpsetError", "OutputsDifferError", "export", "validate_model_outputs"]
@@ -112,7 +112,7 @@ def validate_model_outputs(
 
     path, dtype = Path(onnx_model), _dtype(reference_model)
     interface = _export_config(config, reference_model, _chosen(preprocessor, tokenizer))
-    probes = (older_probe(interface), *validation_probes(interface))
+    probes = (*older_probes(interface), *validation_probes(interface))
     log_validating(_logger)
     declared = [spec.name for spec in interface.outputs]
     if unknown := [name for name in onnx_named_outputs if name not in declared]:

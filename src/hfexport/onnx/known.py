@@ -26,14 +26,14 @@ class KnownOnnxConfig(OnnxConfig):
 
     @property
     def export_config(self) -> ExportConfig:
-        """The export config that it stands for."""
+        """The export config that it stands for: one graph, as `transformers.onnx` wrote."""
         task = self.full_task
         if task.name not in self.architecture.tasks:
             raise UnsupportedError(
                 f"task {task.name!r} is not supported for {self._config.model_type}",
                 remedy=f"{self._config.model_type} has: {', '.join(self.architecture.tasks)}.",
             )
-        return self.architecture(self._config, task)
+        return self.architecture(self._config, task).graphs("single")[0]
 
     @property
     def inputs(self) -> Mapping[str, Axes]:

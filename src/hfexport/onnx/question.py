@@ -7,17 +7,21 @@ from typing import Final
 from hfexport.export_config import ExportConfig
 from hfexport.probes import Probe
 
-__all__ = ["older_probe"]
+__all__ = ["older_probes"]
 
 _SIZES: Final = (("batch", 2), ("sequence", 8), ("choice", 4), ("past_sequence", 10))
 
 
-def older_probe(config: ExportConfig) -> Probe:
-    """A probe of the sizes that `transformers.onnx` took, within the limits of `config`."""
+def older_probes(config: ExportConfig) -> tuple[Probe, ...]:
+    """A probe of the sizes that `transformers.onnx` took, within the limits of `config`.
+
+    None for encoder-decoders, whose sizes depend on each other: hfexport's own probes ask enough of these.
+    """
     known = dict(_SIZES)
+    if not set(config.free_axes) <= set(known):
+        return ()
     sizes: dict[str, int] = {}
     for axis in config.free_axes:
         maximum = config.limits[axis].maximum if axis in config.limits else None
-        size = known.get(axis, config.trace_sizes[axis])
-        sizes[axis] = size if maximum is None else min(size, maximum)
-    return Probe("as transformers.onnx asked", sizes, seed=11)
+        sizes[axis] = known[axis] if maximum is None else min(known[axis], maximum)
+    return (Probe("as transformers.onnx asked", sizes, seed=11),)
