@@ -63,6 +63,7 @@ def export(
     """
     from hfexport.backends.base import ExportJob
     from hfexport.backends.onnx import OnnxBackend
+    from hfexport.models import plain
 
     interface = _export_config(config, model, _chosen(preprocessor, tokenizer))
     low, high = interface.opsets
@@ -71,7 +72,7 @@ def export(
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"producer": "hfexport", "version": __version__, "source": type(model).__name__, "task": config.task}
-    with tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output.parent) as staging:
+    with tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output.parent) as staging, plain(model):
         job = ExportJob(Path(), interface, _dtype(model), Path(staging), metadata, opset, model=model)
         artifact = OnnxBackend().export(job)
         for file in artifact.files:
