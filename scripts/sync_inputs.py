@@ -1,4 +1,4 @@
-"""Writes action.yml and the README's tables from `hfexport.inputs`; with --check, says where they differ.
+"""Writes action.yml, slim/action.yml and the README's tables from `hfexport.inputs`; with --check, says where they differ.
 
 .venv/bin/python scripts/sync_inputs.py [--check]
 """
@@ -24,7 +24,7 @@ branding:
 """
 
 
-def action_yml() -> str:
+def action_yml(image: str = "Dockerfile") -> str:
     """The action's metadata file."""
     lines = [HEAD.rstrip(), "inputs:"]
     for part in input_fields():
@@ -33,7 +33,7 @@ def action_yml() -> str:
     lines.append("outputs:")
     for name, description in OUTPUTS.items():
         lines += [f"  {name}:", f"    description: {_quoted(description)}"]
-    lines += ["runs:", "  using: docker", "  image: Dockerfile"]
+    lines += ["runs:", "  using: docker", f"  image: {image}"]
     return "\n".join(lines) + "\n"
 
 
@@ -81,7 +81,14 @@ def readme(text: str) -> str:
 def main(arguments: list[str]) -> int:
     """Write both files, or check them; returns the exit code."""
     readme_path, action_path = ROOT / "README.md", ROOT / "action.yml"
-    wanted = {readme_path: readme(readme_path.read_text(encoding="utf-8")), action_path: action_yml()}
+    wanted = {
+        readme_path: readme(readme_path.read_text(encoding="utf-8")),
+        action_path: action_yml(),
+        # The same without the Neuron SDK; what a plain build gives. The release names another image in each.
+        ROOT / "slim" / "action.yml": action_yml(
+            "../Dockerfile # zizmor: ignore[unpinned-images] it is built from this very commit"
+        ),
+    }
     differences: list[str] = []
     for path, text in wanted.items():
         found = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -91,6 +98,7 @@ def main(arguments: list[str]) -> int:
             )
             differences += lines
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     print("\n".join(differences), end="")
     return 1 if differences else 0

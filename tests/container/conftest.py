@@ -35,7 +35,7 @@ def engine() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def image(engine: docker.DockerClient) -> Image:
-    """The image under test."""
+    """The image under test: the slim one, which is what a plain build gives. AWS's index need not be in reach."""
     arguments = {"VERSION": "v0.0.0-test", "REVISION": "0" * 40}
     built, _ = engine.images.build(path=str(ROOT), tag="hfexport:test", buildargs=arguments, rm=True, forcerm=True)
     return built

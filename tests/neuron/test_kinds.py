@@ -17,7 +17,7 @@ KINDS = [
     ("roberta", "token-classification", 0.9),
     ("albert", "masked-lm", 0.9),
     ("electra", "multiple-choice", 0.9),
-    ("mobilebert", "default", 0.9),
+    ("mobilebert", "question-answering", 0.9),
     ("xlm", "sequence-classification", 0.8),
     ("gpt2", "causal-lm-with-past", 0.8),
     ("vit", "image-classification", 0.9),

@@ -14,8 +14,8 @@ from hfexport.errors import NeuronError
 __all__ = ["IMAGE_PYTHONS", "check_environment", "find_python"]
 
 IMAGE_PYTHONS: Final[Mapping[str, Path]] = {
-    "inf1": Path("/opt/neuron-inf1/bin/python"),
-    "inf2": Path("/opt/neuron-inf2/bin/python"),
+    "inf1": Path("/opt/neuron/inf1/bin/python"),
+    "inf2": Path("/opt/neuron/inf2/bin/python"),
 }
 """Where the container image has the environment of each target, if it was built with it."""
 
