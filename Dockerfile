@@ -1,7 +1,7 @@
 # Which Neuron SDK the image carries: none, inf1 or inf2. The published image carries inf1; the slim one, and a plain
-# `docker build`, none.
+# `docker build`, none. For inf1 the interpreter's image has to be one of Python 3.8 to 3.10.
 ARG NEURON=none
-ARG NEURON_PYTHON_IMAGE=python:3.10-slim-bookworm
+ARG NEURON_PYTHON_IMAGE=python:3.11-slim-bookworm
 
 # The builder makes one virtual environment; the image is the base and that environment.
 FROM python:3.11-slim-bookworm AS builder
@@ -37,43 +37,27 @@ RUN /opt/hfexport/bin/python -m compileall -q -j 0 -x py312_ --invalidation-mode
 
 
 # The Neuron SDK comes from AWS's index, and takes an interpreter of its own.
-FROM python:3.11-slim-bookworm AS neuron-none
-RUN mkdir /opt/neuron
-
-
 # hadolint ignore=DL3006
-FROM ${NEURON_PYTHON_IMAGE} AS neuron-python
+FROM ${NEURON_PYTHON_IMAGE} AS neuron
+ARG NEURON
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG NEURON_INDEX=https://pip.repos.neuron.amazonaws.com
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /build
-# It finds its library beside itself, so it can be moved.
-RUN mkdir /opt/neuron && cp -a /usr/local /opt/neuron/python
-COPY requirements/neuron.txt requirements/
-
-
-FROM neuron-python AS neuron-inf1
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG NEURON_INDEX=https://pip.repos.neuron.amazonaws.com
-RUN /opt/neuron/python/bin/python3 -m venv /opt/neuron/inf1 \
-    && /opt/neuron/inf1/bin/pip install --no-deps --require-hashes -r requirements/neuron.txt
-COPY requirements/neuron-inf1.txt requirements/
-RUN /opt/neuron/inf1/bin/pip install --retries 1 --extra-index-url "${TORCH_INDEX}" \
-    --extra-index-url "${NEURON_INDEX}" -r requirements/neuron-inf1.txt
-
-
-FROM neuron-python AS neuron-inf2
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG NEURON_INDEX=https://pip.repos.neuron.amazonaws.com
-RUN /opt/neuron/python/bin/python3 -m venv /opt/neuron/inf2 \
-    && /opt/neuron/inf2/bin/pip install --no-deps --require-hashes -r requirements/neuron.txt
-COPY requirements/neuron-inf2.txt requirements/
-RUN /opt/neuron/inf2/bin/pip install --retries 1 --extra-index-url "${TORCH_INDEX}" \
-    --extra-index-url "${NEURON_INDEX}" -r requirements/neuron-inf2.txt
-
-
-# hadolint ignore=DL3006
-FROM neuron-${NEURON} AS neuron
+COPY requirements/neuron.txt requirements/neuron-inf1.txt requirements/neuron-inf2.txt requirements/
+# The interpreter finds its library beside itself, so it can be moved.
+RUN mkdir /opt/neuron \
+    && if [ "${NEURON}" != none ]; then \
+        cp -a /usr/local /opt/neuron/python \
+        && /opt/neuron/python/bin/python3 -m venv "/opt/neuron/${NEURON}" \
+        && "/opt/neuron/${NEURON}/bin/pip" install --no-deps --require-hashes -r requirements/neuron.txt; \
+    fi
+RUN if [ "${NEURON}" != none ]; then \
+        "/opt/neuron/${NEURON}/bin/pip" install --retries 1 --extra-index-url "${TORCH_INDEX}" \
+            --extra-index-url "${NEURON_INDEX}" -r "requirements/neuron-${NEURON}.txt"; \
+    fi
 
 
 FROM python:3.11-slim-bookworm AS slim
