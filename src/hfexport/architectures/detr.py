@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from hfexport.export_config import Limit, TensorSpec, VisionConfig
 
-__all__ = ["ConditionalDetrConfig", "DetrConfig", "TableTransformerConfig", "YolosConfig"]
+__all__ = ["DetrConfig", "TableTransformerConfig", "YolosConfig"]
 
 
 class DetrConfig(VisionConfig):
@@ -27,16 +27,10 @@ class DetrConfig(VisionConfig):
         return 96, 128  # of the traced example; the config knows none
 
 
-class ConditionalDetrConfig(DetrConfig):
-    """Conditional DETR: queries that know where they look."""
-
-    model_types = ("conditional_detr",)
-
-
 class TableTransformerConfig(DetrConfig):
-    """Table Transformer: DETR for the parts of tables."""
+    """Table Transformer, for the parts of tables, and Conditional DETR, whose queries know where they look."""
 
-    model_types = ("table-transformer",)
+    model_types = ("table-transformer", "conditional_detr")
     tasks = ("default", "object-detection")
 
 
