@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +204,11 @@ class Exporter:
         }
         folder, external = self.ready / name, self.inputs.external_data
         job = ExportJob(self.checkpoint.folder, config, self.dtype, folder, metadata, self.opset, external, fixed_sizes)
-        return backend_for(name).export(job)
+        if name != "onnx":
+            return backend_for(name).export(job)
+        # Weights are written one by one, which can be watched; other formats are written in one go.
+        with self.observer.progress(f"{config.graph}.onnx", self.checkpoint.size_bytes, unit="B") as advance:
+            return backend_for(name).export(replace(job, advance=advance))
 
     def _validate(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from hfexport.backends.neuron.options import NeuronRun
 
 __all__ = ["Artifact", "Backend", "ExportJob"]
+
+
+def _tell_nobody(size_bytes: int) -> None:
+    del size_bytes
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class ExportJob:
         fixed_sizes: sizes of all free axes, for an artifact of fixed shape; empty for a shape-free one.
         neuron: how to compile, and in which interpreter; for format `neuron`.
         model: a model in memory whose weights are exported instead of a checkpoint's; ONNX alone.
+        advance: is told how many bytes of weights were written, where they are written one by one.
     """
 
     checkpoint: Path
@@ -42,6 +47,7 @@ class ExportJob:
     fixed_sizes: Mapping[str, int] = field(default_factory=dict)
     neuron: NeuronRun | None = None
     model: Any = None
+    advance: Callable[[int], None] = _tell_nobody
 
 
 @dataclass(frozen=True)

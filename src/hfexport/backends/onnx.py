@@ -130,4 +130,4 @@ def _write(model: ir.Model, weights: list[Weight], job: ExportJob, external: boo
             f"ONNX: the graph is not valid: {error}", remedy="Please report it with config.json."
         ) from error
     del skeleton.graph.input[len(graph_inputs) :]
-    return write_model(skeleton, weights, job.folder / f"{job.config.graph}.onnx", external=external)
+    return write_model(skeleton, weights, job.folder / f"{job.config.graph}.onnx", job.advance, external=external)

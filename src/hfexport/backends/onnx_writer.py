@@ -7,7 +7,7 @@ is serialised without its weights, and each weight is appended to it as one more
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -63,13 +63,16 @@ class Weight:
         return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def write_model(skeleton: onnx.ModelProto, weights: Iterable[Weight], path: Path, *, external: bool) -> list[Path]:
+def write_model(
+    skeleton: onnx.ModelProto, weights: Iterable[Weight], path: Path, advance: Callable[[int], None], *, external: bool
+) -> list[Path]:
     """Write `skeleton`, a model whose graph lacks `weights`, together with them.
 
     Args:
         skeleton: everything but the weights; its graph is emptied.
         weights: in the order in which they are written.
         path: such as `model.onnx`; external weights lie beside it, in `model.onnx_data`.
+        advance: is told the bytes of each weight that was written.
         external: put the weights beside the graph.
 
     Returns:
@@ -79,7 +82,9 @@ def write_model(skeleton: onnx.ModelProto, weights: Iterable[Weight], path: Path
     if external:
         data_path = path.with_name(path.name + DATA_SUFFIX)
         with data_path.open("wb") as file:
-            skeleton.graph.initializer.extend(_write_external(weight, file, data_path.name) for weight in weights)
+            for weight in weights:
+                skeleton.graph.initializer.append(_write_external(weight, file, data_path.name))
+                advance(weight.size_bytes)
         path.write_bytes(skeleton.SerializeToString(deterministic=True))
         return [path, data_path]
     graph = skeleton.graph.SerializeToString(deterministic=True)
@@ -100,6 +105,7 @@ def write_model(skeleton: onnx.ModelProto, weights: Iterable[Weight], path: Path
         for (tag, header, weight), length in zip(fields, lengths, strict=True):
             file.write(tag + _varint(length) + header)
             file.write(weight.data())
+            advance(weight.size_bytes)
     return [path]
 
 
