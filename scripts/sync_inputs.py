@@ -14,7 +14,7 @@ from hfexport.inputs import OUTPUTS, InputField, input_fields
 ROOT = Path(__file__).resolve().parent.parent
 
 HEAD = """\
-# Written by scripts/sync_inputs.py from src/hfexport/inputs.py.
+# Written by scripts/sync_inputs.py from src/hfexport/inputs/.
 name: hfexport
 description: Exports a Hugging Face checkpoint to ONNX and TorchScript, and proves each artifact equal to the model.
 author: The hfexport authors
