@@ -25,6 +25,7 @@ __all__ = [
     "SCHEMA_FILE",
     "Manifest",
     "artifact_entry",
+    "base_entry",
     "check_manifest",
     "error_entry",
     "provenance_entry",
@@ -93,20 +94,40 @@ def provenance_entry(env: Mapping[str, str]) -> dict[str, Any] | None:
     }
 
 
-def source_entry(checkpoint: Checkpoint, source: Source, hashes: Mapping[Path, str]) -> dict[str, Any]:
-    """What the artifacts come from."""
+def source_entry(
+    checkpoint: Checkpoint, source: Source, hashes: Mapping[Path, str], base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the artifacts come from; `base` is that of an adapter (`base_entry`)."""
     return {
         "model": source.given,
         "hub": None if source.model is None else source.model.to_dict(),
         "model_type": checkpoint.model_type,
         "architectures": list(checkpoint.architectures),
         "dtype": checkpoint.dtype,
-        "files": [
-            {"path": path.name, "size_bytes": path.stat().st_size, "sha256": digest} for path, digest in hashes.items()
-        ],
+        "files": _given_files(hashes),
         "weight_format": checkpoint.contents.weights.format,
         "conversion": None if checkpoint.conversion is None else _conversion_entry(checkpoint.conversion),
+        "adapter": None if base is None else dict(base),
     }
+
+
+def base_entry(source: Source, base: Checkpoint, hashes: Mapping[Path, str], kind: str) -> dict[str, Any]:
+    """What an adapter was merged into, and what kind of adapter it is."""
+    return {
+        "kind": kind,
+        "base": {
+            "model": source.given,
+            "hub": None if source.model is None else source.model.to_dict(),
+            "dtype": base.dtype,
+            "files": _given_files(hashes),
+            "weight_format": base.contents.weights.format,
+            "conversion": None if base.conversion is None else _conversion_entry(base.conversion),
+        },
+    }
+
+
+def _given_files(hashes: Mapping[Path, str]) -> list[dict[str, Any]]:
+    return [{"path": path.name, "size_bytes": path.stat().st_size, "sha256": digest} for path, digest in hashes.items()]
 
 
 def _conversion_entry(conversion: Conversion) -> dict[str, Any]:

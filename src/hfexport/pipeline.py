@@ -24,6 +24,7 @@ from hfexport.checkpoint import (
     read_checkpoint,
     sha256,
 )
+from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
 from hfexport.credentials import publishing_token, reading_token
 from hfexport.errors import HfexportError, InputsError, PublishError, ValidationError
 from hfexport.export_config import ExportConfig
@@ -186,24 +187,29 @@ class Run:
 
         with self.stages("Checkpoint"):
             folder, digests = source.fetch(self._hub, self.observer.note, code=self.inputs.trust_remote_code)
-            contents = look_over(folder)
-            self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
-            config_source = look_up(contents, self.inputs)
+            given = find_adapter(folder) or look_over(folder)
+            source_identity, base = identity(source, folder), None
+        if isinstance(given, Adapter):
+            merged, base, base_identity = self.merge(given)
+            source_identity += f" on {base_identity}"
+        contents = look_over(merged) if isinstance(given, Adapter) else given
+        self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
+        config_source = look_up(contents, self.inputs)
         checkpoint = self.read(contents)
         dtype = resolve_dtype(self.inputs.dtype, checkpoint, self.observer.note)
         neuron = self._prepare_neuron() if "neuron" in self.inputs.formats else None
         with ThreadPoolExecutor(max_workers=1) as hashing:
-            hashes = hashing.submit(lambda: {path: digests.get(path) or sha256(path) for path in contents.files})
-            self.manifest["source"] = source_entry(checkpoint, source, {})
+            hashes = hashing.submit(lambda: {path: digests.get(path) or sha256(path) for path in given.files})
+            self.manifest["source"] = source_entry(checkpoint, source, {}, base)
             with self.stages("Model configuration"):
                 config = find_config(checkpoint, config_source, self.inputs, dtype, self.observer.note)
                 opset = resolve_opset(self.inputs.opset, config)
             self.manifest.update(task=config.task.name, dtype=dtype, interface=config.origin)
-            exporter = self.exporter(checkpoint, identity(source, folder), config, dtype, opset)
+            exporter = self.exporter(checkpoint, source_identity, config, dtype, opset)
             exporter.neuron = neuron
             exporter.ready.mkdir()
             results = exporter.run()
-        self.manifest["source"] = source_entry(checkpoint, source, hashes.result())
+        self.manifest["source"] = source_entry(checkpoint, source, hashes.result(), base)
         with self.stages("Files"):
             self.manifest["artifacts"] = [
                 artifact_entry(artifact, artifact.config or config, artifact.dtype or dtype, exporter.ready, verdict)
@@ -228,6 +234,22 @@ class Run:
             opset=opset,
             further_probes=self.further_probes,
         )
+
+    def merge(self, adapter: Adapter) -> tuple[Path, dict[str, Any], str]:
+        """The folder of a checkpoint that is the adapter's base with the adapter in it, and what the base is."""
+        from hfexport.conversion.adapter import merge
+        from hfexport.manifest import base_entry
+
+        with self.stages("Base of the adapter"):
+            source = locate(*base_of(adapter, self.inputs.base_model), None, self._hub)
+            folder, digests = source.fetch(self._hub, self.observer.note)
+            contents = look_over(folder)
+            self.observer.note(f"{adapter.kind} adapter of {source.given}: {contents.weights.description}")
+        base = self.read(contents)
+        with self.stages("Merging of the adapter"):
+            merged = merge(adapter, base, self.staging / "merged", self.env)
+        hashes = {path: digests.get(path) or sha256(path) for path in contents.files}
+        return merged, base_entry(source, base, hashes, adapter.kind), identity(source, folder)
 
     def read(self, contents: Contents) -> Checkpoint:
         """The folder's safetensors, or its weights converted to that."""
@@ -279,9 +301,10 @@ def describe_source(source: Source) -> dict[str, Any]:
     """What tells one source from another: the commit on the Hub, or of a folder the SHA-256 of every file that counts."""
     if source.model is not None:
         return {"hub": source.model.to_dict()}
-    contents = look_over(source.folder)
+    given = find_adapter(source.folder) or look_over(source.folder)
+    along = given.along if isinstance(given, Contents) else ()
     return {
         "hub": None,
-        "files": {path.name: sha256(path) for path in contents.files},
-        "along": {path.name: sha256(path) for path in contents.along},
+        "files": {path.name: sha256(path) for path in given.files},
+        "along": {path.name: sha256(path) for path in along},
     }

@@ -44,7 +44,7 @@ def make_output(
             **{"model": source.given, "hub": None if source.model is None else source.model.to_dict()},
             **{"model_type": "bert", "architectures": ["BertForSequenceClassification"], "dtype": "fp32"},
             "files": [_file(name, files[name]) for name in ("config.json", "model.safetensors")],
-            **{"weight_format": "safetensors", "conversion": None},
+            **{"weight_format": "safetensors", "conversion": None, "adapter": None},
         },
         "artifacts": [_artifact(name, artifacts) for name in formats],
         "files": [_file(name, content) for name, content in along.items()],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hfexport.checkpoint.adapter import ADAPTER_CONFIG
 from hfexport.checkpoint.hub import HubModel, download, is_hub_id, resolve
 from hfexport.errors import CheckpointError, InputsError
 from hfexport.hub import Hub
@@ -80,4 +81,5 @@ def identity(source: Source, folder: Path) -> str:
     if source.model is not None:
         name = "/".join(filter(None, (source.model.repository, source.model.subfolder)))
         return f"{name}@{source.model.commit}"
-    return f"config.json@sha256:{hashlib.sha256((folder / 'config.json').read_bytes()).hexdigest()}"
+    name = ADAPTER_CONFIG if (folder / ADAPTER_CONFIG).is_file() else "config.json"
+    return f"{name}@sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}"

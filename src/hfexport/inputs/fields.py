@@ -114,6 +114,11 @@ class Inputs:
     subfolder: str | None = _input(
         "", "Folder inside the model's repository that holds the checkpoint.", parsers.folder_inside
     )
+    base_model: str | None = _input(
+        "",
+        "Base of an adapter (LoRA, …), a folder or owner/name; if unset, the one that the adapter names.",
+        parsers.path,
+    )
     hub_token: str | None = _input(
         "",
         "Token for the Hub, to publish, and for private and gated models; if unset, HF_TOKEN, a trusted publisher "

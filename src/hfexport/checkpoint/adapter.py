@@ -1,0 +1,105 @@
+"""Adapter folders, as the `peft` library saves them: a few weights that change a base model. Torch-free.
+
+The format: https://huggingface.co/docs/peft/developer_guides/checkpoint
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hfexport.checkpoint.contained import file_in
+from hfexport.checkpoint.hub import is_hub_id
+from hfexport.checkpoint.json_file import read_json
+from hfexport.errors import CheckpointError
+
+__all__ = ["ADAPTER_CONFIG", "Adapter", "base_of", "find_adapter"]
+
+ADAPTER_CONFIG: Final = "adapter_config.json"
+
+_REFUSED: Final = ("megatron_config",)
+"""Settings by which an adapter would have `peft` import a module of the adapter's choice."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that was looked over; its weights were not read.
+
+    Attributes:
+        folder: where it lies.
+        config: adapter_config.json as it stands.
+        weights: its safetensors or torch file.
+        base: the model that it changes, as the adapter names it.
+        revision: of the base on the Hub; `None` if the adapter names none.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    weights: Path
+    base: str
+    revision: str | None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.folder / ADAPTER_CONFIG, self.weights)
+
+    @property
+    def kind(self) -> str:
+        """In words of `peft`, such as `LORA`."""
+        return str(self.config.get("peft_type"))
+
+
+def find_adapter(folder: Path) -> Adapter | None:
+    """The adapter in a folder; `None` if it holds none, as a checkpoint's does.
+
+    As for transformers, a folder with an adapter is that adapter, whatever else lies there.
+
+    Raises:
+        CheckpointError: the adapter is damaged or asks for what is not done.
+    """
+    path = file_in(folder, ADAPTER_CONFIG) if folder.is_dir() else None
+    if path is None:
+        return None
+    config = read_json(path)
+    weights = file_in(folder, "adapter_model.safetensors") or file_in(folder, "adapter_model.bin")
+    if weights is None:
+        raise CheckpointError(
+            f"{folder}: has {ADAPTER_CONFIG}, but neither adapter_model.safetensors nor adapter_model.bin",
+            remedy="Add the adapter's weights, or remove its config if this is a whole model.",
+        )
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(config.get("peft_type"), str) or not isinstance(base, str | None) or base == "":
+        raise CheckpointError(
+            f"{path}: is no adapter's config: `peft_type` is {config.get('peft_type')!r}, the base {base!r}",
+            remedy="Use the file that `save_pretrained` of peft wrote.",
+        )
+    if refused := [name for name in _REFUSED if config.get(name)]:
+        raise CheckpointError(f"{path}: asks for `{refused[0]}`, which hfexport does not follow")
+    return Adapter(folder, config, weights, base or "", revision if isinstance(revision, str) and revision else None)
+
+
+def base_of(adapter: Adapter, given: str | None) -> tuple[str, str]:
+    """The base of an adapter, and its revision on the Hub.
+
+    Args:
+        adapter: whose base it is.
+        given: by the user, in place of what the adapter names.
+
+    Raises:
+        CheckpointError: the adapter names none, or a folder elsewhere on this machine.
+    """
+    if given is not None:
+        return given, "main"
+    config = adapter.folder / ADAPTER_CONFIG
+    if not adapter.base:
+        raise CheckpointError(f"{config}: names no base", remedy="Name it with base-model.")
+    if is_hub_id(adapter.base):
+        return adapter.base, adapter.revision or "main"
+    if not Path(adapter.base).resolve().is_relative_to(Path.cwd()):
+        raise CheckpointError(
+            f"{config}: names the base {adapter.base!r}, which lies outside of the working directory",
+            remedy="If that is the right one, name it with base-model.",
+        )
+    return adapter.base, "main"

@@ -1,0 +1,59 @@
+"""Adapters become whole checkpoints: merged into their base, in a child process, before anything is exported."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from hfexport import workers
+from hfexport.checkpoint import Checkpoint
+from hfexport.checkpoint.adapter import Adapter
+from hfexport.checkpoint.contained import files_beside
+from hfexport.checkpoint.local import ALONG
+from hfexport.errors import CheckpointError
+
+__all__ = ["merge"]
+
+TIMEOUT_S = 3600.0
+
+
+def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, str]) -> Path:
+    """Write the base with the adapter's change as a checkpoint of its own.
+
+    Args:
+        adapter: what to merge.
+        base: what into.
+        folder: an empty folder of the run's own.
+        env: the environment, of which the child sees an allow-list.
+
+    Returns:
+        The checkpoint's folder. Tokenizer and processor files are the adapter's, where it has them, or the base's.
+
+    Raises:
+        CheckpointError: the adapter is damaged or does not fit the base.
+        UnsupportedError: it cannot be merged, or changes a model whose head is nowhere.
+    """
+    target = folder.resolve() / "checkpoint"
+    job = {
+        "adapter": str(adapter.folder.resolve()),
+        "adapter_weights": str(adapter.weights.absolute()),
+        "base": str(base.folder.resolve()),
+        "base_name": base.contents.folder.name,
+        "dtype": base.dtype,
+        "folder": str(target),
+    }
+    child = workers.start(
+        "hfexport.conversion.adapter_worker",
+        job,
+        name=f"merging of {adapter.weights.name}",
+        folder=folder,
+        env=workers.child_environment(env),
+        failure=CheckpointError,
+    )
+    with child:
+        child.result(TIMEOUT_S)
+    for path in (*base.along, *files_beside(adapter.folder)):
+        if path.name in ALONG and path.name != "config.json":
+            shutil.copyfile(path, target / path.name)
+    return target
