@@ -81,6 +81,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "model": ("ckpt", "ckpt"),
     "revision": ("refs/pr/3", "refs/pr/3"),
     "subfolder": ("text_encoder/", "text_encoder"),
+    "base-model": ("owner/base", "owner/base"),
     "hub-token": ("hf_abc", "hf_abc"),
     "branch": ("exports", "exports"),
     "commit-message": ("Add exports", "Add exports"),
