@@ -171,3 +171,41 @@ def test_rules_are_found_by_model_type() -> None:
     assert rules_for("bert").leaves_out("bert.pooler.dense.bias")
     assert not rules_for("bert").leaves_out("bert.encoder.layer.0.output.dense.bias")
     assert rules_for("nothing-special") == Rules(("nothing-special",))
+
+
+DAMAGE = """
+import random, sys
+from pathlib import Path
+from hfexport.checkpoint.keras_file import stored_tensors
+from hfexport.errors import CheckpointError
+
+whole, folder = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+ended = {"read": 0, "refused": 0}
+for seed in range(150):
+    draw = random.Random(seed)
+    data = bytearray(whole)
+    for _ in range(draw.choice((1, 1, 2, 4, 16))):
+        # Near what HDF5's structures start with: group trees, name heaps, symbol tables, the superblock.
+        mark = data.find(draw.choice((b"TREE", b"HEAP", b"SNOD", b"\\x89HDF")), draw.randrange(len(data)))
+        at = draw.randrange(len(data)) if mark < 0 else min(len(data) - 1, mark + draw.randrange(64))
+        data[at] = draw.choice((0, 255, draw.randrange(256)))
+    path = folder / f"{seed}.h5"
+    path.write_bytes(data)
+    try:
+        for tensor in stored_tensors(path, shard=False):
+            tensor.read()
+        ended["read"] += 1
+    except CheckpointError as error:
+        assert str(path) in error.message
+        ended["refused"] += 1
+print(ended)
+"""
+
+
+def test_damaged_structure_is_read_or_refused(tmp_path: Path) -> None:
+    """In a process of its own, as always: it must neither crash nor hang nor end in a traceback."""
+    path = COMMITTED / "TFViTForImageClassification" / "tf_model.h5"
+    command = [sys.executable, "-c", DAMAGE, str(path), str(tmp_path)]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert "'refused': 0" not in ran.stdout

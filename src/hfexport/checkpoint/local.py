@@ -12,6 +12,7 @@ from typing import Any
 
 from hfexport.checkpoint.contained import file_in, files_beside
 from hfexport.checkpoint.json_file import read_json
+from hfexport.checkpoint.plausible import refuse_absurd_sizes
 from hfexport.checkpoint.safetensors_header import TensorInfo, read_header
 from hfexport.checkpoint.weights import WeightFiles, WeightFormat, choose_weights
 from hfexport.errors import CheckpointError
@@ -210,6 +211,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: has no `model_type`", remedy="Use the config.json that transformers saved with the model."
         )
+    refuse_absurd_sizes(path, config)
     architectures = config.get("architectures")
     if architectures is not None and not (
         isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)

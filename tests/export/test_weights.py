@@ -1,0 +1,120 @@
+"""Whatever file the weights lie in, the model is the same; a head that is missing is told from one that is tied."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from hfexport.architectures import known_architectures
+from hfexport.checkpoint import look_over
+from hfexport.conversion import worker
+from hfexport.errors import UnsupportedError
+from hfexport.models import load_model
+from hfexport.tasks import TASKS
+from tiny import make_checkpoint
+
+
+def _as_torch_files(folder: Path, *, shards: int = 1, zipped: bool = True) -> Path:
+    """Put the weights of a checkpoint into files of `torch.save`, as transformers did before safetensors."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    parts = [dict(list(weights.items())[number::shards]) for number in range(shards)]
+    names = ["pytorch_model.bin"]
+    if shards > 1:
+        names = [f"pytorch_model-{number + 1:05}-of-{shards:05}.bin" for number in range(shards)]
+        places = {tensor: name for name, part in zip(names, parts, strict=True) for tensor in part}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    for name, part in zip(names, parts, strict=True):
+        torch.save(part, folder / name, _use_new_zipfile_serialization=zipped)
+    return folder
+
+
+def _converted(folder: Path, target: Path) -> Path:
+    """In this process; the pipeline does the same in a child."""
+    contents = look_over(folder)
+    job = {
+        **{"source": str(folder), "format": contents.weights.format, "architectures": list(contents.architectures)},
+        **{"files": [str(path) for path in contents.weights.files], "sharded": contents.weights.index is not None},
+        "folder": str(target),
+    }
+    worker.run(job)
+    return target
+
+
+def _load(folder: Path, task: str, dtype: str = "fp32") -> torch.nn.Module:
+    config = transformers.AutoConfig.from_pretrained(folder)
+    return load_model(folder, known_architectures()[config.model_type](config, TASKS[task]), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize(("shards", "zipped"), [(1, True), (1, False), (3, True)], ids=["zip", "legacy", "sharded"])
+def test_the_weights_of_torch_files_arrive_bit_for_bit(shards: int, zipped: bool, dtype: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", "gpt2", "causal-lm", dtype=dtype)
+    wanted = load_file(folder / "model.safetensors")
+    converted = _converted(_as_torch_files(folder, shards=shards, zipped=zipped), tmp_path / "converted")
+    given = load_file(converted / "model.safetensors")
+    assert given.keys() == wanted.keys()
+    assert all(
+        given[name].dtype == tensor.dtype and torch.equal(given[name], tensor) for name, tensor in wanted.items()
+    )
+
+
+def test_a_tied_head_is_not_missing(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", "gpt2", "causal-lm")
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    model = _load(_converted(_as_torch_files(folder), tmp_path / "converted"), "causal-lm")
+    assert model.lm_head.weight.data_ptr() == model.transformer.wte.weight.data_ptr()
+
+
+def test_an_untied_head_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", "gpt2", "causal-lm")
+    config = json.loads((folder / "config.json").read_bytes()) | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError, match=r"needs weights that the checkpoint does not have: lm_head\.weight"):
+        _load(folder, "causal-lm")
+
+
+def test_a_base_model_has_no_head(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", "bert", "default")
+    with pytest.raises(UnsupportedError, match=r"cls\.predictions"):
+        _load(folder, "masked-lm")
+
+
+def test_half_precision_is_widened_exactly(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", "bert", "default", dtype="bf16")
+    stored = load_file(folder / "model.safetensors")
+    model = _load(folder, "default")
+    name = "encoder.layer.0.output.dense.weight"
+    assert torch.equal(dict(model.named_parameters())[name], stored[name].float())
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    folder = _as_torch_files(make_checkpoint(tmp_path / "checkpoint", "bert", "default"), shards=2)
+    options = ["--model", str(folder), "--output", str(tmp_path / "output"), "--formats", "torchscript"]
+    command = [sys.executable, "-m", "hfexport", *options]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    source = json.loads((tmp_path / "output" / "hfexport.json").read_bytes())["source"]
+    assert source["weight_format"] == "pytorch"
+    assert {entry["path"] for entry in source["files"]} == {path.name for path in folder.iterdir()}
+
+
+def test_a_pickle_that_would_run_ends_in_exit_code_3(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", "bert", "default")
+    (folder / "model.safetensors").unlink()
+    canary = tmp_path / "canary"
+    # Protocol 0: the opcodes of `posix.system("touch canary")`, as a file of torch's older layout starts with a pickle.
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02cposix\nsystem\n(S'touch " + str(canary).encode() + b"'\ntR.")
+    command = [sys.executable, "-m", "hfexport", "--model", str(folder), "--output", str(tmp_path / "output")]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 3, ran.stderr
+    assert "pytorch_model.bin" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not canary.exists()
