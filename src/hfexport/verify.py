@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from hfexport.checkpoint import Source, locate, look_over, sha256
+from hfexport.checkpoint.adapter import Adapter, find_adapter
 from hfexport.credentials import reading_token
 from hfexport.errors import CheckpointError, UnsupportedError, ValidationError
 from hfexport.hub import Hub
@@ -183,7 +184,8 @@ def _run_again(
         validate="strict",
     )
     run = Run(inputs, observer, env, staging, new_manifest(inputs, manifest["created"]))
-    contents = look_over(folder)
+    found = find_adapter(folder) or look_over(folder)
+    contents = look_over(run.merge(found)[0]) if isinstance(found, Adapter) else found
     checkpoint = run.read(contents)
     config = find_config(checkpoint, look_up(contents, inputs), inputs, inputs.dtype, observer.note)
     exporter = run.exporter(checkpoint, "", config, inputs.dtype, config.default_opset)
