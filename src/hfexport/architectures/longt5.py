@@ -25,9 +25,9 @@ class LongT5Config(T5Config):
 
     @property
     def min_encoder_length(self) -> int:
-        # Summaries are of whole blocks; the graph needs one, and refuses an input that is shorter.
+        # Summaries are of whole blocks. A captured graph takes their number for more than one, and refuses fewer.
         summarises = self.config.encoder_attention_type == "transient-global"
-        return int(self.config.global_block_size) if summarises else 1
+        return 2 * int(self.config.global_block_size) if summarises else 1
 
     @property
     def encoder_trace_length(self) -> int:
