@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import transformers
@@ -24,7 +24,24 @@ if TYPE_CHECKING:
 
     from hfexport.export_config import ExportConfig
 
-__all__ = ["FlatModel", "empty_like", "empty_model", "filled_cache", "load_model", "plain", "quiet", "torch_dtype"]
+__all__ = [
+    "MODEL_FAILURES",
+    "FlatModel",
+    "empty_like",
+    "empty_model",
+    "filled_cache",
+    "load_model",
+    "plain",
+    "quiet",
+    "torch_dtype",
+]
+
+
+MODEL_FAILURES: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
+    *(NameError, RuntimeError, TypeError, ValueError),
+)
+"""What a model's own code may raise while it is called or traced: failures of the model, not of hfexport."""
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -196,7 +196,7 @@ class Run:
         self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
         config_source = look_up(contents, self.inputs)
         checkpoint = self.read(contents)
-        dtype = resolve_dtype(self.inputs.dtype, checkpoint, self.observer.note)
+        dtype = resolve_dtype(self.inputs.dtype, checkpoint, config_source, self.observer.note)
         neuron = self._prepare_neuron() if "neuron" in self.inputs.formats else None
         with ThreadPoolExecutor(max_workers=1) as hashing:
             hashes = hashing.submit(lambda: {path: digests.get(path) or sha256(path) for path in given.files})

@@ -76,10 +76,13 @@ def resolve_opset(requested: int | None, config: ExportConfig | type[ExportConfi
     return requested or config.default_opset
 
 
-def resolve_dtype(requested: str, checkpoint: Checkpoint, note: Note) -> str:
+def resolve_dtype(requested: str, checkpoint: Checkpoint, source: ConfigSource, note: Note) -> str:
     """`fp32` or `fp16`: what was asked for, or what the checkpoint has and artifacts can."""
     if requested != "auto":
         return requested
+    if checkpoint.dtype == "fp16" and source.known is not None and not source.known.half_precision:
+        note(f"{checkpoint.model_type} answers too coarsely in float16; exported as fp32, exactly.")
+        return "fp32"
     if checkpoint.dtype == "bf16":
         note("The checkpoint is bfloat16, which ONNX Runtime does not run on CPU; exported as fp32, exactly.")
     return "fp16" if checkpoint.dtype == "fp16" else "fp32"

@@ -127,6 +127,15 @@ def test_unvalidated_is_never_called_passed(checkpoint: Path, tmp_path: Path) ->
     assert "passed" not in job_summary(unproved.manifest).split("Stages")[0].replace("probes passed", "")
 
 
+def test_half_precision_is_widened_where_it_answers_too_coarsely(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bloom", "default", dtype="fp16")
+    arguments = ["--model", str(checkpoint), "--task", "default", "--formats", "torchscript", "--validate", "off"]
+    for dtype, expected in (("auto", "fp32"), ("fp16", "fp16")):
+        output = tmp_path / dtype
+        assert main([*arguments, "--dtype", dtype, "--output", str(output)]) == 0
+        assert json.loads((output / MANIFEST_FILE).read_text())["dtype"] == expected
+
+
 def test_a_manifest_that_does_not_fit_is_refused(passed: Run) -> None:
     import jsonschema
 

@@ -102,6 +102,17 @@ def test_a_reference_without_the_heads_weights_says_so(nothing: Artifact, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_without_an_answer_is_not_a_bug_of_ours(tmp_path: Path) -> None:
+    # transformers 5 cannot call FlauBERT with `pre_norm`: it takes a layer from a cache that has no such access.
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "flaubert", "default", pre_norm=True)
+    config = export_config(checkpoint, "default")
+    with (
+        reference_of(checkpoint, config, tmp_path / "reference").worker as worker,
+        pytest.raises(UnsupportedError, match="the model itself fails at batch 1, sequence 1.*TypeError"),
+    ):
+        worker.result()
+
+
 def test_a_killed_reference_judges_nothing(answers: Case, nothing: Artifact, tmp_path: Path) -> None:
     reference = reference_of(answers.checkpoint, answers.config, tmp_path / "reference")
     os.kill(reference.worker.pid, signal.SIGKILL)

@@ -25,7 +25,7 @@ from transformers.exporters import utils as exporter_utils
 from hfexport.backends.patches import model_patches
 from hfexport.backends.traceable import make_traceable
 from hfexport.errors import ExportError
-from hfexport.models import empty_like, empty_model, quiet
+from hfexport.models import MODEL_FAILURES, empty_like, empty_model, quiet
 from hfexport.parts import flat_model
 from hfexport.probes import trace_inputs
 
@@ -76,10 +76,9 @@ def capture(
                         optimize=False,
                         verbose=False,
                     )
-            except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-                first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            except MODEL_FAILURES as error:
                 raise ExportError(
-                    f"ONNX: {type(model.model).__name__} cannot be captured for task {config.task.name}: {first_line}",
+                    f"ONNX: {type(model.model).__name__} cannot be captured for task {config.task.name}: {_root(error)}",
                     remedy="This is likely a limit of torch.export for it; please report it with config.json.",
                 ) from error
         if onnx_program is None:
@@ -109,6 +108,14 @@ def _is_loaded(path: str) -> bool:
     """Whether what a dotted path names can matter: its module is imported, or it is no model of transformers."""
     parts = path.split(".")
     return parts[:2] != ["transformers", "models"] or ".".join(parts[:4]) in sys.modules
+
+
+def _root(error: BaseException) -> str:
+    """Where a chain of errors began, in one line: the exporter wraps each in advice to whoever develops it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:

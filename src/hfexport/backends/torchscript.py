@@ -10,7 +10,7 @@ import json
 import zipfile
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,7 +20,7 @@ from hfexport.backends.torchscript_archive import make_reproducible
 from hfexport.backends.traceable import make_traceable
 from hfexport.errors import ExportError
 from hfexport.export_config import axis_size
-from hfexport.models import FlatModel, load_model, quiet
+from hfexport.models import MODEL_FAILURES, FlatModel, load_model, quiet
 from hfexport.parts import flat_model
 from hfexport.probes import make_inputs, trace_inputs
 from hfexport.runtime import DESCRIPTION_FILE, Description
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
     from hfexport.export_config import TensorSpec
 
 __all__ = ["TorchScriptBackend"]
-
-_TRACE_FAILURES: Final = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
-    *(NameError, RuntimeError, TypeError, ValueError, torch.jit.Error),
-)
-"""What a model's own code may raise while it is traced: all of these are failures of the model, not of hfexport."""
 
 
 class TorchScriptBackend:
@@ -105,7 +99,7 @@ def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob)
         # Validation asks the saved file, in another process and at other shapes: more than `check_trace` would.
         with quiet(), torch.no_grad(), _plain_functions(), model_patches(job.config.config.model_type):
             traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
-    except _TRACE_FAILURES as error:
+    except (*MODEL_FAILURES, torch.jit.Error) as error:
         raise ExportError(
             f"{job.checkpoint}: task {job.config.task.name} cannot be traced to TorchScript: {_cause(error)}",
             remedy="Export this model to ONNX alone: formats onnx.",

@@ -115,6 +115,9 @@ class ExportConfig(ABC):
     part: ClassVar[Part] = "model"
     """What of the model the graph calls."""
 
+    half_precision: ClassVar[bool] = True
+    """Whether an fp16 checkpoint is best run in fp16; where not, `dtype: auto` widens it to fp32, exactly."""
+
     changes_when_called: bool = False
     """Whether the model answers otherwise after a call than before, so that the reference asks a copy each time."""
 

@@ -150,7 +150,9 @@ class Inputs:
         "Relative tolerance of validation; if unset, by dtype and architecture, or 0 if atol is given.",
         parsers.tolerance,
     )
-    dtype: str = _input("auto", "fp32, fp16, or auto: as the checkpoint, bfloat16 widened to fp32.", parsers.DTYPE)
+    dtype: str = _input(
+        "auto", "fp32, fp16, or auto: as the checkpoint, bfloat16, and fp16 of bloom, widened to fp32.", parsers.DTYPE
+    )
     layout: Literal["auto", "single"] = _input(
         "auto",
         "Graphs of an encoder-decoder: auto (encoder, decoder and decoder with past, as Optimum loads them) or "

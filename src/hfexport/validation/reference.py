@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfexport.architectures import restore_config
+from hfexport.errors import UnsupportedError
 from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph
 from hfexport.probes import Probe, beam_rows
 from hfexport.validation.arrays import write_arrays
@@ -62,15 +63,30 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 def answer_probes(
     model: torch.nn.Module, config: ExportConfig, probes: Sequence[Probe], dtype: str, folder: Path
 ) -> None:
-    """Ask `model` every probe; `folder` gets `inputs/{n}` and `outputs/{n}` for the n-th."""
+    """Ask `model` every probe; `folder` gets `inputs/{n}` and `outputs/{n}` for the n-th.
+
+    Raises:
+        UnsupportedError: the model has no answer to a probe.
+    """
     import torch
+
+    from hfexport.models import MODEL_FAILURES
 
     with torch.inference_mode():
         for number, probe in enumerate(probes):
             inputs = probe.inputs(config, dtype)
             write_arrays(folder / "inputs" / str(number), inputs)
             asked = copy.deepcopy(model) if config.changes_when_called else model
-            write_arrays(folder / "outputs" / str(number), _answer_probe(asked, config, probe, inputs))
+            try:
+                outputs = _answer_probe(asked, config, probe, inputs)
+            except MODEL_FAILURES as error:
+                raise UnsupportedError(
+                    f"the model itself fails at {probe.name}, so there is nothing to compare with:"
+                    f" {type(error).__name__}: {error}",
+                    remedy="Check that the model runs in transformers with this config.json; without a model that"
+                    " answers, nothing can be proved.",
+                ) from error
+            write_arrays(folder / "outputs" / str(number), outputs)
 
 
 def _answer_probe(model: torch.nn.Module, config: ExportConfig, probe: Probe, inputs: Arrays) -> Arrays:
