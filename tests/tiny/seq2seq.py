@@ -52,7 +52,4 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
-VARIANTS: Final = (
-    ("longt5", "seq2seq-lm", {"encoder_attention_type": "transient-global"}),
-    ("t5", "seq2seq-lm-with-past", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
-)
+VARIANTS: Final = (("t5", "seq2seq-lm-with-past", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),)

@@ -10,7 +10,7 @@ __all__ = ["LongT5Config"]
 
 
 class LongT5Config(T5Config):
-    """LongT5."""
+    """LongT5. With transient-global attention, validation refuses its ONNX encoder: it takes no short inputs."""
 
     model_types = ("longt5",)
 
@@ -22,12 +22,6 @@ class LongT5Config(T5Config):
     @property
     def thresholds(self) -> Mapping[str, int]:
         return {"encoder_sequence": self.block_length}
-
-    @property
-    def min_encoder_length(self) -> int:
-        # Summaries are of whole blocks. A captured graph takes their number for more than one, and refuses fewer.
-        summarises = self.config.encoder_attention_type == "transient-global"
-        return 2 * int(self.config.global_block_size) if summarises else 1
 
     @property
     def encoder_trace_length(self) -> int:

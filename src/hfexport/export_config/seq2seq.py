@@ -84,11 +84,6 @@ class Seq2SeqConfig(ExportConfig):
         return self.encoder_axis
 
     @property
-    def min_encoder_length(self) -> int:
-        """The shortest input of the encoder that an artifact takes."""
-        return 1
-
-    @property
     def encoder_trace_length(self) -> int:
         """Length of the encoder's input in the example that export traces."""
         return 9
@@ -181,7 +176,7 @@ class Seq2SeqGraph(ExportConfig):
     def limits(self) -> Mapping[str, Limit]:
         last_read, last_written = self.family.max_encoder_positions, self.family.max_decoder_positions
         limits = {
-            "encoder_sequence": Limit(self.family.min_encoder_length, last_read),
+            "encoder_sequence": Limit(1, last_read),
             NEW: Limit(1, last_written),
             PAST: Limit(0, None if last_written is None else last_written - 1),
             PAST_ENCODER: Limit(0, last_read),
