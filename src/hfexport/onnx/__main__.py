@@ -141,7 +141,8 @@ class _Log:
         yield _nothing
 
     def note(self, text: str) -> None:
-        _logger.info("%s", self._masked(text))
+        # Not among the old package's lines, which scripts may read.
+        _logger.debug("%s", self._masked(text))
 
     def warn(self, text: str) -> None:
         _logger.warning("%s", self._masked(text))
