@@ -88,7 +88,7 @@ interop-test: $(VENV)/.dev $(PEER)/.installed
 container-test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/container $(ARGS)
 
-bench: $(VENV)/.dev $(VENV)/.example
+bench: $(VENV)/.dev $(VENV)/.example $(PEER)/.installed
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 publishing-figures: $(VENV)/.dev $(VENV)/.example

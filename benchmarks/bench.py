@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/bench.py --runs 5 --only export
 
 Each figure is a ratio to the peer in the same run on the same machine: the two take turns, medians are compared.
-The peer lives in a virtual environment of its own, made on first use.
+The peer lives in a virtual environment of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from process_tree import Measurement, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER_ENVIRONMENT = ROOT / ".venv-optimum"
-PEER_REQUIREMENTS = ROOT / "benchmarks" / "requirements-optimum.txt"
 SHAPES = [(1, 32), (1, 128), (8, 32), (8, 128)]
 THREADS = 2
 MEMORY_RUNS = 2
@@ -77,15 +76,10 @@ PEER_VERSIONS = (
 
 
 def peer_command() -> list[str]:
-    """`optimum-cli` in its own environment, which is made if it is missing."""
+    """`optimum-cli` in its own environment, which `make bench` makes."""
     command = PEER_ENVIRONMENT / "bin" / "optimum-cli"
     if not command.exists():
-        print(f"making {PEER_ENVIRONMENT.name} ...", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", PEER_ENVIRONMENT], check=True)
-        pip = [str(PEER_ENVIRONMENT / "bin" / "pip"), "install", "--quiet", "--retries", "1"]
-        index = "https://download.pytorch.org/whl/cpu"
-        subprocess.run([*pip, "--extra-index-url", index, f"torch=={version('torch').split('+')[0]}"], check=True)
-        subprocess.run([*pip, "-r", str(PEER_REQUIREMENTS)], check=True)
+        sys.exit(f"{command} is missing: `make bench` makes its environment")
     return [str(command)]
 
 
