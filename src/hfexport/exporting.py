@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["Exporter"]
 
 
+def _nothing(path: Path) -> None:
+    del path
+
+
 @dataclass
 class Exporter:
     """Makes and proves the artifacts of one checkpoint.
@@ -47,6 +51,8 @@ class Exporter:
         dtype: `fp32` or `fp16`.
         opset: ONNX opset.
         further_probes: gives what shape-free artifacts are asked besides hfexport's own probes.
+        neuron: the SDK's environment, for format `neuron`.
+        on_made: told of each file of an artifact once it is whole; again if it is made again.
     """
 
     inputs: Inputs
@@ -61,6 +67,7 @@ class Exporter:
     opset: int
     further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None
     neuron: NeuronRun | None = None
+    on_made: Callable[[Path], None] = _nothing
     _references: list[Reference] = field(default_factory=list)
     _shared: tuple[Reference, ...] = ()
 
@@ -204,11 +211,15 @@ class Exporter:
         }
         folder, external = self.ready / name, self.inputs.external_data
         job = ExportJob(self.checkpoint.folder, config, self.dtype, folder, metadata, self.opset, external, fixed_sizes)
-        if name != "onnx":
-            return backend_for(name).export(job)
-        # Weights are written one by one, which can be watched; other formats are written in one go.
-        with self.observer.progress(f"{config.graph}.onnx", self.checkpoint.size_bytes, unit="B") as advance:
-            return backend_for(name).export(replace(job, advance=advance))
+        if name == "onnx":
+            # Weights are written one by one, which can be watched; other formats are written in one go.
+            with self.observer.progress(f"{config.graph}.onnx", self.checkpoint.size_bytes, unit="B") as advance:
+                artifact = backend_for(name).export(replace(job, advance=advance))
+        else:
+            artifact = backend_for(name).export(job)
+        for path in artifact.files:
+            self.on_made(path)
+        return artifact
 
     def _validate(
         self,

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,12 @@ def _conversion_entry(conversion: Conversion) -> dict[str, Any]:
 
 
 def artifact_entry(
-    artifact: Artifact, config: ExportConfig, dtype: str, folder: Path, verdict: ArtifactVerdict
+    artifact: Artifact,
+    config: ExportConfig,
+    dtype: str,
+    folder: Path,
+    verdict: ArtifactVerdict,
+    digest: Callable[[Path], str] = sha256,
 ) -> dict[str, Any]:
     """One artifact with its files (below `folder`), its interface and what validation found."""
     limits = {
@@ -151,7 +156,7 @@ def artifact_entry(
     return {
         "format": artifact.format,
         "path": artifact.path.relative_to(folder).as_posix(),
-        "files": [_file_entry(path, folder) for path in artifact.files],
+        "files": [_file_entry(path, folder, digest(path)) for path in artifact.files],
         "inputs": [_tensor_entry(spec, dtype) for spec in config.inputs],
         "outputs": [_tensor_entry(spec, dtype) for spec in config.outputs],
         "fixed_sizes": dict(artifact.fixed_sizes) or None,
@@ -163,7 +168,7 @@ def artifact_entry(
 
 def files_entry(files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
     """Files that went along unchanged."""
-    return [_file_entry(path, folder) for path in files]
+    return [_file_entry(path, folder, sha256(path)) for path in files]
 
 
 def error_entry(error: HfexportError) -> dict[str, Any]:
@@ -213,8 +218,8 @@ def _encodable(value: Any) -> Any:
     return value
 
 
-def _file_entry(path: Path, folder: Path) -> dict[str, Any]:
-    return {"path": path.relative_to(folder).as_posix(), "size_bytes": path.stat().st_size, "sha256": sha256(path)}
+def _file_entry(path: Path, folder: Path, digest: str) -> dict[str, Any]:
+    return {"path": path.relative_to(folder).as_posix(), "size_bytes": path.stat().st_size, "sha256": digest}
 
 
 def _tensor_entry(spec: TensorSpec, dtype: str) -> dict[str, Any]:

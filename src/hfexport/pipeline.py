@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,12 +207,21 @@ class Run:
             self.manifest.update(task=config.task.name, dtype=dtype, interface=config.origin)
             exporter = self.exporter(checkpoint, source_identity, config, dtype, opset)
             exporter.neuron = neuron
+            # Artifacts are hashed while they are validated.
+            made: dict[Path, Future[str]] = {}
+            exporter.on_made = lambda path: made.update({path: hashing.submit(sha256, path)})
             exporter.ready.mkdir()
             results = exporter.run()
         self.manifest["source"] = source_entry(checkpoint, source, hashes.result(), base)
+
+        def digest(path: Path) -> str:
+            return made[path].result() if path in made else sha256(path)
+
         with self.stages("Files"):
             self.manifest["artifacts"] = [
-                artifact_entry(artifact, artifact.config or config, artifact.dtype or dtype, exporter.ready, verdict)
+                artifact_entry(
+                    artifact, artifact.config or config, artifact.dtype or dtype, exporter.ready, verdict, digest
+                )
                 for artifact, config, verdict in results
             ]
             self.manifest["files"] = files_entry(copy_along(checkpoint, exporter.ready), exporter.ready)
