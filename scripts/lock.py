@@ -75,7 +75,8 @@ def write(*, upgrade: bool, torch_index: str) -> None:
             place = ("--find-links", wheels, "--constraint", TORCH, "--output-file", output, source)
             more = ("--upgrade",) if upgrade else ()
             _run([sys.executable, "-m", "piptools", "compile", *_COMMON, *options, *more, *place], environment)
-            entries = _entries(output.read_text(encoding="utf-8"))
+            compiled = output.read_text(encoding="utf-8").replace(f"-r {build}", "pyproject.toml (build-system)")
+            entries = _entries(compiled)
             if name == "example":
                 wanted = {canonicalize_name(requirement.name) for requirement in _declared(ROOT, "example")}
                 entries = {key: text for key, text in entries.items() if key in wanted}
