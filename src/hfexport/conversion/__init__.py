@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hfexport import workers
 from hfexport.checkpoint import Checkpoint, Contents, Conversion
 from hfexport.checkpoint.local import commonest_dtype
 from hfexport.checkpoint.safetensors_header import read_header
-from hfexport.errors import CheckpointError
+from hfexport.conversion.child import run_child
 
 __all__ = ["convert"]
-
-TIMEOUT_S = 3600.0
 
 
 def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpoint:
@@ -41,16 +38,8 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
         "architectures": list(contents.architectures),
         "folder": str(target),
     }
-    child = workers.start(
-        "hfexport.conversion.worker",
-        job,
-        name=f"conversion of {weights.files[0].name}",
-        folder=folder,
-        env=workers.child_environment(env),
-        failure=CheckpointError,
-    )
-    with child:
-        answer = child.result(TIMEOUT_S)
+    name = f"conversion of {weights.files[0].name}"
+    answer = run_child("hfexport.conversion.worker", job, name=name, folder=folder, env=env)
     path = target / "model.safetensors"
     tensors, _ = read_header(path)
     conversion = Conversion(weights.format, tuple(answer["left_out"]), answer["wall_s"], answer["peak_rss_bytes"])

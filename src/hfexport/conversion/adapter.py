@@ -6,16 +6,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from hfexport import workers
 from hfexport.checkpoint import Checkpoint
 from hfexport.checkpoint.adapter import Adapter
 from hfexport.checkpoint.contained import files_beside
 from hfexport.checkpoint.local import ALONG
-from hfexport.errors import CheckpointError
+from hfexport.conversion.child import run_child
 
 __all__ = ["merge"]
-
-TIMEOUT_S = 3600.0
 
 
 def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, str]) -> Path:
@@ -43,16 +40,8 @@ def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, st
         "dtype": base.dtype,
         "folder": str(target),
     }
-    child = workers.start(
-        "hfexport.conversion.adapter_worker",
-        job,
-        name=f"merging of {adapter.weights.name}",
-        folder=folder,
-        env=workers.child_environment(env),
-        failure=CheckpointError,
-    )
-    with child:
-        child.result(TIMEOUT_S)
+    name = f"merging of {adapter.weights.name}"
+    run_child("hfexport.conversion.adapter_worker", job, name=name, folder=folder, env=env)
     for path in (*base.along, *files_beside(adapter.folder)):
         if path.name in ALONG and path.name != "config.json":
             shutil.copyfile(path, target / path.name)

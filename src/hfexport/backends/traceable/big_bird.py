@@ -11,23 +11,40 @@ Time and memory grow with the square of the length.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers.models.big_bird.modeling_big_bird import BigBirdModel, BigBirdSelfAttention
 
-__all__ = ["BlockSparseSelfAttention", "make_traceable"]
+__all__ = ["BlockSparseSelfAttention", "attend_by_masks", "make_traceable"]
 
 
 def make_traceable(model: torch.nn.Module) -> None:
     """Change a BigBird with block-sparse attention in place."""
-    for bare in [module for module in model.modules() if isinstance(module, BigBirdModel)]:
-        if bare.attention_type == "block_sparse":
-            bare.set_attention_type("original_full")
-            for module in bare.modules():
-                if type(module) is BigBirdSelfAttention:
-                    module.__class__ = BlockSparseSelfAttention
-                    vars(module).update(block_size=bare.config.block_size, copies=bare.config.num_random_blocks)
+    attend_by_masks(model, BigBirdModel, {BigBirdSelfAttention: BlockSparseSelfAttention})
+
+
+def attend_by_masks(
+    model: torch.nn.Module,
+    switches: type[torch.nn.Module],
+    classes: Mapping[type[torch.nn.Module], type[torch.nn.Module]],
+) -> None:
+    """Replace block-sparse attention in place.
+
+    Args:
+        model: to change.
+        switches: the class of its modules that choose the kind of attention.
+        classes: of self-attention, each with the one to take instead.
+    """
+    for switch in [module for module in model.modules() if isinstance(module, switches)]:
+        chooser: Any = switch
+        if chooser.attention_type == "block_sparse":
+            chooser.set_attention_type("original_full")
+            for module in switch.modules():
+                if type(module) in classes:
+                    module.__class__ = classes[type(module)]
+                    vars(module).update(block_size=chooser.config.block_size, copies=chooser.config.num_random_blocks)
 
 
 class BlockSparseSelfAttention(BigBirdSelfAttention):

@@ -10,20 +10,14 @@ from transformers.models.bigbird_pegasus.modeling_bigbird_pegasus import (
     BigBirdPegasusSelfAttention,
 )
 
-from hfexport.backends.traceable.big_bird import BlockSparseSelfAttention
+from hfexport.backends.traceable.big_bird import BlockSparseSelfAttention, attend_by_masks
 
 __all__ = ["make_traceable"]
 
 
 def make_traceable(model: torch.nn.Module) -> None:
     """Change a BigBird-Pegasus whose encoder has block-sparse attention in place."""
-    for encoder in [module for module in model.modules() if isinstance(module, BigBirdPegasusEncoder)]:
-        if encoder.attention_type == "block_sparse":
-            encoder.set_attention_type("original_full")
-            for module in encoder.modules():
-                if type(module) is BigBirdPegasusSelfAttention:
-                    module.__class__ = _BlockSparseSelfAttention
-                    vars(module).update(block_size=encoder.config.block_size, copies=encoder.config.num_random_blocks)
+    attend_by_masks(model, BigBirdPegasusEncoder, {BigBirdPegasusSelfAttention: _BlockSparseSelfAttention})
 
 
 class _BlockSparseSelfAttention(BigBirdPegasusSelfAttention):
@@ -33,5 +27,5 @@ class _BlockSparseSelfAttention(BigBirdPegasusSelfAttention):
     def forward(  # type: ignore[override]
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor, None]:
-        """As BigBird's, which uses nothing that this class does not have as well."""
+        """As BigBird's, which uses nothing that this class does not have as well, so that types alone differ."""
         return BlockSparseSelfAttention.forward(self, hidden_states, attention_mask, **kwargs)  # type: ignore[arg-type]
