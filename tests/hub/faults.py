@@ -37,6 +37,7 @@ class Fault:
         action: run before the call is looked at.
         held: of a call that waits.
         done: for `held`: wait after the work, before the answer.
+        file: only calls whose path ends with it are met; files are fetched side by side, in no order.
     """
 
     call: str
@@ -49,9 +50,12 @@ class Fault:
     action: Callable[[], None] | None = None
     held: Held = field(default_factory=Held)
     done: bool = False
+    file: str = ""
     met: int = 0
 
-    def happens(self) -> bool:
-        """Whether it happens to this call; counts it."""
+    def happens(self, call: str, path: str) -> bool:
+        """Whether it happens to this call; counts it if it is one of those it can happen to."""
+        if self.call != call or not path.endswith(self.file):
+            return False
         self.met += 1
         return self.skip < self.met <= self.skip + self.times

@@ -194,7 +194,7 @@ class Handler(Answers):
             user = self.user(quiet=True)
             name = "" if user is None else user.name
             self.hub.calls.append(Call(route.name, self.command, self.path, name, dict(self.headers)))
-            happening = [one for one in self.hub.faults if one.call == route.name and one.happens()]
+            happening = [one for one in self.hub.faults if one.happens(route.name, self.parsed.path)]
             fault = happening[0] if happening else None
         if fault is not None and self._spoil(fault, before=True):
             return

@@ -221,7 +221,7 @@ def test_a_download_that_ends_early_goes_on_where_it_ended(
     hub: LocalHub, reader: Reader, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
-    hub.fail("resolve", "truncated", times=3)
+    hub.fail("resolve", "truncated", times=3, file="model.safetensors")
     folder = reader.read()
     assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
     assert any(call.headers.get("Range") for call in hub.calls if call.name == "resolve")
@@ -230,9 +230,10 @@ def test_a_download_that_ends_early_goes_on_where_it_ended(
 def test_a_download_with_other_bytes_is_fetched_once_more(
     hub: LocalHub, reader: Reader, files: dict[str, bytes]
 ) -> None:
-    hub.fail("resolve", "wrong-bytes", times=4)
+    fault = hub.fail("resolve", "wrong-bytes", file="model.safetensors")
     folder = reader.read()
     assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+    assert fault.met == 2
 
 
 def test_a_download_that_is_always_wrong_is_refused_and_not_believed_later(
