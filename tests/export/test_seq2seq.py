@@ -164,6 +164,23 @@ def test_an_encoder_of_another_model_shows_in_generation(parts: Parts, tmp_path:
     assert all(bool(result.probe.greedy_steps) != result.passed for result in verdict.probes)
 
 
+def test_sums_of_blocks_are_those_of_the_input_that_is_asked(tmp_path: Path) -> None:
+    """LongT5's transient-global attention at lengths with no block, some, and many, some of them by the last bit."""
+    changes = {"encoder_attention_type": "transient-global"}
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "longt5", "seq2seq-lm", **changes)
+    config = graphs_of(checkpoint, "seq2seq-lm", "auto")[0]
+    (reference,) = start_references(
+        checkpoint, [(config, validation_probes(config))], "fp32", folder=tmp_path / "reference", env=ENV
+    )
+    with reference.worker:
+        artifact = make("onnx", checkpoint, config, tmp_path / "onnx")
+        tolerance = resolve_tolerance(config, "fp32", None, None)
+        verdict = validate(artifact, config, reference, tolerance, folder=tmp_path / "run", env=ENV)
+    assert verdict.verdict == "passed", verdict.failures
+    lengths = {result.probe.sizes["encoder_sequence"] for result in verdict.probes}
+    assert lengths >= {1, 2, 5, 6, 13, 512}
+
+
 def test_one_graph_computes_the_cross_attention_cache_that_it_is_not_given(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "bart", "seq2seq-lm-with-past")
     (config,) = graphs_of(checkpoint, "seq2seq-lm-with-past", "single")

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig
 
 from hfexport.architectures import config_class_for
+from hfexport.backends.patches import model_patches
 from hfexport.backends.traceable import make_traceable
 from hfexport.export_config import ExportConfig
 from hfexport.models import FlatModel, load_model
@@ -79,3 +80,19 @@ def test_other_models_stay_as_they_are(tmp_path: Path) -> None:
     classes = [type(module) for module in model.modules()]
     make_traceable(model)
     assert [type(module) for module in model.modules()] == classes
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 6, 13])
+@torch.inference_mode()
+def test_longt5_attends_to_blocks_as_it_did(length: int, tmp_path: Path) -> None:
+    """Blocks of 5 tokens and sums of 3: none, one and several of either."""
+    changes = {"encoder_attention_type": "transient-global"}
+    checkpoint = make_checkpoint(tmp_path, "longt5", "seq2seq-lm", **changes)
+    encoder = load_model(checkpoint, _config(checkpoint, "longt5", "seq2seq-lm"), "fp32").get_encoder()  # type: ignore[operator]
+    ids = torch.arange(2 * length).reshape(2, length) + 5
+    mask = torch.ones_like(ids)
+    mask[1, length // 2 + 1 :] = 0
+    wanted = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    with model_patches("longt5"):
+        found = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert _off((found,), (wanted,)) < 1e-5

@@ -52,4 +52,8 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
-VARIANTS: Final = (("t5", "seq2seq-lm-with-past", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),)
+VARIANTS: Final = (
+    ("t5", "seq2seq-lm-with-past", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    # Local blocks of 5 tokens, and sums of 3: shorter inputs have none of either.
+    ("longt5", "seq2seq-lm-with-past", {"encoder_attention_type": "transient-global"}),
+)

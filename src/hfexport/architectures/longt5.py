@@ -10,7 +10,7 @@ __all__ = ["LongT5Config"]
 
 
 class LongT5Config(T5Config):
-    """LongT5. With transient-global attention, validation refuses its ONNX encoder: it takes no short inputs."""
+    """LongT5."""
 
     model_types = ("longt5",)
 

@@ -65,6 +65,7 @@ def capture(
                 program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
                 exporter_utils.apply_fx_node_fixes("onnx", program.graph_module)
                 _squeeze_fixed_axes(program.graph_module)
+                _sum_up_in_double(program.graph_module)
                 with _light_preparation():
                     onnx_program = torch.onnx.export(
                         program,
@@ -165,6 +166,22 @@ def _squeeze_fixed_axes(module: torch.fx.GraphModule) -> None:
             source = node.args[0]
             axes = [axis for axis, size in enumerate(source.meta["val"].shape) if isinstance(size, int) and size == 1]
             node.target, node.args = _aten.squeeze.dims, (source, axes)
+
+
+def _sum_up_in_double(module: torch.fx.GraphModule) -> None:
+    """Have every `cumsum` of floats accumulate in double, as torch does on CPU; ONNX Runtime accumulates in floats.
+
+    LongT5 counts blocks by rounding such a sum down, where the last bit makes another block of it. Torch's precision:
+    https://github.com/pytorch/pytorch/issues/180153. This can go when the translation of `aten.cumsum` keeps it.
+    """
+    for node in module.graph.nodes:
+        if node.target is _aten.cumsum.default and node.args[0].meta["val"].dtype == torch.float32 and not node.kwargs:
+            value = node.meta["val"]
+            with module.graph.inserting_after(node):
+                rounded = module.graph.call_function(_aten._to_copy.default, (node,), {"dtype": torch.float32})
+            node.replace_all_uses_with(rounded, delete_user_cb=lambda user, rounded=rounded: user is not rounded)
+            node.kwargs = {"dtype": torch.float64}
+            node.meta["val"], rounded.meta["val"] = value.to(torch.float64), value
 
 
 @contextmanager
