@@ -17,7 +17,7 @@ from hfexport.backends.neuron.options import NeuronOptions, NeuronRun, Target
 from hfexport.backends.neuron.padded import generates_padded
 from hfexport.backends.neuron.plan import DTYPE, PartPlan, plan_encoder_decoder, plan_model
 from hfexport.errors import UnsupportedError
-from hfexport.export_config import ExportConfig
+from hfexport.export_config import ExportConfig, Seq2SeqConfig
 from hfexport.inputs import Inputs
 from hfexport.tasks import TASKS
 
@@ -88,11 +88,12 @@ def static_config(config: ExportConfig) -> ExportConfig:
 
 
 def fixed_sizes(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None]) -> dict[str, int]:
-    """Sizes of all free axes, from the inputs, within what the model can take."""
+    """Sizes of all axes with names, from the inputs, within what the model can take."""
     read, written = inputs.sequence_length, inputs.neuron_decoder_length or inputs.sequence_length
     asked = {"batch": inputs.batch_size, "sequence": read, "encoder_sequence": read, "decoder_sequence": written}
+    named = dict.fromkeys(part for spec in config.inputs for axis in spec.axes for part in str(axis).split(" + "))
     sizes: dict[str, int] = {}
-    for axis in config.free_axes:
+    for axis in (name for name in named if not name.isdigit()):
         size = asked.get(axis, config.trace_sizes[axis])
         limit = config.limits.get(axis)
         most = size if limit is None or limit.maximum is None else limit.maximum
@@ -106,8 +107,11 @@ def plan(config: ExportConfig, checkpoint: Path, inputs: Inputs, warn: Callable[
     """The graphs to compile, at the sizes that the inputs ask for."""
     free_batch = inputs.neuron_dynamic_batch_size
     if not generates_padded(config):
-        (config,) = config.graphs("single")
-        return plan_model(config, fixed_sizes(config, inputs, warn), free_batch=free_batch)
+        graph = _one_graph(config, inputs, warn)
+        if free_batch and "batch" not in graph.free_axes:
+            warn("Neuron: the model takes no other batch, so the artifact does not either")
+            free_batch = False
+        return plan_model(graph, fixed_sizes(graph, inputs, warn), free_batch=free_batch)
     most = getattr(config.config, "max_position_embeddings", None)
     return plan_encoder_decoder(
         config,
@@ -117,6 +121,16 @@ def plan(config: ExportConfig, checkpoint: Path, inputs: Inputs, warn: Callable[
         beams=inputs.neuron_beams or _usual_beams(checkpoint),
         free_batch=free_batch,
     )
+
+
+def _one_graph(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None]) -> ExportConfig:
+    """What is compiled as one graph: the model, or of an encoder-decoder without a head the part that reads."""
+    (whole,) = config.graphs("single")
+    if config.task.name != "default" or inputs.layout == "single" or not isinstance(config, Seq2SeqConfig):
+        return whole
+    warn("Neuron: of an encoder-decoder without a head the encoder is compiled; layout single has both in one graph")
+    with_cache = type(config)(config.config, TASKS["default-with-past"])
+    return next(graph for graph in with_cache.graphs("auto") if graph.part == "encoder")
 
 
 def _at_most(most: int | None, name: str, asked: int, warn: Callable[[str], None]) -> int:
@@ -188,7 +202,7 @@ class NeuronExport:
         from hfexport.validation.neuron import start_neuron_reference
 
         folder = self.staging / "reference"
-        return start_neuron_reference(self.checkpoint, self.config, self.parts, folder=folder, env=self.run.env)
+        return start_neuron_reference(self.checkpoint, self.parts, folder=folder, env=self.run.env)
 
     def validate(self, artifact: NeuronArtifact, reference: NeuronReference) -> ArtifactVerdict:
         """Hold the artifact to the checks of `hfexport.validation.neuron`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from typing import Any
 
 from hfexport.manifest import Manifest
@@ -22,9 +23,6 @@ HEADLINES = {
 UNPUBLISHED = "❌ artifacts were made, but not published"
 
 MAX_FAILURES = 20
-
-NEURON_MODULES = {"inf1": "torch_neuron", "inf2": "torch_neuronx"}
-"""What has to be imported before a Neuron artifact can be loaded."""
 
 
 def table_rows(manifest: Manifest) -> list[list[str]]:
@@ -91,39 +89,69 @@ def _checks(manifest: Manifest) -> list[str]:
 
 def load_snippet(artifact: dict[str, Any], manifest: Manifest) -> str:
     """Python that loads the artifact and runs it on zeros of a small shape, as it stands in the output folder."""
-    names = [entry["name"] for entry in artifact["inputs"]]
-    arrays = ", ".join(f"{entry['name']!r}: {_example(entry, artifact)}" for entry in artifact["inputs"])
+    del manifest
+    if artifact["format"] == "neuron":
+        return _neuron_snippet(artifact)
+    sizes = artifact["fixed_sizes"] or {}
+    inputs = _example_inputs(artifact, lambda axis: sizes.get(axis, _example_size(axis)))
     if artifact["format"] == "onnx":
         return (
             "import numpy as np\nfrom onnxruntime import InferenceSession\n\n"
             f"session = InferenceSession({artifact['path']!r})\n"
-            f"inputs = {{{arrays}}}\n"
+            f"inputs = {inputs}\n"
             "outputs = session.run(None, inputs)\n"
-        )
-    del names, manifest
-    if artifact["format"] == "neuron":
-        return (
-            f"import numpy as np\nimport torch\nimport {NEURON_MODULES[artifact['details']['target']]}\n\n"
-            f"model = torch.jit.load({artifact['path']!r})  # on an instance with the device\n"
-            f"inputs = {{{arrays}}}\n"
-            "outputs = model(*map(torch.from_numpy, inputs.values()))\n"
         )
     return (
         "import numpy as np\nimport torch\n\n"
         f"model = torch.jit.load({artifact['path']!r})\n"
-        f"inputs = {{{arrays}}}\n"
+        f"inputs = {inputs}\n"
         "outputs = model(*map(torch.from_numpy, inputs.values()))\n"
     )
 
 
-def _example(entry: dict[str, Any], artifact: dict[str, Any]) -> str:
-    sizes = artifact["fixed_sizes"] or {}
-    shape = tuple(
-        axis if isinstance(axis, int) else sum(sizes.get(part, _example_size(part)) for part in axis.split(" + "))
-        for axis in entry["axes"]
+def _neuron_snippet(artifact: dict[str, Any]) -> str:
+    """By the run time that the artifact carries, which pads inputs to the fixed sizes, cuts outputs and generates text."""
+    parts = artifact["details"]["parts"]
+    sizes, pads = parts[0]["fixed_sizes"], parts[0]["pad_values"].values()
+    inputs = _example_inputs(artifact, lambda axis: _shorter(axis, sizes.get(axis), padded=None not in pads))
+    if len(parts) > 1:
+        imports, how = "import numpy as np\nimport torch\n", "up to this many tokens are read and written"
+        sizes = {axis: size for part in parts for axis, size in part["fixed_sizes"].items() if axis != "batch"}
+        use = "tokens = model.generate(**{name: torch.from_numpy(array) for name, array in inputs.items()})"
+    else:
+        imports, how = "import numpy as np\n", "inputs are padded to this, outputs cut back"
+        use = "outputs = model(**inputs)"
+    shape = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+    return (
+        f"import sys\n{imports}\n"
+        "sys.path.insert(0, 'neuron')\n"
+        "from hfexport_neuron import load\n\n"
+        "model = load('neuron')  # on an instance with the device\n"
+        f"inputs = {inputs}\n"
+        f"{use}{f'  # {how}: {shape}' if shape else ''}\n"
     )
-    make = "ones" if entry["name"].endswith("attention_mask") else "zeros"
-    return f"np.{make}({shape}, np.{entry['dtype']})"
+
+
+def _shorter(axis: str, fixed: int | None, *, padded: bool) -> int:
+    """A size below the fixed one along an axis that the run time pads."""
+    small = _example_size(axis)
+    if fixed is None:
+        return small
+    paddable = axis in ("batch", "choice") or (axis.endswith("sequence") and padded)
+    return min(small, fixed) if paddable else fixed
+
+
+def _example_inputs(artifact: dict[str, Any], size_of: Callable[[str], int]) -> str:
+    """A dictionary of arrays, in Python."""
+    arrays = []
+    for entry in artifact["inputs"]:
+        shape = tuple(
+            axis if isinstance(axis, int) else sum(size_of(part) for part in axis.split(" + "))
+            for axis in entry["axes"]
+        )
+        make = "ones" if entry["name"].endswith("attention_mask") else "zeros"
+        arrays.append(f"{entry['name']!r}: np.{make}({shape}, np.{entry['dtype']})")
+    return f"{{{', '.join(arrays)}}}"
 
 
 def _publication(manifest: Manifest) -> list[str]:

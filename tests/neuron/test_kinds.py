@@ -19,10 +19,14 @@ KINDS = [
     ("electra", "multiple-choice", 0.9),
     ("mobilebert", "question-answering", 0.9),
     ("xlm", "sequence-classification", 0.8),
+    ("mpnet", "auto", 0.9),  # described by no file: its interface is inferred
     ("gpt2", "causal-lm-with-past", 0.8),
     ("vit", "image-classification", 0.9),
+    ("swin", "image-classification", 0.9),  # of its tables of indices newer checkpoints store none
     ("convnext", "image-classification", 0.9),
     ("resnet", "default", 0.9),
+    ("marian", "default", 0.9),  # the encoder alone
+    ("t5", "default-with-past", 0.9),  # the same
 ]
 """Model type, task, and a share that the stand-in compiles of so small a model."""
 
@@ -52,6 +56,9 @@ def test_a_kind_is_exported_and_proved(exporter: Exporter, model_type: str, task
     assert set(done.files) >= {file["path"] for file in done.artifact["files"]}
     (part,) = done.artifact["details"]["parts"]
     assert part["subgraphs"] > 0 and part["compiled_share"] >= share
+    if model_type in ("marian", "t5"):
+        assert (part["name"], part["inputs"]) == ("encoder", ["input_ids", "attention_mask"])
+        assert part["outputs"] == ["last_hidden_state"] and "the encoder is compiled" in done.said
     assert "the compiled artifact ran on a Neuron device" in job_summary(done.manifest)
 
 
@@ -75,6 +82,22 @@ def test_a_dynamic_batch_is_asked_at_another_batch_too(exporter: Exporter) -> No
     assert done.artifact["fixed_sizes"] == {"sequence": 24}
     batches = {probe["sizes"]["batch"] for probe in done.artifact["validation"]["probes"]}
     assert batches == {1, 3}
+
+
+def test_a_model_without_padding_takes_one_text_at_its_whole_length(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("gpt2", "sequence-classification", pad_token_id=None)
+    options = ("--task", "sequence-classification", "--neuron-min-compiled", "0.8", "--batch-size", "2")
+    done = exporter.run(checkpoint, *options, "--neuron-dynamic-batch-size", "true", stand_in=WITH_DEVICE)
+    assert done.code == 0, done.said
+    assert "batch 2 is more than the model takes" in done.said and "takes no other batch" in done.said
+    assert done.artifact["fixed_sizes"] == {"batch": 1, "sequence": 24}
+
+
+def test_an_encoder_decoder_without_a_head_can_be_one_graph(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("bart", "default")
+    done = exporter.run(checkpoint, "--task", "default", "--layout", "single", "--neuron-min-compiled", "0.8")
+    assert done.code == 0, done.said
+    assert {"input_ids", "decoder_input_ids"} <= {entry["name"] for entry in done.artifact["inputs"]}
 
 
 @pytest.mark.parametrize("model_type", ["marian", "t5"])

@@ -12,7 +12,11 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from neuron.conftest import Exporter
+from hfexport.publish.card import hub_snippet
+from hfexport.report import job_summary, load_snippet
+from hub.conftest import hub_environment
+from hub.server import LocalHub
+from neuron.conftest import Exported, Exporter
 
 WITH_DEVICE = "--stand-in-device"
 
@@ -55,6 +59,58 @@ def test_shorter_inputs_are_padded_and_outputs_cut_back(exporter: Exporter) -> N
     assert np.shape(logits) == (2, 3)
     np.testing.assert_allclose(logits, wanted, atol=5e-2)
     assert len(errors) == 3 and "surplus" in errors[1] and "missing: input_ids" in errors[2]
+
+
+def run_snippet(python: Path, snippet: str, shown: str, folder: Path, env: dict[str, str]) -> Any:
+    program = f"{snippet}\nimport json\nprint(json.dumps({shown}))\n"
+    done = subprocess.run(
+        [python, "-I", "-c", program], capture_output=True, text=True, cwd=folder, env=env, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def snippet_runs(exporter: Exporter, done: Exported, shown: str) -> list[Any]:
+    """What the job summary's snippet gives in the output folder, and the model card's from a Hub."""
+    snippet = load_snippet(done.artifact, done.manifest)
+    assert snippet in job_summary(done.manifest)
+    from_folder = run_snippet(exporter.python, snippet, shown, done.folder, {})
+    with LocalHub() as hub:
+        hub.add("org/tiny", {f"exports/{name}": (done.folder / name).read_bytes() for name in done.files})
+        home = exporter.folder / "home"
+        home.mkdir()
+        snippet = hub_snippet(done.artifact, done.manifest, "org/tiny", "exports/")
+        from_hub = run_snippet(exporter.python, snippet, shown, home, hub_environment(hub, home))
+    return [from_folder, from_hub]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "task", "shape"),
+    [
+        ("bert", "token-classification", [1, 8, 3]),  # of (2, 24)
+        ("vit", "image-classification", [1, 3]),
+        ("gpt2", "sequence-classification", [1, 3]),  # it cannot be padded
+    ],
+)
+def test_the_snippets_load_run_pad_and_cut(exporter: Exporter, model_type: str, task: str, shape: list[int]) -> None:
+    padding = {"pad_token_id": None} if model_type == "gpt2" else {}
+    checkpoint = exporter.checkpoint(model_type, task, **padding)
+    batch = "1" if padding else "2"
+    options = ("--task", task, "--batch-size", batch, "--validate", "off")
+    done = exporter.run(checkpoint, *options, stand_in=WITH_DEVICE)
+    assert done.code == 0, done.said
+    assert snippet_runs(exporter, done, "list(outputs['logits'].shape)") == [shape, shape]
+
+
+def test_the_snippets_of_an_encoder_decoder_write_text(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("marian", "seq2seq-lm")
+    options = ("--neuron-decoder-length", "12", "--neuron-beams", "2", "--validate", "off")
+    done = exporter.run(checkpoint, *options, stand_in=WITH_DEVICE)
+    assert done.code == 0, done.said
+    model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    read = torch.zeros((1, 8), dtype=torch.int64)
+    wanted = model.generate(input_ids=read, attention_mask=torch.ones_like(read), max_length=12)
+    assert snippet_runs(exporter, done, "tokens.tolist()") == [wanted.tolist()] * 2
 
 
 @pytest.mark.parametrize("beams", [1, 4])

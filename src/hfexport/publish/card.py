@@ -112,7 +112,7 @@ def hub_snippet(
     name = str(artifact["format"])
     at = f", revision={revision!r}" if revision else ""
     download = f"folder = snapshot_download({repository!r}{at}, allow_patterns={f'{prefix}{name}/*'!r})"
-    local = re.sub(rf"'({re.escape(name)}/[^']*)'", lambda found: f'f"{{folder}}/{prefix}{found[1]}"', body)
+    local = re.sub(rf"'({re.escape(name)}(?:/[^']*)?)'", lambda found: f'f"{{folder}}/{prefix}{found[1]}"', body)
     return f"from huggingface_hub import snapshot_download\n{imports}\n\n{download}\n{local}"
 
 

@@ -22,7 +22,7 @@ from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, NoDevice, ask
 from hfexport.errors import NeuronError, ValidationError
-from hfexport.export_config import ExportConfig, Tolerance
+from hfexport.export_config import Tolerance
 from hfexport.validation import ArtifactVerdict, Check, ProbeResult, Reference, start_reference, validate
 from hfexport.validation.verdict import Verdict
 
@@ -52,13 +52,13 @@ class NeuronReference:
 
 
 def start_neuron_reference(
-    checkpoint: Path, config: ExportConfig, parts: tuple[PartPlan, ...], *, folder: Path, env: Mapping[str, str]
+    checkpoint: Path, parts: tuple[PartPlan, ...], *, folder: Path, env: Mapping[str, str]
 ) -> NeuronReference:
     """Start asking the unpatched model the probes of `parts`, in a process of its own; return at once."""
     if len(parts) == 1:
-        probes = parts[0].probes
+        (part,) = parts
         return NeuronReference(
-            {parts[0].name: start_reference(checkpoint, config, DTYPE, probes, folder=folder, env=env)}
+            {part.name: start_reference(checkpoint, part.config, DTYPE, part.probes, folder=folder, env=env)}
         )
     folder = folder.resolve()
     sizes = {part.name: dict(part.sizes) for part in parts}

@@ -22,7 +22,6 @@ from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, Answer, ask, expect
 from hfexport.errors import NeuronError, UnsupportedError
 from hfexport.export_config import ExportConfig, axis_size
-from hfexport.runtime import Description
 from hfexport.workers import available_cores
 
 if TYPE_CHECKING:
@@ -95,13 +94,12 @@ def _write_inputs(folder: Path, run: NeuronRun) -> None:
 
 
 def _part_request(part: PartPlan, job: ExportJob) -> dict[str, Any]:
-    description = Description.of(part.config, DTYPE, fixed_sizes=part.held, metadata=job.metadata)
     return {
         "name": part.name,
         "inputs": [spec.name for spec in part.config.inputs],
         "outputs": [spec.name for spec in part.config.outputs],
         "probes": len(part.probes),
-        "description": description.to_dict(),
+        "description": part.description(job.metadata).to_dict(),
     }
 
 
@@ -125,7 +123,7 @@ def _install(answer: Answer, job: ExportJob, run: NeuronRun) -> NeuronArtifact:
     with answer.log.open(encoding="utf-8", errors="replace") as lines:
         logs = read_log(lines)
     made = tuple(
-        _part(entry, plan, answer, job.folder, logs.get(plan.name, CompileLog()))
+        _part(entry, plan, answer, _place(plan, run, job.folder), logs.get(plan.name, CompileLog()))
         for entry, plan in zip(entries, run.parts, strict=True)
     )
     log = job.folder / "compile.log"
@@ -170,14 +168,17 @@ def _copy_generation_config(job: ExportJob) -> tuple[Path, ...]:
     return (job.folder / source.name,)
 
 
-def _part(entry: Any, plan: PartPlan, answer: Answer, folder: Path, log: CompileLog) -> NeuronPart:
-    """One part from what the worker says of it, its file moved to its place below `folder`."""
+def _place(plan: PartPlan, run: NeuronRun, folder: Path) -> Path:
+    return folder / "model.neuron" if len(run.parts) == 1 else folder / plan.name / "model.neuron"
+
+
+def _part(entry: Any, plan: PartPlan, answer: Answer, path: Path, log: CompileLog) -> NeuronPart:
+    """One part from what the worker says of it, its file moved to its place `path`."""
     who = "Neuron worker (export)"
     made = answer.files.get(f"{plan.name}.neuron")
     trace = answer.files.get(f"{plan.name}.trace.pt")
     if made is None or trace is None or expect(entry, "name", str, who) != plan.name:
         raise NeuronError(f"{who}: it did not write the files of {plan.name}", remedy="Please report it.")
-    path = folder / "model.neuron" if plan.name == "model" else folder / plan.name / "model.neuron"
     path.parent.mkdir(exist_ok=True)
     os.replace(made, path)
     try:

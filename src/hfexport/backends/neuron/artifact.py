@@ -64,6 +64,7 @@ class NeuronPart:
             "inputs": [spec.name for spec in self.plan.config.inputs],
             "outputs": [spec.name for spec in self.plan.config.outputs],
             "fixed_sizes": self.plan.held,
+            "pad_values": dict(self.plan.description({}).pad_values),
             "subgraphs": self.subgraphs,
             "compiled_share": round(self.compiled_share, 4),
             "operators": sum(self.operators.values()),

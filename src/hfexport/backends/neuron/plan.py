@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hfexport.backends.neuron.padded import PaddedDecoder, PaddedEncoder, padded_probes
 from hfexport.export_config import ExportConfig
 from hfexport.probes import Probe, fixed_probes, make_inputs
+from hfexport.runtime import Description
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +45,10 @@ class PartPlan:
         """Sizes that the artifact holds fixed."""
         return {axis: size for axis, size in self.sizes.items() if not (self.free_batch and axis == "batch")}
 
+    def description(self, metadata: Mapping[str, str]) -> Description:
+        """What the artifact says of itself, inside its file."""
+        return Description.of(self.config, DTYPE, fixed_sizes=self.held, metadata=metadata)
+
     def example(self) -> dict[str, NDArray[Any]]:
         """What it is traced with: values and paddings that no probe has."""
         if isinstance(self.config, PaddedDecoder):
@@ -52,7 +57,7 @@ class PartPlan:
 
 
 def plan_model(config: ExportConfig, sizes: Mapping[str, int], *, free_batch: bool) -> tuple[PartPlan, ...]:
-    """The whole model as one graph.
+    """The whole model, or an encoder alone, as one graph.
 
     Padding stands on the right, where the run time pads. What a decoder gives for a place that it is told to ignore, as
     the left of a row is then, differs from one version of transformers to the next.
@@ -60,7 +65,7 @@ def plan_model(config: ExportConfig, sizes: Mapping[str, int], *, free_batch: bo
     asked = (sizes, {**sizes, "batch": 2 * sizes["batch"] + 1}) if free_batch else (sizes,)
     probes = (probe for one in asked for probe in fixed_probes(config, one))
     right = tuple(probe for probe in probes if probe.padding != "left")
-    return (PartPlan("model", config, sizes, right, free_batch),)
+    return (PartPlan(config.part, config, sizes, right, free_batch),)
 
 
 def plan_encoder_decoder(

@@ -39,12 +39,12 @@ def export(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     reference: dict[str, Any] = {}
     parts = []
     for part in job["parts"]:
-        wrapper = wrap(model, part)
+        example = tensors_of(arrays, part["name"] + "/trace", part["inputs"])
+        wrapper = wrap(model, part, example)
         for number in range(int(part["probes"])):
             inputs = tensors_of(arrays, "{}/{}".format(part["name"], number), part["inputs"])
             for name, array in zip(part["outputs"], answer(wrapper, inputs)):
                 reference["{}/{}/{}".format(part["name"], number, name)] = array
-        example = tensors_of(arrays, part["name"] + "/trace", part["inputs"])
         parts.append(_make_part(job, part, sdk, wrapper, example, size_bytes))
     write_arrays(folder / "reference.npz", reference)
     names = ["reference.npz", *(part[key] for part in parts for key in ("artifact", "trace"))]
