@@ -1,4 +1,4 @@
-"""From a model without weights to an ONNX graph: `torch.export` under fake tensors, lowered by `torch.onnx`.
+"""From a model without weights to an ONNX graph: captured by `torch.export` under fake tensors, then lowered.
 
 The patches that make models of transformers exportable are those of `transformers.exporters`, kept by their makers.
 """
@@ -12,16 +12,15 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.fx
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.onnx._internal.exporter import _core, _fx_passes
 from transformers.exporters import exporter_onnx
 from transformers.exporters import utils as exporter_utils
 
+from hfexport.backends.onnx_lowering import lower
 from hfexport.backends.patches import model_patches
 from hfexport.backends.traceable import make_traceable
 from hfexport.errors import ExportError
@@ -64,26 +63,12 @@ def capture(
             try:
                 program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
                 exporter_utils.apply_fx_node_fixes("onnx", program.graph_module)
-                _squeeze_fixed_axes(program.graph_module)
-                _sum_up_in_double(program.graph_module)
-                with _light_preparation():
-                    onnx_program = torch.onnx.export(
-                        program,
-                        args=(),
-                        input_names=[spec.name for spec in config.inputs],
-                        output_names=[spec.name for spec in config.outputs],
-                        custom_translation_table=exporter_onnx._ONNX_TRANSLATION_TABLE,
-                        opset_version=opset,
-                        optimize=False,
-                        verbose=False,
-                    )
+                onnx_program = lower(program, config, opset, exporter_onnx._ONNX_TRANSLATION_TABLE)
             except MODEL_FAILURES as error:
                 raise ExportError(
                     f"ONNX: {type(model.model).__name__} cannot be captured for task {config.task.name}: {_root(error)}",
                     remedy="This is likely a limit of torch.export for it; please report it with config.json.",
                 ) from error
-        if onnx_program is None:
-            raise ExportError(f"ONNX: torch.onnx gave no program for task {config.task.name}")
         exporter_onnx.apply_onnx_ir_fixes(onnx_program)
     return onnx_program
 
@@ -153,167 +138,3 @@ def _undisturbed() -> Iterator[None]:
                 logger.setLevel(level)
             if collecting:
                 gc.enable()
-
-
-def _squeeze_fixed_axes(module: torch.fx.GraphModule) -> None:
-    """Name the axes of every `squeeze()`: those that are always one.
-
-    ONNX would squeeze whatever is one at run time, a batch of one as well, as mBART's `shift_tokens_right` showed:
-    https://github.com/pytorch/pytorch/issues/109292. This can go when the translation of `aten.squeeze` names axes.
-    """
-    for node in module.graph.nodes:
-        if node.target is _aten.squeeze.default:
-            source = node.args[0]
-            axes = [axis for axis, size in enumerate(source.meta["val"].shape) if isinstance(size, int) and size == 1]
-            node.target, node.args = _aten.squeeze.dims, (source, axes)
-
-
-def _sum_up_in_double(module: torch.fx.GraphModule) -> None:
-    """Have every `cumsum` of floats accumulate in double, as torch does on CPU; ONNX Runtime accumulates in floats.
-
-    LongT5 counts blocks by rounding such a sum down, where the last bit makes another block of it. Torch's precision:
-    https://github.com/pytorch/pytorch/issues/180153. This can go when the translation of `aten.cumsum` keeps it.
-    """
-    for node in module.graph.nodes:
-        if node.target is _aten.cumsum.default and node.args[0].meta["val"].dtype == torch.float32 and not node.kwargs:
-            value = node.meta["val"]
-            with module.graph.inserting_after(node):
-                rounded = module.graph.call_function(_aten._to_copy.default, (node,), {"dtype": torch.float32})
-            node.replace_all_uses_with(rounded, delete_user_cb=lambda user, rounded=rounded: user is not rounded)
-            node.kwargs = {"dtype": torch.float64}
-            node.meta["val"], rounded.meta["val"] = value.to(torch.float64), value
-
-
-@contextmanager
-def _light_preparation() -> Iterator[None]:
-    """Lower without `run_decompositions` where every operator has a translation as it is.
-
-    Decomposing traces the whole model a second time and takes longer than all other steps of lowering together, for the
-    same graph: https://github.com/pytorch/pytorch/issues/150523 asks for an export that needs no decomposition table.
-    This can go when `torch.onnx` skips operators that need none. A graph with any other operator is decomposed as ever.
-    """
-    thorough = _core._prepare_exported_program_for_export
-
-    def prepare(program: torch.export.ExportedProgram, *, registry: Any) -> torch.export.ExportedProgram:
-        graph = program.graph_module.graph
-        nodes = [node for node in graph.nodes if node.op == "call_function"]
-        if any(isinstance(module, torch.fx.GraphModule) for module in program.graph_module.children()):
-            return thorough(program, registry=registry)
-        operators = [node for node in nodes if isinstance(node.target, torch._ops.OpOverload)]
-        if any(not _has_translation(node, registry) for node in operators):
-            return thorough(program, registry=registry)
-        for node in nodes:
-            # `apply_fx_node_fixes` puts out-of-place operators for in-place ones, without saying of what shape.
-            if "val" not in node.meta and node.args and isinstance(node.args[0], torch.fx.Node):
-                node.meta["val"] = node.args[0].meta["val"]
-            _REWRITES.get(node.target, _keep)(graph, node)
-        graph.eliminate_dead_code()
-        _fx_passes.insert_type_promotion_nodes(program.graph_module)
-        program._graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
-        return program
-
-    _core._prepare_exported_program_for_export = prepare  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        _core._prepare_exported_program_for_export = thorough
-
-
-def _has_translation(node: torch.fx.Node, registry: Any) -> bool:
-    if node.target in _SPLITS:
-        return _parts(node) is not None
-    return node.target in _REWRITES or (
-        node.target not in _TRANSLATED_ONLY_DECOMPOSED and registry.is_registered(node.target)
-    )
-
-
-def _keep(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    del graph, node
-
-
-def _drop(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Replace a node by its first argument: dropout in eval mode."""
-    source = node.args[0]
-    assert isinstance(source, torch.fx.Node)
-    if any(user.op == "output" for user in node.users):
-        # The program's signature knows its outputs by the names of their nodes.
-        node.target, node.args, node.kwargs = _aten.clone.default, (source,), {}
-        return
-    node.replace_all_uses_with(source)
-    graph.erase_node(node)
-
-
-def _retarget(target: Any) -> Any:
-    def rewrite(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-        del graph
-        node.target = target
-
-    return rewrite
-
-
-def _to_contiguous_copy(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """A copy is nothing in ONNX, but views that follow are only possible of one that is contiguous."""
-    del graph
-    node.target = _aten.clone.default
-    node.args, node.kwargs = node.args[:1], {"memory_format": torch.contiguous_format}
-
-
-def _to_cast(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Write any `aten.to` as the copy it is, which keeps only the dtype."""
-    dtype = node.meta["val"].dtype
-    source = node.args[0]
-    assert isinstance(source, torch.fx.Node)
-    if source.meta["val"].dtype == dtype:
-        _drop(graph, node)
-        return
-    node.target = torch.ops.aten._to_copy.default
-    node.args, node.kwargs = (source,), {"dtype": dtype}
-
-
-def _parts(node: torch.fx.Node) -> tuple[int, list[tuple[int, int]]] | None:
-    """Of a split or chunk: the dimension, and where each part starts and ends; `None` if its size is not fixed."""
-    source, amount, *rest = node.args
-    assert isinstance(source, torch.fx.Node)
-    shape = source.meta["val"].shape
-    dim = int(rest[0] if rest else node.kwargs.get("dim", 0)) % len(shape)  # type: ignore[arg-type]
-    size = shape[dim]
-    if (
-        not isinstance(size, int)
-        or not isinstance(amount, int)
-        or any(user.target is not getitem for user in node.users)
-    ):
-        return None
-    step = amount if node.target is _aten.split.Tensor else -(-size // amount)
-    return dim, [(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-def _to_slices(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Take each part of a split by a slice of its own, as decomposing would."""
-    found = _parts(node)
-    assert found is not None
-    dim, spans = found
-    for part in list(node.users):
-        start, end = spans[part.args[1]]  # type: ignore[index]
-        part.target, part.args = _aten.slice.Tensor, (node.args[0], dim, start, end)
-    graph.erase_node(node)
-
-
-_aten = torch.ops.aten
-
-_SPLITS = frozenset({_aten.split.Tensor, _aten.chunk.default})
-
-_TRANSLATED_ONLY_DECOMPOSED = frozenset({_aten.unbind.int})
-"""Their translation gives an ONNX sequence, of which `getitem` then takes no part; decomposed, they are slices."""
-
-_REWRITES = {
-    _aten.split.Tensor: _to_slices,
-    _aten.chunk.default: _to_slices,
-    _aten.dropout.default: _drop,
-    _aten.contiguous.default: _to_contiguous_copy,
-    _aten.to.device: _to_cast,
-    _aten.to.dtype: _to_cast,
-    _aten.to.dtype_layout: _to_cast,
-    _aten.to.other: _to_cast,
-    _aten.__and__.Tensor: _retarget(_aten.bitwise_and.Tensor),
-    _aten.__or__.Tensor: _retarget(_aten.bitwise_or.Tensor),
-}
