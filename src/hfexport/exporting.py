@@ -17,6 +17,7 @@ from hfexport.stages import Stages
 if TYPE_CHECKING:
     from hfexport.backends.base import Artifact
     from hfexport.backends.neuron.options import NeuronRun
+    from hfexport.export_config import Layout
     from hfexport.inputs import Inputs
     from hfexport.observer import Observer
     from hfexport.probes import Probe
@@ -69,7 +70,7 @@ class Exporter:
     neuron: NeuronRun | None = None
     on_made: Callable[[Path], None] = _nothing
     _references: list[Reference] = field(default_factory=list)
-    _shared: tuple[Reference, ...] = ()
+    _shared: Mapping[str, Reference] = field(default_factory=dict)
 
     @property
     def ready(self) -> Path:
@@ -95,9 +96,10 @@ class Exporter:
         if name == "neuron":
             return [self._neuron_format()]
         strict = self.inputs.validate == "strict"
-        graphs = self.family.graphs(self.inputs.layout)
+        graphs = self._graphs(name)
         if strict and not self._shared:
-            self._shared = self._start_references(graphs, {})
+            # Formats that lay graphs out in other ways are asked the same questions.
+            self._shared = self._start_references([branch for config in graphs for branch in config.branches], {})
         (self.ready / name).mkdir()
         with self.stages(f"Export to {name}"):
             artifacts = [self._export(name, config, {}) for config in graphs]
@@ -105,14 +107,19 @@ class Exporter:
             reason = "validate is off"
             return [(artifact, config, not_run(reason)) for artifact, config in zip(artifacts, graphs, strict=True)]
         results: list[Result] = []
-        for artifact, config, reference in zip(artifacts, graphs, self._shared, strict=True):
+        for artifact, config in zip(artifacts, graphs, strict=True):
             made = [(earlier, described) for earlier, described, _ in results]
-            verdict = self._validate(artifact, config, reference, made)
+            verdict = self._validate(artifact, config, self._shared, made)
             result = (artifact, config, verdict)
             if verdict.verdict != "passed" and name == "torchscript" and _only_shapes_fail(verdict, config):
                 result = self._at_fixed_sizes(result)
             results.append(result)
         return results
+
+    def _graphs(self, name: str) -> Graphs:
+        """What an encoder-decoder becomes: by itself, with one decoder in ONNX, as only that can branch."""
+        merged_or_split: Layout = "merged" if name == "onnx" else "split"
+        return self.family.graphs(merged_or_split if self.inputs.layout == "auto" else self.inputs.layout)
 
     def _at_fixed_sizes(self, result: Result) -> Result:
         """A trace that holds only at its own sizes, made again at fixed ones."""
@@ -124,10 +131,10 @@ class Exporter:
         )
         for file in artifact.files:
             file.unlink()
-        (reference,) = self._start_references((config,), sizes)
+        references = self._start_references((config,), sizes)
         with self.stages(f"Export to {artifact.format}"):
             artifact = self._export(artifact.format, config, sizes)
-        return artifact, config, self._validate(artifact, config, reference, [])
+        return artifact, config, self._validate(artifact, config, references, [])
 
     def _neuron_format(self) -> Result:
         """Compile at fixed sizes; the reference has questions of its own, at those sizes."""
@@ -169,7 +176,7 @@ class Exporter:
         """
         from hfexport.backends.base import Artifact
 
-        graphs = self.family.graphs(self.inputs.layout)
+        graphs = self._graphs(name)
         if len(graphs) != len(entries):
             raise ValidationError(f"{name}: has {len(entries)} artifacts, but the model has {len(graphs)} graphs")
         results = []
@@ -177,13 +184,16 @@ class Exporter:
         for config, entry in zip(graphs, entries, strict=True):
             sizes = dict(entry["fixed_sizes"] or {})
             files = tuple(folder / file["path"] for file in entry["files"])
-            artifact = Artifact(name, folder / entry["path"], files, sizes, entry["details"])
-            (reference,) = self._start_references((config,), sizes)
-            results.append(self._validate(artifact, config, reference, [] if sizes else made))
+            artifact = Artifact(name, folder / entry["path"], files, sizes, entry["details"], config)
+            references = self._start_references(config.branches, sizes)
+            results.append(self._validate(artifact, config, references, [] if sizes else made))
             made.append((artifact, config))
         return results
 
-    def _start_references(self, graphs: Graphs, fixed_sizes: Mapping[str, int]) -> tuple[Reference, ...]:
+    def _start_references(
+        self, graphs: Sequence[ExportConfig], fixed_sizes: Mapping[str, int]
+    ) -> Mapping[str, Reference]:
+        """Start one process that answers for `graphs`, by the name of each."""
         from hfexport.probes import fixed_probes, validation_probes
         from hfexport.validation import start_references
 
@@ -197,7 +207,7 @@ class Exporter:
         folder = self.staging / f"reference-{len(self._references)}"
         references = start_references(self.checkpoint.folder, asked, self.dtype, folder=folder, env=self.env)
         self._references.extend(references)
-        return references
+        return {config.graph: reference for config, reference in zip(graphs, references, strict=True)}
 
     def _export(self, name: str, config: ExportConfig, fixed_sizes: Mapping[str, int]) -> Artifact:
         from hfexport.backends import backend_for
@@ -225,15 +235,23 @@ class Exporter:
         self,
         artifact: Artifact,
         config: ExportConfig,
-        reference: Reference,
-        companions: list[tuple[Artifact, ExportConfig]],
+        references: Mapping[str, Reference],
+        companions: Sequence[tuple[Artifact, ExportConfig]],
     ) -> ArtifactVerdict:
-        from hfexport.validation import resolve_tolerance, validate
+        from hfexport.validation import all_of, resolve_tolerance, validate
 
+        tolerance = resolve_tolerance(config, self.dtype, self.inputs.atol, self.inputs.rtol)
+        made = [(earlier, branch) for earlier, described in companions for branch in described.branches]
+        verdicts: list[ArtifactVerdict] = []
         with self.stages(f"Validation of {artifact.format}/{artifact.path.name}"):
-            tolerance = resolve_tolerance(config, self.dtype, self.inputs.atol, self.inputs.rtol)
-            folder = Path(tempfile.mkdtemp(prefix=f"run-{artifact.format}-", dir=self.staging))
-            return validate(artifact, config, reference, tolerance, folder=folder, env=self.env, companions=companions)
+            for branch in config.branches:
+                folder = Path(tempfile.mkdtemp(prefix=f"run-{artifact.format}-", dir=self.staging))
+                reference = references[branch.graph]
+                verdicts.append(
+                    validate(artifact, branch, reference, tolerance, folder=folder, env=self.env, companions=made)
+                )
+                made.append((artifact, branch))
+        return all_of(verdicts)
 
 
 def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:

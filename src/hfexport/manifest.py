@@ -223,7 +223,7 @@ def _file_entry(path: Path, folder: Path, digest: str) -> dict[str, Any]:
 
 
 def _tensor_entry(spec: TensorSpec, dtype: str) -> dict[str, Any]:
-    element = spec.dtype if spec.dtype == "int64" else {"fp32": "float32", "fp16": "float16"}[dtype]
+    element = {"fp32": "float32", "fp16": "float16"}[dtype] if spec.dtype == "float" else spec.dtype
     return {"name": spec.name, "dtype": element, "axes": list(spec.axes)}
 
 

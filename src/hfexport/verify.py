@@ -214,6 +214,7 @@ def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:
         )
 
 
-def _layout(manifest: Manifest) -> Literal["auto", "single"]:
+def _layout(manifest: Manifest) -> Literal["auto", "split", "single"]:
     """Which graphs an encoder-decoder was made into; it decides nothing but what is run."""
-    return "single" if manifest["inputs"].get("layout") == "single" else "auto"
+    layouts: tuple[Literal["split", "single"], ...] = ("split", "single")
+    return next((layout for layout in layouts if manifest["inputs"].get("layout") == layout), "auto")

@@ -43,8 +43,8 @@ class Case:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """What is made of it: an opset says nothing of TorchScript."""
-        return FORMATS if self.opset is None else ("onnx",)
+        """What is made of it: an opset says nothing of TorchScript, which is split by itself."""
+        return FORMATS if self.opset is None and self.layout != "split" else ("onnx",)
 
     @property
     def name(self) -> str:
@@ -74,6 +74,11 @@ _SINGLE: Final = tuple(
 )
 """Encoder-decoders as one graph, where it is not the same graph as otherwise."""
 
+_SPLIT: Final = tuple(
+    Case(case.model_type, case.task, layout="split") for case in _SINGLE if case.task.endswith("2seq-lm-with-past")
+)
+"""Encoder-decoders whose decoders are files of their own in ONNX as well: the branches of the merged one."""
+
 _OPSETS: Final = tuple(
     Case(model_type, config.tasks[0], opset=opset)
     for model_type, config in known_architectures().items()
@@ -85,10 +90,11 @@ CASES: Final = (
     *(Case(*pair) for pair in PAIRS),
     *(Case(*variant) for variant in VARIANTS),
     *_SINGLE,
+    *_SPLIT,
     *_OPSETS,
     *(Case(model_type, "auto") for model_type in INFERRED),
 )
-"""All that is to be proved: every pair that an export config declares, variants, the other layout, both ends of the range of opsets, what is inferred."""
+"""All that is to be proved: every pair that an export config declares, variants, the other layouts, both ends of the range of opsets, what is inferred."""
 
 
 def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -43,11 +43,11 @@ def test_a_decoder_has_names_axes_and_metadata_that_consumers_expect(tmp_path: P
     onnx.checker.check_model(model)
     inputs = {value.name: _dims(value) for value in model.graph.input}
     assert list(inputs)[:4] == ["input_ids", "attention_mask", "position_ids", "past_key_values.0.key"]
-    assert inputs["attention_mask"] == ["batch", "past_sequence + sequence"]
-    assert inputs["past_key_values.0.key"] == ["batch", 2, "past_sequence", 16]
+    assert inputs["attention_mask"] == ["batch_size", "past_sequence + sequence"]
+    assert inputs["past_key_values.0.key"] == ["batch_size", 2, "past_sequence", 16]
     outputs = {value.name: _dims(value) for value in model.graph.output}
-    assert outputs["logits"] == ["batch", "sequence", 113]
-    assert outputs["present.1.value"] == ["batch", 2, "past_sequence + sequence", 16]
+    assert outputs["logits"] == ["batch_size", "sequence", 113]
+    assert outputs["present.1.value"] == ["batch_size", 2, "past_sequence + sequence", 16]
     assert (model.producer_name, model.producer_version) == ("hfexport", "1.2.3")
     assert {entry.key: entry.value for entry in model.metadata_props} == {"source": "tiny", "task": "any"}
     assert not {node.domain for node in model.graph.node} - {""}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from hfexport.export_config import ExportConfig
 from hfexport.probes import validation_probes
 from hfexport.runtime import load_torchscript
 from hfexport.tasks import TASKS
-from hfexport.validation import ArtifactVerdict, Reference, resolve_tolerance, start_references, validate
+from hfexport.validation import ArtifactVerdict, Reference, all_of, resolve_tolerance, start_references, validate
 from tiny import make_checkpoint
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "2"}
@@ -59,7 +59,7 @@ def make(name: str, checkpoint: Path, config: ExportConfig, folder: Path) -> Art
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     folder = tmp_path_factory.mktemp("t5")
     checkpoint = make_checkpoint(folder / "checkpoint", "t5", "seq2seq-lm-with-past")
-    configs = graphs_of(checkpoint, "seq2seq-lm-with-past", "auto")
+    configs = graphs_of(checkpoint, "seq2seq-lm-with-past", "split")
     asked = [(config, validation_probes(config)) for config in configs]
     references = start_references(checkpoint, asked, "fp32", folder=folder / "reference", env=ENV)
     with references[0].worker:
@@ -88,7 +88,7 @@ def test_files_inputs_and_outputs_are_those_that_optimum_loads(parts: Parts) -> 
         *("logits", "present.0.decoder.key", "present.0.decoder.value", "present.1.decoder.key")
     ]
     axes = [dim.dim_param or dim.dim_value for dim in with_past.output[1].type.tensor_type.shape.dim]
-    assert axes == ["batch", 4, "past_decoder_sequence + decoder_sequence", 8]
+    assert axes == ["batch_size", 4, "past_decoder_sequence + decoder_sequence", 8]
 
 
 def test_no_graph_carries_the_weights_of_another(parts: Parts) -> None:
@@ -168,7 +168,7 @@ def test_sums_of_blocks_are_those_of_the_input_that_is_asked(tmp_path: Path) -> 
     """LongT5's transient-global attention at lengths with no block, some, and many, some of them by the last bit."""
     changes = {"encoder_attention_type": "transient-global"}
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "longt5", "seq2seq-lm", **changes)
-    config = graphs_of(checkpoint, "seq2seq-lm", "auto")[0]
+    config = graphs_of(checkpoint, "seq2seq-lm", "split")[0]
     (reference,) = start_references(
         checkpoint, [(config, validation_probes(config))], "fp32", folder=tmp_path / "reference", env=ENV
     )
@@ -179,6 +179,101 @@ def test_sums_of_blocks_are_those_of_the_input_that_is_asked(tmp_path: Path) -> 
     assert verdict.verdict == "passed", verdict.failures
     lengths = {result.probe.sizes["encoder_sequence"] for result in verdict.probes}
     assert lengths >= {1, 2, 5, 6, 13, 512}
+
+
+@pytest.fixture(scope="module")
+def merged(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Both decoders of `parts` in one file."""
+    _, config = graphs_of(parts.checkpoint, "seq2seq-lm-with-past", "merged")
+    return make("onnx", parts.checkpoint, config, tmp_path_factory.mktemp("merged") / "onnx")
+
+
+def judge_branches(parts: Parts, artifact: Artifact, folder: Path) -> list[ArtifactVerdict]:
+    """The verdict on the branch that begins a text, and on the one that goes on."""
+    verdicts = []
+    made = [(parts.artifacts[0], parts.configs[0])]
+    for config, reference in zip(parts.configs[1:], parts.references[1:], strict=True):
+        tolerance = resolve_tolerance(config, "fp32", None, None)
+        run = folder / config.graph
+        verdicts.append(validate(artifact, config, reference, tolerance, folder=run, env=ENV, companions=made))
+        made.append((artifact, config))
+    return verdicts
+
+
+def test_a_merged_decoder_has_the_names_that_consumers_know_and_each_weight_once(
+    parts: Parts, merged: Artifact
+) -> None:
+    model = onnx.load(merged.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert merged.path.name == "decoder_model_merged.onnx"
+    assert names(model.graph.input)[:4] == [
+        *("input_ids", "encoder_attention_mask", "encoder_hidden_states", "past_key_values.0.decoder.key")
+    ]
+    choice = model.graph.input[-1]
+    assert (choice.name, choice.type.tensor_type.elem_type) == ("use_cache_branch", onnx.TensorProto.BOOL)
+    assert names(model.graph.output)[:3] == ["logits", "present.0.decoder.key", "present.0.decoder.value"]
+    # By this name Transformers.js knows the batch, for the first cache, which is empty.
+    empty = next(value for value in model.graph.input if value.name == "past_key_values.0.encoder.key")
+    axes = [dim.dim_param or dim.dim_value for dim in empty.type.tensor_type.shape.dim]
+    assert axes == ["batch_size", 4, "past_encoder_sequence", 8]
+    (node,) = model.graph.node
+    assert node.op_type == "If"
+    assert not any(attribute.g.initializer for attribute in node.attribute)
+    assert merged.path.stat().st_size < 0.8 * sum(artifact.path.stat().st_size for artifact in parts.artifacts[1:])
+
+
+def test_both_branches_of_a_merged_decoder_pass_and_generate(parts: Parts, merged: Artifact, tmp_path: Path) -> None:
+    begins, goes_on = judge_branches(parts, merged, tmp_path)
+    both = all_of([begins, goes_on])
+    assert both.verdict == "passed", both.failures
+    assert len(both.probes) == len(begins.probes) + len(goes_on.probes)
+    assert [result.probe.reorders for result in both.probes if result.probe.greedy_steps] == [False, True]
+
+
+def swap_branches(node: onnx.NodeProto) -> None:
+    then, otherwise = node.attribute[0], node.attribute[1]
+    then.name, otherwise.name = otherwise.name, then.name
+
+
+def scale_first_logits(node: onnx.NodeProto) -> None:
+    (begins,) = (attribute.g for attribute in node.attribute if attribute.name == "else_branch")
+    (last,) = (made for made in begins.node if "logits" in made.output)
+    last.output[:] = ["unscaled"]
+    begins.node.extend([constant("more", np.float32(1.01)), helper.make_node("Mul", ["unscaled", "more"], ["logits"])])
+
+
+def look_at_states(node: onnx.NodeProto) -> None:
+    """The branch that goes on adds a sum over no states, which is 0 as long as they are left out."""
+    (goes_on,) = (attribute.g for attribute in node.attribute if attribute.name == "then_branch")
+    (last,) = (made for made in goes_on.node if "logits" in made.output)
+    last.output[:] = ["before"]
+    goes_on.node.extend(
+        [
+            helper.make_node("ReduceMax", ["encoder_hidden_states"], ["largest"], keepdims=0),
+            helper.make_node("Add", ["before", "largest"], ["logits"]),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("edit", "wrong"),
+    [(swap_branches, (True, True)), (scale_first_logits, (True, True)), (look_at_states, (False, True))],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_wrong_branch_fails(
+    edit: Callable[[onnx.NodeProto], None],
+    wrong: tuple[bool, bool],
+    parts: Parts,
+    merged: Artifact,
+    tmp_path: Path,
+) -> None:
+    model = onnx.load(merged.path)
+    edit(model.graph.node[0])
+    path = tmp_path / merged.path.name
+    onnx.save(model, path)
+    verdicts = judge_branches(parts, replace(merged, path=path, files=(path,)), tmp_path)
+    assert tuple(verdict.verdict == "failed" for verdict in verdicts) == wrong
+    assert all_of(verdicts).verdict == "failed"
 
 
 def test_one_graph_computes_the_cross_attention_cache_that_it_is_not_given(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import onnx
@@ -10,6 +12,7 @@ import torch
 
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.onnx_capture import MODEL_PREFIX, capture
+from hfexport.backends.onnx_merge import merge_branches
 from hfexport.backends.onnx_passes import TRANSPOSED, finish_graph, metadata_for
 from hfexport.backends.onnx_writer import SINGLE_FILE_LIMIT_BYTES, Weight, write_model
 from hfexport.errors import ExportError
@@ -19,10 +22,9 @@ from hfexport.parts import flat_model
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["OnnxBackend"]
+    from hfexport.export_config import ExportConfig
 
-_SMALL_BYTES = 1024
-"""Tensors up to this size stay in the graph, where shape inference can read them."""
+__all__ = ["OnnxBackend"]
 
 
 class OnnxBackend:
@@ -31,64 +33,96 @@ class OnnxBackend:
     format = "onnx"
 
     def export(self, job: ExportJob) -> Artifact:
-        program = capture(job.config, job.dtype, job.opset, like=job.model)
-        model = program.model
-        constants = program.exported_program.constants if program.exported_program is not None else {}
-        finish_graph(model, job.config)
-        metadata_for(model, job.metadata)
-        weights = _weights(model, job, constants)
+        graphs = [_captured(job, config) for config in job.config.branches]
+        whole = job.model if job.model is not None else load_model(job.checkpoint, job.config, job.dtype)
+        weights: list[Weight] = []
+        for graph in graphs:
+            weights.extend(_weights(graph, flat_model(whole, graph.config).model, weights))
         external = job.external_data or sum(weight.size_bytes for weight in weights) > SINGLE_FILE_LIMIT_BYTES
-        opset = model.graph.opset_imports[""]
-        nodes = len(list(model.graph))
-        files = _write(model, weights, job, external)
+        skeletons = [_skeleton(graph.model) for graph in graphs]
+        skeleton = skeletons[0] if len(graphs) == 1 else merge_branches(skeletons[0], skeletons[1], job.config)
+        _check(skeleton, weights)
+        path = job.folder / f"{job.config.graph}.onnx"
+        files = write_model(skeleton, weights, path, job.advance, external=external)
         return Artifact(
             format=self.format,
             path=files[0],
             files=tuple(files),
-            details={"opset": opset, "nodes": nodes, "external_data": external, "ir_version": model.ir_version},
+            details={
+                "opset": graphs[0].model.graph.opset_imports[""],
+                "nodes": sum(len(list(graph.model.graph)) for graph in graphs),
+                "external_data": external,
+                "ir_version": skeleton.ir_version,
+            },
+            config=job.config,
         )
 
 
-def _weights(model: ir.Model, job: ExportJob, constants: Mapping[str, object]) -> list[Weight]:
-    """Every initializer with the tensor it streams from; ones that share a tensor become one."""
-    whole = job.model if job.model is not None else load_model(job.checkpoint, job.config, job.dtype)
-    loaded = flat_model(whole, job.config).model
+@dataclass(frozen=True)
+class _Graph:
+    """A captured graph, and the data of tensors that `forward` made while it was."""
+
+    config: ExportConfig
+    model: ir.Model
+    constants: Mapping[str, object]
+
+
+def _captured(job: ExportJob, config: ExportConfig) -> _Graph:
+    program = capture(config, job.dtype, job.opset, like=job.model)
+    finish_graph(program.model, config)
+    metadata_for(program.model, job.metadata)
+    constants = program.exported_program.constants if program.exported_program is not None else {}
+    return _Graph(config, program.model, constants)
+
+
+def _weights(graph: _Graph, loaded: torch.nn.Module, earlier: Sequence[Weight]) -> list[Weight]:
+    """Every initializer of `graph` with the tensor it streams from; ones that share a tensor become one.
+
+    Args:
+        graph: its initializers get the names of their tensors.
+        loaded: what the graph was made of, with its weights.
+        earlier: weights of graphs that go into the same file; those are taken rather than written again.
+
+    Returns:
+        The weights that are not among the earlier ones.
+    """
     tensors = {
         **dict(loaded.named_parameters(remove_duplicate=False)),
         **dict(loaded.named_buffers(remove_duplicate=False)),
     }
+    initializers = graph.model.graph.initializers
+    shared = {weight.key: weight.name for weight in earlier if weight.source.numel() > 1}
+    taken = {weight.name for weight in earlier}
     found: dict[tuple[int, tuple[int, ...], bool], ir.Value] = {}
     weights: list[Weight] = []
-    for name, value in list(model.graph.initializers.items()):
+    for name, value in list(initializers.items()):
+        del initializers[name]
         if not value.uses():
-            del model.graph.initializers[name]
             continue
-        transposed = bool(value.meta.get(TRANSPOSED))
-        source = tensors.get(name.removeprefix(MODEL_PREFIX)) if name.startswith(MODEL_PREFIX) else None
-        if source is None:
-            source = _constant(name, value, constants)
-        key = (source.data_ptr(), tuple(source.shape), transposed)
-        if key in found and source.numel() > 1:
-            value.replace_all_uses_with(found[key])
-            del model.graph.initializers[name]
+        weight = _weight(name, value, tensors, graph.constants)
+        if weight.key in found and weight.source.numel() > 1:
+            value.replace_all_uses_with(found[weight.key])
             continue
-        found[key] = value
-        assert value.dtype is not None
-        assert value.shape is not None
-        weights.append(
-            Weight(
-                name.removeprefix(MODEL_PREFIX),
-                int(value.dtype),
-                tuple(value.shape.numpy()),
-                source,
-                _TORCH_DTYPES[value.dtype],
-                transposed,
-            )
-        )
-        del model.graph.initializers[name]
-        value.name = name.removeprefix(MODEL_PREFIX)
-        model.graph.initializers[value.name] = value
+        found[weight.key] = value
+        if weight.key in shared:
+            value.name = shared[weight.key]
+        else:
+            value.name = f"{graph.config.graph}.{weight.name}" if weight.name in taken else weight.name
+            weights.append(replace(weight, name=value.name))
+        initializers[value.name] = value
     return weights
+
+
+def _weight(name: str, value: ir.Value, tensors: Mapping[str, torch.Tensor], constants: Mapping[str, object]) -> Weight:
+    """What the initializer `name` streams from."""
+    short = name.removeprefix(MODEL_PREFIX)
+    source = tensors.get(short) if name.startswith(MODEL_PREFIX) else None
+    if source is None:
+        source = _constant(name, value, constants)
+    assert value.dtype is not None
+    assert value.shape is not None
+    dtype, shape = value.dtype, tuple(value.shape.numpy())
+    return Weight(short, int(dtype), shape, source, _TORCH_DTYPES[dtype], bool(value.meta.get(TRANSPOSED)))
 
 
 def _constant(name: str, value: ir.Value, constants: Mapping[str, object]) -> torch.Tensor:
@@ -113,21 +147,22 @@ _TORCH_DTYPES = {
 }
 
 
-def _write(model: ir.Model, weights: list[Weight], job: ExportJob, external: bool) -> list:  # type: ignore[type-arg]
-    """Serialise the graph, check it, and write it with its weights."""
-    for value in model.graph.initializers.values():
-        value.const_value = None
-    initializers = dict(model.graph.initializers)
-    # A graph whose weights are inputs is valid on its own, so it can be checked before any weight is read.
+def _skeleton(model: ir.Model) -> onnx.ModelProto:
+    """Everything but the weights."""
     model.graph.initializers.clear()
-    graph_inputs = list(model.graph.inputs)
-    model.graph.inputs.extend(initializers.values())
-    skeleton = ir.serde.serialize_model(model)
+    return ir.serde.serialize_model(model)
+
+
+def _check(skeleton: onnx.ModelProto, weights: Sequence[Weight]) -> None:
+    """Check the graph before any weight is read: it is valid on its own if its weights are inputs."""
+    checked = onnx.ModelProto()
+    checked.CopyFrom(skeleton)
+    checked.graph.input.extend(
+        onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.shape) for weight in weights
+    )
     try:
-        onnx.checker.check_model(skeleton, full_check=False)
+        onnx.checker.check_model(checked, full_check=False)
     except onnx.checker.ValidationError as error:
         raise ExportError(
             f"ONNX: the graph is not valid: {error}", remedy="Please report it with config.json."
         ) from error
-    del skeleton.graph.input[len(graph_inputs) :]
-    return write_model(skeleton, weights, job.folder / f"{job.config.graph}.onnx", job.advance, external=external)

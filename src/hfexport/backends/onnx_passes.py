@@ -12,9 +12,9 @@ from onnx_ir.passes import common
 from hfexport.errors import ExportError
 
 if TYPE_CHECKING:
-    from hfexport.export_config import ExportConfig, TensorSpec
+    from hfexport.export_config import Axis, ExportConfig, TensorSpec
 
-__all__ = ["TRANSPOSED", "finish_graph"]
+__all__ = ["TRANSPOSED", "axis_names", "finish_graph", "metadata_for"]
 
 TRANSPOSED = "hfexport.transposed"
 """Key in an initializer's `meta`: its data is the named weight, transposed."""
@@ -123,17 +123,30 @@ def _name_axes(graph: ir.Graph, config: ExportConfig) -> None:
                 value.shape = None
     for value, spec in zip(graph.inputs, config.inputs, strict=True):
         value.name = spec.name
-        _set_axes(value, spec)
+        _set_axes(value, spec, config)
     for value, spec in zip(graph.outputs, config.outputs, strict=True):
         value.name = spec.name
-        _set_axes(value, spec)
+        _set_axes(value, spec, config)
 
 
-def _set_axes(value: ir.Value, spec: TensorSpec) -> None:
+def axis_names(spec: TensorSpec, config: ExportConfig) -> list[Axis]:
+    """The axes of an input or output as the file names them.
+
+    The batch of a graph that takes a cache is `batch_size`: Transformers.js makes the first, empty cache by the sizes
+    that the file declares, and knows no other name of a size that is not 0.
+    https://github.com/huggingface/transformers.js/blob/main/packages/transformers/src/models/modeling_utils.js
+    """
+    if not any(given.role == "past_key" for given in config.inputs):
+        return list(spec.axes)
+    return ["batch_size" if axis == "batch" else axis for axis in spec.axes]
+
+
+def _set_axes(value: ir.Value, spec: TensorSpec, config: ExportConfig) -> None:
     assert value.shape is not None
     dims: list[int | str] = []
+    names = axis_names(spec, config)
     for index, dim in enumerate(value.shape):
-        axis = spec.axes[index] if index < len(spec.axes) else None
+        axis = names[index] if index < len(names) else None
         if isinstance(dim, int):
             dims.append(dim)
         elif isinstance(axis, str):

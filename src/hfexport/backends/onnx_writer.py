@@ -53,6 +53,11 @@ class Weight:
     transposed: bool = False
 
     @property
+    def key(self) -> tuple[int, tuple[int, ...], bool]:
+        """Where the data lies, its shape there, and whether it is turned: the same for weights that are one."""
+        return self.source.data_ptr(), tuple(self.source.shape), self.transposed
+
+    @property
     def size_bytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 

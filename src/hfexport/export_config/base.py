@@ -18,10 +18,11 @@ __all__ = ["LAYOUTS", "Axis", "ExportConfig", "Layout", "Limit", "Part", "Role",
 Axis = str | int
 """A free axis by its name, a sum of free axes such as `past_sequence + sequence`, or a fixed size."""
 
-Layout = Literal["auto", "single"]
-"""`auto`: an encoder-decoder's graphs as Optimum and ONNX Runtime load them; `single`: one graph for all."""
+Layout = Literal["merged", "split", "single"]
+"""An encoder-decoder's graphs. `merged`: encoder, and one decoder for both with and without cache; `split`: encoder,
+decoder, and decoder with past; `single`: one graph for all."""
 
-LAYOUTS: Final[tuple[Layout, ...]] = ("auto", "single")
+LAYOUTS: Final[tuple[Layout, ...]] = ("merged", "split", "single")
 
 Part = Literal["model", "encoder", "decoder"]
 """What of a model a graph calls: all of it, or one half of an encoder-decoder."""
@@ -39,12 +40,14 @@ Role = Literal[
     "pixel_mask",
     "past_key",
     "past_value",
+    "cache_branch",
     "signal",
     "sample",
     "output",
 ]
-"""What an input's values mean. `sentence_ids` are token ids of which each row ends in its one end-of-sequence id; a `signal` is any real
-number, such as sound; a `sample` is drawn from given values."""
+"""What an input's values mean. `sentence_ids` are token ids of which each row ends in its one end-of-sequence id; a
+`cache_branch` chooses between the branches of a graph; a `signal` is any real number, such as sound; a `sample` is drawn
+from given values."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,13 @@ class TensorSpec:
     Attributes:
         name: its name in every artifact.
         axes: its shape, each axis free (a name) or fixed (a size). For outputs, trailing fixed axes may be left out.
-        dtype: `int64`, or `float` for whatever the export's dtype is.
+        dtype: `int64`, `bool`, or `float` for whatever the export's dtype is.
         role: what the values mean, which is how probes are drawn.
     """
 
     name: str
     axes: tuple[Axis, ...]
-    dtype: Literal["int64", "float"]
+    dtype: Literal["int64", "bool", "float"]
     role: Role
 
 
@@ -157,6 +160,11 @@ class ExportConfig(ABC):
     def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
         """The graphs to export, in the order in which generation runs them; most architectures are one."""
         del layout
+        return (self,)
+
+    @property
+    def branches(self) -> tuple[ExportConfig, ...]:
+        """The graphs that this one answers as, one at a time; most are one alone."""
         return (self,)
 
     @property

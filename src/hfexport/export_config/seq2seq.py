@@ -6,6 +6,8 @@ A `Seq2SeqConfig` describes a family of architectures. What an artifact takes an
   the graph compute it from the encoder's input; one that is given is reused.
 - `encoder_model`, `decoder_model` (a prefill: its cache is an output) and `decoder_with_past_model`, whose file names,
   inputs and outputs are those that Optimum's `ORTModelForSeq2SeqLM` loads.
+- `decoder_model_merged`: the two decoders as branches of one graph, with the weights once, as Optimum merges them and
+  Transformers.js loads them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ __all__ = ["Seq2SeqConfig", "Seq2SeqGraph"]
 PAST = "past_decoder_sequence"
 NEW = "decoder_sequence"
 PAST_ENCODER = "past_encoder_sequence"
+PRESENT_ENCODER = "present_encoder_sequence"
 
 _CACHE_PARTS: tuple[tuple[str, Role], ...] = (("key", "past_key"), ("value", "past_value"))
 
@@ -45,8 +48,11 @@ class Seq2SeqConfig(ExportConfig):
         if layout == "single" or not (self.task.with_past or "logits" in self.task.outputs):
             return (_WholeModel(self),)
         encoder = _Encoder(self)
-        last = (_DecoderWithPast(self, encoder),) if self.task.with_past else ()
-        return (encoder, _Decoder(self, encoder), *last)
+        decoder = _Decoder(self, encoder)
+        if not self.task.with_past:
+            return (encoder, decoder)
+        going_on = _DecoderWithPast(self, encoder)
+        return (encoder, _MergedDecoder(decoder, going_on)) if layout == "merged" else (encoder, decoder, going_on)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -311,3 +317,30 @@ class _DecoderWithPast(_Decoder):
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         return (*self._decoder_outputs(), *self._cache("present", f"{PAST} + {NEW}", None))
+
+
+class _MergedDecoder(_Decoder):
+    """The decoder that begins a text and the one that goes on with it; an input says which of them is asked.
+
+    It takes what either takes, and looks only at what the one that is asked takes. Where the cross-attention cache is
+    given, it gives it back without tokens.
+    """
+
+    graph = "decoder_model_merged"
+
+    def __init__(self, decoder: _Decoder, going_on: _DecoderWithPast) -> None:
+        super().__init__(decoder.family, decoder.prompt)
+        self._branches = decoder, going_on
+
+    @property
+    def branches(self) -> tuple[ExportConfig, ...]:
+        return self._branches
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        cache = self._cache("past_key_values", PAST, PAST_ENCODER)
+        return (*super().inputs, *cache, TensorSpec("use_cache_branch", (1,), "bool", "cache_branch"))
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return (*self._decoder_outputs(), *self._cache("present", f"{PAST} + {NEW}", PRESENT_ENCODER))

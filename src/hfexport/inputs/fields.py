@@ -153,11 +153,12 @@ class Inputs:
     dtype: str = _input(
         "auto", "fp32, fp16, or auto: as the checkpoint, bfloat16, and fp16 of bloom, widened to fp32.", parsers.DTYPE
     )
-    layout: Literal["auto", "single"] = _input(
+    layout: Literal["auto", "split", "single"] = _input(
         "auto",
-        "Graphs of an encoder-decoder: auto (encoder, decoder and decoder with past, as Optimum loads them) or "
-        "single (one graph, as transformers.onnx wrote it).",
-        parsers.choice(("auto", "single")),
+        "Graphs of an encoder-decoder: auto (encoder and decoder, which in ONNX is one file with and without cache, as "
+        "Optimum and Transformers.js load it), split (decoder and decoder with past apart) or single (one graph, as "
+        "transformers.onnx wrote it).",
+        parsers.choice(("auto", "split", "single")),
     )
     external_data: bool = _input(
         "false", "Write ONNX weights to model.onnx_data also below 2 GB: true or false.", parsers.boolean

@@ -17,7 +17,7 @@ from hfexport.backends.base import Artifact
 from hfexport.errors import ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.probes import Probe
-from hfexport.validation.verdict import ArtifactVerdict, Check, OutputResult, ProbeResult, not_run
+from hfexport.validation.verdict import ArtifactVerdict, Check, OutputResult, ProbeResult, all_of, not_run
 
 __all__ = [
     "ArtifactVerdict",
@@ -25,6 +25,7 @@ __all__ = [
     "OutputResult",
     "ProbeResult",
     "Reference",
+    "all_of",
     "not_run",
     "resolve_tolerance",
     "start_reference",
@@ -146,7 +147,7 @@ def validate(
 
     Args:
         artifact: what to run; one of fixed sizes needs a reference that was asked `fixed_probes`.
-        config: the interface it should have.
+        config: the interface it should have; of an artifact with branches, that of the branch to ask.
         reference: asked for; waited for if it is still being computed.
         tolerance: see `resolve_tolerance`.
         folder: for the runner's files; its outputs are deleted once they are compared.
@@ -201,20 +202,25 @@ def _runner_job(
         "format": artifact.format,
         "weight_bytes": sum(file.stat().st_size for file in artifact.files if file.is_file()),
         "threads": threads,
-        "graphs": [
-            {
-                "graph": described.graph,
-                "path": str(made.path.resolve()),
-                "inputs": [[spec.name, floats if spec.dtype == "float" else spec.dtype] for spec in described.inputs],
-                "outputs": [spec.name for spec in described.outputs],
-            }
-            for made, described in (graphs if generates else graphs[-1:])
-        ],
+        "graphs": [_graph_job(made, described, floats) for made, described in (graphs if generates else graphs[-1:])],
         "greedy_steps": [probe.greedy_steps for probe in reference.probes],
         "reorders": [probe.reorders for probe in reference.probes],
         "start_token": config.start_token,
         "reference": str(reference.folder),
         "folder": str(folder),
+    }
+
+
+def _graph_job(artifact: Artifact, config: ExportConfig, floats: str) -> dict[str, Any]:
+    """What a runner has to know of a graph: its file's interface, and its own, if the file has several branches."""
+    whole = artifact.config if artifact.config is not None and len(artifact.config.branches) > 1 else config
+    own = {"inputs": [spec.name for spec in config.inputs], "outputs": [spec.name for spec in config.outputs]}
+    return {
+        "graph": config.graph,
+        "path": str(artifact.path.resolve()),
+        "inputs": [[spec.name, floats if spec.dtype == "float" else spec.dtype] for spec in whole.inputs],
+        "outputs": [spec.name for spec in whole.outputs],
+        "branch": None if whole is config else own,
     }
 
 

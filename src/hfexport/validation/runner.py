@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hfexport.validation.arrays import read_arrays, write_arrays
 from hfexport.validation.generation import decode
-from hfexport.validation.sessions import Expected, Refusal, Session, open_session
+from hfexport.validation.sessions import BranchSession, Expected, OnnxSession, Refusal, Session, open_session
 
 __all__ = ["run"]
 
@@ -27,7 +27,8 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         job: `format`, `weight_bytes`, `threads`; `graphs`, of which the last is asked the probes and the others take part
             in generation: each with `graph` (its name), `path`, `inputs` as (name, dtype) and `outputs` as names, the
-            interface it should have; `greedy_steps` and `reorders`, one a probe; `start_token` of a decoder; `reference`, a folder
+            interface it should have; and `branch`, the `inputs` and `outputs` of the branch to ask, where the file has
+            several, else null; `greedy_steps` and `reorders`, one a probe; `start_token` of a decoder; `reference`, a folder
             with `inputs/{n}` and `outputs/{n}`; `folder`, under which `outputs/{n}` is written.
 
     Returns:
@@ -36,7 +37,8 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValidationError: the artifact does not load, or its interface is another.
     """
-    sessions = {graph["graph"]: _open(graph, job) for graph in job["graphs"]}
+    files: dict[str, Session] = {}
+    sessions = {graph["graph"]: _open(graph, job, files) for graph in job["graphs"]}
     session = sessions[job["graphs"][-1]["graph"]]
     reference = Path(job["reference"])
     refusals: dict[str, str] = {}
@@ -55,6 +57,14 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"session": session.kind, "refusals": refusals}
 
 
-def _open(graph: Mapping[str, Any], job: Mapping[str, Any]) -> Session:
-    expected = Expected(Path(graph["path"]), [(name, dtype) for name, dtype in graph["inputs"]], graph["outputs"])
-    return open_session(job["format"], expected, int(job["weight_bytes"]), int(job["threads"]))
+def _open(graph: Mapping[str, Any], job: Mapping[str, Any], files: dict[str, Session]) -> Session:
+    """The session of a graph; graphs that are branches of one file share what was loaded of it."""
+    path, branch = graph["path"], graph["branch"]
+    if path not in files:
+        expected = Expected(Path(path), [(name, dtype) for name, dtype in graph["inputs"]], graph["outputs"])
+        files[path] = open_session(job["format"], expected, int(job["weight_bytes"]), int(job["threads"]))
+    session = files[path]
+    if branch is None:
+        return session
+    assert isinstance(session, OnnxSession), "no other format branches"
+    return BranchSession(session, branch["inputs"], branch["outputs"])

@@ -17,14 +17,19 @@ from hfexport.errors import ValidationError
 from hfexport.runtime import DESCRIPTION_FILE
 from hfexport.validation.memory import available_bytes
 
-__all__ = ["Expected", "OnnxSession", "Refusal", "Session", "TorchScriptSession", "open_session"]
+__all__ = ["BranchSession", "Expected", "OnnxSession", "Refusal", "Session", "TorchScriptSession", "open_session"]
 
 Arrays = dict[str, NDArray[Any]]
 
 ROOM_FOR_COPIES = 3
 """A default session of ONNX Runtime takes up to this many times the weights: it reads, folds and repacks them."""
 
-_ONNX_TYPES = {"int64": "tensor(int64)", "float32": "tensor(float)", "float16": "tensor(float16)"}
+_ONNX_TYPES = {
+    "int64": "tensor(int64)",
+    "bool": "tensor(bool)",
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+}
 
 
 class Refusal(Exception):
@@ -130,6 +135,11 @@ class OnnxSession:
         declared = [(value.name, types.get(value.type, value.type)) for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
         expected.check(declared, self._outputs)
+        self.shapes = {
+            value.name: (value.shape, dtype)
+            for value, (_, dtype) in zip(self._session.get_inputs(), declared, strict=True)
+        }
+        """By input: its sizes, names where they are free, and its dtype."""
 
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         try:
@@ -137,6 +147,38 @@ class OnnxSession:
         except self._errors as error:
             raise Refusal(_one_line(error)) from error
         return dict(zip(self._outputs, answers, strict=True))
+
+
+class BranchSession:
+    """One branch of a merged decoder, behind the inputs and outputs of the graph that it stands for.
+
+    What the branch should not look at is not a number, and as small as the file allows, as consumers fill it.
+
+    Args:
+        session: of the merged decoder.
+        inputs: names of the branch's own.
+        outputs: names of the branch's own, in order.
+    """
+
+    def __init__(self, session: OnnxSession, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        self.kind = session.kind
+        self._session = session
+        self._outputs = list(outputs)
+        self._goes_on = any(name.startswith("past_key_values.") for name in inputs)
+
+    def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        batch = len(inputs["input_ids"])
+        whole: Arrays = {}
+        for name, (shape, dtype) in self._session.shapes.items():
+            if dtype == "bool":
+                whole[name] = np.array([self._goes_on])
+            elif name in inputs:
+                whole[name] = inputs[name]
+            else:
+                sizes = [size if isinstance(size, int) else 0 for size in shape[1:]]
+                whole[name] = np.full((batch, *sizes), np.nan, dtype)
+        answers = self._session.ask(whole)
+        return {name: answers[name] for name in self._outputs}
 
 
 class TorchScriptSession:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hfexport.export_config import Tolerance
 from hfexport.probes import Probe
 
-__all__ = ["ArtifactVerdict", "Check", "OutputResult", "ProbeResult", "Verdict", "not_run"]
+__all__ = ["ArtifactVerdict", "Check", "OutputResult", "ProbeResult", "Verdict", "all_of", "not_run"]
 
 Verdict = Literal["passed", "failed", "incomplete", "not_run"]
 """`incomplete`: something was checked and all of that passed, and something else could not be checked here."""
@@ -183,6 +183,25 @@ class ArtifactVerdict:
             "probes": [result.to_dict() for result in self.probes],
             "checks": [check.to_dict() for check in self.checks],
         }
+
+
+def all_of(verdicts: Sequence[ArtifactVerdict]) -> ArtifactVerdict:
+    """What is found of an artifact that answers as several graphs, from the verdict on each; it passes if all do."""
+    if len(verdicts) == 1:
+        return verdicts[0]
+    runs = [verdict.stages["runner"] for verdict in verdicts if "runner" in verdict.stages]
+    stages = {name: stage for verdict in verdicts for name, stage in verdict.stages.items()}
+    if runs:
+        wall, peak = sum(run["wall_s"] for run in runs), max(run["peak_rss_bytes"] for run in runs)
+        stages["runner"] = {"wall_s": wall, "peak_rss_bytes": peak}
+    return ArtifactVerdict(
+        "passed" if all(verdict.verdict == "passed" for verdict in verdicts) else "failed",
+        verdicts[0].tolerance,
+        tuple(result for verdict in verdicts for result in verdict.probes),
+        "; ".join(dict.fromkeys(verdict.reason for verdict in verdicts if verdict.reason)),
+        "frugal" if any(verdict.session == "frugal" for verdict in verdicts) else verdicts[-1].session,
+        stages,
+    )
 
 
 def not_run(reason: str) -> ArtifactVerdict:
