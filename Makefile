@@ -6,7 +6,7 @@
 #   make conformance          every architecture and task, both formats; writes docs/coverage.md
 #   make hub-test             reading and publishing against a Hub on this machine, killed at every stage
 #   make neuron-test          Neuron artifacts of every kind, with a stand-in for AWS's SDK
-#   make interop-test         artifacts as optimum-onnx loads and drives them
+#   make interop-test         artifacts as optimum-onnx and Transformers.js load and drive them
 #   make container-test       builds the image and runs it as the Actions runner does
 #   make publishing-figures   disturbs pushes to a Hub on this machine; writes the tables of docs/publishing.md
 #   make bench                side by side with optimum-cli; writes docs/performance.md
@@ -32,6 +32,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 
 VENV := .venv
 PEER := .venv-optimum
+JS := .venv-js
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 WORKFLOWS = $(wildcard .github/workflows/*.yml)
@@ -82,7 +83,7 @@ hub-test: $(VENV)/.dev
 neuron-test: $(VENV)/.dev $(NEURON_VENV)/.ready
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
 
-interop-test: $(VENV)/.dev $(PEER)/.installed
+interop-test: $(VENV)/.dev $(PEER)/.installed $(JS)/.installed
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 container-test: $(VENV)/.dev
@@ -98,7 +99,7 @@ lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
 
 clean:
-	rm -rf .venv .venv-neuron .venv-optimum .conformance hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-neuron .venv-optimum .venv-js .conformance hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -139,4 +140,12 @@ $(PEER)/.installed: requirements/torch.txt benchmarks/requirements-optimum.txt |
 	$(BIN)/python -m venv $(PEER)
 	$(PEER)/bin/python -m pip --quiet install --no-deps --retries 1 --extra-index-url "$(TORCH_INDEX)" -r requirements/torch.txt
 	$(PEER)/bin/python -m pip --quiet install --no-deps -r benchmarks/requirements-optimum.txt
+	@touch $@
+
+# Node comes as a wheel, so that no machine needs to have it.
+$(JS)/.installed: $(wildcard tests/interop/package*.json) tests/interop/requirements-node.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(JS)
+	$(JS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r tests/interop/requirements-node.txt
+	cp tests/interop/package.json tests/interop/package-lock.json $(JS)
+	cd $(JS) && PATH="$$PWD/bin:$$PATH" bin/npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -16,16 +16,12 @@ import pytest
 import torch
 import transformers
 
-from hfexport.cli import main
 from hfexport.tasks import TASKS
+from interop.made import BEAMS, GREEDY, export, text
 from tiny import make_checkpoint
 
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-optimum" / "bin" / "python"
 PEER = Path(__file__).with_name("peer.py")
-
-GREEDY: Mapping[str, Any] = {"max_new_tokens": 16, "do_sample": False, "num_beams": 1}
-BEAMS: Mapping[str, Any] = {"max_new_tokens": 16, "do_sample": False, "num_beams": 3}
-"""Beam search reorders the rows of the cache at every step."""
 
 
 def ask_peer(*questions: Mapping[str, Any]) -> list[Any]:
@@ -38,29 +34,12 @@ def ask_peer(*questions: Mapping[str, Any]) -> list[Any]:
     return [json.loads(answer) for answer in answers]
 
 
-def export(folder: Path, model_type: str, task: str, **settings: Any) -> tuple[Path, Path]:
-    """A tiny checkpoint and the folder of its export."""
-    checkpoint = make_checkpoint(folder / "checkpoint", model_type, task, **settings)
-    output = folder / "output"
-    assert main(["--model", str(checkpoint), "--task", task, "--formats", "onnx", "--output", str(output)]) == 0
-    return checkpoint, output
-
-
-def text(vocabulary: int, pad: int, *, left: bool = False) -> dict[str, np.ndarray[Any, Any]]:
-    """Three rows of token ids, two of them padded; ids that mean something to models are left out."""
-    ids = np.random.default_rng(0).integers(5, vocabulary - 2, (3, 9))
-    mask = np.ones_like(ids)
-    mask[1, 6:] = mask[2, 4:] = 0
-    if left:
-        mask = mask[:, ::-1].copy()
-    return {"input_ids": np.where(mask == 0, pad, ids), "attention_mask": mask}
-
-
 @pytest.mark.parametrize(
     ("loader", "model_type", "task", "options", "changes"),
     [
         # Deeper decoders than encoders are what the grid has; `generate` itself cannot drive them.
         ("ORTModelForSeq2SeqLM", "t5", "seq2seq-lm-with-past", {}, {"num_decoder_layers": 2}),
+        ("ORTModelForSeq2SeqLM", "t5", "seq2seq-lm-with-past", {}, {"num_decoder_layers": 2, "layout": "split"}),
         ("ORTModelForSeq2SeqLM", "marian", "seq2seq-lm-with-past", {}, {"decoder_layers": 2}),
         ("ORTModelForSeq2SeqLM", "bart", "seq2seq-lm", {"use_cache": False}, {"decoder_layers": 2}),
         ("ORTModelForCausalLM", "gpt2", "causal-lm-with-past", {}, {}),

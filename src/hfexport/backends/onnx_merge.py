@@ -60,9 +60,17 @@ def _element(value: onnx.ValueInfoProto) -> int:
 
 
 def _declared(spec: TensorSpec, known: onnx.ValueInfoProto, config: ExportConfig) -> onnx.ValueInfoProto:
-    """An input or output of the whole: axes as `spec` has them, and the fixed ones that it leaves out."""
+    """An input or output of the whole: axes as `spec` has them, and the fixed ones that it leaves out.
+
+    Of the cache, heads and their size are left open: Optimum takes those of the encoder for the first, empty one, that of
+    FLAN-T5 among others, and the branch that begins a text does not look at it.
+    https://github.com/huggingface/optimum-onnx/blob/main/optimum/onnxruntime/modeling_seq2seq.py
+    """
     trailing = [dim.dim_value for dim in known.type.tensor_type.shape.dim[len(spec.axes) :]]
-    return helper.make_tensor_value_info(spec.name, _element(known), [*axis_names(spec, config), *trailing])
+    axes = [*axis_names(spec, config), *trailing]
+    if spec.role in ("past_key", "past_value"):
+        axes[1], axes[3] = "heads", "head_size"
+    return helper.make_tensor_value_info(spec.name, _element(known), axes)
 
 
 def _without_tokens(names: list[str]) -> list[onnx.NodeProto]:
