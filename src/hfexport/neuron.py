@@ -130,7 +130,7 @@ def _one_graph(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None]
         return whole
     warn("Neuron: of an encoder-decoder without a head the encoder is compiled; layout single has both in one graph")
     with_cache = type(config)(config.config, TASKS["default-with-past"])
-    return next(graph for graph in with_cache.graphs("auto") if graph.part == "encoder")
+    return next(graph for graph in with_cache.graphs("split") if graph.part == "encoder")
 
 
 def _at_most(most: int | None, name: str, asked: int, warn: Callable[[str], None]) -> int:
