@@ -15,7 +15,9 @@ from hfexport import cli
 from hfexport.onnx.__main__ import main
 from tiny import make_checkpoint
 
-DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 
 BLOCK = re.compile(r"```(sh|pycon|python)\n(.*?)```", re.DOTALL)
 
@@ -75,6 +77,20 @@ def test_the_transformers_onnx_page_runs(published: Path, caplog: pytest.LogCapt
     assert lines[3] == "-[✓] (2, 8, 32) matches (2, 8, 32)"
     assert lines[-1] == "-[✓] all values close (atol: 1e-05)"
     assert names["onnx_outputs"] == ["last_hidden_state"]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "longformer", "perceiver"])
+def test_the_readme_calls_any_encoder_of_text(
+    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = "sequence-classification"
+    make_checkpoint(Path("checkpoint"), model_type, task, tokenizer=True)
+    assert cli.main(["--model", "checkpoint", "--task", task, "--formats", "onnx", "--validate", "off"]) == 0
+    blocks = [code for _, code in BLOCK.findall(README.read_text(encoding="utf-8")) if "InferenceSession" in code]
+    capsys.readouterr()
+    exec(compile(blocks[0], "README.md", "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out.strip() == "(1, 3)"
 
 
 def test_the_class_of_the_architecture_page_serves(tmp_path: Path) -> None:
