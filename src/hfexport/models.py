@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -172,16 +173,29 @@ def _faked(model: Any, fake_mode: FakeTensorMode) -> torch.nn.Module:
 
 
 @contextmanager
-def plain(model: Any) -> Iterator[None]:
-    """`model` in eval mode with eager attention, as every reference is asked; afterwards it is as it was."""
+def plain(model: Any, values: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    """`model` in eval mode with eager attention, as every reference is asked; afterwards it is as it was.
+
+    Args:
+        model: a model of transformers.
+        values: of its config, which hold meanwhile.
+    """
     training, attention = model.training, model.config._attn_implementation
+    before = {name: getattr(model.config, name) for name in values}
     model.eval()
     model.set_attn_implementation("eager")
+    _set(model.config, values)
     try:
         yield
     finally:
+        _set(model.config, before)
         model.set_attn_implementation(attention)
         model.train(training)
+
+
+def _set(config: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(config, name, value)
 
 
 def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:

@@ -71,9 +71,15 @@ def resolve_opset(requested: int | None, config: ExportConfig | type[ExportConfi
         InputsError: it is not one that the architecture is proved for.
     """
     low, high = config.opsets
-    if requested is not None and not low <= requested <= high:
-        raise InputsError([f"opset {requested} is out of range: {low} to {high} are proved for this architecture"])
-    return requested or config.default_opset
+    opset = config.default_opset if requested is None else requested
+    if not low <= opset <= high:
+        asked = (
+            f"opset {opset}"
+            if requested is not None or isinstance(config, type)
+            else f"{config.origin}: default_onnx_opset {opset}"
+        )
+        raise InputsError([f"{asked} is out of range: {low} to {high} are proved for this architecture"])
+    return opset
 
 
 def resolve_dtype(requested: str, checkpoint: Checkpoint, source: ConfigSource, note: Note) -> str:
@@ -111,6 +117,9 @@ def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dt
     )
     config = found if source.sentence is None else found.pooled(TASKS[SENTENCE_TASK], source.sentence)
     note(f"Interface {config.origin}: takes {_names(config.inputs)}; gives {_names(config.outputs)}")
+    for name, value in found.interface.config_values.items():
+        if getattr(model_config, name) != value:
+            note(f"By {config.origin}, the model is called with {name} {value!r} in its config")
     return _refuse_without_mask(config)
 
 

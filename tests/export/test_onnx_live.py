@@ -52,6 +52,23 @@ def test_a_decoder_in_memory_keeps_its_mode_and_attention(tmp_path: Path) -> Non
     assert model.config._attn_implementation == attention
 
 
+def test_what_a_class_overrides_of_a_known_one_counts(tmp_path: Path) -> None:
+    class Mine(BertOnnxConfig):  # type: ignore[misc]
+        @property
+        def inputs(self) -> Mapping[str, Mapping[int, str]]:
+            return {"attention_mask": {0: "rows", 1: "tokens"}, "input_ids": {0: "rows", 1: "tokens"}}
+
+        @property
+        def values_override(self) -> Mapping[str, object]:
+            return {"problem_type": "regression"}
+
+    model = _model(tmp_path, "bert", "default", "AutoModel")
+    assert export(None, model, Mine(model.config), 20, tmp_path / "model.onnx")[0] == ["attention_mask", "input_ids"]
+    axes = [dim.dim_param for dim in onnx.load(tmp_path / "model.onnx").graph.input[0].type.tensor_type.shape.dim]
+    assert axes == ["rows", "tokens"]
+    assert model.config.problem_type is None
+
+
 def test_a_class_that_does_not_fit_the_model_is_named(tmp_path: Path) -> None:
     class Mine(OnnxConfig):
         @property

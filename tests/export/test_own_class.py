@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from hfexport.cli import main
@@ -114,7 +115,40 @@ def test_its_tolerance_counts(tmp_path: Path) -> None:
     assert manifest["artifacts"][0]["validation"]["tolerance"]["atol"] == 1e-4
 
 
+OVERRIDES = """
+    default_onnx_opset = 18
+    values_override = {"hidden_act": "relu"}
+"""
+
+
+def test_its_opset_and_its_values_of_the_config_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code, manifest = _run(tmp_path, ENCODER + OVERRIDES, "bert", "default", "--formats", "onnx")
+    assert exit_code == 0
+    assert manifest["artifacts"][0]["details"]["opset"] == 18
+    assert "the model is called with hidden_act 'relu' in its config" in capsys.readouterr().err
+    operators = {node.op_type for node in onnx.load(tmp_path / "output" / "onnx" / "model.onnx").graph.node}
+    assert "Relu" in operators and not operators & {"Erf", "Gelu"}
+
+
+def test_an_opset_that_is_asked_for_goes_before_its_own(tmp_path: Path) -> None:
+    code = ENCODER + "    default_onnx_opset = 11\n"
+    off = ("--formats", "onnx", "--validate", "off")
+    exit_code, manifest = _run(tmp_path, code, "bert", "default", *off, "--opset", "19")
+    assert (exit_code, manifest["artifacts"][0]["details"]["opset"]) == (0, 19)
+    exit_code, manifest = _run(tmp_path, code, "bert", "default", *off)
+    assert exit_code == 2
+    assert "mine.py:Mine: default_onnx_opset 11 is out of range: 18 to 23" in manifest["error"]["message"]
+
+
 MISTAKES = {
+    "a value that the model's config does not have": (
+        ENCODER + "    values_override = {'hidden_act': 'relu', 'hiden_size': 3}\n",
+        "values_override: 'hiden_size' is nothing that BertConfig has",
+    ),
+    "an opset that is no number": (
+        ENCODER + "    default_onnx_opset = 'newest'\n",
+        "default_onnx_opset: must be a number of 0 or more, and is 'newest'",
+    ),
     "an input that forward does not take": (
         ENCODER.replace('"token_type_ids"', '"token_kinds"'),
         "inputs: 'token_kinds' is nothing that BertForMaskedLM.forward takes: input_ids,",

@@ -113,7 +113,7 @@ class ExportConfig(ABC):
     opsets: ClassVar[tuple[int, int]] = (18, 23)
     """Lowest and highest ONNX opset proved."""
 
-    default_opset: ClassVar[int] = 20
+    default_opset: int = 20
 
     part: ClassVar[Part] = "model"
     """What of the model the graph calls."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -27,6 +28,8 @@ class Interface:
         vocabulary_size: number of token ids; `None` where no input holds any.
         samples: by input of role `sample`, an array as nested lists from which values are drawn.
         atol: absolute tolerance for fp32; `None` for hfexport's own.
+        opset: default ONNX opset; `None` for hfexport's own.
+        config_values: values of the model's config that are other ones than the checkpoint's, for model and artifact.
     """
 
     origin: str
@@ -38,6 +41,8 @@ class Interface:
     vocabulary_size: int | None = None
     samples: Mapping[str, Any] = field(default_factory=dict)
     atol: float | None = None
+    opset: int | None = None
+    config_values: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values from which `from_dict` makes the same interface."""
@@ -57,6 +62,16 @@ def _spec(values: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(**{**values, "axes": tuple(values["axes"])})
 
 
+def _changed(config: Any, values: Mapping[str, Any]) -> Any:
+    """`config`, or a copy of it with other values."""
+    if all(getattr(config, name, None) == value for name, value in values.items()):
+        return config
+    changed = copy.deepcopy(config)
+    for name, value in values.items():
+        setattr(changed, name, value)
+    return changed
+
+
 class DeclaredConfig(ExportConfig):
     """An export config whose answers are those of an `Interface`."""
 
@@ -69,8 +84,11 @@ class DeclaredConfig(ExportConfig):
         trust_remote_code: bool = False,
         sentence: SentenceModules | None = None,
     ) -> None:
-        super().__init__(config, task, trust_remote_code=trust_remote_code, sentence=sentence)
+        changed = _changed(config, interface.config_values)
+        super().__init__(changed, task, trust_remote_code=trust_remote_code, sentence=sentence)
         self.interface = interface
+        if interface.opset is not None:
+            self.default_opset = interface.opset
 
     def pooled(self, task: Task, sentence: SentenceModules) -> DeclaredConfig:
         """The same inputs for `task`, whose outputs come of what `sentence` does with the bare model's."""

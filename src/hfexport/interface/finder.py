@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import transformers
 
@@ -18,7 +18,7 @@ from hfexport.interface.dummies import load_preprocessor
 from hfexport.interface.inferred import infer
 from hfexport.interface.measure import image_shape
 from hfexport.interface.onnx_config import OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
-from hfexport.interface.own_class import declare
+from hfexport.interface.own_class import config_values, declare
 from hfexport.models import empty_model, load_model
 from hfexport.tasks import TASKS, Task, select_task
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from hfexport.checkpoint import Checkpoint
 
 __all__ = ["find_export_config"]
-
-_NOTHING: Final = Interface("", (), (), {})
 
 
 def find_export_config(
@@ -56,8 +54,9 @@ def find_export_config(
         UnsupportedError: the task is not one of this checkpoint, or its interface cannot be inferred.
     """
 
-    def dry_model(task: Task) -> DryModel:
-        draft = DeclaredConfig(model_config, task, _NOTHING, trust_remote_code=trust_remote_code)
+    def dry_model(task: Task, values: Mapping[str, Any] = MappingProxyType({})) -> DryModel:
+        nothing = Interface("", (), (), {}, config_values=values)
+        draft = DeclaredConfig(model_config, task, nothing, trust_remote_code=trust_remote_code)
         try:
             return DryModel(
                 lambda mode: empty_model(draft, dtype, mode), lambda: load_model(checkpoint.folder, draft, dtype)
@@ -72,10 +71,11 @@ def find_export_config(
     preprocessor = _preprocessor_config(checkpoint.folder)
     if own is not None:
         origin, own_class = own
+        instance = _instance(own_class, origin, model_config, task)
         return declare(
-            _instance(own_class, origin, model_config, task),
+            instance,
             origin,
-            dry_model(task),
+            dry_model(task, config_values(instance, origin)),
             lambda: load_preprocessor(str(checkpoint.folder)),
             images=image_shape(model_config, preprocessor),
             trust_remote_code=trust_remote_code,

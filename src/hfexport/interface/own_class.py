@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,7 +22,7 @@ from hfexport.interface.measure import (
 )
 from hfexport.interface.onnx_config import OnnxConfig
 
-__all__ = ["declare"]
+__all__ = ["config_values", "declare", "overrides"]
 
 ROLES: Final[Mapping[str, Role]] = {
     "input_ids": "token_ids",
@@ -77,7 +79,9 @@ def declare(
         thresholds=thresholds(own._config, "past_sequence" if with_past else "".join(tokens[:1]), limit),
         vocabulary_size=vocabulary_size(dry.module, own._config),
         samples=reader.samples(specs),
-        atol=float(reader.read("atol_for_validation")),
+        atol=reader.number("atol_for_validation"),
+        opset=int(reader.number("default_onnx_opset")),
+        config_values=reader.config_values(),
     )
     config = DeclaredConfig(own._config, own.full_task, interface, trust_remote_code=trust_remote_code)
     try:
@@ -89,24 +93,21 @@ def declare(
     return DeclaredConfig(own._config, own.full_task, interface, trust_remote_code=trust_remote_code)
 
 
-class _Reader:
+def config_values(own: OnnxConfig, origin: str) -> dict[str, Any]:
+    """Values of the model's config that `own` overrides, by which the model has to be built.
+
+    Raises:
+        InputsError: they are no values of the model's config.
+    """
+    return _Properties(own, origin).config_values()
+
+
+class _Properties:
     """Reads a user's class, of which nothing is taken for granted."""
 
-    def __init__(
-        self,
-        own: OnnxConfig,
-        origin: str,
-        dry: DryModel,
-        preprocessor: Callable[[], Any],
-        images: tuple[int, int, int],
-    ) -> None:
+    def __init__(self, own: OnnxConfig, origin: str) -> None:
         self._own = own
         self._origin = origin
-        self._dry = dry
-        self._preprocessor = preprocessor
-        self._images = images
-        self._dummies: dict[str, Any] | None = None
-        self.known_sizes: dict[str, int] = {}
 
     def wrong(self, field: str, what: str) -> InputsError:
         return InputsError([f"{self._origin}: {field}: {what}"])
@@ -117,6 +118,48 @@ class _Reader:
             return getattr(self._own, field)
         except MODEL_FAILURES as error:
             raise self.wrong(field, f"raises {type(error).__name__}: {error}") from error
+
+    def number(self, field: str) -> float:
+        value = self.read(field)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise self.wrong(field, f"must be a number of 0 or more, and is {value!r}")
+        return value
+
+    def config_values(self) -> dict[str, Any]:
+        """What the class has in the place of values of the model's config."""
+        values = self.read("values_override")
+        if values is None:
+            return {}
+        if not isinstance(values, Mapping):
+            raise self.wrong("values_override", f"must map names of the model's config to values, and is {values!r}")
+        for name, value in values.items():
+            if not isinstance(name, str) or not hasattr(self._own._config, name):
+                kind = type(self._own._config).__name__
+                raise self.wrong("values_override", f"{name!r} is nothing that {kind} has")
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise self.wrong("values_override", f"{name!r} is {value!r}, which JSON cannot hold") from error
+        return dict(values)
+
+
+class _Reader(_Properties):
+    """Reads what a user's class says of a model's inputs and outputs."""
+
+    def __init__(
+        self,
+        own: OnnxConfig,
+        origin: str,
+        dry: DryModel,
+        preprocessor: Callable[[], Any],
+        images: tuple[int, int, int],
+    ) -> None:
+        super().__init__(own, origin)
+        self._dry = dry
+        self._preprocessor = preprocessor
+        self._images = images
+        self._dummies: dict[str, Any] | None = None
+        self.known_sizes: dict[str, int] = {}
 
     def _axes(self, field: str) -> dict[str, dict[int, str]]:
         tensors = self.read(field)
@@ -172,7 +215,7 @@ class _Reader:
 
     @property
     def _makes_dummies(self) -> bool:
-        return _defining_module(type(self._own), "generate_dummy_inputs") != OnnxConfig.__module__
+        return overrides(type(self._own), "generate_dummy_inputs")
 
     def _shape(self, name: str, axes: Mapping[int, str], shape: tuple[int, ...]) -> tuple[Axis, ...]:
         """`shape` with its free axes by name; their sizes are remembered, as the model may take no others."""
@@ -202,7 +245,7 @@ class _Reader:
         """The declared outputs, each with the axes that it really has."""
         by_name = {spec.name: spec for spec in given}
         declared = self._axes("outputs")
-        overridden = _defining_module(type(self._own), "outputs") != OnnxConfig.__module__
+        overridden = overrides(type(self._own), "outputs")
         free = {part for spec in config.inputs for axis in spec.axes for part in str(axis).split(" + ")}
         for name, axes in declared.items():
             if name not in by_name:
@@ -225,6 +268,7 @@ class _Reader:
                 )
 
 
-def _defining_module(cls: type, field: str) -> str:
-    """The module of the class, among `cls` and its bases, that defines `field`."""
-    return next(base.__module__ for base in cls.__mro__ if field in vars(base))
+def overrides(cls: type, field: str) -> bool:
+    """Whether a class of the user's, `cls` or one of its bases, says what `field` is, rather than one of hfexport's."""
+    module = next(base.__module__ for base in cls.__mro__ if field in vars(base))
+    return module.partition(".")[0] != "hfexport"

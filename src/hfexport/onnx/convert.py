@@ -9,6 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,16 +64,19 @@ def export(
     """
     from hfexport.backends.base import ExportJob
     from hfexport.backends.onnx import OnnxBackend
+    from hfexport.interface.own_class import config_values
     from hfexport.models import plain
 
-    interface = _export_config(config, model, _chosen(preprocessor, tokenizer))
-    low, high = interface.opsets
-    if not low <= opset <= high:
-        raise OpsetError(f"opset {opset} is out of range", remedy=f"{low} to {high} are proved.")
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    preprocessor, output = _chosen(preprocessor, tokenizer), Path(output)
     metadata = {"producer": "hfexport", "version": __version__, "source": type(model).__name__, "task": config.task}
-    with tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output.parent) as staging, plain(model):
+    with ExitStack() as stack:
+        stack.enter_context(plain(model, config_values(config, type(config).__qualname__)))
+        interface = _export_config(config, model, preprocessor)
+        low, high = interface.opsets
+        if not low <= opset <= high:
+            raise OpsetError(f"opset {opset} is out of range", remedy=f"{low} to {high} are proved.")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        staging = stack.enter_context(tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output.parent))
         job = ExportJob(Path(), interface, _dtype(model), Path(staging), metadata, opset, model=model)
         artifact = OnnxBackend().export(job)
         for file in artifact.files:
@@ -107,12 +111,15 @@ def validate_model_outputs(
         OutputsDifferError: the file does not answer as the model.
     """
     from hfexport.backends.base import Artifact
+    from hfexport.interface.own_class import config_values
     from hfexport.models import plain
     from hfexport.validation import Reference, validate
     from hfexport.validation.reference import answer_probes
 
     path, dtype = Path(onnx_model), _dtype(reference_model)
-    interface = _export_config(config, reference_model, _chosen(preprocessor, tokenizer))
+    values = config_values(config, type(config).__qualname__)
+    with plain(reference_model, values):
+        interface = _export_config(config, reference_model, _chosen(preprocessor, tokenizer))
     probes = (*older_probes(interface), *validation_probes(interface))
     log_validating(_logger)
     declared = [spec.name for spec in interface.outputs]
@@ -125,7 +132,7 @@ def validate_model_outputs(
         )
     with tempfile.TemporaryDirectory(prefix="hfexport-") as scratch:
         folder, start = Path(scratch), time.monotonic()
-        with plain(reference_model):
+        with plain(reference_model, values):
             answer_probes(reference_model, interface, probes, dtype, folder / "reference")
         reference = Reference(_Answered(time.monotonic() - start), probes, dtype, folder / "reference")
         files = tuple(file for file in (path, path.parent / "model.onnx_data") if file.is_file())
@@ -153,13 +160,15 @@ class _Answered:
 
 
 def _export_config(config: OnnxConfig, model: Any, preprocessor: Any) -> ExportConfig:
-    """The export config that `config` stands for, or describes."""
+    """The export config that `config` stands for; of a class that says its own, what it describes."""
     from hfexport.interface.dry_run import DryModel
     from hfexport.interface.measure import image_shape
-    from hfexport.interface.own_class import declare
+    from hfexport.interface.own_class import declare, overrides
     from hfexport.models import empty_like
 
-    if isinstance(config, KnownOnnxConfig):
+    if isinstance(config, KnownOnnxConfig) and not any(
+        overrides(type(config), field) for field in ("inputs", "outputs", "generate_dummy_inputs")
+    ):
         return config.export_config
     dry = DryModel(lambda mode: empty_like(model, mode), lambda: model)
     images = image_shape(model.config, {})
