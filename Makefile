@@ -4,7 +4,7 @@
 #   make test                 unit tests and small real exports
 #   make check                style, types, layering, documents, workflows, Dockerfile
 #   make conformance          every architecture and task, both formats; writes docs/coverage.md
-#   make hub-test             reading and publishing against a Hub on this machine, killed at every stage
+#   make thorough-test        what takes longer: pushes disturbed and killed at every stage, every TensorFlow checkpoint
 #   make neuron-test          Neuron artifacts of every kind, with a stand-in for AWS's SDK
 #   make interop-test         artifacts as optimum-onnx and Transformers.js load and drive them
 #   make container-test       builds the image and runs it as the Actions runner does
@@ -46,7 +46,7 @@ NEURON_FITS = import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_i
 NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help export test check conformance neuron-test hub-test interop-test container-test publishing-figures bench lock clean
+.PHONY: help export test check conformance neuron-test thorough-test interop-test container-test publishing-figures bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -77,8 +77,8 @@ check: $(VENV)/.dev
 conformance: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m conformance --jobs $(JOBS) $(ARGS)
 
-hub-test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) tests/hub $(ARGS)
+thorough-test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(JOBS) -m thorough tests/unit tests/export tests/hub $(ARGS)
 
 neuron-test: $(VENV)/.dev $(NEURON_VENV)/.ready
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)

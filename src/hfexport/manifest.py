@@ -18,7 +18,7 @@ from hfexport.checkpoint import Checkpoint, Conversion, Source, sha256
 from hfexport.errors import HfexportError, InputsError
 from hfexport.export_config import ExportConfig, TensorSpec
 from hfexport.inputs import Inputs, input_fields
-from hfexport.validation.compare import ArtifactVerdict
+from hfexport.validation.verdict import ArtifactVerdict
 
 __all__ = [
     "MANIFEST_FILE",

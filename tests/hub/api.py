@@ -204,6 +204,21 @@ class Answers(BaseHTTPRequestHandler):
             repository.refs[branch] = repository.resolve(self._json().get("startingPoint", "main")).sha
         return {}
 
+    def answer_delete_repo(self) -> Any:
+        asked = self._json()
+        name = f"{asked['organization']}/{asked['name']}"
+        self._repository(name, write=True)
+        del self.hub.repositories[name]
+        return {}
+
+    def answer_delete_branch(self, repo: str, branch: str) -> Any:
+        repository = self._repository(repo, write=True)
+        with repository.lock:
+            if branch == "main" or branch not in repository.refs:
+                raise Rejected(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+            del repository.refs[branch]
+        return {}
+
     def answer_preupload(self, repo: str, revision: str) -> Any:
         repository = self._repository(repo, write="create_pr" not in self.query)
         tree = repository.resolve(revision).tree
@@ -322,6 +337,15 @@ class Answers(BaseHTTPRequestHandler):
             "filesWithConflicts": False,
             "events": [_event(comment) for comment in request.comments],
         }
+
+    def answer_rename(self, repo: str, number: str) -> Any:
+        request = self._repository(repo).pull_request(int(number))
+        if self._author() not in (request.author, repo.split("/", 1)[0]):
+            raise Rejected(403, "Only its author renames a pull request")
+        before, request.title = request.title, self._json()["title"]
+        data = {"from": before, "to": request.title}
+        event = {"id": "0" * 24, "type": "title-change", "createdAt": EPOCH, "author": {"name": self._author()}}
+        return {"newTitle": {**event, "data": data}}
 
     def answer_edit_comment(self, repo: str, number: str, comment: str) -> Any:
         request = self._repository(repo).pull_request(int(number))

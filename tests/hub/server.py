@@ -150,12 +150,15 @@ ROUTES = (
     _route("info", "GET", MODEL + r"(?:/revision/(?P<revision>[^/]+))?"),
     _route("refs", "GET", MODEL + r"/refs"),
     _route("commits", "GET", MODEL + r"/commits/(?P<revision>[^/]+)"),
+    _route("delete-repo", "DELETE", r"/api/repos/delete"),
+    _route("delete-branch", "DELETE", MODEL + r"/branch/(?P<branch>[^/]+)"),
     _route("create-branch", "POST", MODEL + r"/branch/(?P<branch>[^/]+)"),
     _route("preupload", "POST", MODEL + r"/preupload/(?P<revision>[^/]+)"),
     _route("commit", "POST", MODEL + r"/commit/(?P<revision>[^/]+)"),
     _route("xet-token", "GET", MODEL + r"/xet-(?P<kind>read|write)-token/(?P<revision>[^/]+)"),
     _route("discussions", "GET", MODEL + r"/discussions"),
     _route("discussion", "GET", MODEL + r"/discussions/(?P<number>\d+)"),
+    _route("rename", "POST", MODEL + r"/discussions/(?P<number>\d+)/title"),
     _route("edit-comment", "POST", MODEL + r"/discussions/(?P<number>\d+)/comment/(?P<comment>\w+)/edit"),
     _route("lfs-batch", "POST", r"/(?P<repo>[\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch"),
     _route("lfs-upload", "PUT", r"/storage/(?P<sha256>[0-9a-f]{64})"),
@@ -180,7 +183,7 @@ class Handler(Answers):
     def do_GET(self) -> None:  # noqa: N802 so http.server wants it
         self._serve()
 
-    do_POST = do_PUT = do_HEAD = do_GET  # noqa: N815
+    do_POST = do_PUT = do_HEAD = do_DELETE = do_GET  # noqa: N815
 
     def _serve(self) -> None:
         self.parsed = urlsplit(self.path)

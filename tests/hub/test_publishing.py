@@ -153,6 +153,60 @@ def test_a_branch_is_made_for_it(hub: LocalHub, push: Push) -> None:
     assert hub.read("org/tiny", "torchscript/model.pt", "exports") == ARTIFACTS["torchscript/model.pt"]
 
 
+def test_a_branch_is_there_only_once_everything_large_is_uploaded(hub: LocalHub, push: Push) -> None:
+    push(branch="exports")
+    names = [call.name for call in hub.calls]
+    uploads = [number for number, name in enumerate(names) if name == "lfs-upload"]
+    assert len(uploads) == len(ARTIFACTS)
+    assert max(uploads) < names.index("create-branch") < names.index("commit")
+
+
+NEW = [{"repository": "org/new"}, {"repository": "org/new", "branch": "exports"}, {"branch": "exports"}]
+"""Destinations that a push has to make."""
+
+
+@pytest.mark.parametrize("options", NEW)
+@pytest.mark.parametrize("lost", ["", "create-repo", "create-branch"])
+def test_what_was_made_for_a_push_goes_again_if_it_fails(
+    hub: LocalHub, push: Push, options: dict[str, str], lost: str
+) -> None:
+    refs = dict(hub.repositories["org/tiny"].refs)
+    if lost:  # it is made, but the answer never comes
+        hub.fail(lost, "lost")
+    hub.fail("commit", "status", status=403)
+    assert "may not do this" in str(push.refused(**options))
+    assert hub.repositories.keys() == {"org/tiny"}
+    assert hub.repositories["org/tiny"].refs == refs
+    assert "was removed again" in push.notes[-1]
+
+
+def test_a_repository_goes_again_if_its_branch_cannot_be_made(hub: LocalHub, push: Push) -> None:
+    hub.fail("create-branch", "status", status=403)
+    push.refused(repository="org/new", branch="exports")
+    assert hub.repositories.keys() == {"org/tiny"}
+
+
+@pytest.mark.parametrize("options", NEW)
+def test_what_somebody_has_committed_to_meanwhile_stays(hub: LocalHub, push: Push, options: dict[str, str]) -> None:
+    name, branch = options.get("repository", "org/tiny"), options.get("branch", "main")
+    uploads = 1 if name == "org/tiny" else 0  # the first is made before the branch is
+    hub.fail("preupload", "before", skip=uploads, action=lambda: hub.change(name, {"notes.txt": b"mine"}, branch))
+    hub.fail("commit", "status", status=403)
+    with pytest.raises(PublishError, match="may not do this"):
+        push(**options)
+    assert hub.read(name, "notes.txt", branch) == b"mine"
+
+
+def test_what_cannot_be_removed_again_is_told(hub: LocalHub, push: Push) -> None:
+    hub.fail("commit", "status", status=403)
+    hub.fail("delete-repo", "status", status=403)
+    with pytest.raises(PublishError, match="may not do this"):
+        push(repository="org/new")
+    assert "org/new, made for this push, is still there, with nothing of it inside" in push.notes[-1]
+    assert set(hub.repositories["org/new"].files()) == {".gitattributes"}
+    assert push(repository="org/new")["state"] == "committed"
+
+
 def test_the_checkpoint_of_somebody_else_is_not_overwritten(hub: LocalHub, push: Push, files: dict[str, bytes]) -> None:
     hub.add("org/other", {**files, "config.json": b'{"model_type": "gpt2"}'})
     assert "config.json" in str(push.refused(repository="org/other"))
@@ -298,7 +352,11 @@ def test_a_pull_request_and_the_same_one_again(hub: LocalHub, push: Push) -> Non
     assert len(repository.pull_requests) == 1
     assert hub.read("org/tiny", "onnx/model.onnx", "refs/pr/1") == b"a better graph"
     assert "torchscript/model.pt" not in repository.files("refs/pr/1")
-    assert "torchscript" not in repository.pull_request(1).comments[0].content
+    request = repository.pull_request(1)
+    assert request.title == "Add ONNX exports"
+    assert "torchscript" not in request.comments[0].content
+    push(create_pr=True, message="Exports, once more")
+    assert request.title == "Exports, once more"
 
 
 def test_pull_requests_of_others_are_left_alone(hub: LocalHub, push: Push) -> None:

@@ -110,6 +110,12 @@ def _longformer(rng: np.random.Generator) -> Inputs:
     return given
 
 
+def _longformer_choices(rng: np.random.Generator) -> Inputs:
+    """With the tokens of global attention given: left to itself, TensorFlow's class has none, PyTorch's has some."""
+    given = _longformer(rng)
+    return {**given, "global_attention_mask": np.where(np.arange(7) < 3, MASK, 0).astype(np.int32)}
+
+
 def _image_and_text(size: int) -> Callable[[np.random.Generator], Inputs]:
     def draw(rng: np.random.Generator) -> Inputs:
         given = _text()(rng)
@@ -254,6 +260,12 @@ FAMILIES = (
         committed=0,
     ),
     Family(
+        "Data2VecVisionConfig",
+        {**VISION, "num_hidden_layers": 4, "out_indices": [0, 1, 2, 3], "auxiliary_channels": 8},
+        _image(32),
+        ("TFData2VecVisionForSemanticSegmentation",),
+    ),
+    Family(
         "DebertaConfig",
         {
             **TEXT,
@@ -302,6 +314,7 @@ FAMILIES = (
         _image(32),
         _heads("DeiT", "ForImageClassificationWithTeacher", "ForImageClassification", "Model"),
     ),
+    Family("DeiTConfig", {**VISION, "encoder_stride": 8}, _image(32), ("TFDeiTForMaskedImageModeling",)),
     Family(
         "DistilBertConfig",
         {
@@ -309,7 +322,10 @@ FAMILIES = (
             "max_position_embeddings": 20,
         },
         _text(),
-        _heads("DistilBert", *HEADS),
+        _heads(
+            "DistilBert", "ForMaskedLM", "ForQuestionAnswering", *(head for head in HEADS[1:] if "Question" not in head)
+        ),
+        committed=2,
     ),
     Family(
         "ElectraConfig",
@@ -386,8 +402,13 @@ FAMILIES = (
         "LongformerConfig",
         {**ROBERTA, "attention_window": [4, 4]},
         _longformer,
-        # Not for multiple choice, where TensorFlow's class puts its global attention on other tokens than PyTorch's.
         _heads("Longformer", *(head for head in HEADS if head != "ForMultipleChoice")),
+    ),
+    Family(
+        "LongformerConfig",
+        {**ROBERTA, "attention_window": [4, 4]},
+        _longformer_choices,
+        ("TFLongformerForMultipleChoice",),
     ),
     Family(
         "MarianConfig",
@@ -441,7 +462,14 @@ FAMILIES = (
         _image(64),
         _heads("ResNet", "ForImageClassification", "Model"),
     ),
-    Family("RobertaConfig", ROBERTA, _text(1), _heads("Roberta", *HEADS, "ForCausalLM")),
+    Family(
+        "RobertaConfig",
+        ROBERTA,
+        _text(1),
+        _heads("Roberta", "ForMaskedLM", "ForTokenClassification", *(head for head in HEADS[1:] if "Token" not in head))
+        + _heads("Roberta", "ForCausalLM"),
+        committed=2,
+    ),
     Family(
         "RoFormerConfig", {**TEXT, "embedding_size": 12}, _text(types=True), _heads("RoFormer", *HEADS, "ForCausalLM")
     ),

@@ -24,5 +24,7 @@ def run_child(
         HfexportError: any other that the child raised.
     """
     environment = workers.child_environment(env)
-    with workers.start(module, job, name=name, folder=folder, env=environment, failure=CheckpointError) as child:
+    with workers.start(
+        module, job, name=name, folder=folder, env=environment, failure=CheckpointError, kind="transformers"
+    ) as child:
         return child.result(TIMEOUT_S)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfexport.checkpoint import HubModel, Source, sha256
 from hfexport.checkpoint.hub import BESIDE
 from hfexport.checkpoint.local import ALONG
 from hfexport.errors import PublishError
-from hfexport.hub import Hub, HubFile
+from hfexport.hub import Hub
 from hfexport.manifest import MANIFEST_FILE, Manifest
 from hfexport.publish.answered import Place, difference, published_manifest
 from hfexport.publish.card import Metadata, section, updated_card
-from hfexport.publish.commit import Moved, Request, commit
+from hfexport.publish.commit import Moved, Request, commit, operations_of, upload
+from hfexport.publish.destination import Base, Destination, created, head_of, look
 from hfexport.publish.plan import (
     CARD,
     Change,
@@ -27,40 +27,12 @@ from hfexport.publish.plan import (
     made_files,
     make_plan,
 )
-from hfexport.publish.pull_request import describe, find_own, marker_of, set_description
+from hfexport.publish.pull_request import describe, find_own, marker_of, update_texts
+
+if TYPE_CHECKING:
+    from hfexport.publish.commit import Operations
 
 __all__ = ["Destination", "Publisher", "open_publisher"]
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where to publish, and how.
-
-    Attributes:
-        repository: `owner/name`.
-        branch: of the repository.
-        create_pr: as a pull request against the branch.
-        private: of a repository that has to be made.
-        message: first line of the commit; empty for one that says what was exported.
-        dry_run: say what would be done, and do nothing.
-    """
-
-    repository: str
-    branch: str = "main"
-    create_pr: bool = False
-    private: bool = False
-    message: str = ""
-    dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class _Base:
-    """The commit that a push builds on. `ref` does not exist where `commit` is empty, nor does anything below it."""
-
-    ref: str
-    commit: str
-    tree: Mapping[str, HubFile]
-    repository_exists: bool
 
 
 class Publisher:
@@ -86,7 +58,7 @@ class Publisher:
         model = source.model
         own = model is not None and model.repository == destination.repository
         self._prefix = f"{model.subfolder}/" if own and model is not None and model.subfolder else ""
-        self._base = self._look()
+        self._base = look(self._hub, destination)
         self._refuse_other_checkpoint()
 
     def answered(self, wanted: Manifest, source: Mapping[str, Any]) -> Manifest | None:
@@ -134,27 +106,16 @@ class Publisher:
                 if not plan.changes:
                     self._describe(number, manifest)
                     return self._publication("nothing_to_do", base.commit, number, ())
-                base = self._made(base)
+                operations = operations_of(plan)
+                if base.repository_exists and not base.commit:
+                    # What is large goes up before the branch is there, which then lacks its commit for a moment only.
+                    upload(self._hub, self._to.repository, self._start or "main", operations)
                 try:
-                    return self._commit(plan, base, number, manifest, marker)
+                    with created(self._hub, self._to, base, self._start, self._note) as base:
+                        return self._commit(plan, operations, base, number, manifest, marker)
                 except Moved:
                     base = self._moved(base, plan, manifest, last_try=last_try)
         raise AssertionError("unreachable")
-
-    def _look(self) -> _Base:
-        """The branch as it is now."""
-        to, hub = self._to, self._hub
-        try:
-            head = hub.commit_of(to.repository, to.branch)
-        except PublishError as error:
-            from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-            if isinstance(error.__cause__, RevisionNotFoundError) and not to.create_pr:
-                return _Base(to.branch, "", {}, repository_exists=True)
-            if isinstance(error.__cause__, RepositoryNotFoundError) and hub.token and not to.create_pr:
-                return _Base(to.branch, "", {}, repository_exists=False)
-            raise
-        return _Base(to.branch, head, hub.files(to.repository, head), repository_exists=True)
 
     def _refuse_other_checkpoint(self) -> None:
         """Where a model is published to its own repository, the branch must hold what is exported."""
@@ -194,7 +155,7 @@ class Publisher:
         names = {self._prefix + name for name in (*ALONG, *BESIDE)}
         return sorted(path for path in paths if path in names or holds_weights([path], self._prefix))
 
-    def _places(self, source: Mapping[str, Any]) -> list[tuple[str, _Base]]:
+    def _places(self, source: Mapping[str, Any]) -> list[tuple[str, Base]]:
         """Where an earlier export may lie: the branch, and our open pull request against it."""
         base = self._base
         places = [(base.ref, base)] if base.commit else []
@@ -203,20 +164,16 @@ class Publisher:
             places += [(own.ref, own)] if number else []
         return places
 
-    def _target(self, marker: str) -> tuple[int, _Base]:
+    def _target(self, marker: str) -> tuple[int, Base]:
         """What to commit to: the branch, or our open pull request for this source (its number; 0: none)."""
         if not self._to.create_pr:
             return 0, self._base
         number = find_own(self._hub, self._to.repository, self._to.branch, marker)
         if number is None:
             return 0, self._base
-        return number, self._at(f"refs/pr/{number}")
+        return number, head_of(self._hub, self._to.repository, f"refs/pr/{number}")
 
-    def _at(self, ref: str) -> _Base:
-        head = self._hub.commit_of(self._to.repository, ref)
-        return _Base(ref, head, self._hub.files(self._to.repository, head), repository_exists=True)
-
-    def _plan(self, output: Path, manifest: Manifest, base: _Base, folder: Path) -> Plan:
+    def _plan(self, output: Path, manifest: Manifest, base: Base, folder: Path) -> Plan:
         """What is to be done on top of `base`. The card is written into `folder`."""
         files = made_files(manifest, output, self._prefix)
         path = output / MANIFEST_FILE
@@ -227,7 +184,7 @@ class Publisher:
         where = f"{self._to.repository}, {base.ref}"
         return make_plan(files, base.tree, earlier=earlier, prefix=self._prefix, place=where)
 
-    def _refuse_other_weights(self, manifest: Manifest, base: _Base) -> None:
+    def _refuse_other_weights(self, manifest: Manifest, base: Base) -> None:
         """A repository that holds weights of the same name must hold the same weights."""
         other = [
             file["path"]
@@ -241,7 +198,7 @@ class Publisher:
                 remedy="Publish to the repository of this very checkpoint, or to one of its own; nothing was changed.",
             )
 
-    def _card(self, manifest: Manifest, base: _Base, folder: Path) -> LocalFile:
+    def _card(self, manifest: Manifest, base: Base, folder: Path) -> LocalFile:
         to = self._to.repository
         present = b""
         if CARD in base.tree:
@@ -255,7 +212,7 @@ class Publisher:
         path.write_bytes(text.encode())
         return LocalFile(CARD, path, path.stat().st_size, sha256(path))
 
-    def _metadata(self, manifest: Manifest, base: _Base) -> Metadata:
+    def _metadata(self, manifest: Manifest, base: Base) -> Metadata:
         formats = [artifact["format"] for artifact in manifest["artifacts"]]
         tags = tuple(dict.fromkeys([*formats, "hfexport"]))
         model = self._source.model
@@ -264,44 +221,45 @@ class Publisher:
         other = model.repository if model is not None and model.repository != self._to.repository else ""
         return Metadata(tags, "onnx" if "onnx" in formats else "", other)
 
-    def _made(self, base: _Base) -> _Base:
-        """The repository and the branch, made if they are not there."""
-        if base.commit:
-            return base
-        to, hub = self._to, self._hub
-        with hub.explained(to.repository, to.branch):
-            if not base.repository_exists:
-                hub.retried(lambda: hub.api.create_repo(to.repository, private=to.private, exist_ok=True))
-            if to.branch != "main":
-                model = self._source.model
-                start = model.commit if model is not None and model.repository == to.repository else None
-                hub.retried(
-                    lambda: hub.api.create_branch(to.repository, branch=to.branch, revision=start, exist_ok=True)
-                )
-        return self._at(to.branch)
+    @property
+    def _start(self) -> str | None:
+        """The commit that a new branch starts from: the exported one, or (`None`) where `main` is."""
+        model = self._source.model
+        return model.commit if model is not None and model.repository == self._to.repository else None
 
-    def _commit(self, plan: Plan, base: _Base, number: int, manifest: Manifest, marker: str) -> dict[str, Any]:
+    def _commit(
+        self, plan: Plan, operations: Operations, base: Base, number: int, manifest: Manifest, marker: str
+    ) -> dict[str, Any]:
         to = self._to
         opens = to.create_pr and not number
-        message = to.message or _message(manifest)
+        message = self._message(manifest)
         description = _description(manifest)
         if opens:
             description = describe(manifest, to.repository, self._prefix, 0, marker)
-        request = Request(to.repository, base.ref, base.commit, plan, message, description, opens, marker)
+        request = Request(to.repository, base.ref, base.commit, plan, operations, message, description, opens, marker)
         made = commit(self._hub, request)
         number = number or made.pull_request
         self._describe(number, manifest)
         return self._publication("pull_request" if number else "committed", made.oid, number, plan.changes)
 
     def _describe(self, number: int, manifest: Manifest) -> None:
-        """Complete the description of a pull request: its number is known only once it is open."""
+        """Title and description of a pull request, as this export has them: its number is known only once it is open."""
         if number and not self._to.dry_run:
             text = describe(manifest, self._to.repository, self._prefix, number, marker_of(manifest["source"]))
-            set_description(self._hub, self._to.repository, number, text)
+            update_texts(self._hub, self._to.repository, number, self._message(manifest), text)
 
-    def _moved(self, base: _Base, plan: Plan, manifest: Manifest, *, last_try: bool) -> _Base:
+    def _message(self, manifest: Manifest) -> str:
+        """The commit's first line, which is a pull request's title."""
+        if self._to.message:
+            return self._to.message
+        names = {"onnx": "ONNX", "torchscript": "TorchScript", "neuron": "Neuron"}
+        made = [names.get(artifact["format"], artifact["format"]) for artifact in manifest["artifacts"]]
+        listed = " and ".join(filter(None, (", ".join(made[:-1]), made[-1])))
+        return f"Add {listed} exports"
+
+    def _moved(self, base: Base, plan: Plan, manifest: Manifest, *, last_try: bool) -> Base:
         """The new head, if only files that have nothing to do with this were changed on the way to it."""
-        now = self._at(base.ref)
+        now = head_of(self._hub, self._to.repository, base.ref)
         changed = changed_paths(base.tree, now.tree)
         related = {change.path for change in plan.changes} | {file.path for file in plan.unchanged}
         related |= {self._prefix + file["path"] for file in manifest["source"]["files"]}
@@ -316,12 +274,12 @@ class Publisher:
         self._note(f"{self._to.repository}: {base.ref} moved, but only in {', '.join(sorted(changed)[:5])}; once more")
         return now
 
-    def _tell(self, plan: Plan, base: _Base, manifest: Manifest) -> dict[str, Any]:
+    def _tell(self, plan: Plan, base: Base, manifest: Manifest) -> dict[str, Any]:
         """Say what a push would do."""
         to = self._to
         how = f"a pull request against {to.branch}" if to.create_pr else f"one commit to {to.branch}"
         how = f"one more commit to {base.ref}" if base.ref.startswith("refs/pr/") else how
-        self._note(f"dry run: {to.repository} would get {how}, {(to.message or _message(manifest))!r}:")
+        self._note(f"dry run: {to.repository} would get {how}, {self._message(manifest)!r}:")
         if not base.repository_exists:
             self._note(f"  create   the repository{', private' if to.private else ''}")
         if not base.commit and to.branch != "main":
@@ -355,13 +313,6 @@ def open_publisher(
         PublishError: it cannot be published there, and why.
     """
     return Publisher(hub, destination, source, note)
-
-
-def _message(manifest: Manifest) -> str:
-    names = {"onnx": "ONNX", "torchscript": "TorchScript", "neuron": "Neuron"}
-    made = [names.get(artifact["format"], artifact["format"]) for artifact in manifest["artifacts"]]
-    listed = " and ".join(filter(None, (", ".join(made[:-1]), made[-1])))
-    return f"Add {listed} exports"
 
 
 def _description(manifest: Manifest) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hfexport.errors import PublishError
 from hfexport.hub import Hub, HubFile
 from hfexport.publish.plan import Plan
 from hfexport.publish.pull_request import find_own
 
-__all__ = ["Committed", "Moved", "Request", "commit"]
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    Operations = Sequence[CommitOperationAdd | CommitOperationDelete]
+
+__all__ = ["Committed", "Moved", "Request", "commit", "operations_of", "upload"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,8 @@ class Request:
         repository: `owner/name`.
         ref: a branch or `refs/pr/N`.
         parent: the commit that `ref` must point to, or that a pull request starts from.
-        plan: the operations.
+        plan: what the commit leads to.
+        operations: of the plan; see `operations_of`.
         message: the first line.
         description: the rest; of a pull request, its description.
         pull_request: open one against `ref`.
@@ -32,6 +39,7 @@ class Request:
     ref: str
     parent: str
     plan: Plan
+    operations: Operations
     message: str
     description: str
     pull_request: bool = False
@@ -49,6 +57,34 @@ class Committed:
 
 class Moved(Exception):
     """The branch does not point to the parent any more."""
+
+
+def operations_of(plan: Plan) -> Operations:
+    """A plan as the client takes it. The client notes in an operation that its file is uploaded: one list for one push."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    return [
+        CommitOperationDelete(change.path, is_folder=False)
+        if change.file is None
+        else CommitOperationAdd(change.path, str(change.file.local))
+        for change in plan.changes
+    ]
+
+
+def upload(hub: Hub, repository: str, revision: str, operations: Operations) -> None:
+    """Upload the large files of a commit ahead of it; no branch shows them before it is made.
+
+    Args:
+        hub: to write with.
+        repository: `owner/name`.
+        revision: one that is there, whose .gitattributes tell which files are large.
+        operations: of the commit.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    additions = [one for one in operations if isinstance(one, CommitOperationAdd)]
+    with hub.explained(repository, revision):
+        hub.retried(lambda: hub.api.preupload_lfs_files(repository, additions, revision=revision, free_memory=False))
 
 
 def commit(hub: Hub, request: Request) -> Committed:
@@ -88,19 +124,12 @@ def commit(hub: Hub, request: Request) -> Committed:
 
 
 def _send(hub: Hub, request: Request) -> Committed:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
 
-    operations = [
-        CommitOperationDelete(change.path, is_folder=False)
-        if change.file is None
-        else CommitOperationAdd(change.path, str(change.file.local))
-        for change in request.plan.changes
-    ]
     try:
         info = hub.api.create_commit(
             request.repository,
-            operations,
+            request.operations,
             commit_message=request.message,
             commit_description=request.description,
             revision=request.ref,

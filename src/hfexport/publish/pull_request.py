@@ -8,7 +8,7 @@ from hfexport.hub import Hub
 from hfexport.manifest import Manifest
 from hfexport.publish.card import CLAIMS, hub_snippet, table
 
-__all__ = ["describe", "find_own", "marker_of", "set_description"]
+__all__ = ["describe", "find_own", "marker_of", "update_texts"]
 
 
 def marker_of(source: Manifest) -> str:
@@ -52,9 +52,8 @@ def describe(manifest: Manifest, repository: str, prefix: str, number: int, mark
 def find_own(hub: Hub, repository: str, branch: str, marker: str) -> int | None:
     """The number of the open pull request against `branch` that carries the marker and was opened by this token's user.
 
-       Anybody can write a marker into a description, so that alone is not believed.
-    With a token that does
-       not say whose it is, none is found.
+    Anybody can write a marker into a description, so that alone is not believed. With a token that does not say whose it
+    is, none is found.
     """
 
     def found() -> int | None:
@@ -75,14 +74,16 @@ def find_own(hub: Hub, repository: str, branch: str, marker: str) -> int | None:
         return hub.retried(found)
 
 
-def set_description(hub: Hub, repository: str, number: int, text: str) -> None:
-    """Give a pull request this description, if it has another."""
+def update_texts(hub: Hub, repository: str, number: int, title: str, description: str) -> None:
+    """Give a pull request this title and description, where it has others."""
 
     def write() -> None:
         details = hub.api.get_discussion_details(repository, number)
+        if details.title != title:
+            hub.api.rename_discussion(repository, number, new_title=title)
         first = next((event for event in details.events if event.type == "comment"), None)
-        if first is not None and _description(details).strip() != text.strip():
-            hub.api.edit_discussion_comment(repository, number, first.id, text)
+        if first is not None and _description(details).strip() != description.strip():
+            hub.api.edit_discussion_comment(repository, number, first.id, description)
 
     with hub.explained(repository):
         hub.retried(write)
