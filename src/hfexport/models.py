@@ -131,10 +131,19 @@ def _refuse_partial_load(folder: Path, config: ExportConfig, info: Mapping[str, 
         )
 
 
-def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> torch.nn.Module:
+def empty_model(
+    config: ExportConfig, dtype: str, fake_mode: FakeTensorMode, *, loaded: torch.nn.Module | None = None
+) -> torch.nn.Module:
     """The model in eval mode with eager attention, its weights fake tensors of `fake_mode`: shapes without data.
 
     It is built on the meta device first, since some models compute with small real tensors while they are built.
+
+    Args:
+        config: says which model.
+        dtype: `fp32` or `fp16`.
+        fake_mode: of the weights.
+        loaded: the same with its weights, where they are known. A config may tie weights that the checkpoint has apart,
+            as that of T5 does since transformers 5: from the config alone they would become one.
 
     Raises:
         UnsupportedError: a package that the model needs is not installed.
@@ -146,7 +155,7 @@ def empty_model(config: ExportConfig, dtype: str, fake_mode: FakeTensorMode) -> 
             model = auto_class.from_config(config.config, trust_remote_code=config.trust_remote_code, **kwargs)
         else:  # a model's own class, for a head that no auto class loads
             model = auto_class._from_config(config.config, **kwargs)
-    return _faked(model, fake_mode)
+    return _faked(model, fake_mode, loaded)
 
 
 def empty_like(model: torch.nn.Module, fake_mode: FakeTensorMode) -> torch.nn.Module:
@@ -162,13 +171,15 @@ def empty_like(model: torch.nn.Module, fake_mode: FakeTensorMode) -> torch.nn.Mo
     dtype = model.dtype
     with quiet(), torch.device("meta"):
         empty = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype, attn_implementation="eager")
-    return _faked(empty, fake_mode)
+    return _faked(empty, fake_mode, model)
 
 
-def _faked(model: Any, fake_mode: FakeTensorMode) -> torch.nn.Module:
+def _faked(model: Any, fake_mode: FakeTensorMode, loaded: torch.nn.Module | None) -> torch.nn.Module:
     with fake_mode, quiet():
         model.to_empty(device="cpu")
-        model.tie_weights()
+        if loaded is not None:
+            model.all_tied_weights_keys = dict(loaded.all_tied_weights_keys)  # type: ignore[arg-type]
+        model.tie_weights(recompute_mapping=loaded is None)
     return model.eval()  # type: ignore[no-any-return]
 
 

@@ -528,7 +528,7 @@ FAMILIES = (
     Family(
         "XLMConfig",
         XLM,
-        _text(2),
+        _text(2, types=True),  # which it looks up among its words
         _heads(
             "XLM",
             *("WithLMHeadModel", "ForSequenceClassification", "ForTokenClassification"),

@@ -70,7 +70,7 @@ def test_imports_point_one_way(path: Path) -> None:
     assert not upward, f"{concept} must not import {', '.join(sorted(upward))}"
 
 
-@pytest.mark.parametrize("code", ["import hfexport", "import hfexport.cli", "import hfexport.pipeline"])
+@pytest.mark.parametrize("code", ["import hfexport.cli", "import hfexport.pipeline", "import hfexport.publish"])
 def test_importing_loads_no_torch(code: str) -> None:
     heavy = ("torch", "transformers", "onnx", "onnxruntime", "numpy")
     program = f"import sys\n{code}\nprint([name for name in {heavy!r} if name in sys.modules])"

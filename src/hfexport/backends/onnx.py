@@ -33,8 +33,8 @@ class OnnxBackend:
     format = "onnx"
 
     def export(self, job: ExportJob) -> Artifact:
-        graphs = [_captured(job, config) for config in job.config.branches]
         whole = job.model if job.model is not None else load_model(job.checkpoint, job.config, job.dtype)
+        graphs = [_captured(job, config, whole) for config in job.config.branches]
         weights: list[Weight] = []
         for graph in graphs:
             weights.extend(_weights(graph, flat_model(whole, graph.config).model, weights))
@@ -67,8 +67,8 @@ class _Graph:
     constants: Mapping[str, object]
 
 
-def _captured(job: ExportJob, config: ExportConfig) -> _Graph:
-    program = capture(config, job.dtype, job.opset, like=job.model)
+def _captured(job: ExportJob, config: ExportConfig, whole: torch.nn.Module) -> _Graph:
+    program = capture(config, job.dtype, job.opset, loaded=whole, like=job.model)
     finish_graph(program.model, config)
     metadata_for(program.model, job.metadata)
     constants = program.exported_program.constants if program.exported_program is not None else {}

@@ -38,7 +38,12 @@ MODEL_PREFIX = "model."
 
 
 def capture(
-    config: ExportConfig, dtype: str, opset: int, *, like: torch.nn.Module | None = None
+    config: ExportConfig,
+    dtype: str,
+    opset: int,
+    *,
+    loaded: torch.nn.Module | None = None,
+    like: torch.nn.Module | None = None,
 ) -> torch.onnx.ONNXProgram:
     """The graph of `config`'s model, with initializers that have names, shapes and no data.
 
@@ -46,6 +51,7 @@ def capture(
         config: inputs and outputs with named axes.
         dtype: `fp32` or `fp16`.
         opset: ONNX opset.
+        loaded: the model with its weights, which tell what the graph may tie.
         like: a model in memory, whose class and config are taken instead of those for `config`'s task.
 
     Raises:
@@ -55,7 +61,7 @@ def capture(
     shapes = tuple(_dynamic_dims(spec, free_axes) for spec in config.inputs)
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _undisturbed(), torch.no_grad():
-        empty = empty_model(config, dtype, fake_mode) if like is None else empty_like(like, fake_mode)
+        empty = empty_model(config, dtype, fake_mode, loaded=loaded) if like is None else empty_like(like, fake_mode)
         make_traceable(empty)
         model = flat_model(empty, config)
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())

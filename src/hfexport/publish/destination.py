@@ -132,7 +132,9 @@ def _made(hub: Hub, call: Callable[[], object]) -> bool:
 
 def _remove_repository(hub: Hub, to: Destination, note: Callable[[str], None]) -> None:
     def remove() -> bool:
-        alone = len(hub.api.list_repo_commits(to.repository)) == 1  # the one that the Hub makes with it
+        commits = hub.api.list_repo_commits(to.repository)
+        heads = {branch.target_commit for branch in hub.api.list_repo_refs(to.repository).branches}
+        alone = len(commits) == 1 and heads == {commits[0].commit_id}  # the commit that the Hub makes with it
         if alone:
             hub.api.delete_repo(to.repository)
         return alone
