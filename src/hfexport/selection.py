@@ -10,7 +10,7 @@ from hfexport.architectures import known_architectures
 from hfexport.checkpoint import Checkpoint, Contents
 from hfexport.checkpoint.sentence import read_sentence_modules
 from hfexport.errors import CheckpointError, InputsError, UnsupportedError
-from hfexport.export_config import ExportConfig, TensorSpec
+from hfexport.export_config import DeclaredConfig, ExportConfig, TensorSpec
 from hfexport.inputs import Inputs
 from hfexport.tasks import SENTENCE_TASK, TASKS, Task, select_task
 
@@ -100,8 +100,8 @@ def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dt
     trust = inputs.trust_remote_code
     if source.known is not None and source.task is not None:
         try:
-            config = source.known(model_config, source.task, trust_remote_code=trust, sentence=source.sentence)
-            return _refuse_without_mask(config)
+            known = source.known(model_config, source.task, trust_remote_code=trust, sentence=source.sentence)
+            return _refuse_without_mask(known)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise _unreadable(checkpoint, error) from error
     from hfexport.interface.finder import find_export_config
@@ -115,7 +115,9 @@ def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dt
         trust_remote_code=trust,
         note=note,
     )
-    config = found if source.sentence is None else found.pooled(TASKS[SENTENCE_TASK], source.sentence)
+    config = found
+    if source.sentence is not None and isinstance(found, DeclaredConfig):
+        config = found.pooled(TASKS[SENTENCE_TASK], source.sentence)
     note(f"Interface {config.origin}: takes {_names(config.inputs)}; gives {_names(config.outputs)}")
     for name, value in found.interface.config_values.items():
         if getattr(model_config, name) != value:

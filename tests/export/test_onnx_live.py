@@ -13,7 +13,14 @@ import transformers
 from onnx import numpy_helper
 
 from hfexport.errors import InputsError
-from hfexport.onnx import BertOnnxConfig, GPT2OnnxConfig, OnnxConfig, export, validate_model_outputs  # type: ignore[attr-defined]
+from hfexport.onnx import (  # type: ignore[attr-defined]
+    BertOnnxConfig,
+    GPT2OnnxConfig,
+    OnnxConfig,
+    OnnxSeq2SeqConfigWithPast,
+    export,
+    validate_model_outputs,
+)
 from hfexport.onnx.__main__ import main
 from tiny import make_checkpoint
 
@@ -67,6 +74,22 @@ def test_what_a_class_overrides_of_a_known_one_counts(tmp_path: Path) -> None:
     axes = [dim.dim_param for dim in onnx.load(tmp_path / "model.onnx").graph.input[0].type.tensor_type.shape.dim]
     assert axes == ["rows", "tokens"]
     assert model.config.problem_type is None
+
+
+def test_an_own_encoder_decoder_in_memory_has_its_cache(tmp_path: Path) -> None:
+    class Mine(OnnxSeq2SeqConfigWithPast):
+        @property
+        def inputs(self) -> Mapping[str, Mapping[int, str]]:
+            read, written = {0: "batch", 1: "encoder_sequence"}, {0: "batch", 1: "decoder_sequence"}
+            inputs: dict[str, Mapping[int, str]] = {"decoder_input_ids": written, "input_ids": read}
+            self.fill_with_past_key_values_(inputs, direction="inputs")
+            return inputs
+
+    model = _model(tmp_path, "t5", "seq2seq-lm", "AutoModelForSeq2SeqLM")
+    config = Mine.with_past(model.config, task="seq2seq-lm")
+    inputs, outputs = export(None, model, config, 20, tmp_path / "model.onnx")
+    assert inputs[:3] == ["decoder_input_ids", "input_ids", "past_key_values.0.decoder.key"]
+    validate_model_outputs(config, None, model, tmp_path / "model.onnx", outputs, 1e-4)
 
 
 def test_a_class_that_does_not_fit_the_model_is_named(tmp_path: Path) -> None:

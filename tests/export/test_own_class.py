@@ -51,6 +51,17 @@ class Mine(OnnxSeq2SeqConfigWithPast):
         return OrderedDict(names)
 """
 
+SEQ2SEQ_WITH_PAST = SEQ2SEQ.replace(
+    "        return OrderedDict(names)",
+    """        inputs = OrderedDict(names)
+        if self.use_past:
+            # As it was usual: one new token at a time.
+            inputs["decoder_input_ids"] = {0: "batch"}
+            inputs["decoder_attention_mask"] = {0: "batch", 1: "past_decoder_sequence + sequence"}
+            self.fill_with_past_key_values_(inputs, direction="inputs")
+        return inputs""",
+)
+
 IMAGE = """
 class Mine(OnnxConfig):
     @property
@@ -87,11 +98,22 @@ def _run(tmp_path: Path, code: str, model_type: str, task: str, *more: str) -> t
         (ENCODER, "bert", "multiple-choice"),
         (DECODER, "qwen3", "causal-lm-with-past"),
         (SEQ2SEQ, "bart", "seq2seq-lm"),
+        (SEQ2SEQ_WITH_PAST, "bart", "seq2seq-lm-with-past"),
+        (SEQ2SEQ_WITH_PAST, "t5", "default-with-past"),
         (IMAGE, "vit", "image-classification"),
         (IMAGE, "convnext", "image-classification"),
         (DUMMIES, "bert", "token-classification"),
     ],
-    ids=["choices", "decoder", "encoder-decoder", "image of one size", "image of any size", "own dummies"],
+    ids=[
+        "choices",
+        "decoder",
+        "encoder-decoder",
+        "encoder-decoder with cache",
+        "without a head",
+        "image of one size",
+        "image of any size",
+        "own dummies",
+    ],
 )
 def test_an_own_class_is_exported_and_validated(tmp_path: Path, code: str, model_type: str, task: str) -> None:
     if task == "multiple-choice":
@@ -138,6 +160,39 @@ def test_an_opset_that_is_asked_for_goes_before_its_own(tmp_path: Path) -> None:
     exit_code, manifest = _run(tmp_path, code, "bert", "default", *off)
     assert exit_code == 2
     assert "mine.py:Mine: default_onnx_opset 11 is out of range: 18 to 23" in manifest["error"]["message"]
+
+
+SEQ2SEQ_MISTAKES = {
+    "a cache of too few layers": (
+        "    num_layers = (2, 2)\n",
+        "inputs: the model does not take them: ",
+    ),
+    "an axis of the cache": (
+        """
+    def fill_with_past_key_values_(self, inputs, direction):
+        super().fill_with_past_key_values_(inputs, direction)
+        if direction == "inputs":
+            inputs["past_key_values.0.decoder.key"] = {0: "batch", 1: "heads"}
+""",
+        "inputs: 'past_key_values.0.decoder.key' names axes [0, 1]; free are [0, 2]",
+    ),
+    "an output that is missing": (
+        "    outputs = property(lambda self: {'logits': {0: 'batch'}})\n",
+        "outputs: lacks present.0.decoder.key, present.0.decoder.value, present.0.encoder.key",
+    ),
+    "heads of another number": (
+        "    num_attention_heads = (3, 2)\n",
+        "inputs: the model does not take them: RuntimeError: Sizes of tensors must match",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", SEQ2SEQ_MISTAKES)
+def test_a_mistake_in_the_cache_of_an_encoder_decoder_is_named(mistake: str, tmp_path: Path) -> None:
+    code, said = SEQ2SEQ_MISTAKES[mistake]
+    exit_code, manifest = _run(tmp_path, f"{SEQ2SEQ_WITH_PAST}\n{code}", "bart", "seq2seq-lm", "--formats", "onnx")
+    assert exit_code == 2
+    assert f"{tmp_path / 'mine.py'}:Mine: {said}" in manifest["error"]["message"]
 
 
 MISTAKES = {

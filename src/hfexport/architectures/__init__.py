@@ -9,7 +9,15 @@ from functools import cache
 from typing import Any
 
 from hfexport.errors import UnsupportedError
-from hfexport.export_config import LAYOUTS, DeclaredConfig, ExportConfig, Interface, SentenceModules
+from hfexport.export_config import (
+    LAYOUTS,
+    DeclaredConfig,
+    DeclaredSeq2Seq,
+    ExportConfig,
+    Interface,
+    SentenceModules,
+    Seq2SeqInterface,
+)
 from hfexport.tasks import TASKS, Task
 
 __all__ = ["config_class_for", "known_architectures", "restore_config"]
@@ -56,6 +64,10 @@ def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig
     if "interface" in recipe:
         task, interface = Task.from_dict(recipe["task"]), Interface.from_dict(recipe["interface"])
         return DeclaredConfig(model_config, task, interface, trust_remote_code=trust, sentence=sentence)
+    if "seq2seq" in recipe:
+        seq2seq = Seq2SeqInterface.from_dict(recipe["seq2seq"])
+        family = DeclaredSeq2Seq(model_config, Task.from_dict(recipe["task"]), seq2seq, trust_remote_code=trust)
+        return family.graphs("single")[0]
     config_class = config_class_for(recipe["model_type"])
     config = config_class(model_config, TASKS[recipe["task"]], trust_remote_code=trust, sentence=sentence)
     return next(graph for layout in LAYOUTS for graph in config.graphs(layout) if graph.recipe == recipe)

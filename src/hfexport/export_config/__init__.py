@@ -18,6 +18,7 @@ from hfexport.export_config.base import (
     axis_size,
 )
 from hfexport.export_config.declared import DeclaredConfig, Interface
+from hfexport.export_config.declared_seq2seq import DeclaredSeq2Seq, Seq2SeqInterface
 from hfexport.export_config.decoder import DecoderConfig
 from hfexport.export_config.dual_encoder import DualEncoderConfig
 from hfexport.export_config.encoder import EncoderConfig
@@ -29,6 +30,7 @@ __all__ = [
     "LAYOUTS",
     "Axis",
     "DeclaredConfig",
+    "DeclaredSeq2Seq",
     "DecoderConfig",
     "DualEncoderConfig",
     "EncoderConfig",
@@ -41,6 +43,7 @@ __all__ = [
     "SentenceModules",
     "Seq2SeqConfig",
     "Seq2SeqGraph",
+    "Seq2SeqInterface",
     "TensorSpec",
     "Tolerance",
     "VisionConfig",

@@ -11,7 +11,7 @@ from hfexport.export_config.base import ExportConfig, Limit, TensorSpec, Toleran
 from hfexport.export_config.sentence import SentenceModules
 from hfexport.tasks import Task
 
-__all__ = ["DeclaredConfig", "Interface"]
+__all__ = ["DeclaredConfig", "Interface", "changed_config"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _spec(values: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(**{**values, "axes": tuple(values["axes"])})
 
 
-def _changed(config: Any, values: Mapping[str, Any]) -> Any:
+def changed_config(config: Any, values: Mapping[str, Any]) -> Any:
     """`config`, or a copy of it with other values."""
     if all(getattr(config, name, None) == value for name, value in values.items()):
         return config
@@ -84,7 +84,7 @@ class DeclaredConfig(ExportConfig):
         trust_remote_code: bool = False,
         sentence: SentenceModules | None = None,
     ) -> None:
-        changed = _changed(config, interface.config_values)
+        changed = changed_config(config, interface.config_values)
         super().__init__(changed, task, trust_remote_code=trust_remote_code, sentence=sentence)
         self.interface = interface
         if interface.opset is not None:

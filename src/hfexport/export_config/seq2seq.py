@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from hfexport.export_config.base import Axis, ExportConfig, Layout, Limit, Part, Role, TensorSpec, Tolerance
 from hfexport.export_config.decoder import DecoderConfig
 
-__all__ = ["Seq2SeqConfig", "Seq2SeqGraph"]
+__all__ = ["Seq2SeqConfig", "Seq2SeqGraph", "WholeModel"]
 
 PAST = "past_decoder_sequence"
 NEW = "decoder_sequence"
@@ -35,7 +35,7 @@ class Seq2SeqConfig(ExportConfig):
     decoder: ClassVar[type[DecoderConfig] | None] = None
     """Describes the decoder alone, where it has a causal head of its own."""
 
-    masks_decoder: ClassVar[bool] = True
+    masks_decoder: bool = True
     """Whether the one-graph topologies take a `decoder_attention_mask`."""
 
     def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
@@ -46,7 +46,7 @@ class Seq2SeqConfig(ExportConfig):
         if self.task.name in ("sequence-classification", "question-answering"):
             return (_Classifier(self),)
         if layout == "single" or not (self.task.with_past or "logits" in self.task.outputs):
-            return (_WholeModel(self),)
+            return (WholeModel(self),)
         encoder = _Encoder(self)
         decoder = _Decoder(self, encoder)
         if not self.task.with_past:
@@ -219,7 +219,7 @@ class Seq2SeqGraph(ExportConfig):
         )
 
 
-class _WholeModel(Seq2SeqGraph):
+class WholeModel(Seq2SeqGraph):
     """Encoder and decoder in one graph."""
 
     graph = "model"

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.cache_utils import DynamicCache
 
-from hfexport.export_config import Axis
+from hfexport.export_config import Axis, ExportConfig
 from hfexport.models import filled_cache, quiet
+from hfexport.parts import flat_model
 
 __all__ = ["MODEL_FAILURES", "DryModel", "Given", "Refused", "axes_between"]
 
@@ -104,6 +105,20 @@ class DryModel:
                 return self._call(self._loaded, arrays, use_cache)
         except MODEL_FAILURES as error:
             raise Refused(_first_line(error)) from error
+
+    def run_graph(self, config: ExportConfig, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Given]:
+        """What the graph of `config` gives, in its order.
+
+        Raises:
+            Refused: the model does not take the inputs.
+        """
+        names = [spec.name for spec in config.outputs]
+        try:
+            with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
+                given = flat_model(self.module, config)(*(torch.tensor(array) for array in arrays.values()))
+        except MODEL_FAILURES as error:
+            raise Refused(_first_line(error)) from error
+        return {name: _given(tensor) for name, tensor in zip(names, given, strict=True)}
 
     def _call(self, module: torch.nn.Module, arrays: Mapping[str, NDArray[Any]], use_cache: bool) -> dict[str, Given]:
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}

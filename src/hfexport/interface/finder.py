@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from hfexport.errors import CheckpointError, InputsError, UnsupportedError
-from hfexport.export_config import DeclaredConfig, Interface
+from hfexport.export_config import DeclaredConfig, DeclaredSeq2Seq, Interface
 from hfexport.interface.dry_run import MODEL_FAILURES, DryModel
 from hfexport.interface.dummies import load_preprocessor
 from hfexport.interface.inferred import infer
 from hfexport.interface.measure import image_shape
 from hfexport.interface.onnx_config import OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
-from hfexport.interface.own_class import config_values, declare
+from hfexport.interface.own_class import declare
+from hfexport.interface.properties import config_values
 from hfexport.models import empty_model, load_model
 from hfexport.tasks import TASKS, Task, select_task
 
@@ -37,7 +38,7 @@ def find_export_config(
     own: tuple[str, type[OnnxConfig]] | None,
     trust_remote_code: bool,
     note: Callable[[str], None],
-) -> DeclaredConfig:
+) -> DeclaredConfig | DeclaredSeq2Seq:
     """The export config that a user's own class declares, or else the one that is inferred from the model.
 
     Args:
@@ -105,12 +106,9 @@ def _instance(own_class: type[OnnxConfig], origin: str, model_config: Any, task:
 
 def _task(checkpoint: Checkpoint, model_config: Any, requested: str, own: tuple[str, type[OnnxConfig]] | None) -> Task:
     """The task to export for: one that the checkpoint has a head for; `auto` also takes a head that has no task."""
-    supported = _loadable(checkpoint, model_config)
-    # The cache of an encoder-decoder is built in alone: it belongs to three graphs rather than to one.
-    one_cache = own is None or (
-        issubclass(own[1], OnnxConfigWithPast) and not issubclass(own[1], OnnxSeq2SeqConfigWithPast)
-    )
-    if not one_cache:
+    both = own is not None and issubclass(own[1], OnnxSeq2SeqConfigWithPast)
+    supported = _loadable(checkpoint, model_config, caches=both)
+    if own is not None and not (issubclass(own[1], OnnxConfigWithPast) and _has_cache(own[1], model_config, requested)):
         supported = tuple(name for name in supported if not TASKS[name].with_past)
     try:
         return select_task(
@@ -133,15 +131,25 @@ def _as_saved(class_name: str) -> Task:
     return Task(name, class_name, (head,), MappingProxyType({}))
 
 
-def _loadable(checkpoint: Checkpoint, model_config: Any) -> tuple[str, ...]:
-    """Tasks whose auto class has a model for this config; a cache is thought of only where the model is a decoder."""
+def _has_cache(own_class: type[OnnxConfigWithPast], model_config: Any, requested: str) -> bool:
+    """Whether a class is to be asked for a cache: of an encoder-decoder unasked only if it names one."""
+    if requested != "auto" or not issubclass(own_class, OnnxSeq2SeqConfigWithPast):
+        return True
+    try:
+        return any(name.startswith("past_key_values.") for name in own_class.with_past(model_config).inputs)
+    except MODEL_FAILURES:
+        return False
+
+
+def _loadable(checkpoint: Checkpoint, model_config: Any, *, caches: bool) -> tuple[str, ...]:
+    """Tasks whose auto class has a model for this config; with a cache where the model is a decoder, or if it `caches`."""
     remote = checkpoint.config.get("auto_map") or {}
 
     def has(auto_class: str) -> bool:
         mapping = getattr(transformers, auto_class)._model_mapping
         return auto_class in remote or type(model_config) in mapping
 
-    decodes = has("AutoModelForCausalLM") and not has("AutoModelForMaskedLM")
+    decodes = caches or (has("AutoModelForCausalLM") and not has("AutoModelForMaskedLM"))
     return tuple(name for name, task in TASKS.items() if has(task.auto_class) and (decodes or not task.with_past))
 
 

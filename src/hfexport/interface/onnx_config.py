@@ -259,6 +259,13 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
         heads = int(config.num_attention_heads)
         return heads, heads
 
+    @property
+    def head_size(self) -> int:
+        """Of a head of the decoder."""
+        config = self._config
+        own = getattr(config, "d_kv", None) or getattr(config, "head_dim", None)
+        return int(own or config.hidden_size // self.num_attention_heads[1])
+
     def fill_with_past_key_values_(self, inputs_or_outputs: MutableMapping[str, Axes], direction: str) -> None:
         name, _ = _direction(direction)
         decoder = "past_decoder_sequence" if direction == "inputs" else "past_decoder_sequence + sequence"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from hfexport.errors import InputsError
-from hfexport.export_config import Axis, DeclaredConfig, Interface, Limit, Role, TensorSpec
+from hfexport.export_config import Axis, DeclaredConfig, DeclaredSeq2Seq, Interface, Limit, Role, TensorSpec
 from hfexport.interface.dry_run import MODEL_FAILURES, DryModel, Refused, as_array
 from hfexport.interface.measure import (
     fix_refused_axes,
@@ -20,9 +17,11 @@ from hfexport.interface.measure import (
     trace_sizes,
     vocabulary_size,
 )
-from hfexport.interface.onnx_config import OnnxConfig
+from hfexport.interface.onnx_config import OnnxConfig, OnnxSeq2SeqConfigWithPast
+from hfexport.interface.own_seq2seq import declare_seq2seq
+from hfexport.interface.properties import Properties
 
-__all__ = ["config_values", "declare", "overrides"]
+__all__ = ["declare", "overrides"]
 
 ROLES: Final[Mapping[str, Role]] = {
     "input_ids": "token_ids",
@@ -48,7 +47,7 @@ def declare(
     *,
     images: tuple[int, int, int] = (3, 224, 224),
     trust_remote_code: bool = False,
-) -> DeclaredConfig:
+) -> DeclaredConfig | DeclaredSeq2Seq:
     """The export config that `own` describes.
 
     Args:
@@ -62,6 +61,8 @@ def declare(
     Raises:
         InputsError: what the class says does not fit itself or the model.
     """
+    if isinstance(own, OnnxSeq2SeqConfigWithPast) and own.use_past:
+        return declare_seq2seq(own, origin, dry, trust_remote_code=trust_remote_code)
     reader = _Reader(own, origin, dry, preprocessor, images)
     specs = reader.inputs()
     limit = position_limit(dry.module, own._config)
@@ -93,57 +94,7 @@ def declare(
     return DeclaredConfig(own._config, own.full_task, interface, trust_remote_code=trust_remote_code)
 
 
-def config_values(own: OnnxConfig, origin: str) -> dict[str, Any]:
-    """Values of the model's config that `own` overrides, by which the model has to be built.
-
-    Raises:
-        InputsError: they are no values of the model's config.
-    """
-    return _Properties(own, origin).config_values()
-
-
-class _Properties:
-    """Reads a user's class, of which nothing is taken for granted."""
-
-    def __init__(self, own: OnnxConfig, origin: str) -> None:
-        self._own = own
-        self._origin = origin
-
-    def wrong(self, field: str, what: str) -> InputsError:
-        return InputsError([f"{self._origin}: {field}: {what}"])
-
-    def read(self, field: str) -> Any:
-        """A property of the class, which is code that may fail."""
-        try:
-            return getattr(self._own, field)
-        except MODEL_FAILURES as error:
-            raise self.wrong(field, f"raises {type(error).__name__}: {error}") from error
-
-    def number(self, field: str) -> float:
-        value = self.read(field)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise self.wrong(field, f"must be a number of 0 or more, and is {value!r}")
-        return value
-
-    def config_values(self) -> dict[str, Any]:
-        """What the class has in the place of values of the model's config."""
-        values = self.read("values_override")
-        if values is None:
-            return {}
-        if not isinstance(values, Mapping):
-            raise self.wrong("values_override", f"must map names of the model's config to values, and is {values!r}")
-        for name, value in values.items():
-            if not isinstance(name, str) or not hasattr(self._own._config, name):
-                kind = type(self._own._config).__name__
-                raise self.wrong("values_override", f"{name!r} is nothing that {kind} has")
-            try:
-                json.dumps(value)
-            except (TypeError, ValueError) as error:
-                raise self.wrong("values_override", f"{name!r} is {value!r}, which JSON cannot hold") from error
-        return dict(values)
-
-
-class _Reader(_Properties):
+class _Reader(Properties):
     """Reads what a user's class says of a model's inputs and outputs."""
 
     def __init__(
@@ -161,20 +112,8 @@ class _Reader(_Properties):
         self._dummies: dict[str, Any] | None = None
         self.known_sizes: dict[str, int] = {}
 
-    def _axes(self, field: str) -> dict[str, dict[int, str]]:
-        tensors = self.read(field)
-        if not isinstance(tensors, Mapping) or not tensors:
-            raise self.wrong(field, f"must map names to axes, and is {tensors!r}")
-        for name, axes in tensors.items():
-            fits = isinstance(axes, Mapping) and all(
-                isinstance(index, int) and index >= 0 and isinstance(axis, str) for index, axis in axes.items()
-            )
-            if not isinstance(name, str) or not fits:
-                raise self.wrong(field, f"{name!r} must map the index of each free axis to a name, and has {axes!r}")
-        return {name: dict(axes) for name, axes in tensors.items()}
-
     def inputs(self) -> tuple[TensorSpec, ...]:
-        declared = self._axes("inputs")
+        declared = self.axes("inputs")
         taken = self._dry.parameters
         for name in declared:
             parameter = name.partition(".")[0]
@@ -244,7 +183,7 @@ class _Reader(_Properties):
     def outputs(self, given: tuple[TensorSpec, ...], config: DeclaredConfig) -> tuple[TensorSpec, ...]:
         """The declared outputs, each with the axes that it really has."""
         by_name = {spec.name: spec for spec in given}
-        declared = self._axes("outputs")
+        declared = self.axes("outputs")
         overridden = overrides(type(self._own), "outputs")
         free = {part for spec in config.inputs for axis in spec.axes for part in str(axis).split(" + ")}
         for name, axes in declared.items():

@@ -64,7 +64,7 @@ def export(
     """
     from hfexport.backends.base import ExportJob
     from hfexport.backends.onnx import OnnxBackend
-    from hfexport.interface.own_class import config_values
+    from hfexport.interface.properties import config_values
     from hfexport.models import plain
 
     preprocessor, output = _chosen(preprocessor, tokenizer), Path(output)
@@ -111,7 +111,7 @@ def validate_model_outputs(
         OutputsDifferError: the file does not answer as the model.
     """
     from hfexport.backends.base import Artifact
-    from hfexport.interface.own_class import config_values
+    from hfexport.interface.properties import config_values
     from hfexport.models import plain
     from hfexport.validation import Reference, validate
     from hfexport.validation.reference import answer_probes
@@ -172,7 +172,8 @@ def _export_config(config: OnnxConfig, model: Any, preprocessor: Any) -> ExportC
         return config.export_config
     dry = DryModel(lambda mode: empty_like(model, mode), lambda: model)
     images = image_shape(model.config, {})
-    return declare(config, type(config).__qualname__, dry, lambda: preprocessor, images=images)
+    described = declare(config, type(config).__qualname__, dry, lambda: preprocessor, images=images)
+    return described.graphs("single")[0]
 
 
 def _chosen(preprocessor: Any, tokenizer: Any) -> Any:

@@ -1,0 +1,134 @@
+"""An encoder-decoder as a user's own class declares it: one graph with its cache, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hfexport.export_config.base import ExportConfig, Layout, TensorSpec, Tolerance
+from hfexport.export_config.declared import changed_config
+from hfexport.export_config.seq2seq import Seq2SeqConfig, WholeModel
+from hfexport.tasks import Task
+
+__all__ = ["DeclaredSeq2Seq", "Seq2SeqInterface"]
+
+
+@dataclass(frozen=True)
+class Seq2SeqInterface:
+    """What a class says of an encoder-decoder, and what the model itself tells.
+
+    Attributes:
+        origin: `path/file.py:Class`.
+        inputs: names in the order in which the artifact takes them.
+        outputs: names in the order in which it gives them.
+        layers: of the decoder.
+        heads: of the decoder.
+        head_size: of the decoder.
+        encoder_positions: the longest input of the encoder; `None` if nothing bounds it.
+        decoder_positions: the most tokens of the decoder, past and new; `None` if nothing bounds them.
+        vocabulary_size: number of token ids.
+        atol: absolute tolerance for fp32.
+        opset: default ONNX opset.
+        config_values: see `Interface`.
+    """
+
+    origin: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layers: int
+    heads: int
+    head_size: int
+    encoder_positions: int | None
+    decoder_positions: int | None
+    vocabulary_size: int
+    atol: float
+    opset: int
+    config_values: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Seq2SeqInterface:
+        return cls(**{**values, "inputs": tuple(values["inputs"]), "outputs": tuple(values["outputs"])})
+
+
+class DeclaredSeq2Seq(Seq2SeqConfig):
+    """A family of one graph, whatever the layout: the class says what it takes and gives."""
+
+    def __init__(
+        self, config: Any, task: Task, interface: Seq2SeqInterface, *, trust_remote_code: bool = False
+    ) -> None:
+        changed = changed_config(config, interface.config_values)
+        super().__init__(changed, task, trust_remote_code=trust_remote_code)
+        self.interface = interface
+        self.default_opset = interface.opset
+        self.masks_decoder = "decoder_attention_mask" in interface.inputs
+
+    def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
+        del layout
+        return (_DeclaredWhole(self),)
+
+    @property
+    def origin(self) -> str:
+        return self.interface.origin
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return {**super().recipe, "task": self.task.to_dict(), "seq2seq": asdict(self.interface)}
+
+    @property
+    def encoder_inputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(spec for spec in super().encoder_inputs if spec.name in self.interface.inputs)
+
+    @property
+    def decoder_layers(self) -> int:
+        return self.interface.layers
+
+    @property
+    def decoder_heads(self) -> int:
+        return self.interface.heads
+
+    @property
+    def head_size(self) -> int:
+        return self.interface.head_size
+
+    @property
+    def max_encoder_positions(self) -> int | None:
+        return self.interface.encoder_positions
+
+    @property
+    def max_decoder_positions(self) -> int | None:
+        return self.interface.decoder_positions
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.interface.vocabulary_size
+
+    def tolerance(self, dtype: str) -> Tolerance:
+        default = super().tolerance(dtype)
+        return Tolerance(self.interface.atol, default.rtol) if dtype == "fp32" else default
+
+
+class _DeclaredWhole(WholeModel):
+    """Encoder and decoder in one graph, with names in the order of the class."""
+
+    family: DeclaredSeq2Seq
+
+    def __init__(self, family: DeclaredSeq2Seq) -> None:
+        super().__init__(family)
+        self.default_opset = family.default_opset
+
+    @property
+    def origin(self) -> str:
+        return self.family.origin
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return _in_order(super().inputs, self.family.interface.inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return _in_order(super().outputs, self.family.interface.outputs)
+
+
+def _in_order(specs: tuple[TensorSpec, ...], names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(sorted(specs, key=lambda spec: names.index(spec.name) if spec.name in names else len(names)))
