@@ -34,10 +34,19 @@ def command() -> NoReturn:
     end_process(exit_code)
 
 
-def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 each is an exit code
+def main(argv: Sequence[str] | None = None) -> int:
     """Run hfexport; returns the exit code."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    env = dict(os.environ)
+    # As early as can be: a container's first process does not get a signal at all that it has no handler for.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(sys.argv[1:] if argv is None else list(argv), dict(os.environ))
+    except _Terminated:
+        return 143
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str], env: Mapping[str, str]) -> int:
     if "--help" in words or "-h" in words:
         print(help_text())
         return 0
@@ -55,16 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: PLR0911 each is an 
     except InputsError as error:
         console.error(error)
         return error.exit_code
-    signal.signal(signal.SIGTERM, _terminate)
     as_json = "json" in flags
-    try:
-        if place is None:
-            return _export(inputs, console, env, as_json=as_json)
-        return _verify(place, inputs, console, env, as_json=as_json)
-    except _Terminated:
-        return 143
-    except KeyboardInterrupt:
-        return 130
+    if place is None:
+        return _export(inputs, console, env, as_json=as_json)
+    return _verify(place, inputs, console, env, as_json=as_json)
 
 
 def _place(words: Sequence[str]) -> tuple[str, list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -182,7 +183,7 @@ class Hub:
         # What the client raises around these: OSError (a download of the wrong size), RuntimeError (an upload).
         for attempt, wait_s in enumerate((*WAITS_S, None), start=1):
             try:
-                return call()
+                return _abandonable(call)
             except (HfHubHTTPError, httpx2.HTTPError, OSError, RuntimeError) as error:
                 reason = transient_reason(error)
                 if reason is None:
@@ -277,6 +278,18 @@ class _Explained:
 
     def _who(self) -> str:
         return "this token" if self.hub.token else "a request without a token"
+
+
+def _abandonable(call: Callable[[], T]) -> T:
+    """What `call` returns; a signal that ends this process does not wait for it.
+
+    The client waits, on its way out, for whatever its threads are moving, which may be gigabytes.
+    """
+    thread = ThreadPoolExecutor(max_workers=1)
+    try:
+        return thread.submit(call).result()
+    finally:
+        thread.shutdown(wait=False)
 
 
 def git_sha1(content: bytes) -> str:

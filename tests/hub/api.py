@@ -155,6 +155,13 @@ class Answers(BaseHTTPRequestHandler):
             self.send_bytes(status, content[: len(content) // 2], headers)
             self.close_connection = True
             return
+        if self.fault is not None and self.fault.kind == "stalled" and self.command == "GET":
+            headers["Content-Length"] = str(len(content))
+            self.send_bytes(status, content[: len(content) // 2], headers)
+            self.fault.held.reached.set()
+            self.fault.held.released.wait()
+            self.wfile.write(content[len(content) // 2 :])
+            return
         self.send_bytes(status, content, headers)
 
     # Writing.

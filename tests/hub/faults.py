@@ -9,7 +9,7 @@ from typing import Literal
 
 __all__ = ["Fault", "Held"]
 
-Kind = Literal["status", "reset", "lost", "slow", "truncated", "wrong-bytes", "before", "held"]
+Kind = Literal["status", "reset", "lost", "slow", "truncated", "stalled", "wrong-bytes", "before", "held"]
 
 
 @dataclass
@@ -28,14 +28,14 @@ class Fault:
         call: name of the call it happens to, such as `commit`, `lfs-upload`, `resolve`; see `server.Handler`.
         kind: `status` answers with one; `reset` drops the connection in the middle of the request; `lost` does the
             work and drops the connection instead of answering; `slow` waits first; `truncated` and `wrong-bytes`
-            spoil a download; `before` runs `action` first, such as somebody else's commit; `held` waits for a test.
+            spoil a download, and `stalled` waits for a test in the middle of one; `before` runs `action` first, such as somebody else's commit; `held` waits for a test.
         times: how often it happens, counted from the first such call.
         skip: how many such calls go well before.
         status: of the answer.
         headers: of the answer.
         seconds: to wait.
         action: run before the call is looked at.
-        held: of a call that waits.
+        held: of a call that waits, or a download.
         done: for `held`: wait after the work, before the answer.
         file: only calls whose path ends with it are met; files are fetched side by side, in no order.
     """

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,6 +231,74 @@ def test_a_download_that_ends_early_goes_on_where_it_ended(
     folder = reader.read()
     assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
     assert any(call.headers.get("Range") for call in hub.calls if call.name == "resolve")
+
+
+def leave_half_done(hub: LocalHub, files: dict[str, bytes], cache: Path, content: bytes) -> Path:
+    """A download of the weights as a process that was killed leaves it."""
+    sha256 = hashlib.sha256(files["model.safetensors"]).hexdigest()
+    part = cache / "models--org--tiny" / "blobs" / f"{sha256}.0123abcd.incomplete"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content)
+    return part
+
+
+def ranges(hub: LocalHub) -> list[str]:
+    return [call.headers["Range"] for call in hub.calls if call.name == "resolve" and "Range" in call.headers]
+
+
+def test_a_download_that_another_process_was_ended_in_goes_on(
+    hub: LocalHub, reader: Reader, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    part = leave_half_done(hub, files, tmp_path / "cache", files["model.safetensors"][:5000])
+    hub.fail("resolve", "status", status=503, file="model.safetensors")
+    hub.fail("resolve", "reset", skip=1, file="model.safetensors")
+    folder = reader.read()
+    assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+    assert set(ranges(hub)) == {"bytes=5000-"}
+    assert any("model.safetensors: goes on at" in note for note in reader.notes)
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("content", [bytes(5000), bytes(10**6)])
+def test_a_beginning_of_something_else_is_not_believed(
+    hub: LocalHub, reader: Reader, files: dict[str, bytes], tmp_path: Path, content: bytes
+) -> None:
+    leave_half_done(hub, files, tmp_path / "cache", content)
+    folder = reader.read()
+    assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_a_file_with_holes_was_not_written_from_its_beginning(
+    hub: LocalHub, reader: Reader, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    part = leave_half_done(hub, files, tmp_path / "cache", b"")
+    os.truncate(part, len(files["model.safetensors"]))
+    folder = reader.read()
+    assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
+    assert not ranges(hub)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_ended_in_a_download_goes_on_with_it_in_the_next(
+    hub: LocalHub, environment: dict[str, str], run: Callable[..., Finished], tmp_path: Path, which: signal.Signals
+) -> None:
+    folder = make_checkpoint(tmp_path / "large", "bert", "sequence-classification", vocab_size=200_000)
+    hub.add("org/large", {path.name: path.read_bytes() for path in folder.iterdir()})
+    options = ("--model", "org/large", "--formats", "torchscript", "--validate", "off")
+    fault = hub.fail("resolve", "stalled", file="model.safetensors")
+    process = subprocess.Popen([sys.executable, "-m", "hfexport", *options], cwd=tmp_path, env=environment)
+    assert fault.held.reached.wait(120)
+    blobs = tmp_path / "home" / "hf" / "hub" / "models--org--large" / "blobs"
+    while not any(path.stat().st_size for path in blobs.glob("*.incomplete")):
+        time.sleep(0.05)  # the client writes what it got
+    process.send_signal(which)
+    assert process.wait(60) == (-signal.SIGKILL if which == signal.SIGKILL else 143)
+    fault.held.released.set()
+    done = run(*options)
+    assert done.exit_code == 0, done.said
+    assert "model.safetensors: goes on at 10.5 of" in done.stderr
+    assert ranges(hub) == ["bytes=10485760-"]
 
 
 def test_a_download_with_other_bytes_is_fetched_once_more(

@@ -13,6 +13,7 @@ from typing import Final
 
 from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.local import ALONG, sha256
+from hfexport.checkpoint.resumed import finish_downloads
 from hfexport.checkpoint.weights import WEIGHT_FILE_NAMES
 from hfexport.errors import CheckpointError
 from hfexport.hub import HUB_ID, Hub, HubFile
@@ -108,7 +109,7 @@ def download(hub: Hub, model: HubModel, *, code: bool, note: Callable[[str], Non
         )
 
     def fetch(paths: Iterable[str]) -> Snapshot:
-        return _fetch(hub, model, {prefix + path: here[path] for path in paths}, prefix)
+        return _fetch(hub, model, {prefix + path: here[path] for path in paths}, prefix, note)
 
     paths = needed_files(here, lambda index: read_json(fetch([index]).folder / index))
     if code and (modules := sorted(path for path in here if path.endswith(".py") and "/" not in path)):
@@ -149,8 +150,12 @@ def needed_files(names: Iterable[str], read_index: Callable[[str], Mapping[str, 
     return tuple(dict.fromkeys([*small, *modules, weights, *shards]))
 
 
-def _fetch(hub: Hub, model: HubModel, files: Mapping[str, HubFile], prefix: str) -> Snapshot:
+def _fetch(
+    hub: Hub, model: HubModel, files: Mapping[str, HubFile], prefix: str, note: Callable[[str], None]
+) -> Snapshot:
     """Download `files`; one that arrives with other bytes than the commit has is fetched once more."""
+    if not hub.offline:
+        finish_downloads(hub, model.repository, model.commit, files.values(), note)
     root = hub.download(model.repository, model.commit, files)
     digests: dict[Path, str] = {}
     for path, file in files.items():
