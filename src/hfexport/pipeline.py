@@ -136,7 +136,7 @@ class Run:
 
         inputs = self.inputs
         with self.stages("Source"):
-            source = locate(inputs.model, inputs.revision, inputs.subfolder, self._hub)
+            source = locate(inputs.model, inputs.revision, inputs.subfolder, self.hub)
             if inputs.push_to_hub is None:
                 return source, None
             repository = inputs.model if inputs.push_to_hub == "true" else inputs.push_to_hub
@@ -153,7 +153,7 @@ class Run:
     def answered(self, source: Source, publisher: Publisher) -> Manifest | None:
         """The manifest of an export that is published already and answers what is asked."""
         with self.stages("Published exports"):
-            found = publisher.answered(self.manifest, describe_source(source))
+            found = publisher.answered(self.manifest, describe_source(source), lambda: self._describe_base(source))
         if found is not None:
             self.observer.note(
                 f"nothing to do: {found['publication']['commit_url']} holds this export, and its files hold"
@@ -186,11 +186,11 @@ class Run:
         from hfexport.manifest import artifact_entry, files_entry, source_entry
 
         with self.stages("Checkpoint"):
-            folder, digests = source.fetch(self._hub, self.observer.note, code=self.inputs.trust_remote_code)
+            folder, digests = source.fetch(self.hub, self.observer.note, code=self.inputs.trust_remote_code)
             given = find_adapter(folder) or look_over(folder)
             source_identity, base = identity(source, folder), None
         if isinstance(given, Adapter):
-            merged, base, base_identity = self.merge(given)
+            merged, base, base_identity = self.merge(given, self._locate_base(given))
             source_identity += f" on {base_identity}"
         contents = look_over(merged) if isinstance(given, Adapter) else given
         self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
@@ -244,14 +244,21 @@ class Run:
             further_probes=self.further_probes,
         )
 
-    def merge(self, adapter: Adapter) -> tuple[Path, dict[str, Any], str]:
-        """The folder of a checkpoint that is the adapter's base with the adapter in it, and what the base is."""
+    def _locate_base(self, adapter: Adapter) -> Source:
+        return locate(*base_of(adapter, self.inputs.base_model), None, self.hub)
+
+    def _describe_base(self, source: Source) -> dict[str, Any] | None:
+        """What tells the base of an adapter from another, see `describe_source`; `None` if the source is no adapter."""
+        adapter = find_adapter(source.fetch(self.hub, self.observer.note)[0])
+        return None if adapter is None else describe_source(self._locate_base(adapter))
+
+    def merge(self, adapter: Adapter, source: Source) -> tuple[Path, dict[str, Any], str]:
+        """The folder of a checkpoint that is the adapter's base (`source`) with the adapter in it, and what the base is."""
         from hfexport.conversion.adapter import merge
         from hfexport.manifest import base_entry
 
         with self.stages("Base of the adapter"):
-            source = locate(*base_of(adapter, self.inputs.base_model), None, self._hub)
-            folder, digests = source.fetch(self._hub, self.observer.note)
+            folder, digests = source.fetch(self.hub, self.observer.note)
             contents = look_over(folder)
             self.observer.note(f"{adapter.kind} adapter of {source.given}: {contents.weights.description}")
         base = self.read(contents)
@@ -274,7 +281,7 @@ class Run:
             self.observer.note(f"Weights that the PyTorch model has no use for were left out: {names}")
         return checkpoint
 
-    def _hub(self) -> Hub:
+    def hub(self) -> Hub:
         token = reading_token(self.inputs.hub_token, self.env, self.observer.mask)
         return Hub(token, note=self.observer.note)
 
@@ -311,9 +318,8 @@ def describe_source(source: Source) -> dict[str, Any]:
     if source.model is not None:
         return {"hub": source.model.to_dict()}
     given = find_adapter(source.folder) or look_over(source.folder)
-    along = given.along if isinstance(given, Contents) else ()
     return {
         "hub": None,
         "files": {path.name: sha256(path) for path in given.files},
-        "along": {path.name: sha256(path) for path in along},
+        "along": {path.name: sha256(path) for path in given.along},
     }

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from hfexport.checkpoint import Source, locate, look_over, sha256
-from hfexport.checkpoint.adapter import Adapter, find_adapter
+from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
 from hfexport.credentials import reading_token
 from hfexport.errors import CheckpointError, UnsupportedError, ValidationError
 from hfexport.hub import Hub
@@ -185,7 +185,7 @@ def _run_again(
     )
     run = Run(inputs, observer, env, staging, new_manifest(inputs, manifest["created"]))
     found = find_adapter(folder) or look_over(folder)
-    contents = look_over(run.merge(found)[0]) if isinstance(found, Adapter) else found
+    contents = look_over(_merged(export, found, run)) if isinstance(found, Adapter) else found
     checkpoint = run.read(contents)
     config = find_config(checkpoint, look_up(contents, inputs), inputs, inputs.dtype, observer.note)
     exporter = run.exporter(checkpoint, "", config, inputs.dtype, config.default_opset)
@@ -203,6 +203,33 @@ def _run_again(
                 observer.note(f"{artifact['path']}: answers as the model does, within {verdict.max_abs:.2g}")
     finally:
         exporter.stop()
+
+
+def _merged(export: _Export, adapter: Adapter, run: Run) -> Path:
+    """The adapter merged into its base at the commit that the manifest names, if that is the very base it was.
+
+    Which base is the adapter's to say, or the user's, not the manifest's.
+    """
+    known = (export.manifest["source"]["adapter"] or {}).get("base")
+    if known is None:
+        raise ValidationError(f"{MANIFEST_FILE}: does not say what the adapter was merged into")
+    name, revision = base_of(adapter, run.inputs.base_model)
+    if known["hub"] is not None:
+        if known["hub"]["repository"] != name:
+            raise ValidationError(
+                f"{MANIFEST_FILE}: says that the adapter was merged into {known['hub']['repository']}, but its base is {name}",
+                remedy="If that was meant, give the base as --base-model.",
+            )
+        revision = known["hub"]["commit"]
+    folder, base, _ = run.merge(adapter, locate(name, revision, None, run.hub))
+    hashes = [{file["path"]: file["sha256"] for file in entry["files"]} for entry in (known, base["base"])]
+    for path in sorted(hashes[0].keys() | hashes[1].keys()):
+        if hashes[0].get(path) != hashes[1].get(path):
+            raise ValidationError(
+                f"{path}: the adapter's base has another one than the one that it was merged into",
+                remedy="Give the base that it was merged into as --base-model.",
+            )
+    return folder
 
 
 def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:

@@ -137,7 +137,12 @@ def action_environment(inputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def create(
-    engine: docker.DockerClient, image: Image, workspace: Workspace, *, environment: Mapping[str, str]
+    engine: docker.DockerClient,
+    image: Image,
+    workspace: Workspace,
+    *,
+    environment: Mapping[str, str],
+    network_mode: str = "none",
 ) -> Container:
     """A container with the runner's mounts and working directory, not started."""
     mounts = {
@@ -149,7 +154,7 @@ def create(
     return engine.containers.create(
         image,
         environment=dict(environment),
-        network_mode="none",
+        network_mode=network_mode,
         volumes={str(host): {"bind": inside, "mode": "rw"} for host, inside in mounts.items()},
         working_dir="/github/workspace",
     )

@@ -1,4 +1,4 @@
-"""The image publishes to a Hub: keyless as an action, with the log, the outputs and the files free of any token."""
+"""The image publishes to a Hub: keyless as an action, without any token in what it writes, and whole or not at all when it is ended."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.models.containers import Container
 from docker.models.images import Image
 
-from container.runs import Workspace, action_environment, finish
+from container.runs import Workspace, action_environment, create, finish
 from hub.server import LocalHub
 from hub.store import Publisher
 
@@ -25,28 +26,26 @@ def hub(checkpoint: Path) -> Iterator[LocalHub]:
         yield server
 
 
-def test_keyless_and_then_nothing_to_do(
-    engine: docker.DockerClient, image: Image, workspace: Workspace, hub: LocalHub
-) -> None:
-    inputs = {"model": "org/tiny", "push_to_hub": "true", "formats": "torchscript"}
+INPUTS = {"model": "org/tiny", "push_to_hub": "true", "formats": "torchscript"}
+
+
+def beside(engine: docker.DockerClient, image: Image, workspace: Workspace, hub: LocalHub) -> Container:
+    """A container as the runner starts it, on the network that the Hub is on."""
     environment = {
-        **action_environment(inputs),
+        **action_environment(INPUTS),
         "HF_ENDPOINT": hub.url,
         "HF_HUB_DISABLE_XET": "1",
         "ACTIONS_ID_TOKEN_REQUEST_URL": f"{hub.url}/actions/id-token",
         "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "runner-secret",
     }
-    mounts = {workspace.repository: "/github/workspace", workspace.home: "/github/home"}
-    mounts |= {workspace.commands: "/github/file_commands", workspace.temporary: "/github/runner_temp"}
+    return create(engine, image, workspace, environment=environment, network_mode="host")
+
+
+def test_keyless_and_then_nothing_to_do(
+    engine: docker.DockerClient, image: Image, workspace: Workspace, hub: LocalHub
+) -> None:
     for published in ("committed", "nothing_to_do"):
-        container = engine.containers.create(
-            image,
-            environment=environment,
-            network_mode="host",  # where the Hub is
-            volumes={str(host): {"bind": inside, "mode": "rw"} for host, inside in mounts.items()},
-            working_dir="/github/workspace",
-        )
-        result = finish(container)
+        result = finish(beside(engine, image, workspace, hub))
         assert result.exit_code == 0, result.said
         outputs, _ = workspace.outputs()
         assert outputs["published"] == published
@@ -59,3 +58,40 @@ def test_keyless_and_then_nothing_to_do(
         (workspace.commands / "output").write_text("", encoding="utf-8")
     assert len(hub.repositories["org/tiny"].history()) == 2
     assert "torchscript/model.pt" in hub.repositories["org/tiny"].files()
+
+
+@pytest.mark.parametrize("call", ["resolve", "lfs-upload", "commit"])
+@pytest.mark.parametrize(("which", "exit_code"), [("SIGTERM", 143), ("SIGKILL", 137)])
+def test_ended_by_a_signal_the_repository_is_as_it_was_and_the_next_run_completes_it(
+    engine: docker.DockerClient,
+    image: Image,
+    workspace: Workspace,
+    hub: LocalHub,
+    call: str,
+    which: str,
+    exit_code: int,
+) -> None:
+    """hfexport is the container's first process, which gets no signal but those that it handles."""
+    before = dict(hub.repositories["org/tiny"].refs)
+    fault = hub.fail(call, "stalled" if call == "resolve" else "held", file="model.safetensors" * (call == "resolve"))
+    container = beside(engine, image, workspace, hub)
+    try:
+        container.start()
+        assert fault.held.reached.wait(300), container.logs().decode()
+        container.kill(signal=which)
+        ended = container.wait(timeout=60)["StatusCode"]
+        log = container.logs().decode()
+    finally:
+        container.remove(force=True)
+    assert ended == exit_code, log
+    assert "Traceback" not in log
+    assert hub.repositories["org/tiny"].refs == before
+    made = {f"hfexport-out/{name}" for name in ("torchscript/model.pt", "config.json", "hfexport.json")}
+    if which == "SIGTERM" and call == "resolve":
+        assert workspace.written() == {"hfexport-out/hfexport.json"}
+    elif which == "SIGTERM":  # what was made and proved stays, though it could not be published
+        assert made <= workspace.written()
+        assert not [name for name in workspace.written() if "/.hfexport" in name]
+    result = finish(beside(engine, image, workspace, hub))
+    assert result.exit_code == 0, result.said
+    assert len(hub.repositories["org/tiny"].history()) == 2

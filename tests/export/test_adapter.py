@@ -16,25 +16,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from adapters import make_adapter
 from hfexport.checkpoint.adapter import base_of, find_adapter
 from hfexport.conversion import adapter_worker
 from hfexport.errors import CheckpointError, HfexportError, UnsupportedError
 from tiny import make_checkpoint
-
-
-def _adapter(folder: Path, base: Path, auto_class: str, task_type: str | None, **changes: Any) -> Path:
-    """A LoRA adapter with weights far from those it starts with."""
-    model = getattr(transformers, auto_class).from_pretrained(base, **changes.pop("model", {}))
-    names = ["c_attn"] if "gpt2" in str(base) else ["query", "value"]
-    settings = {"r": 4, "lora_alpha": 8, "target_modules": names, "task_type": task_type, **changes}
-    adapted = peft.get_peft_model(model, peft.LoraConfig(**settings))
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_" in name or "modules_to_save" in name:
-                parameter.normal_(0, 0.3, generator=generator)
-    adapted.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +32,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For a classification that the base has no head for, with five labels."""
     folder = tmp_path_factory.mktemp("adapter") / "lora"
-    return _adapter(folder, base, "AutoModelForSequenceClassification", "SEQ_CLS", model={"num_labels": 5})
+    return make_adapter(folder, base, "AutoModelForSequenceClassification", "SEQ_CLS", model={"num_labels": 5})
 
 
 def _merge(adapter: Path, base: Path, folder: Path, dtype: str = "fp32") -> Path:
@@ -76,7 +62,7 @@ def test_the_merged_model_answers_as_base_and_adapter_do(base: Path, adapter: Pa
 
 def test_a_decoder_and_its_adapter_in_a_torch_file(tmp_path: Path) -> None:
     base = make_checkpoint(tmp_path / "gpt2", "gpt2", "causal-lm")
-    adapter = _adapter(tmp_path / "lora", base, "AutoModelForCausalLM", "CAUSAL_LM", fan_in_fan_out=True)
+    adapter = make_adapter(tmp_path / "lora", base, "AutoModelForCausalLM", "CAUSAL_LM", fan_in_fan_out=True)
     torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
     (adapter / "adapter_model.safetensors").unlink()
     merged = transformers.AutoModelForCausalLM.from_pretrained(_merge(adapter, base, tmp_path / "out")).eval()

@@ -62,7 +62,7 @@ class Push:
         wanted = new_manifest(Inputs(formats=formats), "2026-02-02T00:00:00+00:00")
         model = source_of(self.hub).model
         assert model is not None
-        return publisher.answered(wanted, {"hub": model.to_dict()})
+        return publisher.answered(wanted, {"hub": model.to_dict()}, lambda: None)
 
 
 @pytest.fixture
@@ -508,10 +508,12 @@ def test_a_folder_that_was_published_is_known_by_its_files(
     push.source = Source(str(checkpoint), checkpoint)
     push()
     wanted = new_manifest(Inputs(), "2026-02-02T00:00:00+00:00")
-    assert publisher_of(hub, push.source, TOKEN).answered(wanted, describe_source(push.source)) is not None
+    assert (
+        publisher_of(hub, push.source, TOKEN).answered(wanted, describe_source(push.source), lambda: None) is not None
+    )
     changed = Path(shutil.copytree(checkpoint, tmp_path / "changed"))
     (changed / "vocab.txt").write_text("other words")
     source = Source(str(changed), changed)
     publisher = publisher_of(hub, source, TOKEN, note=push.notes.append)
-    assert publisher.answered(wanted, describe_source(source)) is None
+    assert publisher.answered(wanted, describe_source(source), lambda: None) is None
     assert "files that go along have changed" in push.notes[-1]

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hfexport.checkpoint.contained import file_in
+from hfexport.checkpoint.contained import file_in, files_beside
 from hfexport.checkpoint.hub import is_hub_id
 from hfexport.checkpoint.json_file import read_json
+from hfexport.checkpoint.local import ALONG
 from hfexport.errors import CheckpointError
 
 __all__ = ["ADAPTER_CONFIG", "Adapter", "base_of", "find_adapter"]
@@ -33,6 +34,7 @@ class Adapter:
         weights: its safetensors or torch file.
         base: the model that it changes, as the adapter names it.
         revision: of the base on the Hub; `None` if the adapter names none.
+        along: tokenizer and processor files beside it, which go to the output in place of the base's.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Adapter:
     weights: Path
     base: str
     revision: str | None
+    along: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -77,7 +80,10 @@ def find_adapter(folder: Path) -> Adapter | None:
         )
     if refused := [name for name in _REFUSED if config.get(name)]:
         raise CheckpointError(f"{path}: asks for `{refused[0]}`, which hfexport does not follow")
-    return Adapter(folder, config, weights, base or "", revision if isinstance(revision, str) and revision else None)
+    along = tuple(path for path in files_beside(folder) if path.name in ALONG and path.name != "config.json")
+    return Adapter(
+        folder, config, weights, base or "", revision if isinstance(revision, str) and revision else None, along
+    )
 
 
 def base_of(adapter: Adapter, given: str | None) -> tuple[str, str]:

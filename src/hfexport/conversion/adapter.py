@@ -8,8 +8,6 @@ from pathlib import Path
 
 from hfexport.checkpoint import Checkpoint
 from hfexport.checkpoint.adapter import Adapter
-from hfexport.checkpoint.contained import files_beside
-from hfexport.checkpoint.local import ALONG
 from hfexport.conversion.child import run_child
 
 __all__ = ["merge"]
@@ -42,7 +40,7 @@ def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, st
     }
     name = f"merging of {adapter.weights.name}"
     run_child("hfexport.conversion.adapter_worker", job, name=name, folder=folder, env=env)
-    for path in (*base.along, *files_beside(adapter.folder)):
-        if path.name in ALONG and path.name != "config.json":
+    for path in (*base.along, *adapter.along):
+        if path.name != "config.json":
             shutil.copyfile(path, target / path.name)
     return target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from hfexport.checkpoint.local import ALONG
 from hfexport.errors import PublishError
 from hfexport.hub import Hub
 from hfexport.manifest import MANIFEST_FILE, Manifest
-from hfexport.publish.answered import Place, difference, published_manifest
+from hfexport.publish.answered import Described, Place, difference, published_manifest
 from hfexport.publish.card import Metadata, section, updated_card
 from hfexport.publish.commit import Moved, Request, commit, operations_of, upload
 from hfexport.publish.destination import Base, Destination, created, head_of, look
@@ -61,23 +61,24 @@ class Publisher:
         self._base = look(self._hub, destination)
         self._refuse_other_checkpoint()
 
-    def answered(self, wanted: Manifest, source: Mapping[str, Any]) -> Manifest | None:
+    def answered(self, wanted: Manifest, source: Described, base: Callable[[], Described | None]) -> Manifest | None:
         """The manifest of an earlier export that is there and answers what is asked; `None` if there is none.
 
         Args:
             wanted: a new manifest, with the inputs that are asked for and the versions that would be used.
             source: see `answered.difference`.
+            base: the same, of the source's base if it is an adapter; asked only where an adapter was published.
         """
-        for ref, base in self._places(source):
-            place = Place(self._hub, self._to.repository, base.commit, base.tree, self._prefix)
+        for ref, at in self._places(source):
+            place = Place(self._hub, self._to.repository, at.commit, at.tree, self._prefix)
             found = published_manifest(place)
             if found is None:
                 continue
-            reason = difference(found, wanted, self._as_published(found, source), place)
+            reason = difference(found, wanted, self._as_published(found, source, place), base, place)
             if reason is None:
                 number = int(ref.rsplit("/", 1)[-1]) if ref.startswith("refs/pr/") else 0
                 self._describe(number, found)
-                found["publication"] = self._publication("nothing_to_do", base.commit, number, ())
+                found["publication"] = self._publication("nothing_to_do", at.commit, number, ())
                 return found
             self._note(f"{self._to.repository}, {ref}: holds an export, but {reason}")
         return None
@@ -130,10 +131,11 @@ class Publisher:
                 remedy=f"Export the revision {self._to.branch}, or publish to a branch of that commit.",
             )
 
-    def _as_published(self, found: Manifest, source: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _as_published(self, found: Manifest, source: Described, place: Place) -> Described:
         """`source` at the commit that an export was made from, if nothing that an export reads has changed since.
 
-        A push to the model's own repository is such a change of other files itself.
+        A push to the model's own repository is such a change of other files itself. Beside an adapter it adds files that
+        an export would read, from the adapter's base.
         """
         model = self._source.model
         try:
@@ -145,9 +147,12 @@ class Publisher:
         if (model.repository, model.subfolder) != (before.repository, before.subfolder):
             return source
         try:
-            changed = changed_paths(*(self._hub.files(model.repository, one.commit) for one in (before, model)))
+            then, now = (self._hub.files(model.repository, one.commit) for one in (before, model))
         except PublishError:
             return source  # history was rewritten
+        listed = {place.prefix + file["path"] for file in found["files"]} - then.keys()
+        ours = {path for path in listed & now.keys() & place.tree.keys() if now[path] == place.tree[path]}
+        changed = changed_paths(then, now) - ours
         return source if self._read_by_export(changed) else {"hub": found["source"]["hub"]}
 
     def _read_by_export(self, paths: Iterable[str]) -> list[str]:
@@ -155,7 +160,7 @@ class Publisher:
         names = {self._prefix + name for name in (*ALONG, *BESIDE)}
         return sorted(path for path in paths if path in names or holds_weights([path], self._prefix))
 
-    def _places(self, source: Mapping[str, Any]) -> list[tuple[str, Base]]:
+    def _places(self, source: Described) -> list[tuple[str, Base]]:
         """Where an earlier export may lie: the branch, and our open pull request against it."""
         base = self._base
         places = [(base.ref, base)] if base.commit else []

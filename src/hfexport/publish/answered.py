@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,9 +13,15 @@ from hfexport.hub import Hub, HubFile
 from hfexport.inputs import input_fields
 from hfexport.manifest import MANIFEST_FILE, Manifest
 
-__all__ = ["Place", "difference", "published_manifest"]
+__all__ = ["Described", "Place", "difference", "published_manifest"]
 
 MAX_MANIFEST_BYTES: Final = 2**26
+
+Described = Mapping[str, Any]
+"""What tells a source from another: `hub`, as a manifest has it, and of a folder `files` and `along`: SHA-256 by path."""
+
+_WRITTEN_BY_MERGING: Final = frozenset(("config.json", "generation_config.json"))
+"""Files that go along with an adapter merged into its base, though neither may have them."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +48,30 @@ def published_manifest(place: Place) -> Manifest | None:
     return found if isinstance(found, dict) else None
 
 
-def difference(found: Manifest, wanted: Manifest, source: Mapping[str, Any], place: Place) -> str | None:
+def difference(
+    found: Manifest, wanted: Manifest, source: Described, base: Callable[[], Described | None], place: Place
+) -> str | None:
     """In a few words, why an earlier export does not answer what is asked; `None` if it does.
 
     Args:
         found: its manifest.
         wanted: a new manifest: the inputs that are asked for and the versions that would be used.
-        source: `hub`, as a manifest has it, and of a folder `files` and `along`: SHA-256 by path.
+        source: what would be exported.
+        base: what an adapter would be merged into; `None` if the source is none.
         place: where it is.
     """
     try:
-        return _other_making(found, wanted, source) or _other_files(found, place)
+        return (
+            _other_making(found, wanted)
+            or _other_source(found["source"], source)
+            or _other_along(found, source, base)
+            or _other_files(found, place)
+        )
     except (KeyError, TypeError, AttributeError):
         return "its manifest is of another form"
 
 
-def _other_making(found: Manifest, wanted: Manifest, source: Mapping[str, Any]) -> str | None:
+def _other_making(found: Manifest, wanted: Manifest) -> str | None:
     if found["schema_version"] != wanted["schema_version"] or found["producer"] != wanted["producer"]:
         return "it was made by another version of hfexport"
     good = ("passed", "incomplete") if wanted["inputs"]["validate"] == "strict" else ("not_validated",)
@@ -72,27 +86,44 @@ def _other_making(found: Manifest, wanted: Manifest, source: Mapping[str, Any]) 
         if before != now:
             return f"its {part.name} was {before!r}"
     versions = {name for name in {*found["versions"], *wanted["versions"]} if _differs(found, wanted, name)}
-    if versions:
-        return f"it was made with another {', '.join(sorted(versions))}"
-    return _other_source(found["source"], source, found["files"])
+    return f"it was made with another {', '.join(sorted(versions))}" if versions else None
 
 
 def _differs(found: Manifest, wanted: Manifest, name: str) -> bool:
     return bool(found["versions"].get(name) != wanted["versions"].get(name))
 
 
-def _other_source(found: Mapping[str, Any], source: Mapping[str, Any], along: list[dict[str, Any]]) -> str | None:
+def _other_source(found: Mapping[str, Any], source: Described) -> str | None:
     if (found["hub"] is None) != (source["hub"] is None):
         return "it was made from somewhere else"
     if source["hub"] is not None:
         names = ("repository", "commit", "subfolder")
         same = all(found["hub"][name] == source["hub"][name] for name in names)
         return None if same else f"it was made from commit {found['hub']['commit'][:12]}"
-    if {file["path"]: file["sha256"] for file in found["files"]} != source["files"]:
-        return "the checkpoint has changed"
-    if {file["path"]: file["sha256"] for file in along} != source["along"]:
+    return None if _hashes(found["files"]) == source["files"] else "the checkpoint has changed"
+
+
+def _other_along(found: Manifest, source: Described, base: Callable[[], Described | None]) -> str | None:
+    """Whether what an adapter was merged into is another now, and whether files that went along are."""
+    along = _hashes(found["files"])
+    adapter = found["source"]["adapter"]
+    if adapter is None:
+        return None if source.get("along", along) == along else "files that go along have changed"
+    now = base()
+    if now is None:
+        return "it was made from an adapter"
+    if reason := _other_source(adapter["base"], now):
+        return f"of the adapter's base, {reason}"
+    given = {**now.get("along", {}), **source.get("along", {})}
+    changed = any(along.get(name) != digest for name, digest in given.items() if name != "config.json")
+    all_known = "along" in now and "along" in source
+    if changed or (all_known and along.keys() - given.keys() - _WRITTEN_BY_MERGING):
         return "files that go along have changed"
     return None
+
+
+def _hashes(files: list[dict[str, Any]]) -> dict[str, str]:
+    return {file["path"]: file["sha256"] for file in files}
 
 
 def _other_files(found: Manifest, place: Place) -> str | None:
