@@ -127,11 +127,18 @@ def _probes_by_axis(config: ExportConfig) -> list[Probe]:
             continue
         sizes = {name: _size_in_turn(config, name, 0) for name in config.free_axes} | {axis: size}
         probes.append(Probe(_name(sizes, "none"), sizes, "none", len(probes) + 1))
-    driven = {"input_ids", "attention_mask", "position_ids"} <= {spec.name for spec in config.inputs}
-    if config.task.generates and with_past and driven:
+    if config.task.generates and with_past and _can_go_on(config):
         sizes = {"batch": 3, "sequence": 6, "past_sequence": 0}
         probes.append(Probe(_name(sizes, "left"), sizes, "left", len(probes) + 1, GREEDY_STEPS))
+        sizes = {**sizes, "sequence": 4}
+        probes.append(Probe(_name(sizes, "left"), sizes, "left", len(probes) + 1, REORDERED_STEPS, reorders=True))
     return probes
+
+
+def _can_go_on(config: ExportConfig) -> bool:
+    """Whether it is known what each input is at the next step of a decoding."""
+    names = {spec.name for spec in config.inputs if spec.role not in ("past_key", "past_value")}
+    return {"input_ids", "attention_mask"} <= names <= {"input_ids", "attention_mask", "position_ids"}
 
 
 def _size_in_turn(config: ExportConfig, axis: str, turn: int) -> int:
