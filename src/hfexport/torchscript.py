@@ -1,7 +1,8 @@
 """Traces a model in memory to TorchScript, as `torch.jit.trace` did with the `torchscript=True` of transformers 4.
 
-Transformers 5 has no such flag: its models give named outputs, which no trace can, and keep their tied weights. For a
-checkpoint, `hfexport --formats torchscript` does more: it validates what it wrote.
+Transformers 5 has no such flag: its models give named outputs, which no trace can, and keep their tied weights. Its model
+classes can be imported from here, by their names, with the flag. For a checkpoint, `hfexport --formats torchscript` does
+more: it validates what it wrote.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import transformers
 
 from hfexport.backends.torchscript import give_own_storage, tidy_graphs
 from hfexport.errors import ExportError, InputsError
@@ -54,6 +56,41 @@ def trace(
             ) from error
     tidy_graphs(traced)
     return traced  # type: ignore[no-any-return]
+
+
+def __getattr__(name: str) -> Any:
+    """A name of transformers; a model class takes `torchscript=True`, in its config or in `from_pretrained`."""
+    if name.startswith("_") or not hasattr(transformers, name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(transformers, name)
+    is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    return _with_flag(found) if is_model else found
+
+
+def _with_flag(model_class: Any) -> Any:
+    """A subclass of the same name. With the flag it gives tuples, attends eagerly, and has weights of its own."""
+
+    class Flagged(model_class):  # type: ignore[misc]
+        def __init__(self, config: Any, *arguments: Any, **settings: Any) -> None:
+            flagged = getattr(config, "torchscript", False)
+            if flagged:
+                config = copy.deepcopy(config)
+                config.return_dict, config._attn_implementation = False, "eager"
+            super().__init__(config, *arguments, **settings)
+            if flagged:
+                give_own_storage(self)
+
+        @classmethod
+        def from_pretrained(cls, *arguments: Any, torchscript: bool = False, **settings: Any) -> Any:
+            if not torchscript:
+                return super().from_pretrained(*arguments, **settings)
+            settings |= {"attn_implementation": "eager", "return_dict": False}
+            model = super().from_pretrained(*arguments, **settings)
+            give_own_storage(model)
+            return model
+
+    Flagged.__name__ = Flagged.__qualname__ = model_class.__name__
+    return Flagged
 
 
 class _Plain(torch.nn.Module):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hfexport import cli
 from hfexport.onnx.__main__ import main
@@ -108,5 +109,9 @@ def test_the_torchscript_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     names = run_page("torchscript.md", ("python",))
     assert Path("traced_bert.pt").is_file()
+    model, dummies = names["model"], names["dummy_input"]
+    with torch.no_grad():
+        answer = model(*dummies)  # type: ignore[operator, misc]
+    torch.testing.assert_close(names["all_encoder_layers"], answer[0], atol=1e-5, rtol=1e-5)
     assert names["all_encoder_layers"].shape == (1, 14, 32)  # type: ignore[attr-defined]
     assert names["pooled_output"].shape == (1, 32)  # type: ignore[attr-defined]

@@ -45,3 +45,27 @@ def test_inputs_that_are_no_tensors_are_refused(decoder: transformers.PreTrained
 def test_inputs_that_the_model_does_not_take_are_told(decoder: transformers.PreTrainedModel) -> None:
     with pytest.raises(ExportError, match="GPT2LMHeadModel cannot be traced: "):
         trace(decoder, {"no_such_input": IDS})
+
+
+def test_classes_with_the_flag_give_tuples_and_have_weights_of_their_own(tmp_path: Path) -> None:
+    from hfexport.torchscript import BertForMaskedLM  # type: ignore[attr-defined]
+
+    folder = make_checkpoint(tmp_path, "bert", "masked-lm")
+    flagged = BertForMaskedLM.from_pretrained(folder, torchscript=True)
+    plain = BertForMaskedLM.from_pretrained(folder)
+    assert isinstance(plain, transformers.BertForMaskedLM) and type(flagged).__name__ == "BertForMaskedLM"
+    for model, tied in ((flagged, False), (plain, True)):
+        decoder, embedding = model.cls.predictions.decoder.weight, model.bert.embeddings.word_embeddings.weight
+        assert (decoder.data_ptr() == embedding.data_ptr()) is tied
+    with torch.no_grad():
+        (logits,) = torch.jit.trace(flagged, [IDS])(IDS[:1, :3])  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(logits, plain.eval()(IDS[:1, :3]).logits, atol=1e-4, rtol=1e-4)
+    config = transformers.BertConfig(**{**plain.config.to_dict(), "torchscript": True})
+    assert isinstance(BertForMaskedLM(config).eval()(IDS), tuple)
+
+
+def test_names_that_transformers_does_not_have_are_none_here() -> None:
+    import hfexport.torchscript
+
+    with pytest.raises(AttributeError, match="no attribute 'BertModell'"):
+        _ = hfexport.torchscript.BertModell
