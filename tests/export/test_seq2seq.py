@@ -18,10 +18,12 @@ from broken import before_all, constant, replace_uses
 from hfexport.architectures import config_class_for
 from hfexport.backends import Artifact, ExportJob, backend_for
 from hfexport.export_config import ExportConfig
+from hfexport.models import load_model
 from hfexport.probes import validation_probes
 from hfexport.runtime import load_torchscript
 from hfexport.tasks import TASKS
 from hfexport.validation import ArtifactVerdict, Reference, all_of, resolve_tolerance, start_references, validate
+from hfexport.validation.reference_seq2seq import generate
 from tiny import make_checkpoint
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "2"}
@@ -110,6 +112,16 @@ def test_right_graphs_pass_and_generate_together(parts: Parts, tmp_path: Path) -
         assert [output.name for output in result.outputs][:4] == [
             *("tokens", "logits", "present.0.decoder.key", "present.0.decoder.value")
         ]
+
+
+def test_the_reference_generates_in_the_models_own_dtype(parts: Parts) -> None:
+    config = parts.configs[-1]
+    probe = next(probe for probe in validation_probes(config) if probe.greedy_steps)
+    model = load_model(parts.checkpoint, config, "fp16")
+    answer = generate(model, config, probe.inputs(config, "fp16"), 2)  # type: ignore[arg-type]
+    assert {name: array.dtype.name for name, array in answer.items() if "value" not in name and "key" not in name} == {
+        **{"tokens": "int64", "logits": "float16"}
+    }
 
 
 def ignore_encoder_mask(model: onnx.ModelProto) -> None:

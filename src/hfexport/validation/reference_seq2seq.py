@@ -126,7 +126,8 @@ def generate(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: int) -> Ar
     model.generation_config = plan
     # By name, not as the model's own: that of Whisper hears languages and cuts long sound before it generates.
     given: Any = GenerationMixin.generate(model, **asked, past_key_values=_filled_cache({}), generation_config=plan)
-    logits = torch.stack(list(given.logits), dim=1)
+    # It widens logits; what the model gave, in its own dtype, is the same number.
+    logits = torch.stack(list(given.logits), dim=1).to(model.dtype)
     outputs = {"tokens": given.sequences[:, start.shape[1] :].numpy(), "logits": logits.numpy()}
     return outputs | _cache_arrays(given.past_key_values, cross=True)
 
