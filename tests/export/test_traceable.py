@@ -96,3 +96,21 @@ def test_longt5_attends_to_blocks_as_it_did(length: int, tmp_path: Path) -> None
     with model_patches("longt5"):
         found = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     assert _off((found,), (wanted,)) < 1e-5
+
+
+@torch.inference_mode()
+def test_a_trace_in_half_precision_clamps_what_overflows(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path, "bart", "seq2seq-lm")
+    encoder = load_model(checkpoint, _config(checkpoint, "bart", "seq2seq-lm"), "fp16").get_encoder()  # type: ignore[operator]
+    layer = encoder.layers[0]
+    states = torch.linspace(-1, 1, 24, dtype=torch.float16).reshape(1, 1, 24).repeat(1, 3, 1)
+    mask = torch.zeros(1, 1, 3, 3, dtype=torch.float16)
+    with warnings.catch_warnings(), model_patches("bart"):
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(layer, (states, mask), check_trace=False)  # type: ignore[no-untyped-call]
+    assert torch.equal(traced(states, mask), layer(states, mask))
+    # A trace holds the parameters of what it was made of.
+    layer.final_layer_norm.weight.fill_(torch.finfo(torch.float16).max)
+    overflown = layer(states, mask)
+    assert overflown.isfinite().all() and overflown.abs().max() > 6e4
+    assert torch.equal(traced(states, mask), overflown)
