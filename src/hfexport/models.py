@@ -18,6 +18,7 @@ import torch
 import transformers
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from hfexport.building import BUILD_FAILURES, bounded, refuse_implausible
 from hfexport.errors import CheckpointError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -70,12 +71,13 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
     """The model with the checkpoint's weights, mapped from its safetensors files, in eval mode with eager attention.
 
     Raises:
-        CheckpointError: a tensor's shape is not what the model's config says.
+        CheckpointError: a tensor's shape is not what the model's config says, or the config describes no such model.
         UnsupportedError: weights that the task needs are not in the checkpoint, or a package that the model needs is not
             installed.
     """
     auto_class = getattr(transformers, config.auto_class)
     with quiet(), _packages_at_hand(config):
+        refuse_implausible(folder, lambda: _on_meta(config, dtype))
         try:
             model, info = auto_class.from_pretrained(
                 folder,
@@ -89,7 +91,7 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
                 trust_remote_code=config.trust_remote_code,
                 **_model_kwargs(auto_class, config),
             )
-        except (OSError, ValueError) as error:
+        except (OSError, *BUILD_FAILURES) as error:
             raise CheckpointError(
                 f"{folder}: transformers cannot load it as {config.auto_class}: {error}",
                 remedy="Check that config.json belongs to these weights.",
@@ -148,14 +150,20 @@ def empty_model(
     Raises:
         UnsupportedError: a package that the model needs is not installed.
     """
+    with quiet(), _packages_at_hand(config), bounded(Path(config.config.name_or_path, "config.json")):
+        model = _on_meta(config, dtype)
+    return _faked(model, fake_mode, loaded)
+
+
+def _on_meta(config: ExportConfig, dtype: str) -> torch.nn.Module:
+    """The model on the meta device, as its constructor leaves it."""
     auto_class = getattr(transformers, config.auto_class)
     kwargs = {"dtype": torch_dtype(dtype), "attn_implementation": "eager", **_model_kwargs(auto_class, config)}
-    with quiet(), _packages_at_hand(config), torch.device("meta"):
+    with torch.device("meta"):
         if hasattr(auto_class, "from_config"):
-            model = auto_class.from_config(config.config, trust_remote_code=config.trust_remote_code, **kwargs)
-        else:  # a model's own class, for a head that no auto class loads
-            model = auto_class._from_config(config.config, **kwargs)
-    return _faked(model, fake_mode, loaded)
+            return auto_class.from_config(config.config, trust_remote_code=config.trust_remote_code, **kwargs)  # type: ignore[no-any-return]
+        # A model's own class, for a head that no auto class loads.
+        return auto_class._from_config(config.config, **kwargs)  # type: ignore[no-any-return]
 
 
 def empty_like(model: torch.nn.Module, fake_mode: FakeTensorMode) -> torch.nn.Module:

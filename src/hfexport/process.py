@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["READER_GONE", "collect_rarely", "end_process", "python_command"]
+__all__ = ["READER_GONE", "Limits", "collect_rarely", "end_process", "python_command"]
 
 READER_GONE: Final = 128 + signal.SIGPIPE
 """The shell's exit code where whoever reads the output goes away, as `head` does: no error of ours."""
@@ -27,6 +29,25 @@ _BOOTSTRAP: Final = (
 )
 """Finds the very package that this process runs, installed or not. `-m` would look in the working directory first,
 and leaving `root` in the path would let it shadow the standard library."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child may use that reads what nobody vouches for.
+
+    Attributes:
+        memory_bytes: of its own: pages of mapped files that it only reads do not count.
+        cpu_s: seconds of all its threads together.
+    """
+
+    memory_bytes: int
+    cpu_s: int
+
+    def impose(self) -> None:
+        """Hold this process to them from now on."""
+        for kind, wanted in ((resource.RLIMIT_DATA, self.memory_bytes), (resource.RLIMIT_CPU, self.cpu_s)):
+            hard = resource.getrlimit(kind)[1]
+            resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

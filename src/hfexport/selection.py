@@ -127,7 +127,9 @@ def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dt
 
 def _model_config(checkpoint: Checkpoint, inputs: Inputs) -> Any:
     """The model's `PreTrainedConfig`; code that the checkpoint carries is run only if the user said so."""
-    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING
+
+    from hfexport.building import read_model_config
 
     remote = "AutoConfig" in (checkpoint.config.get("auto_map") or {})
     if checkpoint.model_type not in CONFIG_MAPPING and not (remote and inputs.trust_remote_code):
@@ -137,12 +139,8 @@ def _model_config(checkpoint: Checkpoint, inputs: Inputs) -> Any:
         raise UnsupportedError(
             f"model_type {checkpoint.model_type!r} in config.json is not an architecture of transformers", remedy=remedy
         )
-    try:
-        return AutoConfig.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=inputs.trust_remote_code
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _unreadable(checkpoint, error) from error
+    shown = checkpoint.contents.folder / "config.json"
+    return read_model_config(checkpoint.folder, trust_remote_code=inputs.trust_remote_code, shown=shown)
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:

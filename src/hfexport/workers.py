@@ -15,6 +15,7 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
@@ -22,7 +23,7 @@ from typing import Any, Final, NoReturn, Self
 from hfexport import errors
 from hfexport.errors import HfexportError, InputsError, ValidationError
 from hfexport.forkserver import FORK_SERVERS, Forked, fork
-from hfexport.process import collect_rarely, end_process, python_command
+from hfexport.process import Limits, collect_rarely, end_process, python_command
 
 __all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "run_job", "start"]
 
@@ -157,6 +158,10 @@ class Worker:
         answer = self._read_answer(code)
         if answer["status"] == "error":
             raise _error_from(answer)
+        if answer["status"] == "memory":
+            raise self._failure(
+                f"{self.name}: takes more memory than what it is about should need: {answer['message']}"
+            )
         return {**answer["result"], "wall_s": answer["wall_s"], "peak_rss_bytes": answer["peak_rss_bytes"]}
 
     def wait(self, timeout_s: float | None = None) -> int:
@@ -225,7 +230,7 @@ class Worker:
                 f"{self.name}: ended with exit code {code} and no readable answer{self.log_tail()}",
                 remedy="This is a bug in hfexport; please report it with the lines above.",
             ) from error
-        if code != 0 or not isinstance(answer, dict) or answer.get("status") not in ("ok", "error"):
+        if code != 0 or not isinstance(answer, dict) or answer.get("status") not in ("ok", "error", "memory"):
             raise HfexportError(
                 f"{self.name}: ended with exit code {code} and an answer that is not one{self.log_tail()}",
                 remedy="This is a bug in hfexport; please report it with the lines above.",
@@ -242,6 +247,7 @@ def start(
     env: Mapping[str, str],
     failure: type[HfexportError] = ValidationError,
     kind: str = "",
+    limits: Limits | None = None,
 ) -> Worker:
     """Start `module` of hfexport in a fresh process, and return at once.
 
@@ -253,12 +259,17 @@ def start(
         env: the child's whole environment; see `child_environment`.
         failure: the class to raise when the child is killed or takes too long.
         kind: of fork server (see `hfexport.forkserver`) to have it from, if one runs.
+        limits: what it may use; to go past them ends it with `failure`.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").unlink(missing_ok=True)
     path = folder / "job.json"
-    header = {"parent": os.getpid(), "started": time.monotonic()}
+    header = {
+        "parent": os.getpid(),
+        "started": time.monotonic(),
+        "limits": None if limits is None else asdict(limits),
+    }
     path.write_text(json.dumps({**header, "job": dict(job)}), encoding="utf-8")
     request = {"runner": __name__, "module": module, "job": str(path), "folder": str(folder), "env": dict(env)}
     if (forked := fork(kind, {**request, "log": str(folder / "output.log")}, env)) is not None:
@@ -329,6 +340,8 @@ def main(module: str, job: str) -> None:
 def run_job(module: str, path: Path) -> NoReturn:
     """Run the job that `path` holds with `module`, write the answer beside it, and end the process."""
     content = json.loads(path.read_bytes())
+    if content["limits"] is not None:
+        Limits(**content["limits"]).impose()
     try:
         answer: dict[str, Any] = {"status": "ok", "result": importlib.import_module(module).run(content["job"])}
     except HfexportError as error:
@@ -339,6 +352,10 @@ def run_job(module: str, path: Path) -> NoReturn:
             "remedy": error.remedy,
             "problems": list(getattr(error, "problems", ())),
         }
+    except (MemoryError, RuntimeError) as error:
+        if content["limits"] is None or not (isinstance(error, MemoryError) or "allocate memory" in str(error)):
+            raise
+        answer = {"status": "memory", "message": str(error).partition("\n")[0][:300] or "it was refused more"}
     answer["wall_s"] = round(time.monotonic() - float(content["started"]), 3)
     answer["peak_rss_bytes"] = _peak_rss_bytes()
     staged = path.with_name("result.json.part")

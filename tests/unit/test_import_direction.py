@@ -20,6 +20,7 @@ LAYERS = (
     ("stages",),
     ("export_config", "workers"),
     ("inputs", "console", "architectures", "probes", "checkpoint"),
+    ("building",),
     ("models", "parts", "pooling", "runtime"),
     ("interface",),
     ("conversion",),

@@ -16,6 +16,7 @@ import pytest
 from hfexport import workers
 from hfexport.errors import CheckpointError, ExportError, HfexportError, InputsError, ValidationError
 from hfexport.forkserver import FORK_SERVERS, fork_servers
+from hfexport.process import Limits
 from hfexport.workers import Worker, available_cores, child_environment
 
 MODULE = """
@@ -50,6 +51,11 @@ def run(job):
         sys.stdout.write("::error::x\\x1b[31m\\n" * 100_000)
         sys.stdout.flush()
         os.kill(os.getpid(), signal.SIGTERM)
+    if kind == "greedy":
+        bytearray(2**31)
+    if kind == "busy":
+        while True:
+            pass
     if kind == "sleep":
         Path("started").touch()
         time.sleep(600)
@@ -70,7 +76,13 @@ def env(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, st
         yield {**environment, FORK_SERVERS: folder}
 
 
-def start(tmp_path: Path, env: dict[str, str], kind: str, failure: type[HfexportError] = ValidationError) -> Worker:
+def start(
+    tmp_path: Path,
+    env: dict[str, str],
+    kind: str,
+    failure: type[HfexportError] = ValidationError,
+    limits: Limits | None = None,
+) -> Worker:
     return workers.start(
         "worker_module",
         {"kind": kind},
@@ -79,6 +91,7 @@ def start(tmp_path: Path, env: dict[str, str], kind: str, failure: type[Hfexport
         env=env,
         failure=failure,
         kind="plain",
+        limits=limits,
     )
 
 
@@ -269,3 +282,18 @@ def test_following_ends_when_the_time_is_over(tmp_path: Path) -> None:
         assert "".join(worker.follow(1.0)) == "x" * 10_000
         with pytest.raises(ExportError, match="not finished"):
             worker.wait(0.1)
+
+
+def test_a_child_takes_no_more_than_it_may(tmp_path: Path, env: dict[str, str]) -> None:
+    limits = Limits(memory_bytes=2**30, cpu_s=1)
+    with (
+        start(tmp_path, env, "greedy", CheckpointError, limits) as worker,
+        pytest.raises(CheckpointError, match="the child: takes more memory than"),
+    ):
+        worker.result()
+    with (
+        start(tmp_path, env, "busy", CheckpointError, limits) as worker,
+        pytest.raises(CheckpointError, match="the child: ended by SIGXCPU"),
+    ):
+        worker.result()
+    assert start(tmp_path, env, "answer", limits=limits).result()["job"] == {"kind": "answer"}

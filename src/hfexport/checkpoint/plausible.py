@@ -13,11 +13,19 @@ __all__ = ["refuse_absurd_sizes"]
 
 MAX_INTEGER: Final = 2**40
 MAX_REPEATS: Final = 2_000
+MAX_PARTS: Final = 2**14
+MAX_PIXELS: Final = 2**12
 MAX_LABELS: Final = 1_000_000
 MAX_DEPTH: Final = 40
 
-_REPEATS: Final = re.compile(r"(layers?|depths?|blocks?|stages?|repeats?)$")
-"""Endings of names whose number is how often something is built."""
+_LIMITS: Final = (
+    (re.compile(r"(layers?|depths?|blocks?|stages?|repeats?)$"), MAX_REPEATS),
+    (re.compile(r"(branch(es)?|codebooks?|convs?|experts?|groups?|heads?|levels?|networks?|scales?)$"), MAX_PARTS),
+    (re.compile(r"(image|crop|pretrain_img)_size$"), MAX_PIXELS),
+    (re.compile(r"^num_labels$"), MAX_LABELS),
+    (re.compile(r""), MAX_INTEGER),
+)
+"""By the endings of names: how often something is built, of how many parts, how large an image is; and any number."""
 
 
 def refuse_absurd_sizes(path: Path, config: Mapping[str, Any]) -> None:
@@ -28,7 +36,7 @@ def refuse_absurd_sizes(path: Path, config: Mapping[str, Any]) -> None:
     """
     for name, value in _integers(path, "", config, 0):
         key = name.rpartition(".")[2]
-        limit = MAX_REPEATS if _REPEATS.search(key) else MAX_LABELS if key == "num_labels" else MAX_INTEGER
+        limit = next(limit for pattern, limit in _LIMITS if pattern.search(key))
         if abs(value) > limit:
             raise CheckpointError(
                 f"{path}: `{name}` is {value}, and no model has more than {limit}",

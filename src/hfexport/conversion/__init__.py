@@ -39,7 +39,8 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
         "folder": str(target),
     }
     name = f"conversion of {weights.files[0].name}"
-    answer = run_child("hfexport.conversion.worker", job, name=name, folder=folder, env=env)
+    size_bytes = sum(path.stat().st_size for path in weights.files)
+    answer = run_child("hfexport.conversion.worker", job, name=name, folder=folder, env=env, size_bytes=size_bytes)
     path = target / "model.safetensors"
     tensors, _ = read_header(path)
     conversion = Conversion(weights.format, tuple(answer["left_out"]), answer["wall_s"], answer["peak_rss_bytes"])

@@ -39,7 +39,8 @@ def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, st
         "folder": str(target),
     }
     name = f"merging of {adapter.weights.name}"
-    run_child("hfexport.conversion.adapter_worker", job, name=name, folder=folder, env=env)
+    size_bytes = base.size_bytes + adapter.weights.stat().st_size
+    run_child("hfexport.conversion.adapter_worker", job, name=name, folder=folder, env=env, size_bytes=size_bytes)
     for path in (*base.along, *adapter.along):
         if path.name != "config.json":
             shutil.copyfile(path, target / path.name)

@@ -16,6 +16,7 @@ from peft.utils.save_and_load import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from hfexport.building import read_model_config, refuse_implausible
 from hfexport.checkpoint import safetensors_header, torch_file
 from hfexport.conversion.safetensors_writer import write_safetensors
 from hfexport.errors import CheckpointError, UnsupportedError
@@ -94,11 +95,12 @@ def _given(adapter: Path, weights: Path, staged: Path) -> dict[str, torch.Tensor
 
 def _base(job: Mapping[str, Any], config: peft.PeftConfig, given: Mapping[str, torch.Tensor]) -> Any:
     """The base with its own weights; only what the adapter brings may be missing from it."""
-    model_config = transformers.AutoConfig.from_pretrained(job["base"], local_files_only=True, trust_remote_code=False)
+    model_config = read_model_config(Path(job["base"]))
     name, model_class = _model_class(config, model_config)
     labels = [len(given[key]) for head in _HEADS if (key := f"{_PREFIX}{head}.weight") in given]
     if labels and model_config.num_labels != labels[0]:
         model_config.num_labels = labels[0]
+    refuse_implausible(Path(job["base"]), lambda: _on_meta(model_class, model_config))
     model, info = model_class.from_pretrained(
         job["base"],
         config=model_config,
@@ -116,6 +118,11 @@ def _base(job: Mapping[str, Any], config: peft.PeftConfig, given: Mapping[str, t
             remedy="Use the adapter with the base that it was trained on.",
         )
     return model.eval()
+
+
+def _on_meta(model_class: Any, model_config: Any) -> Any:
+    with torch.device("meta"):
+        return getattr(model_class, "from_config", model_class)(model_config)
 
 
 def _model_class(config: peft.PeftConfig, model_config: Any) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfexport.building import bounded, read_model_config
 from hfexport.conversion.tensorflow.placement import Placed, place
 from hfexport.conversion.tensorflow.rules import rules_for
 from hfexport.errors import CheckpointError, UnsupportedError
@@ -31,23 +32,17 @@ def place_weights(folder: Path, architectures: Sequence[str], stored: Sequence[S
         CheckpointError: config.json cannot be read, or the weights do not fit the model one to one.
         UnsupportedError: transformers has no PyTorch class for them.
     """
-    import transformers
-
     from hfexport.models import quiet
 
-    try:
-        with quiet():
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: transformers cannot read it: {str(error).splitlines()[0]}",
-            remedy="Use the config.json that was saved with the model.",
-        ) from error
+    with quiet():
+        config = read_model_config(folder)
     rules = rules_for(config.model_type)
     problem: CheckpointError | None = None
     for model_class in _classes(config, architectures):
         try:
-            return place(stored, _empty(model_class, config), rules)
+            with bounded(folder / "config.json"):
+                model = _empty(model_class, config)
+            return place(stored, model, rules)
         except CheckpointError as error:
             problem = problem or CheckpointError(
                 f"{folder}: as {model_class.__name__}: {error.message}", remedy=error.remedy

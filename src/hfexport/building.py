@@ -1,0 +1,123 @@
+"""Models that a config.json describes, built within bounds: it may be anybody's, and ask for anything.
+
+Loading draws weights of the sizes that config.json gives wherever the checkpoint has others, so these are held against the
+checkpoint's before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from hfexport.checkpoint import open_checkpoint
+from hfexport.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BUILD_FAILURES", "bounded", "read_model_config", "refuse_implausible"]
+
+BUILD_TIMEOUT_S: Final = 60.0
+"""A thousand times what the largest models take on the meta device."""
+
+MAX_SHARE: Final = 4
+"""How many times the weights that a checkpoint has its model may have: some are tied, some are a head that it lacks."""
+FREE_ELEMENTS: Final = 2**26
+"""Beside that: 256 MB, as for the tables that a small model computes when it is built."""
+
+_REMEDY: Final = "Use the config.json that was saved with these weights."
+BUILD_FAILURES: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
+)
+"""What a model's own code makes of a config whose values do not go together."""
+
+
+def read_model_config(folder: Path, *, trust_remote_code: bool = False, shown: Path | None = None) -> Any:
+    """A checkpoint's `PreTrainedConfig`.
+
+    Args:
+        folder: with config.json.
+        trust_remote_code: run code that the checkpoint carries for it.
+        shown: the config.json to name in an error, where it is a copy that is read.
+
+    Raises:
+        CheckpointError: transformers cannot make one of it.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (*BUILD_FAILURES, OSError, StrictDataclassError) as error:
+        raise CheckpointError(
+            f"{shown or folder / 'config.json'}: transformers cannot read it: {_first_line(error)}",
+            remedy="Use the config.json that was saved with the model.",
+        ) from error
+
+
+@contextmanager
+def bounded(config_file: Path) -> Iterator[None]:
+    """Build a model inside: it ends soon, and in one error.
+
+    Raises:
+        CheckpointError: it cannot be built, or building it takes too long.
+    """
+    try:
+        with _time_limit(config_file):
+            yield
+    except BUILD_FAILURES as error:
+        raise CheckpointError(
+            f"{config_file}: describes a model that cannot be built: {_first_line(error)}", remedy=_REMEDY
+        ) from error
+
+
+def refuse_implausible(folder: Path, build: Callable[[], torch.nn.Module]) -> None:
+    """Hold the model that a checkpoint's config.json describes against its weights.
+
+    Args:
+        folder: with config.json and safetensors.
+        build: makes the model on the meta device, where weights take no memory.
+
+    Raises:
+        CheckpointError: it cannot be built, or is far larger than its weights.
+    """
+    config_file = folder / "config.json"
+    with bounded(config_file):
+        model = build()
+    given = sum(math.prod(tensor.shape) for tensor in open_checkpoint(folder).tensors.values())
+    described = sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
+    if described > MAX_SHARE * given + FREE_ELEMENTS:
+        raise CheckpointError(
+            f"{config_file}: describes a model of {described:.3g} weights, but the checkpoint has {given:.3g}",
+            remedy=_REMEDY,
+        )
+
+
+@contextmanager
+def _time_limit(config_file: Path) -> Iterator[None]:
+    """Interrupt the block after a time; only the main thread can be, elsewhere there is no limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(*_: object) -> NoReturn:
+        raise CheckpointError(
+            f"{config_file}: describes a model that is not built after {BUILD_TIMEOUT_S:g} s", remedy=_REMEDY
+        )
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, BUILD_TIMEOUT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
