@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from hfexport.checkpoint import open_checkpoint
+from hfexport.checkpoint.safetensors_header import read_header
 from hfexport.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def refuse_implausible(folder: Path, build: Callable[[], torch.nn.Module]) -> No
     config_file = folder / "config.json"
     with bounded(config_file):
         model = build()
-    given = sum(math.prod(tensor.shape) for tensor in open_checkpoint(folder).tensors.values())
+    headers = [read_header(path)[0] for path in folder.glob("*.safetensors")]
+    given = sum(math.prod(tensor.shape) for header in headers for tensor in header.values())
     described = sum(tensor.numel() for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
     if described > MAX_SHARE * given + FREE_ELEMENTS:
         raise CheckpointError(
