@@ -104,6 +104,8 @@ def _fingerprint() -> str:
 def _line(case: Case, result: dict[str, Any]) -> str:
     if not result["passed"]:
         return f"FAILED {case.name}: {result['problem'].splitlines()[0] if result['problem'] else ''}"
+    if case.miss:
+        return f"refused {case.name}: {result['refusal'].splitlines()[0]}"
     parts = [
         f"{artifact['format']} {artifact['max_abs']:.1e}" + (" fixed" if artifact["fixed_sizes"] else "")
         for artifact in result["artifacts"]

@@ -19,7 +19,7 @@ from hfexport.architectures import known_architectures
 from hfexport.cli import main
 from hfexport.export_config import Seq2SeqConfig
 from hfexport.tasks import TASKS
-from tiny import INFERRED, PAIRS, VARIANTS, make_checkpoint
+from tiny import INFERRED, MISSES, PAIRS, VARIANTS, make_checkpoint
 
 __all__ = ["CASES", "GUIDE", "Case", "attempt", "run"]
 
@@ -35,6 +35,8 @@ class Case:
     changes: Mapping[str, Any] = field(default_factory=dict)
     layout: str = "auto"
     opset: int | None = None
+    miss: bool = False
+    """Known not to be exported, and refused with an error that says why."""
 
     @property
     def is_plain(self) -> bool:
@@ -50,8 +52,15 @@ class Case:
     def name(self) -> str:
         layout = [] if self.layout == "auto" else [f"layout {self.layout}"]
         opset = [] if self.opset is None else [f"opset {self.opset}"]
-        changes = [f"{key}={value}" for key, value in self.changes.items()]
-        return " ".join([self.model_type, self.task, *layout, *opset, *changes])
+        return " ".join([self.model_type, self.task, *layout, *opset, *self.said_changes])
+
+    @property
+    def said_changes(self) -> list[str]:
+        """The changes as `key=value`; of a model within the model only its type."""
+        return [
+            f"{key}={value.get('model_type', value) if isinstance(value, Mapping) else value}"
+            for key, value in self.changes.items()
+        ]
 
 
 def _guide() -> frozenset[tuple[str, str]]:
@@ -95,15 +104,20 @@ CASES: Final = (
     *_SPLIT,
     *_OPSETS,
     *(Case(model_type, "auto") for model_type in INFERRED),
+    *(Case(model_type, "auto", miss=True) for model_type in MISSES),
 )
-"""All that is to be proved: every pair that an export config declares, variants, the other layouts, both ends of the range of opsets, what is inferred."""
+"""All that is to be proved: every pair that an export config declares, variants, the other layouts, both ends of the range
+of opsets, what is inferred, and what is refused."""
+
+REFUSALS: Final = (4, 5)
+"""Exit codes of what is not supported, or cannot be made."""
 
 
 def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
     """Make the checkpoint in `folder`, export it through the command line, and say how it went.
 
     Returns:
-        `passed`; `problem`, empty if it passed; `seconds` for export and validation; `artifacts` from the manifest, each
+        `passed`; `problem`, empty if it passed; `refusal`, what a miss was refused with; `seconds` for export and validation; `artifacts` from the manifest, each
         with `format`, `graph`, `fixed_sizes`, `limits`, `max_abs` and the number of `probes`.
     """
     checkpoint = make_checkpoint(folder / "checkpoint", case.model_type, case.task, **case.changes)
@@ -128,10 +142,15 @@ def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[st
         )
     seconds = round(time.perf_counter() - start, 2)
     manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
-    problem = manifest["error"]["message"] if code else _doubt(manifest, case)
+    message = manifest["error"]["message"] if code else ""
+    if case.miss:
+        problem = "" if code in REFUSALS else f"it is no miss, but ended with exit code {code}: {message}"
+    else:
+        problem = message if code else _doubt(manifest, case)
     return {
         "passed": not problem,
         "problem": problem,
+        "refusal": message if case.miss else "",
         "seconds": seconds,
         "artifacts": [
             {

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from conformance.cases import CASES, GUIDE, Case
+from tiny import MISSES
 
 __all__ = ["coverage_page"]
 
@@ -24,7 +25,8 @@ def coverage_page(results: Results, missing: Sequence[tuple[str, str]]) -> str:
     """
     guide = [case for case in CASES if (case.model_type, case.task) in GUIDE and case.is_plain]
     variants = [case for case in CASES if not case.is_plain]
-    beyond = [case for case in CASES if case not in guide and case not in variants]
+    misses = [case for case in CASES if case.miss]
+    beyond = [case for case in CASES if case not in (*guide, *variants, *misses)]
     median = statistics.median(result["seconds"] for result in results.values())
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "onnx", "onnxruntime"))
     introduction = (
@@ -50,7 +52,22 @@ def coverage_page(results: Results, missing: Sequence[tuple[str, str]]) -> str:
             "## Variants\n\nConfig values that change the graph, encoder-decoders as one graph, and the ends of the range of opsets.\n\n"
             + _table(variants, results)
         )
+    if misses:
+        parts.append(
+            "## Not exported\n\nEach is refused, with exit code 4 or 5, rather than exported wrongly. Models of timm (`timm_wrapper`) and\n"
+            "backbones of timm need that package beside hfexport, and are refused by its name without it.\n\n"
+            "| model type | why | what the run says |\n|---|---|---|\n"
+            + "\n".join(
+                f"| {case.model_type} | {MISSES[case.model_type]} | {_in_a_cell(results[case.name]['refusal'])} |"
+                for case in sorted(misses, key=lambda case: case.model_type)
+            )
+        )
     return "\n\n".join(parts) + "\n"
+
+
+def _in_a_cell(text: str) -> str:
+    """On one line, with nothing that ends a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _table(cases: Sequence[Case], results: Results) -> str:
@@ -59,7 +76,7 @@ def _table(cases: Sequence[Case], results: Results) -> str:
         result = results[case.name]
         formats = dict.fromkeys(artifact["format"] for artifact in result["artifacts"])
         cells = {name: _cell([made for made in result["artifacts"] if made["format"] == name]) for name in formats}
-        changes = "".join(f", `{key}={value}`" for key, value in case.changes.items())
+        changes = "".join(f", `{change}`" for change in case.said_changes)
         if case.layout != "auto":
             changes += f", layout `{case.layout}`"
         if case.opset is not None:

@@ -22,7 +22,7 @@ from hfexport.architectures import known_architectures
 from hfexport.tasks import TASKS
 from tiny import inferred
 
-__all__ = ["INFERRED", "PAIRS", "VARIANTS", "make_checkpoint"]
+__all__ = ["INFERRED", "MISSES", "PAIRS", "VARIANTS", "make_checkpoint"]
 
 
 def _families() -> tuple[ModuleType, ...]:
@@ -36,8 +36,14 @@ INFERRED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """By `model_type`, those that no export config describes: the class of transformers that saves the model."""
 
+MISSES: Final[Mapping[str, str]] = MappingProxyType({name: why for name, (_, _, why) in inferred.MISSES.items()})
+"""By `model_type`, those that are known not to be exported: why."""
+
+_CLASSES: Final = {**INFERRED, **{name: class_name for name, (class_name, _, _) in inferred.MISSES.items()}}
+
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {name: inferred.INFERRED[name][1] for name in INFERRED}
+    | {name: inferred.MISSES[name][1] for name in MISSES}
     | {name: values for module in _families() for name, values in module.CONFIGS.items()}
 )
 """By `model_type`: the arguments of its config class."""
@@ -72,7 +78,7 @@ def make_checkpoint(
     Args:
         folder: made if it is not there.
         model_type: a key of `CONFIGS`.
-        task: the class that saves the model is this task's, or for `auto` the one that `INFERRED` names; a task with past has the checkpoint of the one without.
+        task: the class that saves the model is this task's, or for `auto` the one that `inferred` names; a task with past has the checkpoint of the one without.
         seed: of the weights. The same seed gives the same files.
         tokenizer: also write a WordPiece tokenizer, or an image processor's config for image models.
         shards: about how many files to split the weights into.
@@ -87,7 +93,7 @@ def make_checkpoint(
     config = transformers.AutoConfig.for_model(model_type, **values)
     with _quiet():
         if task == "auto":
-            model = getattr(transformers, INFERRED[model_type])._from_config(config)
+            model = getattr(transformers, _CLASSES[model_type])._from_config(config)
         else:
             auto_class = known_architectures()[model_type](config, TASKS[task]).auto_class
             model = getattr(transformers, auto_class).from_config(config)

@@ -18,6 +18,11 @@ _SOUND: Final[Mapping[str, Any]] = {
     **{"conv_dim": [16, 16], "conv_stride": [5, 4], "conv_kernel": [10, 8], "num_feat_extract_layers": 2},
     **{"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "pad_token_id": 0},
 }
+_SPECTROGRAM: Final[Mapping[str, Any]] = {
+    **{"spec_size": 64, "num_mel_bins": 16, "window_size": 4, "patch_size": 4, "patch_stride": [4, 4]},
+    **{"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2]},
+    **{"projection_dim": 16, "enable_fusion": False},
+}
 _RESNET: Final[Mapping[str, Any]] = {
     **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
     **{"out_features": ["stage1", "stage2", "stage3", "stage4"]},
@@ -55,7 +60,29 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "gpt_neox": ("GPTNeoXForCausalLM", {**LLAMA, "num_key_value_heads": 4}),
     "stablelm": ("StableLmForCausalLM", LLAMA),
     "starcoder2": ("Starcoder2ForCausalLM", {**LLAMA, "sliding_window": None}),
+    "blip_text_model": ("BlipTextModel", {**TEXT, "encoder_hidden_size": 32}),
+    "clap_text_model": ("ClapTextModelWithProjection", {**TEXT, "projection_dim": 16}),
     # Images
+    "blip": (
+        "BlipForImageTextRetrieval",
+        {
+            "text_config": {**TEXT, "encoder_hidden_size": 32, "projection_dim": 16},
+            **{"vision_config": _IMAGE, "projection_dim": 16, "image_text_hidden_size": 16},
+        },
+    ),
+    "blip_vision_model": ("BlipVisionModel", _IMAGE),
+    "rt_detr": (
+        "RTDetrForObjectDetection",
+        {
+            "backbone_config": {
+                **{"model_type": "rt_detr_resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32]},
+                **{"depths": [1, 1, 1, 1], "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]},
+            },
+            **{"encoder_hidden_dim": 32, "encoder_in_channels": [16, 24, 32], "encoder_ffn_dim": 48},
+            **{"encoder_attention_heads": 4, "d_model": 32, "num_queries": 10, "decoder_in_channels": [32, 32, 32]},
+            **{"decoder_ffn_dim": 48, "decoder_layers": 2, "decoder_attention_heads": 4, "num_denoising": 0},
+        },
+    ),
     "dinov2": ("Dinov2ForImageClassification", {**_IMAGE, "mlp_ratio": 2}),
     "siglip": ("SiglipModel", {"text_config": {**TEXT, "projection_size": 32}, "vision_config": _IMAGE}),
     "siglip_vision_model": ("SiglipVisionModel", _IMAGE),
@@ -91,6 +118,11 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
         },
     ),
     # Sound
+    "clap": (
+        "ClapModel",
+        {"text_config": {**TEXT, "projection_dim": 16}, "audio_config": _SPECTROGRAM, "projection_dim": 16},
+    ),
+    "clap_audio_model": ("ClapAudioModelWithProjection", _SPECTROGRAM),
     "wav2vec2": ("Wav2Vec2ForCTC", _SOUND),
     "hubert": ("HubertForCTC", _SOUND),
     "wavlm": ("WavLMForCTC", {**_SOUND, "num_buckets": 16, "max_bucket_distance": 32}),
@@ -99,6 +131,78 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "patchtsmixer": ("PatchTSMixerForPrediction", {**_SERIES, "patch_stride": 8}),
 }
 """By `model_type`: the class of transformers that saves the model, and the arguments of its config class."""
+
+_FORECAST: Final[Mapping[str, Any]] = {
+    **{"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2], "num_time_features": 2, "d_model": 16},
+    **{"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16},
+}
+_SAMPLES = "It forecasts by drawing samples step by step; its forward alone, without the future, gives no prediction."
+_SCANS = "Its state runs through a Python loop over the sequence, which a tracer unrolls for the traced length alone."
+_DECLARE = (
+    "An encoder-decoder cannot be inferred from its forward; it needs a file under architectures/, as whisper has."
+)
+
+MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], str]]] = {
+    "mamba": (
+        "MambaForCausalLM",
+        {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "vocab_size": 101, "time_step_rank": 4},
+        _SCANS,
+    ),
+    "encodec": (
+        "EncodecModel",
+        {
+            **{"num_filters": 4, "hidden_size": 16, "codebook_dim": 16, "codebook_size": 16, "num_lstm_layers": 1},
+            **{"upsampling_ratios": [4, 2], "target_bandwidths": [6.0, 12.0]},
+        },
+        "It looks at values of the padding mask to decide how to compute, which a tracer cannot follow.",
+    ),
+    "time_series_transformer": ("TimeSeriesTransformerForPrediction", _FORECAST, _SAMPLES),
+    "informer": ("InformerForPrediction", _FORECAST, _SAMPLES),
+    "autoformer": ("AutoformerForPrediction", _FORECAST, _SAMPLES),
+    "speecht5": (
+        "SpeechT5ForSpeechToText",
+        {
+            **{"hidden_size": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4},
+            **{"decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 41},
+            **{"conv_dim": [16, 16], "conv_stride": [5, 4], "conv_kernel": [10, 8], "num_conv_pos_embeddings": 8},
+            **{"num_conv_pos_embedding_groups": 2},
+        },
+        _DECLARE,
+    ),
+    "moonshine": (
+        "MoonshineForConditionalGeneration",
+        {
+            **{"hidden_size": 32, "intermediate_size": 48, "encoder_num_hidden_layers": 1, "vocab_size": 41},
+            **{"decoder_num_hidden_layers": 1, "encoder_num_attention_heads": 4, "decoder_num_attention_heads": 4},
+            **{"max_position_embeddings": 64},
+        },
+        _DECLARE,
+    ),
+    "florence2": (
+        "Florence2ForConditionalGeneration",
+        {
+            "text_config": {
+                **{"model_type": "bart", "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 101},
+                **{"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48},
+                **{"decoder_ffn_dim": 48, "max_position_embeddings": 64},
+            },
+            "vision_config": {
+                **{"embed_dim": [16, 16, 32, 32], "num_heads": [2, 2, 4, 4], "num_groups": [2, 2, 4, 4]},
+                **{"depths": [1, 1, 1, 1], "window_size": 2, "projection_dim": 32},
+            },
+        },
+        _DECLARE,
+    ),
+    "smolvlm": (
+        "SmolVLMForConditionalGeneration",
+        {
+            "text_config": {"model_type": "llama", **LLAMA},
+            **{"vision_config": _IMAGE, "image_token_id": 5, "scale_factor": 2},
+        },
+        "Its images come as lists of tiles with a mask of pixels. Its text model alone is a llama, which is exported.",
+    ),
+}
+"""By `model_type`, what is known not to be exported: class, config, and why. Each ends in an error that says so."""
 
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {}
 VARIANTS: Final = ()

@@ -52,8 +52,25 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
+DONUT_ENCODER: Final = {
+    **{"model_type": "donut-swin", "image_size": [32, 48], "patch_size": 4, "embed_dim": 12, "depths": [1, 1]},
+    **{"num_heads": [2, 2], "window_size": 4},
+}
+DONUT_DECODER: Final = {
+    **{"model_type": "mbart", "d_model": 24, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 40},
+    **{"vocab_size": 97, "max_position_embeddings": 64, "is_decoder": True, "add_cross_attention": True},
+    **{"is_encoder_decoder": False, "scale_embedding": True, "add_final_layer_norm": True},
+}
+TROCR_DECODER: Final = {
+    **{"model_type": "trocr", "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 40},
+    **{"vocab_size": 97, "max_position_embeddings": 64, "cross_attention_hidden_size": 24},
+    **{"is_decoder": True, "add_cross_attention": True},
+}
+
 VARIANTS: Final = (
     ("t5", "seq2seq-lm-with-past", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     # Local blocks of 5 tokens, and sums of 3: shorter inputs have none of either.
     ("longt5", "seq2seq-lm-with-past", {"encoder_attention_type": "transient-global"}),
+    ("vision-encoder-decoder", "vision2seq-lm", {"encoder": DONUT_ENCODER, "decoder": DONUT_DECODER}),
+    ("vision-encoder-decoder", "vision2seq-lm", {"decoder": TROCR_DECODER}),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any, Final
@@ -31,17 +31,24 @@ def model_patches(model_type: str) -> Iterator[None]:
 
             stack.enter_context(_replaced(modeling_longt5, "_split_into_blocks", _split_into_blocks))
             stack.enter_context(_replaced(modeling_longt5, "_create_global_aggregates", _sum_blocks))
+        if model_type == "rt_detr":
+            from transformers.models.rt_detr import modeling_rt_detr
+
+            stack.enter_context(_replaced(modeling_rt_detr, "len", _length))
         yield
 
 
 @contextmanager
 def _replaced(module: ModuleType, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    original = getattr(module, name)
+    own = vars(module).get(name)
     setattr(module, name, function)
     try:
         yield
     finally:
-        setattr(module, name, original)
+        if own is None:
+            delattr(module, name)  # a builtin shows through again
+        else:
+            setattr(module, name, own)
 
 
 class _Overflowing:
@@ -81,3 +88,11 @@ def _sum_blocks(hidden_states: torch.Tensor, block_ids: torch.Tensor, global_seq
     blocks = torch.arange(global_seq_len, device=block_ids.device)
     belongs = (block_ids[:, None, :] == blocks[:, None]).to(hidden_states.dtype)
     return belongs @ hidden_states
+
+
+def _length(of: Sized) -> Any:
+    """`len`, but the size of a tensor's first axis may stay free.
+
+    RT-DETR takes its batch size by `len`, which Python allows to be an `int` only. This can go when it asks for the shape.
+    """
+    return of.shape[0] if isinstance(of, torch.Tensor) else len(of)

@@ -138,6 +138,8 @@ class _Reader:
         names = [main, *(name for name in self.dry.required if name != main and name in readers)]
         if main == "input_ids" and "pixel_values" in self.dry.parameters and hasattr(self.config, "vision_config"):
             names.append("pixel_values")
+        if main == "input_ids" and "input_features" in self.dry.parameters and hasattr(self.config, "audio_config"):
+            names.append("input_features")
         for name in dict.fromkeys(names):
             if name not in readers:
                 raise self.unknown(f"nothing is known of its main input {name}")
@@ -202,9 +204,13 @@ class _Reader:
         return specs, {"samples": _AUDIO_SAMPLES}
 
     def _features(self) -> tuple[list[TensorSpec], dict[str, int]]:
-        bins = self.preprocessor.get("feature_size") or getattr(self.config, "num_mel_bins", None)
+        audio = getattr(self.config, "audio_config", self.config)
+        bins = self.preprocessor.get("feature_size") or getattr(audio, "num_mel_bins", None)
         if not isinstance(bins, int):
             raise self.unknown("neither its config nor preprocessor_config.json says how many mel bins a frame has")
+        if (side := getattr(audio, "spec_size", None)) is not None:
+            # A spectrogram that becomes an image of that side, with one channel.
+            return [TensorSpec("input_features", ("batch", 1, side * side // bins, bins), "float", "signal")], {}
         return [TensorSpec("input_features", ("batch", bins, "frames"), "float", "signal")], {"frames": 100}
 
     def _series(self) -> tuple[list[TensorSpec], dict[str, int]]:
