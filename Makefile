@@ -93,7 +93,7 @@ bench: $(VENV)/.dev $(VENV)/.example $(PEER)/.installed
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 publishing-figures: $(VENV)/.dev $(VENV)/.example
-	$(BIN)/python benchmarks/publishing.py
+	$(BIN)/python benchmarks/publishing.py $(ARGS)
 
 lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)

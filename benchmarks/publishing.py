@@ -1,6 +1,7 @@
 """Runs the command line against the Hub of tests/hub, disturbs it, and writes what happened into docs/publishing.md.
 
-    make publishing-figures        # about five minutes on two cores
+    make publishing-figures                          # about six minutes on two cores
+    make publishing-figures ARGS="--only faults"     # the table alone: what happens does not go by the machine's load
 
 Every row of the table is a run of its own that publishes a tiny model. The figures for an export that is there already are
 of a real model, all-MiniLM-L6-v2, which the package of `make export` carries.
@@ -8,6 +9,7 @@ of a real model, all-MiniLM-L6-v2, which the package of `make export` carries.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -31,7 +33,9 @@ from tiny import make_checkpoint  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "publishing.md"
 TOKEN = "hf_for_the_local_hub"
-PUSH = ("--model", "org/model", "--push-to-hub", "true", "--hub-token", TOKEN)
+PUSH = ("--model", "org/model", "--hub-token", TOKEN)
+OWN = "org/model"
+NEW = "org/new"
 QUICK = ("--formats", "torchscript", "--validate", "off", "--publish-unvalidated")
 REPEATS = 3
 
@@ -46,6 +50,7 @@ class Case:
         meanwhile: somebody's commit, made when the push begins.
         signal: sent when the first fault, which holds the call, is met.
         options: of the command line.
+        to: the repository that is pushed to.
     """
 
     what: str
@@ -53,6 +58,7 @@ class Case:
     meanwhile: Mapping[str, bytes] = field(default_factory=dict)
     signal: signal.Signals | None = None
     options: tuple[str, ...] = ()
+    to: str = OWN
 
 
 CASES = (
@@ -70,30 +76,63 @@ CASES = (
     Case("connection reset in the middle of the commit", [("commit", "reset", {})]),
     Case("the commit is made, its answer is lost", [("commit", "lost", {})]),
     Case("the pull request is opened, the answer is lost", [("commit", "lost", {})], options=("--create-pr",)),
+    Case(
+        "every answer takes three seconds",
+        [
+            (call, "slow", {"seconds": 3.0, "times": 10_000})
+            for call in ("info", "tree", "resolve", "preupload", "lfs-batch", "lfs-upload", "commit")
+        ],
+    ),
     Case("a download of the checkpoint ends early", [("resolve", "truncated", {"times": 2})]),
     Case("a download arrives with a wrong byte", [("resolve", "wrong-bytes", {})]),
     Case("downloads always arrive with a wrong byte", [("resolve", "wrong-bytes", {"times": 10_000})]),
     Case("the branch moved, other files changed (412)", meanwhile={"notes.txt": b"by a colleague"}),
     Case("the branch moved, the weights changed (412)", meanwhile={"model.safetensors": b"trained on"}),
+    Case("the commit to a new repository is refused", [("commit", "status", {"status": 403})], to=NEW),
+    Case("the commit to a new branch is refused", [("commit", "status", {"status": 403})], options=("--branch", "new")),
     Case("the token may not write", [("preupload", "status", {"status": 403})]),
     Case("SIGTERM in the middle of an upload", [("lfs-upload", "held", {})], signal=signal.SIGTERM),
+    Case("SIGTERM in the middle of a download", [("resolve", "stalled", {})], signal=signal.SIGTERM),
+    Case(
+        "SIGTERM in the middle of an upload to a new repository",
+        [("lfs-upload", "held", {})],
+        signal=signal.SIGTERM,
+        to=NEW,
+    ),
+    Case(
+        "SIGKILL in the middle of an upload to a new repository",
+        [("lfs-upload", "held", {})],
+        signal=signal.SIGKILL,
+        to=NEW,
+    ),
     Case("SIGKILL in the middle of an upload", [("lfs-upload", "held", {})], signal=signal.SIGKILL),
     Case("SIGKILL after the commit was sent", [("commit", "held", {"done": True})], signal=signal.SIGKILL),
 )
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the tables of docs/publishing.md.")
+    parser.add_argument("--only", choices=("faults", "figures"), help="one of the two")
+    only = parser.parse_args().only
+    text = DOCUMENT.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="hfexport-publishing-") as name:
         folder = Path(name)
-        tiny = make_checkpoint(folder / "tiny", "bert", "sequence-classification", tokenizer=True)
-        lines = ["| disturbance | exit code | the repository afterwards |", "|---|---|---|"]
-        for number, case in enumerate(CASES):
-            row = disturbed(case, tiny, folder / str(number))
-            print(row, flush=True)
-            lines.append(row)
-        figures = nothing_to_do(folder / "figures")
-    text = replaced(DOCUMENT.read_text(encoding="utf-8"), "faults", "\n".join(lines))
-    DOCUMENT.write_text(replaced(text, "figures", figures), encoding="utf-8")
+        if only != "figures":
+            text = replaced(text, "faults", fault_table(folder))
+        if only != "faults":
+            text = replaced(text, "figures", nothing_to_do(folder / "figures"))
+    DOCUMENT.write_text(text, encoding="utf-8")
+
+
+def fault_table(folder: Path) -> str:
+    """Disturb a push in every way."""
+    tiny = make_checkpoint(folder / "tiny", "bert", "sequence-classification", tokenizer=True)
+    lines = ["| disturbance | exit code | the repository afterwards |", "|---|---|---|"]
+    for number, case in enumerate(CASES):
+        row = disturbed(case, tiny, folder / str(number))
+        print(row, flush=True)
+        lines.append(row)
+    return "\n".join(lines)
 
 
 def disturbed(case: Case, checkpoint: Path, folder: Path) -> str:
@@ -102,26 +141,29 @@ def disturbed(case: Case, checkpoint: Path, folder: Path) -> str:
     with LocalHub() as hub:
         hub.tokens = {TOKEN: User("org")}
         files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
-        repository = hub.add("org/model", files)
-        before = repository.head()
+        before = hub.add(OWN, files).head()
         faults = [hub.fail(call, kind, **options) for call, kind, options in case.faults]
         if case.meanwhile:
-            hub.fail("preupload", "before", action=lambda: hub.change("org/model", dict(case.meanwhile)))
-        process = start((*PUSH, *QUICK, *case.options), hub, folder)
+            hub.fail("preupload", "before", action=lambda: hub.change(OWN, dict(case.meanwhile)))
+        process = start((*PUSH, "--push-to-hub", case.to, *QUICK, *case.options), hub, folder)
         if case.signal is not None:
             assert faults[0].held.reached.wait(300), f"{case.what}: never came so far"
             process.send_signal(case.signal)
         code = process.wait(600)
-        for fault in faults:
-            fault.held.released.set()
-        state = described(hub, before, case)
+        state = described(hub, before, case)  # what the Hub was still asked for by then, nobody waits for
     shown = str(code) if code >= 0 else f"killed by {signal.Signals(-code).name}"
     return f"| {case.what} | {shown} | {state} |"
 
 
 def described(hub: LocalHub, before: str, case: Case) -> str:
     """What the repository is like: as it was, or with a complete export, and how many commits that took."""
-    repository = hub.repositories["org/model"]
+    if case.to == NEW:
+        assert hub.repositories[OWN].head() == before
+        return "there is none" if NEW not in hub.repositories else "new, and empty"
+    repository = hub.repositories[OWN]
+    if "--branch" in case.options:
+        assert repository.refs == {"main": before}, case.what
+        return "as it was"
     if "--create-pr" in case.options:
         count = len(repository.pull_requests)
         whole = all(complete(hub, request.ref) for request in repository.pull_requests)
@@ -141,10 +183,10 @@ def described(hub: LocalHub, before: str, case: Case) -> str:
 
 def complete(hub: LocalHub, ref: str) -> bool:
     """Whether every file that the manifest lists is there with its hash."""
-    held = hub.repositories["org/model"].files(ref)
+    held = hub.repositories[OWN].files(ref)
     if "hfexport.json" not in held:
         return False
-    manifest = json.loads(hub.read("org/model", "hfexport.json", ref))
+    manifest = json.loads(hub.read(OWN, "hfexport.json", ref))
     listed = [*manifest["files"], *(file for artifact in manifest["artifacts"] for file in artifact["files"])]
     return all(held.get(file["path"]) == file["sha256"] for file in listed)
 
@@ -154,10 +196,11 @@ def nothing_to_do(folder: Path) -> str:
     folder.mkdir()
     with LocalHub() as hub:
         hub.tokens = {TOKEN: User("org")}
-        hub.add("org/model", {path.name: path.read_bytes() for path in EXAMPLE_MODEL.iterdir() if path.is_file()})
-        full = timed(lambda: start(PUSH, hub, folder))
+        hub.add(OWN, {path.name: path.read_bytes() for path in EXAMPLE_MODEL.iterdir() if path.is_file()})
+        push = (*PUSH, "--push-to-hub", OWN)
+        full = timed(lambda: start(push, hub, folder))
         calls = len(hub.calls)
-        again = statistics.median(timed(lambda: start(PUSH, hub, folder)) for _ in range(REPEATS))
+        again = statistics.median(timed(lambda: start(push, hub, folder)) for _ in range(REPEATS))
         per_run = (len(hub.calls) - calls) // REPEATS
     return "\n".join(
         [

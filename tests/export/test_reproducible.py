@@ -45,7 +45,14 @@ def _hashes(checkpoint: Path, folder: Path, *, threads: int, days: int) -> dict[
     return {file["path"]: file["sha256"] for artifact in manifest["artifacts"] for file in artifact["files"]}
 
 
-@pytest.mark.parametrize(("model_type", "task"), [("bert", "sequence-classification"), ("gpt2", "causal-lm-with-past")])
+@pytest.mark.parametrize(
+    ("model_type", "task"),
+    [
+        ("bert", "sequence-classification"),
+        ("gpt2", "causal-lm-with-past"),
+        pytest.param("t5", "seq2seq-lm-with-past", marks=pytest.mark.thorough),
+    ],
+)
 def test_the_same_bytes(tmp_path: Path, model_type: str, task: str) -> None:
     checkpoint = make_checkpoint(tmp_path / "made", model_type, task, tokenizer=True)
     first = _hashes(checkpoint, tmp_path / "here", threads=1, days=0)

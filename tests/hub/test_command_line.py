@@ -19,7 +19,8 @@ from hub.store import Publisher
 
 pytestmark = pytest.mark.thorough
 
-PUSH = ("--model", "org/tiny", "--push-to-hub", "true")
+MODEL = ("--model", "org/tiny")
+PUSH = (*MODEL, "--push-to-hub", "true")
 QUICK = ("--formats", "torchscript", "--validate", "off", "--publish-unvalidated")
 
 
@@ -147,10 +148,12 @@ class Ended:
     def __init__(self, hub: LocalHub, environment: dict[str, str], folder: Path) -> None:
         self.hub, self.environment, self.folder = hub, environment, folder
 
-    def at(self, call: str, which: signal.Signals, *options: str, done: bool = False) -> subprocess.Popen[str]:
+    def at(
+        self, call: str, which: signal.Signals, *options: str, done: bool = False, to: str = "true"
+    ) -> subprocess.Popen[str]:
         fault = self.hub.fail(call, "held", done=done)
         process = subprocess.Popen(
-            [sys.executable, "-m", "hfexport", *PUSH, *QUICK, "--hub-token", TOKEN, *options],
+            [sys.executable, "-m", "hfexport", *MODEL, "--push-to-hub", to, *QUICK, "--hub-token", TOKEN, *options],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -200,6 +203,24 @@ def test_ended_before_the_commit_the_repository_is_as_it_was(
     if made or which == signal.SIGTERM:
         assert (output / "hfexport.json").exists()
     assert which == signal.SIGKILL or not list(output.glob(".hfexport-*"))
+
+
+@pytest.mark.parametrize(("to", "options"), [("org/new", ()), ("org/tiny", ("--branch", "exports"))])
+@pytest.mark.parametrize("call", ["lfs-upload", "commit"])
+def test_what_was_made_for_a_push_goes_again_when_it_is_ended(
+    hub: LocalHub, ended: Ended, run: Callable[..., Finished], to: str, options: tuple[str, ...], call: str
+) -> None:
+    refs = dict(hub.repositories["org/tiny"].refs)
+    ended.at(call, signal.SIGTERM, *options, to=to)
+    assert hub.repositories.keys() == {"org/tiny"}
+    assert hub.repositories["org/tiny"].refs == refs
+    hub.faults.clear()
+    ended.at("commit", signal.SIGKILL, *options, to=to)  # nobody is left to remove anything: the next run fills it
+    again = run(*MODEL, "--push-to-hub", to, *options, *QUICK, "--hub-token", TOKEN)
+    assert again.exit_code == 0, again.said
+    branch = "exports" if options else "main"
+    assert "torchscript/model.pt" in hub.repositories[to].files(branch)
+    assert len(hub.repositories[to].history(branch)) == 2
 
 
 @pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGTERM])

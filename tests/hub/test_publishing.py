@@ -274,6 +274,20 @@ def test_a_dropped_connection_is_made_again_and_the_commit_only_once(
     assert len(hub.repositories["org/tiny"].history()) == 2
 
 
+@pytest.mark.parametrize("call", ["validate-yaml", "preupload", "lfs-batch", "lfs-upload", "commit", "tree"])
+def test_an_answer_that_takes_too_long_is_asked_for_again_and_the_commit_made_once(
+    hub: LocalHub, push: Push, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub does what it was asked for all the same, late."""
+    monkeypatch.setattr("hfexport.hub.ANSWER_TIMEOUT_S", 0.5)
+    fault = hub.fail(call, "slow", seconds=1.0)
+    publication = push()
+    assert publication["state"] == "committed"
+    assert fault.met > 1
+    assert len(hub.repositories["org/tiny"].history()) == 2
+    assert publication["commit"] == hub.repositories["org/tiny"].head()
+
+
 def test_parts_of_a_large_file(hub: LocalHub, push: Push) -> None:
     hub.part_bytes = 1000
     push.artifacts["onnx/model.onnx"] = bytes(range(256)) * 40

@@ -223,6 +223,18 @@ def test_a_dropped_connection_is_made_again(hub: LocalHub, reader: Reader, call:
     assert open_checkpoint(reader.read()).model_type == "bert"
 
 
+@pytest.mark.parametrize("call", ["info", "tree", "head", "resolve"])
+def test_an_answer_that_takes_too_long_is_asked_for_again(
+    hub: LocalHub, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hfexport.hub.ANSWER_TIMEOUT_S", 0.5)
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", 0.5)
+    fault = hub.fail(call, "slow", seconds=1.0)
+    assert open_checkpoint(Reader(hub).read()).model_type == "bert"
+    assert fault.met > 1
+
+
 def test_a_download_that_ends_early_goes_on_where_it_ended(
     hub: LocalHub, reader: Reader, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
