@@ -35,7 +35,7 @@ APART = {
 """Those that no artifact can be compared with; tests/export/test_tensorflow.py has the model itself answer."""
 
 TASKS = {
-    "whisper": "speech2seq-lm",
+    **{"vision-encoder-decoder": "vision2seq-lm", "whisper": "speech2seq-lm"},
     **dict.fromkeys(("bart", "blenderbot", "blenderbot-small", "marian", "mbart", "mt5", "t5"), "seq2seq-lm"),
 }
 """By model type, for encoder-decoders: the reference holds one call of the whole model, without a cache."""
@@ -74,7 +74,11 @@ def _given(entries: list[dict[str, Any]], reference: Mapping[str, np.ndarray]) -
 def test_artifacts_answer_as_tensorflow_did(name: str, tmp_path: Path) -> None:
     folder, output = COMMITTED / name, tmp_path / "output"
     config = json.loads((folder / "config.json").read_bytes())
-    whole = name.removeprefix("TF").partition("-")[0].endswith(("ForConditionalGeneration", "MTModel"))
+    whole = (
+        name.removeprefix("TF")
+        .partition("-")[0]
+        .endswith(("ForConditionalGeneration", "MTModel", "EncoderDecoderModel"))
+    )
     task = TASKS[config["model_type"]] if whole else "auto"
     options = ["--layout", "single", "--validate", "off", "--output", str(output)]
     assert cli.main(["--model", str(folder), "--task", task, *options]) == 0

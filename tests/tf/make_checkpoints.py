@@ -104,6 +104,12 @@ def _image(size: int) -> Callable[[np.random.Generator], Inputs]:
     return lambda rng: {"pixel_values": rng.standard_normal((2, 3, size, size)).astype(np.float32)}
 
 
+def _captioned(rng: np.random.Generator) -> Inputs:
+    decoder = _ids(rng, 5)
+    decoder[:, 0] = 2
+    return {**_image(32)(rng), "decoder_input_ids": decoder}
+
+
 def _longformer(rng: np.random.Generator) -> Inputs:
     given = _text(1)(rng)
     given["input_ids"][:, 1:4] = 2  # the separators from which global attention is told
@@ -509,6 +515,16 @@ FAMILIES = (
     ),
     Family("T5Config", T5, _seq2seq(0, 0), _heads("T5", "ForConditionalGeneration", "Model")),
     Family("T5Config", T5, _text(), ("TFT5EncoderModel",), committed=0),
+    Family(
+        "VisionEncoderDecoderConfig",
+        {
+            "encoder": {**VISION, "model_type": "vit"},
+            "decoder": {**GPT, "model_type": "gpt2", "is_decoder": True, "add_cross_attention": True},
+            **{"decoder_start_token_id": 2, "pad_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": True},
+        },
+        _captioned,
+        ("TFVisionEncoderDecoderModel",),
+    ),
     Family("ViTConfig", VISION, _image(32), _heads("ViT", "ForImageClassification", "Model")),
     Family(
         "WhisperConfig",
