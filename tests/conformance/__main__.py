@@ -31,7 +31,7 @@ KEPT = ROOT / ".conformance"
 PAGE = ROOT / "docs" / "coverage.md"
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx-ir")
 CASES_A_PROCESS = 60
-"""After so many, a worker is replaced: what torch caches for each model adds up."""
+"""After so many, on average, workers are replaced: what torch caches for each model adds up."""
 
 
 def main() -> int:
@@ -79,13 +79,17 @@ def _results(cases: Sequence[Case], jobs: int, *, fresh: bool) -> Iterator[tuple
         else:
             to_run.append(case)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=CASES_A_PROCESS) as pool:
-        running = {pool.submit(attempt, case): case for case in to_run}
-        for future in as_completed(running):
-            case, result = running[future], future.result()
-            if result["passed"]:
-                _kept(case, code).write_text(json.dumps(result), encoding="utf-8")
-            yield case, result
+    # A pool for each part, since one that replaces its workers by itself (`max_tasks_per_child`) may wait for ever:
+    # https://github.com/python/cpython/issues/115634
+    for start in range(0, len(to_run), jobs * CASES_A_PROCESS):
+        part = to_run[start : start + jobs * CASES_A_PROCESS]
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            running = {pool.submit(attempt, case): case for case in part}
+            for future in as_completed(running):
+                case, result = running[future], future.result()
+                if result["passed"]:
+                    _kept(case, code).write_text(json.dumps(result), encoding="utf-8")
+                yield case, result
 
 
 def _kept(case: Case, code: str) -> Path:
@@ -93,11 +97,12 @@ def _kept(case: Case, code: str) -> Path:
 
 
 def _fingerprint() -> str:
-    """Changes with the code, the tiny checkpoints and the versions."""
+    """Changes with the code, the tiny checkpoints, the cases and the versions."""
     digest = hashlib.sha256(" ".join(version(package) for package in PACKAGES).encode())
-    for folder in ("src/hfexport", "tests/tiny", "tests/conformance"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(path.read_bytes())
+    folders = ("src/hfexport", "tests/tiny")
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update((ROOT / "tests/conformance/cases.py").read_bytes())
     return digest.hexdigest()
 
 
