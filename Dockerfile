@@ -1,5 +1,5 @@
 # Which Neuron SDK the image carries: none, inf1 or inf2. The published image carries inf1; the slim one, and a plain
-# `docker build`, none. For inf1 the interpreter's image has to be one of Python 3.8 to 3.10.
+# `docker build`, none. For inf1 the interpreter's image has to be one of Python 3.10, for inf2 of 3.10 or newer.
 ARG NEURON=none
 ARG NEURON_PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -46,17 +46,21 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /build
-COPY requirements/neuron.txt requirements/neuron-inf1.txt requirements/neuron-inf2.txt requirements/
+COPY requirements/neuron.txt requirements/neuron-inf1.txt requirements/neuron-inf1-sdk.txt \
+    requirements/neuron-inf2-sdk.txt requirements/
 # The interpreter finds its library beside itself, so it can be moved.
 RUN mkdir /opt/neuron \
     && if [ "${NEURON}" != none ]; then \
         cp -a /usr/local /opt/neuron/python \
         && /opt/neuron/python/bin/python3 -m venv "/opt/neuron/${NEURON}" \
         && "/opt/neuron/${NEURON}/bin/pip" install --no-deps --require-hashes -r requirements/neuron.txt; \
+    fi \
+    && if [ "${NEURON}" = inf1 ]; then \
+        /opt/neuron/inf1/bin/pip install --no-deps --require-hashes -r requirements/neuron-inf1.txt; \
     fi
 RUN if [ "${NEURON}" != none ]; then \
         "/opt/neuron/${NEURON}/bin/pip" install --retries 1 --extra-index-url "${TORCH_INDEX}" \
-            --extra-index-url "${NEURON_INDEX}" -r "requirements/neuron-${NEURON}.txt"; \
+            --extra-index-url "${NEURON_INDEX}" -r "requirements/neuron-${NEURON}-sdk.txt"; \
     fi
 
 

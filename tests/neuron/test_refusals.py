@@ -81,7 +81,7 @@ def test_a_checkpoint_that_older_transformers_reads_otherwise_is_caught(exporter
 def test_what_cannot_be_traced_there_is_refused_up_front(exporter: Exporter) -> None:
     done = exporter.run(exporter.checkpoint("deberta-v2", "masked-lm"))
     assert done.code == 4
-    assert "deberta-v2 cannot be compiled for Inf1" in done.said and "XSoftmax" in done.said
+    assert "deberta-v2 cannot be compiled" in done.said and "XSoftmax" in done.said
     assert "compiling model" not in done.said
 
 

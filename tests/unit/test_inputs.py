@@ -145,6 +145,17 @@ def test_what_belongs_to_a_push_needs_one(name: str) -> None:
     assert _parse(f"--{name}=false") == Inputs()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("minimum-segment-size", "3"), ("fallback", "false"), ("optimizations", "float32_to_float16")]
+)
+def test_what_is_for_inf1_alone_is_refused_for_inf2(name: str, value: str) -> None:
+    given = f"--neuron-{name}={value}"
+    assert f"--neuron-{name} is for Inf1 alone, but --neuron-target is inf2" in _problem("--neuron-target=inf2", given)
+    assert _parse(given) != Inputs()
+    defaults = {"INPUT_NEURON-FALLBACK": "true", "INPUT_NEURON-MINIMUM-SEGMENT-SIZE": "2"}
+    assert parse_inputs(["--neuron-target=inf2"], defaults)[0].neuron_target == "inf2"
+
+
 def test_the_models_own_repository_needs_a_model_on_the_hub() -> None:
     assert _parse("--model", "org/name", "--push-to-hub").push_to_hub == "true"
     assert _parse("--push-to-hub=false").push_to_hub is None

@@ -14,7 +14,6 @@ from hfexport.architectures import config_class_for
 from hfexport.backends.neuron import refuse_untraceable, worker
 from hfexport.backends.neuron.artifact import NeuronPart, count_subgraphs
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
-from hfexport.backends.neuron.options import NeuronOptions
 from hfexport.backends.neuron.plan import PartPlan
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig
@@ -132,12 +131,10 @@ def test_subgraphs_are_counted_in_the_code_of_the_archive_alone(tmp_path: Path) 
 
 
 def test_what_the_stack_cannot_trace_is_refused_with_the_reason() -> None:
-    python = Path("/usr/bin/python3")
-    with pytest.raises(UnsupportedError, match="deberta-v2 cannot be compiled for Inf1: .*XSoftmax") as caught:
-        refuse_untraceable(_config("deberta-v2"), NeuronOptions("inf1", python))
+    with pytest.raises(UnsupportedError, match="deberta-v2 cannot be compiled: .*XSoftmax") as caught:
+        refuse_untraceable(_config("deberta-v2"))
     assert "ONNX or TorchScript" in caught.value.remedy
-    refuse_untraceable(_config("deberta-v2"), NeuronOptions("inf2", python))
-    refuse_untraceable(_config(), NeuronOptions("inf1", python))
+    refuse_untraceable(_config())
 
 
 def test_a_task_with_past_is_compiled_without_it() -> None:

@@ -58,6 +58,7 @@ def parse_inputs(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Inputs, f
             sources[part.attribute] = given[0].written
     problems.extend(_folder_problems(values, sources))
     problems.extend(_publishing_problems(values, sources))
+    problems.extend(_neuron_problems(values, sources))
     if problems:
         raise InputsError(problems)
     return Inputs(**values), flags
@@ -117,6 +118,18 @@ def _publishing_problems(values: Mapping[str, Any], sources: Mapping[str, str]) 
             "publish-unvalidated: true"
         )
     return problems
+
+
+def _neuron_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """What is asked of the SDK for Inf1, where the other one is to compile."""
+    if values.get("neuron_target") != "inf2":
+        return []
+    defaults = Inputs()
+    return [
+        f"{sources[name]} is for Inf1 alone, but {sources['neuron_target']} is inf2: leave it out"
+        for name in ("neuron_minimum_segment_size", "neuron_fallback", "neuron_optimizations")
+        if values.get(name, getattr(defaults, name)) != getattr(defaults, name)
+    ]
 
 
 def _folder_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:

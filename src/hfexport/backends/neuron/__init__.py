@@ -32,23 +32,23 @@ __all__ = ["NeuronBackend", "refuse_untraceable"]
 RUNTIME_PACKAGE: Final = "hfexport_neuron"
 
 _UNTRACEABLE: Final = {
-    "deberta": "its softmax is a Python function of its own (XSoftmax) that torch 1.13 cannot save in a trace",
-    "deberta-v2": "its softmax is a Python function of its own (XSoftmax) that torch 1.13 cannot save in a trace",
+    "deberta": "its softmax in transformers 4 is a Python function (XSoftmax) that torch cannot save in a trace",
+    "deberta-v2": "its softmax in transformers 4 is a Python function (XSoftmax) that torch cannot save in a trace",
 }
-"""Model types that transformers 4 on the Inf1 SDK's torch cannot trace, with the reason."""
+"""Model types that cannot be traced with the transformers that the SDKs take, with the reason."""
 
 
-def refuse_untraceable(config: ExportConfig, options: NeuronOptions) -> None:
-    """Refuse up front what is known not to work on the SDK's stack.
+def refuse_untraceable(config: ExportConfig) -> None:
+    """Refuse up front what is known not to work with the SDKs' transformers.
 
     Raises:
         UnsupportedError: with the reason and what to use instead.
     """
     model_type = str(config.config.model_type)
-    if options.target == "inf1" and model_type in _UNTRACEABLE:
+    if model_type in _UNTRACEABLE:
         raise UnsupportedError(
-            f"Neuron: {model_type} cannot be compiled for Inf1: {_UNTRACEABLE[model_type]}",
-            remedy="Export it to ONNX or TorchScript, or fine-tune an encoder that Inf1 runs: bert, roberta, electra, albert.",
+            f"Neuron: {model_type} cannot be compiled: {_UNTRACEABLE[model_type]}",
+            remedy="Export it to ONNX or TorchScript, or fine-tune an encoder that Neuron runs: bert, roberta, electra, albert.",
         )
 
 
@@ -60,7 +60,7 @@ class NeuronBackend:
     def export(self, job: ExportJob) -> NeuronArtifact:
         run = job.neuron
         assert run is not None, "the pipeline gives a run with format neuron"
-        refuse_untraceable(job.config, run.options)
+        refuse_untraceable(job.config)
         folder = run.folder / "export"
         folder.mkdir(parents=True)
         _write_inputs(folder, run)
@@ -104,14 +104,18 @@ def _part_request(part: PartPlan, job: ExportJob) -> dict[str, Any]:
 
 
 def _compile_settings(options: NeuronOptions) -> dict[str, Any]:
-    return {
+    """What the worker compiles by."""
+    settings = {
         "compiler_args": list(options.compiler_args),
         "timeout_s": options.timeout_s,
         "dynamic_batch_size": options.dynamic_batch_size,
-        "minimum_segment_size": options.minimum_segment_size,
-        "fallback": options.fallback,
-        "optimizations": list(options.optimizations),
+        "separate_weights_bytes": options.separate_weights_bytes,
     }
+    if options.target == "inf1":
+        settings["minimum_segment_size"] = options.minimum_segment_size
+        settings["fallback"] = options.fallback
+        settings["optimizations"] = list(options.optimizations)
+    return settings
 
 
 def _install(answer: Answer, job: ExportJob, run: NeuronRun) -> NeuronArtifact:

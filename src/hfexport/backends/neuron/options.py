@@ -21,9 +21,11 @@ COMPILERS: Final[Mapping[str, str]] = {"inf1": "neuron-cc", "inf2": "neuronx-cc"
 
 PACKAGES: Final[Mapping[str, str]] = {
     "inf1": "torch-neuron==1.13.1.* 'neuron-cc[tensorflow]==1.24.*'",
-    "inf2": "torch-neuronx==2.* neuronx-cc==2.*",
+    "inf2": "torch-neuronx==2.9.* neuronx-cc==2.*",
 }
 """What `pip install` is given for the SDK itself."""
+
+SEPARATE_WEIGHTS_BYTES: Final = 1_900_000_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class NeuronOptions:
         minimum_segment_size: fewer operators than this in a row stay on CPU (Inf1).
         fallback: leave operators that cannot be compiled on CPU, rather than fail (Inf1).
         optimizations: names in `torch_neuron.Optimization` (Inf1).
+        separate_weights_bytes: weights of more than this are kept beside the compiled graph, whose format ends at 2 GB.
     """
 
     target: Target
@@ -49,6 +52,7 @@ class NeuronOptions:
     minimum_segment_size: int = 2
     fallback: bool = True
     optimizations: tuple[str, ...] = ()
+    separate_weights_bytes: int = SEPARATE_WEIGHTS_BYTES
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,20 @@
 
 It keeps what hfexport meets of the real one: `trace`'s signature and errors, the lines it logs, artifacts whose graph
 holds `neuron::forward…` operators between those left on CPU, and a run time that refuses to load them where there is no
-device. A segment of the graph is not compiled but kept as TorchScript inside the operator's argument. How it should
-misbehave is said by arguments `--stand-in-…`, which come the way of all compiler arguments.
+device. `neuron_stand_in` says what a compiled segment is here, and how the stand-in is made to misbehave.
 
 Sources: the archived API reference of torch-neuron, and logs in the issues of aws-neuron/aws-neuron-sdk.
 """
 
 import enum
-import io
-import json
 import logging
-import os
-import signal
 import subprocess
 import sys
 from collections import Counter
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 
+import neuron_stand_in as stand_in
 import torch
 
 __version__ = "1.13.1.2.11.13.0"
@@ -27,10 +23,6 @@ __version__ = "1.13.1.2.11.13.0"
 logger = logging.getLogger("Neuron")
 
 NOT_SUPPORTED = {"aten::embedding"}
-NO_RUNTIME = (
-    "The PyTorch Neuron Runtime could not be initialized. Neuron Driver issues are logged\n"
-    "to your system logs. See the Neuron Runtime's troubleshooting guide for help on this"
-)
 
 
 class Optimization(enum.Enum):
@@ -53,20 +45,14 @@ def trace(
     separate_weights=False,
     **jit_trace_kwargs,
 ):
-    """Signature as documented; `single_fusion_ratio_threshold` and `optimizations` have no effect here."""
-    flags = dict(
-        argument[len("--stand-in-") :].partition("=")[::2]
-        for argument in compiler_args or []
-        if argument.startswith("--stand-in-")
-    )
-    if "crash" in flags:
-        os.kill(os.getpid(), getattr(signal, flags["crash"]))
-    if "raise" in flags:
-        raise RuntimeError(flags["raise"])
-    if "noise" in flags:
-        sys.stderr.write("::set-output name=x::noise\n" * (int(flags["noise"]) // 27))
+    """Signature as documented; `single_fusion_ratio_threshold` has no effect here."""
+    flags = stand_in.flags_of(compiler_args or [])
+    stand_in.misbehave(flags)
+    stand_in.check_size(model, flags, separate_weights)
     for optimization in optimizations or []:
         assert isinstance(optimization, Optimization)
+    cast = "float16" if Optimization.FLOAT32_TO_FLOAT16 in (optimizations or []) else "bfloat16"
+    pack = partial(stand_in.pack, flags, dynamic=dynamic_batch_size, cast=cast)
     module = torch.jit.trace(model, example_inputs, check_trace=False, **jit_trace_kwargs)
     graph = torch.jit.freeze(module.eval()).inlined_graph
     unsupported = NOT_SUPPORTED | set(filter(None, flags.get("unsupported", "").split(",")))
@@ -78,7 +64,7 @@ def trace(
     if not fallback and unsupported & set(left):
         raise AttributeError(f"Operator {min(unsupported & set(left))} is not supported")
     return _Compilation(
-        graph, segments, left, unsupported, compiler_args, compiler_timeout, compiler_workdir, flags
+        graph, segments, left, unsupported, compiler_args, compiler_timeout, compiler_workdir, flags, pack
     ).run(example_inputs)
 
 
@@ -107,9 +93,10 @@ def _segments(graph, chosen, minimum_size):
 
 
 class _Compilation:
-    def __init__(self, graph, segments, left, unsupported, compiler_args, timeout_s, workdir, flags):
+    def __init__(self, graph, segments, left, unsupported, compiler_args, timeout_s, workdir, flags, pack):
         self.graph, self.segments, self.left, self.unsupported = graph, segments, left, unsupported
-        self.compiler_args, self.timeout_s, self.workdir, self.flags = compiler_args or [], timeout_s, workdir, flags
+        self.compiler_args, self.timeout_s, self.workdir = compiler_args or [], timeout_s, workdir
+        self.flags, self.pack = flags, pack
 
     def run(self, example_inputs):
         everything = [node for _, nodes in self.segments for node in nodes if _is_arithmetic(node)]
@@ -138,7 +125,7 @@ class _Compilation:
                 "No operations were successfully partitioned and compiled to neuron for this model - aborting trace!"
             )
         self._report(total, partitions, done)
-        outer = _rebuild(self.graph, [(ok, nodes) for ok, (_, nodes) in zip(done, self.segments)], self.flags)
+        outer = _rebuild(self.graph, [(ok, nodes) for ok, (_, nodes) in zip(done, self.segments)], self.pack)
         traced = torch.jit.trace(outer, example_inputs, check_trace=False)
         torch._C._jit_pass_inline(traced.graph)
         return traced
@@ -204,7 +191,7 @@ def _is_tensor(value):
     return value.type().kind() == "TensorType"
 
 
-def _rebuild(graph, segments, flags):
+def _rebuild(graph, segments, pack):
     """A module whose graph runs the compiled segments through `neuron::forward_v2` and the others as they are."""
     outer = torch._C.Graph()
     inputs = list(graph.inputs())
@@ -215,7 +202,7 @@ def _rebuild(graph, segments, flags):
     used_later = _last_uses(graph, segments)
     for number, (compiled, nodes) in enumerate(segments):
         if compiled:
-            _rebuild_segment(outer, places, nodes, {name for name, last in used_later.items() if last > number}, flags)
+            _rebuild_segment(outer, places, nodes, {name for name, last in used_later.items() if last > number}, pack)
         else:
             for node in nodes:
                 _clone(node, outer, places, None)
@@ -231,7 +218,7 @@ def _rebuild(graph, segments, flags):
     return Outer()
 
 
-def _rebuild_segment(outer, places, nodes, used_later, flags):
+def _rebuild_segment(outer, places, nodes, used_later, pack):
     """Put `nodes` into a program of their own, and a call of it into `outer`."""
     made = {output.debugName() for node in nodes for output in node.outputs()}
     inner, inner_places, entering = torch._C.Graph(), {}, []
@@ -243,7 +230,9 @@ def _rebuild_segment(outer, places, nodes, used_later, flags):
         inner.registerOutput(inner_places[value.debugName()])
     if len(leaving) > 1:
         _pack_outputs(inner, [inner_places[value.debugName()] for value in leaving])
-    _insert_call(outer, [_place(value, outer, places) for value in entering], _program(inner, flags), leaving, places)
+    function = torch._C._create_function_from_graph("forward", inner)
+    program = pack(function, [(value.type().sizes(), value.type().dtype()) for value in entering])
+    _insert_call(outer, [_place(value, outer, places) for value in entering], program, leaving, places)
     for output in outputs:  # values that are no tensors, such as sizes, are computed again where they are needed
         if not _is_tensor(output):
             places.pop(output.debugName(), None)
@@ -300,13 +289,6 @@ def _pack_outputs(graph, values):
     graph.registerOutput(packed)
 
 
-def _program(graph, flags):
-    buffer = io.BytesIO()
-    torch.jit.save(torch._C._create_function_from_graph("forward", graph), buffer)
-    header = json.dumps({"device": "device" in flags, "wrong": "wrong" in flags}).encode().ljust(64)
-    return torch.frombuffer(bytearray(header + buffer.getvalue()), dtype=torch.uint8).clone()
-
-
 def _insert_call(graph, entering, program, leaving, places):
     tensors = torch._C.ListType(torch._C.TensorType.get())
     given = graph.appendNode(graph.create("prim::ListConstruct", entering, 1)).output().setType(tensors)
@@ -321,38 +303,4 @@ def _insert_call(graph, entering, program, leaving, places):
         places[value.debugName()] = output.setType(torch._C.TensorType.get())
 
 
-@lru_cache(maxsize=64)
-def _loaded(content):
-    return _jit_load(io.BytesIO(content))
-
-
-def _forward(inputs, program):
-    """The operator: runs the segment with inputs and outputs rounded to bfloat16, as the device casts."""
-    content = program.numpy().tobytes()
-    header = json.loads(content[:64])
-    rounded = [tensor.bfloat16().float() if tensor.dtype == torch.float32 else tensor for tensor in inputs]
-    answer = _loaded(content[64:])(*rounded)
-    answers = answer if isinstance(answer, tuple) else (answer,)
-    factor = 1.25 if header["wrong"] else 1.0
-    return [(tensor.bfloat16().float() * factor) if tensor.dtype == torch.float32 else tensor for tensor in answers]
-
-
-_jit_load = torch.jit.load
-
-
-def _load(*args, **kwargs):
-    """`torch.jit.load` as the SDK wraps it: an artifact's segments go to the device at once, if there is one."""
-    module = _jit_load(*args, **kwargs)
-    for node in module.inlined_graph.nodes():
-        if node.kind().startswith("neuron::forward"):
-            program = list(node.inputs())[1].toIValue()
-            if not json.loads(program.numpy().tobytes()[:64])["device"]:
-                raise RuntimeError(NO_RUNTIME)
-    return module
-
-
-_library = torch.library.Library("neuron", "DEF")
-_library.define("forward_v2(Tensor[] inputs, Tensor program) -> Tensor[]")
-_library.impl("forward_v2", _forward, "CPU")
-torch.jit.load = _load
 torch.neuron = sys.modules[__name__]

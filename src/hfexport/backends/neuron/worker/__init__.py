@@ -52,9 +52,6 @@ SDKS: Mapping[str, Mapping[str, Any]] = {
 
 TRANSFORMERS = "4."
 
-SEPARATE_WEIGHTS_BYTES = 1900000000
-"""Above this the compiler's graph would pass protobuf's 2 GB; the SDK then keeps weights beside it."""
-
 PART_MARK = "hfexport: compiling "
 """Printed with a part's name on a line before the part is handed to the SDK, so that the log can be told apart."""
 

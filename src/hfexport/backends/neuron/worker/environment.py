@@ -33,7 +33,8 @@ def probe(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     versions = {"python": platform.python_version()}
     for package in ("torch", "transformers", "numpy", *sdk["packages"]):
         versions[package] = version_of(package)
-    import_sdk(job["target"])
+    if not hasattr(import_sdk(job["target"]), "trace"):
+        raise Failure("wrong_version", "{} {} has no trace".format(sdk["packages"][0], versions[sdk["packages"][0]]))
     for package, wanted in (("torch", sdk["torch"]), ("transformers", TRANSFORMERS)):
         if not versions[package].startswith(wanted):
             raise Failure("wrong_version", "{} is {}; {}* is needed".format(package, versions[package], wanted))
@@ -63,3 +64,8 @@ def import_sdk(target: str) -> Any:
     except ImportError as error:
         code = "placeholder_package" if "wrong package" in str(error).lower() else "no_sdk"
         raise Failure(code, "import {}: {}".format(name, first_line(error))) from None
+
+
+def devices() -> list[Path]:
+    """Neuron devices of this machine."""
+    return sorted(Path("/dev").glob("neuron[0-9]*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -10,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Mapping
 
-from . import COMPILED, DESCRIPTION_FILE, PART_MARK, SDKS, SEPARATE_WEIGHTS_BYTES, Failure
-from .environment import import_sdk, version_of
-from .files import file_entry, first_line, read_arrays, tensors_of, unless, write_arrays
+from . import COMPILED, DESCRIPTION_FILE, PART_MARK, SDKS, Failure
+from .environment import devices, import_sdk, version_of
+from .files import file_entry, first_line, read_arrays, tensors_of, time_limit, unless, write_arrays
 from .models import answer, load, wrap
 
 
@@ -20,8 +21,8 @@ def export(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Load the checkpoint, answer the probes eagerly, trace, compile and save every part.
 
     Args:
-        job: `target`, `checkpoint`, `loader` (`auto_class`, `bare`, `model_kwargs`), `threads`, `compile` (see
-            `_compile`), and `parts`: each with `name`, which is `model`, `encoder` or `decoder`, `inputs` and `outputs`
+        job: `target`, `checkpoint`, `loader` (`auto_class`, `bare`, `model_kwargs`), `threads`, `compile` (the
+            parent's `_compile_settings`), and `parts`: each with `name`, which is `model`, `encoder` or `decoder`, `inputs` and `outputs`
             (names in order), `probes` (how many) and `description` (JSON for the extra file).
         folder: holds inputs.npz with `{part}/trace/{input}` and `{part}/{n}/{input}`.
 
@@ -66,13 +67,15 @@ def _make_part(
     with unless("trace_failed", "{} cannot be traced".format(name)), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(wrapper, example, check_trace=False)
-    separate = size_bytes > SEPARATE_WEIGHTS_BYTES
+    separate = size_bytes > job["compile"]["separate_weights_bytes"]
     compiled = _compile(sdk, job, name, wrapper, example, separate)
+    kinds, traced_kinds = _operators(compiled), _operators(traced)
+    if job["target"] == "inf2" and job["compile"]["dynamic_batch_size"]:
+        compiled = sdk.dynamic_batch(compiled)  # which adds operators of its own around the model's
     result = {"name": name, "artifact": name + ".neuron", "trace": name + ".trace.pt", "separate_weights": separate}
     with unless("save_failed", "{} cannot be saved".format(name)):
         torch.jit.save(traced, result["trace"], _extra_files=extra)
         torch.jit.save(compiled, result["artifact"], _extra_files=extra)
-    kinds, traced_kinds = _operators(compiled), _operators(traced)
     result["subgraphs"] = sum(count for kind, count in kinds.items() if kind.startswith(COMPILED))
     result["cpu_operators"] = {kind: count for kind, count in sorted(kinds.items()) if kind.startswith("aten::")}
     result["operators"] = {kind: count for kind, count in sorted(traced_kinds.items()) if kind.startswith("aten::")}
@@ -82,30 +85,19 @@ def _make_part(
 def _compile(
     sdk: Any, job: Mapping[str, Any], name: str, wrapper: Any, example: tuple[Any, ...], separate: bool
 ) -> Any:
-    """Trace with the SDK. `job["compile"]` holds its arguments: see torch_neuron.trace and torch_neuronx.trace."""
+    """Trace with the SDK, by the arguments of `job["compile"]`."""
     import torch
 
     settings = job["compile"]
     workdir = Path("compiler-{}".format(name))
     workdir.mkdir()
-    arguments: dict[str, Any] = {"compiler_args": settings["compiler_args"], "compiler_workdir": str(workdir.resolve())}
-    if job["target"] == "inf1":
-        arguments["compiler_timeout"] = settings["timeout_s"]
-        arguments["minimum_segment_size"] = settings["minimum_segment_size"]
-        arguments["fallback"] = settings["fallback"]
-        arguments["dynamic_batch_size"] = settings["dynamic_batch_size"]
-        if settings["optimizations"]:
-            arguments["optimizations"] = [getattr(sdk.Optimization, one) for one in settings["optimizations"]]
-        if separate:
-            arguments["separate_weights"] = True
-    elif separate:
-        arguments["inline_weights_to_neff"] = False
+    arguments = _inf1_arguments if job["target"] == "inf1" else _inf2_arguments
     sys.stderr.write(PART_MARK + name + "\n")
     try:
-        with torch.no_grad():
-            compiled = sdk.trace(wrapper, example, **arguments)
-            if job["target"] == "inf2" and settings["dynamic_batch_size"]:
-                compiled = sdk.dynamic_batch(compiled)
+        with torch.no_grad(), time_limit(settings["timeout_s"]):
+            return sdk.trace(
+                wrapper, example, compiler_workdir=str(workdir.resolve()), **arguments(sdk, settings, separate)
+            )
     except subprocess.TimeoutExpired as error:
         raise Failure(
             "compile_timeout", "compiling {} took longer than {} s".format(name, settings["timeout_s"])
@@ -115,7 +107,35 @@ def _compile(
         raise Failure("unsupported_operator", "compiling {}: {}".format(name, first_line(error))) from error
     except (RuntimeError, TypeError, ValueError, LookupError, OSError, subprocess.SubprocessError) as error:
         raise Failure("compile_failed", "compiling {}: {}".format(name, first_line(error))) from error
-    return compiled
+
+
+def _inf1_arguments(sdk: Any, settings: Mapping[str, Any], separate: bool) -> dict[str, Any]:
+    """Of `torch_neuron.trace`."""
+    arguments = {
+        "compiler_args": settings["compiler_args"],
+        "compiler_timeout": settings["timeout_s"],
+        "minimum_segment_size": settings["minimum_segment_size"],
+        "fallback": settings["fallback"],
+        "dynamic_batch_size": settings["dynamic_batch_size"],
+    }
+    if settings["optimizations"]:
+        arguments["optimizations"] = [getattr(sdk.Optimization, one) for one in settings["optimizations"]]
+    if separate:
+        arguments["separate_weights"] = True
+    return arguments
+
+
+def _inf2_arguments(sdk: Any, settings: Mapping[str, Any], separate: bool) -> dict[str, Any]:
+    """Of `torch_neuronx.trace`, whose newer releases have to be told where there is no device, and what it would be."""
+    compiler_args = list(settings["compiler_args"])
+    if not any(argument.split("=")[0] == "--target" for argument in compiler_args):
+        compiler_args += ["--target", "inf2"]
+    arguments: dict[str, Any] = {"compiler_args": compiler_args}
+    if "cpu_backend" in inspect.signature(sdk.trace).parameters and not devices():
+        arguments["cpu_backend"] = True
+    if separate:
+        arguments["inline_weights_to_neff"] = False
+    return arguments
 
 
 def _operators(module: Any) -> Counter[str]:

@@ -1,9 +1,11 @@
-"""Arrays, hashes and errors, as the worker's jobs and answers have them."""
+"""Arrays, hashes, errors and time, as the worker's jobs and answers have them."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
@@ -26,6 +28,21 @@ def unless(code: str, what: str) -> Iterator[None]:
         ValueError,
     ) as error:
         raise Failure(code, "{}: {}: {}".format(what, type(error).__name__, first_line(error))) from error
+
+
+@contextlib.contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise `subprocess.TimeoutExpired` when this takes too long; torch_neuronx knows no limit of its own."""
+
+    def expire(*_: Any) -> None:
+        raise subprocess.TimeoutExpired("the compiler", seconds)
+
+    signal.signal(signal.SIGALRM, expire)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
 
 
 def tensors_of(arrays: Mapping[str, Any], prefix: str, names: Sequence[str]) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from . import Failure
-from .environment import import_sdk
+from .environment import devices, import_sdk
 from .files import file_entry, first_line, read_arrays, tensors_of, write_arrays
 
 
@@ -92,9 +92,5 @@ _RUN_ERRORS = (
 
 def _run_failure(error: BaseException) -> Failure:
     """What the SDK's run time says where there is no device, told apart from everything else."""
-    absent = not _devices() and re.search(r"Runtime could not be initialized|nrt_init|NRT", str(error))
+    absent = not devices() and re.search(r"Runtime could not be initialized|nrt_init|NRT", str(error))
     return Failure("no_device" if absent else "run_failed", first_line(error))
-
-
-def _devices() -> list[Path]:
-    return sorted(Path("/dev").glob("neuron[0-9]*"))
