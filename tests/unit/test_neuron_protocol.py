@@ -21,11 +21,11 @@ import pytest
 from hfexport import workers
 from hfexport.backends.neuron import worker as worker_module
 from hfexport.backends.neuron.environment import check_environment, find_python
-from hfexport.backends.neuron.options import NeuronOptions, NeuronRun
+from hfexport.backends.neuron.options import NeuronOptions, NeuronRun, Target
 from hfexport.backends.neuron.protocol import _ERRORS, NoDevice, ask
 from hfexport.errors import ExportError, HfexportError, NeuronError, UnsupportedError, ValidationError
 
-PROTOCOL = worker_module.PROTOCOL
+PROTOCOL, SDKS = worker_module.PROTOCOL, worker_module.SDKS
 
 PRELUDE = f"""#!{sys.executable}
 import hashlib, json, os, signal, subprocess, sys, time
@@ -228,25 +228,28 @@ def test_an_interpreter_that_is_none_is_named(tmp_path: Path) -> None:
 class Environment:
     """A virtual environment with packages that are there by name alone, for the worker's own probe."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, target: Target = "inf1") -> None:
+        self.sdk = SDKS[target]
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
         self.python = folder / "bin" / "python"
         (self.packages,) = folder.glob("lib/python3.*/site-packages")
-        versions = {"torch": "1.13.1", "transformers": "4.46.3", "numpy": "1.22.4"}
-        for name, version in {**versions, "torch-neuron": "1.13.1.2", "neuron-cc": "1.24.0.0"}.items():
+        versions = {"torch": f"{self.sdk['torch']}1", "transformers": "4.46.3", "numpy": "1.22.4"}
+        for name, version in {**versions, **dict.fromkeys(self.sdk["packages"], "1.13.1.2")}.items():
             self.install(name, version)
-        self.module("torch_neuron", "")
-        (folder / "bin" / "neuron-cc").write_text("#!/bin/sh\n")
-        (folder / "bin" / "neuron-cc").chmod(0o755)
-        self.run = NeuronRun(NeuronOptions("inf1", self.python), folder / "work", {"PATH": "/usr/bin:/bin"}, list)
+        self.module("trace = None")
+        self.compiler = folder / "bin" / self.sdk["compiler"]
+        self.compiler.write_text("#!/bin/sh\n")
+        self.compiler.chmod(0o755)
+        self.run = NeuronRun(NeuronOptions(target, self.python), folder / "work", {"PATH": "/usr/bin:/bin"}, list)
 
     def install(self, name: str, version: str) -> None:
         info = self.packages / f"{name.replace('-', '_')}.dist-info"
         info.mkdir(exist_ok=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
-    def module(self, name: str, code: str) -> None:
-        (self.packages / f"{name}.py").write_text(code)
+    def module(self, code: str) -> None:
+        """Put `code` into the SDK's place."""
+        (self.packages / f"{self.sdk['module']}.py").write_text(code)
 
 
 @pytest.fixture
@@ -254,20 +257,31 @@ def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path / "venv")
 
 
-def test_a_complete_environment_says_its_versions(environment: Environment) -> None:
-    versions = check_environment(environment.run)
-    assert versions["torch-neuron"] == "1.13.1.2" and versions["transformers"] == "4.46.3"
+@pytest.fixture(params=["inf1", "inf2"])
+def either(tmp_path: Path, request: pytest.FixtureRequest) -> Environment:
+    return Environment(tmp_path / "venv", request.param)
 
 
-def test_a_placeholder_from_pypi_is_told_apart(environment: Environment) -> None:
-    environment.module("torch_neuron", "raise ImportError('*** WRONG PACKAGE: install from AWS instead ***')")
-    with pytest.raises(NeuronError, match="import torch_neuron: .*WRONG PACKAGE") as caught:
+def test_a_complete_environment_says_its_versions(either: Environment) -> None:
+    versions = check_environment(either.run)
+    assert versions[either.sdk["packages"][0]] == "1.13.1.2" and versions["transformers"] == "4.46.3"
+
+
+def test_a_placeholder_from_pypi_is_told_apart(either: Environment) -> None:
+    either.module("raise ImportError('*** WRONG PACKAGE: install from AWS instead ***')")
+    with pytest.raises(NeuronError, match=f"import {either.sdk['module']}: .*WRONG PACKAGE") as caught:
+        check_environment(either.run)
+    assert "placeholder" in caught.value.remedy and str(either.python) in caught.value.remedy
+
+
+def test_an_sdk_that_cannot_trace_is_of_a_wrong_version(environment: Environment) -> None:
+    environment.module("")
+    with pytest.raises(NeuronError, match="torch-neuron 1.13.1.2 has no trace"):
         check_environment(environment.run)
-    assert "placeholder" in caught.value.remedy and str(environment.python) in caught.value.remedy
 
 
 def test_a_missing_package_is_named(environment: Environment) -> None:
-    environment.module("torch_neuron", "import libneuron")
+    environment.module("import libneuron")
     with pytest.raises(NeuronError, match="No module named 'libneuron'"):
         check_environment(environment.run)
     (environment.packages / "neuron_cc.dist-info" / "METADATA").unlink()
@@ -277,10 +291,10 @@ def test_a_missing_package_is_named(environment: Environment) -> None:
     assert "neuron-cc[tensorflow]==1.24" in caught.value.remedy
 
 
-def test_a_missing_compiler_is_named(environment: Environment) -> None:
-    (environment.python.parent / "neuron-cc").unlink()
-    with pytest.raises(NeuronError, match="the compiler neuron-cc is not beside"):
-        check_environment(environment.run)
+def test_a_missing_compiler_is_named(either: Environment) -> None:
+    either.compiler.unlink()
+    with pytest.raises(NeuronError, match=f"the compiler {either.sdk['compiler']} is not beside"):
+        check_environment(either.run)
 
 
 @pytest.mark.parametrize(("package", "version"), [("torch", "2.1.0"), ("transformers", "5.0.0"), ("torch", "1.9.1")])
@@ -301,7 +315,7 @@ def test_the_worker_and_its_compiler_end_with_a_parent_that_was_killed(
         "os.rename('pids.part', 'pids')\n"
         "time.sleep(600)\n"
     )
-    environment.module("torch_neuron", code)
+    environment.module(code)
     program = (
         "import sys\nfrom pathlib import Path\n"
         "from hfexport.backends.neuron.environment import check_environment\n"
