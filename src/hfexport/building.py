@@ -52,12 +52,16 @@ def read_model_config(folder: Path, *, trust_remote_code: bool = False, shown: P
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (*BUILD_FAILURES, OSError, StrictDataclassError) as error:
         raise CheckpointError(
             f"{shown or folder / 'config.json'}: transformers cannot read it: {_first_line(error)}",
             remedy="Use the config.json that was saved with the model.",
         ) from error
+    if config.architectures is None:
+        # Where a task has several classes, transformers looks through these to choose one.
+        config.architectures = []
+    return config
 
 
 @contextmanager

@@ -57,3 +57,13 @@ def test_a_backbone_of_a_package_that_is_not_installed_is_named(
         in capsys.readouterr().err
     )
     assert not (tmp_path / "output" / "onnx").exists()
+
+
+@pytest.mark.parametrize("model_type", ["deit", "levit"])
+def test_a_task_of_several_classes_needs_no_class_in_the_config(model_type: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", model_type, "image-classification")
+    config = json.loads((checkpoint / "config.json").read_text())
+    del config["architectures"]
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    command = ["--model", str(checkpoint), "--task", "image-classification", "--formats", "onnx"]
+    assert main([*command, "--output", str(tmp_path / "output")]) == 0

@@ -41,14 +41,13 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     import transformers
 
+    from hfexport.building import read_model_config
     from hfexport.models import load_model
 
     torch.set_num_threads(int(job["threads"]))
     checkpoint = Path(job["checkpoint"])
     recipe = job["graphs"][0]["recipe"]
-    model_config = transformers.AutoConfig.from_pretrained(
-        checkpoint, local_files_only=True, trust_remote_code=recipe["trust_remote_code"]
-    )
+    model_config = read_model_config(checkpoint, trust_remote_code=recipe["trust_remote_code"])
     configs = [restore_config(graph["recipe"], model_config) for graph in job["graphs"]]
     model = load_model(checkpoint, configs[0], job["dtype"])
     for graph, config in zip(job["graphs"], configs, strict=True):
