@@ -144,7 +144,8 @@ def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[st
     manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
     message = manifest["error"]["message"] if code else ""
     if case.miss:
-        problem = "" if code in REFUSALS else f"it is no miss, but ended with exit code {code}: {message}"
+        refused = code in REFUSALS and MISSES[case.model_type][1] in message
+        problem = "" if refused else f"not the refusal that is known, but exit code {code}: {message}"
     else:
         problem = message if code else _doubt(manifest, case)
     return {

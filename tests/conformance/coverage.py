@@ -58,7 +58,7 @@ def coverage_page(results: Results, missing: Sequence[tuple[str, str]]) -> str:
             "backbones of timm need that package beside hfexport, and are refused by its name without it.\n\n"
             "| model type | why | what the run says |\n|---|---|---|\n"
             + "\n".join(
-                f"| {case.model_type} | {MISSES[case.model_type]} | {_in_a_cell(results[case.name]['refusal'])} |"
+                f"| {case.model_type} | {MISSES[case.model_type][0]} | {_in_a_cell(results[case.name]['refusal'])} |"
                 for case in sorted(misses, key=lambda case: case.model_type)
             )
         )

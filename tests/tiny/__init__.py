@@ -36,8 +36,10 @@ INFERRED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """By `model_type`, those that no export config describes: the class of transformers that saves the model."""
 
-MISSES: Final[Mapping[str, str]] = MappingProxyType({name: why for name, (_, _, why) in inferred.MISSES.items()})
-"""By `model_type`, those that are known not to be exported: why."""
+MISSES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {name: reason for name, (_, _, reason) in inferred.MISSES.items()}
+)
+"""By `model_type`, those that are known not to be exported: why, and a part of the error that shows it."""
 
 _CLASSES: Final = {**INFERRED, **{name: class_name for name, (class_name, _, _) in inferred.MISSES.items()}}
 

@@ -136,13 +136,20 @@ _FORECAST: Final[Mapping[str, Any]] = {
     **{"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2], "num_time_features": 2, "d_model": 16},
     **{"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16},
 }
-_SAMPLES = "It forecasts by drawing samples step by step; its forward alone, without the future, gives no prediction."
-_SCANS = "Its state runs through a Python loop over the sequence, which a tracer unrolls for the traced length alone."
-_DECLARE = (
-    "An encoder-decoder cannot be inferred from its forward; it needs a file under architectures/, as whisper has."
+_SAMPLES: Final = (
+    "It forecasts by drawing samples step by step; its forward alone, without the future, gives no prediction.",
+    "does not say context_length and num_input_channels",
+)
+_SCANS: Final = (
+    "Its state runs through a Python loop over the sequence, which a tracer unrolls for the traced length alone.",
+    "Constraints violated (L['tensors'][0].size()[1]",
+)
+_DECLARE: Final = (
+    "An encoder-decoder cannot be inferred from its forward; it needs a file under architectures/, as whisper has.",
+    "it is an encoder-decoder, which takes two sequences",
 )
 
-MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], str]]] = {
+MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], tuple[str, str]]]] = {
     "mamba": (
         "MambaForCausalLM",
         {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "vocab_size": 101, "time_step_rank": 4},
@@ -154,7 +161,10 @@ MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], str]]] = {
             **{"num_filters": 4, "hidden_size": 16, "codebook_dim": 16, "codebook_size": 16, "num_lstm_layers": 1},
             **{"upsampling_ratios": [4, 2], "target_bandwidths": [6.0, 12.0]},
         },
-        "It looks at values of the padding mask to decide how to compute, which a tracer cannot follow.",
+        (
+            "It looks at values of the padding mask to decide how to compute, which a tracer cannot follow.",
+            "Could not guard on data-dependent expression",
+        ),
     ),
     "time_series_transformer": ("TimeSeriesTransformerForPrediction", _FORECAST, _SAMPLES),
     "informer": ("InformerForPrediction", _FORECAST, _SAMPLES),
@@ -199,10 +209,13 @@ MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], str]]] = {
             "text_config": {"model_type": "llama", **LLAMA},
             **{"vision_config": _IMAGE, "image_token_id": 5, "scale_factor": 2},
         },
-        "Its images come as lists of tiles with a mask of pixels. Its text model alone is a llama, which is exported.",
+        (
+            "Its images come as lists of tiles with a mask of pixels. Its text model alone is a llama, which is exported.",
+            "not enough values to unpack (expected 5, got 4)",
+        ),
     ),
 }
-"""By `model_type`, what is known not to be exported: class, config, and why. Each ends in an error that says so."""
+"""By `model_type`, what is known not to be exported: class, config, and why, with what the error says of it."""
 
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {}
 VARIANTS: Final = ()
