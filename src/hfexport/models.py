@@ -156,7 +156,7 @@ def empty_model(
 
 
 def _on_meta(config: ExportConfig, dtype: str) -> torch.nn.Module:
-    """The model on the meta device, as its constructor leaves it."""
+    """The model on the meta device, as its constructor leaves it; what the classes of transformers build is untyped."""
     auto_class = getattr(transformers, config.auto_class)
     kwargs = {"dtype": torch_dtype(dtype), "attn_implementation": "eager", **_model_kwargs(auto_class, config)}
     with torch.device("meta"):

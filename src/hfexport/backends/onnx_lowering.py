@@ -227,6 +227,7 @@ def _to_cast(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 def _parts(node: torch.fx.Node) -> tuple[int, list[tuple[int, int]]] | None:
     """Of a split or chunk: the dimension, and where each part starts and ends; `None` if its size is not fixed."""
+    # Arguments of a node may be anything to `torch.fx`; that these are integers says the operator's schema.
     source, amount, *rest = node.args
     assert isinstance(source, torch.fx.Node)
     shape = source.meta["val"].shape
