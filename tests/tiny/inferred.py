@@ -27,6 +27,9 @@ _RESNET: Final[Mapping[str, Any]] = {
     **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
     **{"out_features": ["stage1", "stage2", "stage3", "stage4"]},
 }
+_STATES: Final[Mapping[str, Any]] = {
+    **{"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "vocab_size": 101, "time_step_rank": 4},
+}
 _SERIES: Final[Mapping[str, Any]] = {
     **{"context_length": 32, "num_input_channels": 3, "prediction_length": 8, "patch_length": 8, "d_model": 16},
 }
@@ -60,6 +63,8 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "gpt_neox": ("GPTNeoXForCausalLM", {**LLAMA, "num_key_value_heads": 4}),
     "stablelm": ("StableLmForCausalLM", LLAMA),
     "starcoder2": ("Starcoder2ForCausalLM", {**LLAMA, "sliding_window": None}),
+    "mamba": ("MambaForCausalLM", _STATES),
+    "falcon_mamba": ("FalconMambaForCausalLM", _STATES),
     "blip_text_model": ("BlipTextModel", {**TEXT, "encoder_hidden_size": 32}),
     "clap_text_model": ("ClapTextModelWithProjection", {**TEXT, "projection_dim": 16}),
     # Images
@@ -140,21 +145,12 @@ _SAMPLES: Final = (
     "It forecasts by drawing samples step by step; its forward alone, without the future, gives no prediction.",
     "does not say context_length and num_input_channels",
 )
-_SCANS: Final = (
-    "Its state runs through a Python loop over the sequence, which a tracer unrolls for the traced length alone.",
-    "Constraints violated (L['tensors'][0].size()[1]",
-)
 _DECLARE: Final = (
     "An encoder-decoder cannot be inferred from its forward; it needs a file under architectures/, as whisper has.",
     "it is an encoder-decoder, which takes two sequences",
 )
 
 MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], tuple[str, str]]]] = {
-    "mamba": (
-        "MambaForCausalLM",
-        {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "vocab_size": 101, "time_step_rank": 4},
-        _SCANS,
-    ),
     "encodec": (
         "EncodecModel",
         {

@@ -21,7 +21,7 @@ from transformers.exporters import exporter_onnx
 from transformers.exporters import utils as exporter_utils
 
 from hfexport.backends.onnx_lowering import lower
-from hfexport.backends.patches import model_patches
+from hfexport.backends.patches import model_patches, model_translations
 from hfexport.backends.traceable import make_traceable
 from hfexport.errors import ExportError
 from hfexport.models import MODEL_FAILURES, empty_like, empty_model, quiet
@@ -69,7 +69,8 @@ def capture(
             try:
                 program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
                 exporter_utils.apply_fx_node_fixes("onnx", program.graph_module)
-                onnx_program = lower(program, config, opset, exporter_onnx._ONNX_TRANSLATION_TABLE)
+                own = model_translations(config.config.model_type)
+                onnx_program = lower(program, config, opset, {**exporter_onnx._ONNX_TRANSLATION_TABLE, **own})
             except MODEL_FAILURES as error:
                 raise ExportError(
                     f"ONNX: {type(model.model).__name__} cannot be captured for task {config.task.name}: {_root(error)}",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any, Final
 
 import torch
 
-__all__ = ["model_patches"]
+__all__ = ["model_patches", "model_translations"]
 
 _LOOK_FOR_OVERFLOW: Final = frozenset(
     {
@@ -19,6 +20,9 @@ _LOOK_FOR_OVERFLOW: Final = frozenset(
 )
 """Model types whose encoder, in half precision, clamps its states where it finds that one of them overflowed."""
 
+_SCAN: Final = frozenset({"falcon_mamba", "mamba"})
+"""Model types with a `mamba_selective_scan`."""
+
 
 @contextmanager
 def model_patches(model_type: str) -> Iterator[None]:
@@ -26,6 +30,11 @@ def model_patches(model_type: str) -> Iterator[None]:
     with ExitStack() as stack:
         if model_type in _LOOK_FOR_OVERFLOW:
             stack.enter_context(_replaced(torch, "isfinite", _Overflowing))
+        if model_type in _SCAN:
+            from hfexport.backends.selective_scan import selective_scan
+
+            modeling = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+            stack.enter_context(_replaced(modeling, "mamba_selective_scan", selective_scan))
         if model_type == "longt5":
             from transformers.models.longt5 import modeling_longt5
 
@@ -36,6 +45,15 @@ def model_patches(model_type: str) -> Iterator[None]:
 
             stack.enter_context(_replaced(modeling_rt_detr, "len", _length))
         yield
+
+
+def model_translations(model_type: str) -> Mapping[Any, Callable[..., Any]]:
+    """How to write in ONNX the operators that patches for models of a `model_type` put in, by operator."""
+    if model_type not in _SCAN:
+        return {}
+    from hfexport.backends.selective_scan import TRANSLATIONS
+
+    return TRANSLATIONS
 
 
 @contextmanager

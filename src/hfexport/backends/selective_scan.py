@@ -1,0 +1,144 @@
+"""The recurrence of Mamba for any length: a loop in TorchScript, a `Scan` in ONNX.
+
+The models run it in a Python loop, which a tracer unrolls for the length it is traced at, and `torch.export` then fixes:
+https://github.com/pytorch/pytorch/issues/130150. This can go when they scan by `torch._higher_order_ops.scan`, and that
+one lowers with a free batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch.onnx._internal.exporter._torchlib.ops.hop import call_op
+
+__all__ = ["TRANSLATIONS", "selective_scan"]
+
+
+def selective_scan(
+    hidden_states: torch.Tensor,
+    dt: torch.Tensor,
+    rates: torch.Tensor,
+    entering: torch.Tensor,
+    leaving: torch.Tensor,
+    *,
+    D: torch.Tensor,  # noqa: N803 (the caller's name for it)
+    z: torch.Tensor,
+    delta_bias: torch.Tensor,
+    **flags: bool,
+) -> torch.Tensor:
+    """In the place of `mamba_selective_scan` of transformers, for a call without a cache.
+
+    Args:
+        hidden_states: (batch, channels, sequence).
+        dt: steps of time before softplus, (batch, channels, sequence).
+        rates: the paper's A, float32, (channels, states).
+        entering: the paper's B, (batch, states, sequence).
+        leaving: the paper's C, (batch, states, sequence).
+        D: what passes the states by, float32, (channels,).
+        z: gate before SiLU, (batch, channels, sequence).
+        delta_bias: added to `dt`, float32, (channels,).
+        flags: how to compute it; not used.
+
+    Returns:
+        float32, (batch, channels, sequence).
+    """
+    del flags
+    steps = torch.nn.functional.softplus(dt + delta_bias[:, None])
+    # The axis that is walked goes first.
+    walked = [tensor.float().permute(2, 0, 1) for tensor in (hidden_states, steps, entering, leaving)]
+    run = _walk if torch.jit.is_tracing() else torch.ops.hfexport.selective_scan  # type: ignore[attr-defined]
+    outputs: torch.Tensor = run(*walked, rates).permute(1, 2, 0).to(hidden_states.dtype)
+    return (outputs + hidden_states * D[None, :, None]) * torch.nn.functional.silu(z)
+
+
+@torch.jit.script
+def _walk(
+    hidden_states: torch.Tensor,
+    steps: torch.Tensor,
+    entering: torch.Tensor,
+    leaving: torch.Tensor,
+    rates: torch.Tensor,
+) -> torch.Tensor:
+    state = torch.zeros([hidden_states.size(1), rates.size(0), rates.size(1)], dtype=rates.dtype, device=rates.device)
+    outputs = torch.empty_like(hidden_states)
+    for index in range(hidden_states.size(0)):
+        step = steps[index].unsqueeze(-1)
+        fresh = (step * entering[index].unsqueeze(1)) * hidden_states[index].unsqueeze(-1)
+        state = torch.exp(rates * step) * state + fresh
+        outputs[index] = torch.matmul(state, leaving[index].unsqueeze(-1)).squeeze(-1)
+    return outputs
+
+
+@torch.library.custom_op("hfexport::selective_scan", mutates_args=())
+def _operator(
+    hidden_states: torch.Tensor,
+    steps: torch.Tensor,
+    entering: torch.Tensor,
+    leaving: torch.Tensor,
+    rates: torch.Tensor,
+) -> torch.Tensor:
+    """The recurrence as one operator, which `torch.export` leaves whole. All is float32.
+
+    Args:
+        hidden_states: (sequence, batch, channels).
+        steps: (sequence, batch, channels).
+        entering: (sequence, batch, states).
+        leaving: (sequence, batch, states).
+        rates: (channels, states).
+
+    Returns:
+        (sequence, batch, channels).
+    """
+    outputs: torch.Tensor = _walk(hidden_states, steps, entering, leaving, rates)
+    return outputs
+
+
+@_operator.register_fake
+def _like_hidden_states(hidden_states: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    del others
+    return torch.empty_like(hidden_states)
+
+
+def _to_scan(
+    hidden_states: ir.Value, steps: ir.Value, entering: ir.Value, leaving: ir.Value, rates: ir.Value
+) -> ir.Value:
+    """Write the operator as an ONNX `Scan`, whose body is one step of the recurrence."""
+    (batch,) = call_op("Shape", hidden_states, start=1, end=2)
+    (sizes,) = call_op("Concat", batch, *call_op("Shape", rates), axis=0)
+    (nothing,) = call_op("ConstantOfShape", sizes)
+    walked = (hidden_states, steps, entering, leaving)
+    _, outputs = call_op("Scan", nothing, *walked, _num_outputs=2, body=_step(rates), num_scan_inputs=len(walked))
+    return outputs
+
+
+def _step(rates: ir.Value) -> ir.Graph:
+    """One step: the state and a moment of each input give the state and an output. `rates` is of the graph around."""
+    assert rates.shape is not None
+    channels, states = rates.shape
+    nodes: list[ir.Node] = []
+
+    def value(name: str, *shape: Any) -> ir.Value:
+        return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(("batch", *shape)))
+
+    def add(operator: str, *inputs: ir.Value, output: ir.Value | None = None, **attributes: Any) -> ir.Value:
+        # Each has a name of its own, or the graph around would number it among its values.
+        output = output or ir.Value(name=f"scan_{len(nodes)}")
+        nodes.append(ir.node(operator, inputs, attributes, outputs=(output,)))
+        return output
+
+    state, hidden, step = value("state", channels, states), value("hidden", channels), value("step", channels)
+    entering, leaving = value("entering", states), value("leaving", states)
+    last, middle = add("Constant", value_ints=[-1]), add("Constant", value_ints=[1])
+    column = add("Unsqueeze", step, last)
+    fresh = add("Mul", add("Mul", column, add("Unsqueeze", entering, middle)), add("Unsqueeze", hidden, last))
+    kept = add("Mul", add("Exp", add("Mul", rates, column)), state)
+    new_state = add("Add", kept, fresh, output=value("new_state", channels, states))
+    product = add("MatMul", new_state, add("Unsqueeze", leaving, last))
+    given = add("Squeeze", product, last, output=value("given", channels))
+    return ir.Graph((state, hidden, step, entering, leaving), (new_state, given), nodes=nodes, name="selective_scan")
+
+
+TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {torch.ops.hfexport.selective_scan.default: _to_scan}
