@@ -6,7 +6,7 @@
 #   make conformance          every architecture and task, both formats; writes docs/coverage.md
 #   make thorough-test        what takes longer: pushes disturbed and killed at every stage, every TensorFlow checkpoint
 #   make neuron-test          Neuron artifacts of every kind, with stand-ins for AWS's SDKs
-#   make interop-test         artifacts as optimum-onnx and Transformers.js load and drive them
+#   make interop-test         artifacts as optimum-onnx, sentence-transformers and Transformers.js load and drive them
 #   make container-test       builds the image and runs it as the Actions runner does
 #   make publishing-figures   disturbs pushes to a Hub on this machine; writes the tables of docs/publishing.md
 #   make bench                side by side with optimum-cli; writes docs/performance.md
@@ -86,7 +86,7 @@ thorough-test: $(VENV)/.dev
 neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURONX_VENV)/.stand-in
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
 
-interop-test: $(VENV)/.dev $(PEER)/.installed $(JS)/.installed
+interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 container-test: $(VENV)/.dev
@@ -158,6 +158,10 @@ $(PEER)/.installed: requirements/torch.txt benchmarks/requirements-optimum.txt |
 	$(BIN)/python -m venv $(PEER)
 	$(PEER)/bin/python -m pip --quiet install --no-deps --retries 1 --extra-index-url "$(TORCH_INDEX)" -r requirements/torch.txt
 	$(PEER)/bin/python -m pip --quiet install --no-deps -r benchmarks/requirements-optimum.txt
+	@touch $@
+
+$(PEER)/.sentence: tests/interop/requirements-sentence.txt | $(PEER)/.installed
+	$(PEER)/bin/python -m pip --quiet install --no-deps -r tests/interop/requirements-sentence.txt
 	@touch $@
 
 # Node comes as a wheel, so that no machine needs to have it.

@@ -321,5 +321,5 @@ def describe_source(source: Source) -> dict[str, Any]:
     return {
         "hub": None,
         "files": {path.name: sha256(path) for path in given.files},
-        "along": {path.name: sha256(path) for path in given.along},
+        "along": {name: sha256(path) for name, path in given.along.items()},
     }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import optimum.onnxruntime
 import torch
+from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerFast, pipeline
 
 
@@ -35,8 +36,13 @@ def classify(job: dict[str, Any]) -> Any:
     return pipeline(job["pipeline"], model=load(job), tokenizer=tokenizer)(job["texts"], **job["settings"])
 
 
+def embed(job: dict[str, Any]) -> Any:
+    """Embeddings of texts."""
+    return SentenceTransformer(job["folder"], backend=job["backend"], device="cpu").encode(job["texts"]).tolist()
+
+
 if __name__ == "__main__":
     for line in sys.stdin:
         question = json.loads(line)
-        answer = {"generate": generate, "classify": classify}[question["ask"]](question)
+        answer = {"generate": generate, "classify": classify, "embed": embed}[question["ask"]](question)
         print("answer " + json.dumps(answer), flush=True)

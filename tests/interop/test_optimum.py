@@ -1,6 +1,6 @@
-"""Artifacts as users of optimum-onnx load them, with the transformers that it needs: the same answers as the model.
+"""Artifacts as users of optimum-onnx and sentence-transformers load them: the same answers as the model.
 
-The peer lives in an environment of its own, which `make interop-test` makes.
+The peers live in an environment of their own, with the transformers that they need, which `make interop-test` makes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import pytest
 import torch
 import transformers
 
+from hfexport.cli import main
 from hfexport.tasks import TASKS
 from interop.made import BEAMS, GREEDY, export, text
 from tiny import make_checkpoint
+from tiny.sentence import write_modules
 
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-optimum" / "bin" / "python"
 PEER = Path(__file__).with_name("peer.py")
@@ -74,6 +76,24 @@ def test_a_pipeline_classifies_as_the_model_does(tmp_path: Path) -> None:
     assert [[entry["label"] for entry in row] for row in answer] == [[e["label"] for e in row] for row in expected]
     found = [[entry["score"] for entry in row] for row in answer]
     np.testing.assert_allclose(found, [[entry["score"] for entry in row] for row in expected], atol=1e-5)
+
+
+def test_sentence_transformers_embed_as_with_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bert", "default", tokenizer=True)
+    write_modules(checkpoint, ("mean",), dense=(10, 32))
+    settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    # The peer's transformers does not know the name that newer versions write.
+    (checkpoint / "tokenizer_config.json").write_text(
+        json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
+    )
+    output = tmp_path / "output"
+    assert main(["--model", str(checkpoint), "--task", "default", "--formats", "onnx", "--output", str(output)]) == 0
+    asked = {"ask": "embed", "texts": ["the cat sat on the mat.", "a good film", "bad!"]}
+    torch_answer, onnx_answer = ask_peer(
+        {**asked, "folder": str(checkpoint), "backend": "torch"}, {**asked, "folder": str(output), "backend": "onnx"}
+    )
+    assert np.shape(onnx_answer) == (3, 10)
+    np.testing.assert_allclose(onnx_answer, torch_answer, atol=1e-5)
 
 
 def test_the_answers_are_those_of_the_artifact(tmp_path: Path) -> None:

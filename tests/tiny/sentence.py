@@ -34,7 +34,9 @@ def write_modules(folder: Path, modes: Sequence[str], *, dense: tuple[int, int] 
     for place in places[1:]:
         (folder / place).mkdir(parents=True, exist_ok=True)
     (folder / "modules.json").write_text(json.dumps(entries), encoding="utf-8")
-    pooling = {f"pooling_mode_{keys.get(mode, mode)}": True for mode in modes}
+    pooling: dict[str, Any] = {f"pooling_mode_{keys.get(mode, mode)}": True for mode in modes}
+    if dense is not None:
+        pooling["word_embedding_dimension"] = dense[1] // len(modes)
     (folder / "1_Pooling/config.json").write_text(json.dumps(pooling), encoding="utf-8")
     if dense is not None:
         config = {"out_features": dense[0], "in_features": dense[1]}

@@ -52,6 +52,23 @@ def test_files_that_go_along_are_unchanged(tmp_path: Path) -> None:
     assert (copy / "tokenizer.json").read_bytes() == b"{ }\r\n"
 
 
+def test_layers_of_sentence_transformers_go_along_where_they_lie(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "c")
+    for place in ("1_Pooling", "2_Dense", "onnx"):
+        (folder / place).mkdir()
+        (folder / place / "config.json").write_text("{}")
+    (folder / "2_Dense/model.safetensors").write_bytes(b"weights")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "config.json").write_text("{}")
+    (folder / "3_Normalize").symlink_to(elsewhere)
+    assert list(open_checkpoint(folder).along) == ["config.json"]
+    (folder / "modules.json").write_text("[]")
+    (copy := tmp_path / "out").mkdir()
+    copied = copy_along(open_checkpoint(folder), copy)
+    below = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"]
+    assert [str(path.relative_to(copy)) for path in copied] == ["config.json", "modules.json", *below]
+
+
 def _truncate(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-3])

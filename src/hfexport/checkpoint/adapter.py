@@ -6,7 +6,7 @@ The format: https://huggingface.co/docs/peft/developer_guides/checkpoint
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ class Adapter:
     weights: Path
     base: str
     revision: str | None
-    along: tuple[Path, ...] = ()
+    along: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -80,7 +80,7 @@ def find_adapter(folder: Path) -> Adapter | None:
         )
     if refused := [name for name in _REFUSED if config.get(name)]:
         raise CheckpointError(f"{path}: asks for `{refused[0]}`, which hfexport does not follow")
-    along = tuple(path for path in files_beside(folder) if path.name in ALONG and path.name != "config.json")
+    along = {path.name: path for path in files_beside(folder) if path.name in ALONG and path.name != "config.json"}
     return Adapter(
         folder, config, weights, base or "", revision if isinstance(revision, str) and revision else None, along
     )

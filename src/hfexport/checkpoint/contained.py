@@ -7,7 +7,7 @@ from typing import Final
 
 from hfexport.errors import CheckpointError
 
-__all__ = ["file_in", "files_beside"]
+__all__ = ["file_in", "files_beside", "folders_in"]
 
 _BESIDE: Final = (".json", ".jinja", ".model", ".py", ".txt")
 """Endings of what transformers may read of a folder beside its weights."""
@@ -55,6 +55,11 @@ def files_beside(folder: Path) -> tuple[Path, ...]:
     """
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _BESIDE)
     return tuple(path for name in names if (path := file_in(folder, name)) is not None)
+
+
+def folders_in(folder: Path) -> tuple[Path, ...]:
+    """The folders directly in `folder`; a link to a folder is none."""
+    return tuple(sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()))
 
 
 def _roots(folder: Path) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from hfexport.checkpoint.json_file import read_json
-from hfexport.checkpoint.local import ALONG, sha256
+from hfexport.checkpoint.local import ALONG, goes_along, sha256
 from hfexport.checkpoint.resumed import finish_downloads
 from hfexport.checkpoint.weights import WEIGHT_FILE_NAMES
 from hfexport.errors import CheckpointError
@@ -23,13 +23,10 @@ __all__ = ["HubModel", "Snapshot", "download", "is_hub_id", "needed_files", "res
 ADAPTERS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 
 BESIDE: Final = (
-    *("adapter_config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
-    *("special_tokens_map.json", "video_preprocessor_config.json", "normalizer.json", "preprocessor.json"),
+    *("adapter_config.json", "special_tokens_map.json", "video_preprocessor_config.json"),
+    *("normalizer.json", "preprocessor.json"),
 )
 """Small files that say how a checkpoint is to be read, beside those that go along."""
-
-_MODULE: Final = re.compile(r"\d+_\w+/(config\.json|model\.safetensors|pytorch_model\.bin)")
-"""A further layer of a sentence-transformers model, such as its pooling."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def needed_files(names: Iterable[str], read_index: Callable[[str], Mapping[str, 
     """
     present = set(names)
     small = [name for name in (*ALONG, *BESIDE) if name in present]
-    modules = sorted(name for name in present if _MODULE.fullmatch(name))
+    modules = sorted(name for name in present if "/" in name and goes_along(name))
     if "modules.json" not in present:
         modules = []
     order = (*ADAPTERS, *WEIGHT_FILE_NAMES) if "adapter_config.json" in present else WEIGHT_FILE_NAMES

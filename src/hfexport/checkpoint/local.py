@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from hfexport.checkpoint.contained import file_in, files_beside
+from hfexport.checkpoint.contained import file_in, files_beside, folders_in
 from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.plausible import refuse_absurd_sizes
 from hfexport.checkpoint.safetensors_header import TensorInfo, read_header
@@ -23,6 +24,7 @@ __all__ = [
     "Conversion",
     "commonest_dtype",
     "copy_along",
+    "goes_along",
     "look_over",
     "open_checkpoint",
     "read_checkpoint",
@@ -48,8 +50,16 @@ ALONG = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "spm.model",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
 )
-"""Files that go to the output unchanged: what a tokenizer, a processor or `generate` reads beside the weights."""
+"""Files that go to the output unchanged: what a tokenizer, a processor, `generate` or sentence-transformers reads beside
+the weights."""
+
+_MODULE_FOLDER: Final = re.compile(r"\d+_\w+")
+_MODULE_FILES: Final = ("config.json", "model.safetensors", "pytorch_model.bin")
+"""What a further layer of a sentence-transformers model, such as its pooling, has in a folder of its own."""
 
 DTYPES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64"}
 
@@ -62,13 +72,13 @@ class Contents:
         folder: where it lies.
         config: config.json as it stands.
         weights: the files that hold the weights.
-        along: files that go to the output unchanged.
+        along: files that go to the output unchanged, by their paths in the folder.
     """
 
     folder: Path
     config: Mapping[str, Any]
     weights: WeightFiles
-    along: tuple[Path, ...]
+    along: Mapping[str, Path]
 
     @property
     def model_type(self) -> str:
@@ -127,7 +137,7 @@ class Checkpoint:
         return self.contents.config
 
     @property
-    def along(self) -> tuple[Path, ...]:
+    def along(self) -> Mapping[str, Path]:
         return self.contents.along
 
     @property
@@ -154,9 +164,13 @@ def look_over(folder: Path) -> Contents:
         raise CheckpointError(f"{folder}: {found}", remedy="Give a folder with config.json and weights.")
     config = _read_config(folder)
     weights = choose_weights(folder, config)
-    beside = {path.name: path for path in files_beside(folder)}
-    along = tuple(beside[name] for name in ALONG if name in beside)
-    return Contents(folder, config, weights, along)
+    return Contents(folder, config, weights, _files_along(folder))
+
+
+def goes_along(name: str) -> bool:
+    """Whether a file of a checkpoint goes to the output unchanged, by its path in the folder."""
+    place, _, file = name.rpartition("/")
+    return file in _MODULE_FILES and _MODULE_FOLDER.fullmatch(place) is not None if place else file in ALONG
 
 
 def read_checkpoint(contents: Contents) -> Checkpoint:
@@ -188,13 +202,27 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 def copy_along(checkpoint: Checkpoint, destination: Path) -> tuple[Path, ...]:
     """Copy the files that go along, byte for byte; returns the copies."""
-    return tuple(Path(shutil.copyfile(path, destination / path.name)) for path in checkpoint.along)
+    copies = []
+    for name, path in checkpoint.along.items():
+        (destination / name).parent.mkdir(exist_ok=True)
+        copies.append(Path(shutil.copyfile(path, destination / name)))
+    return tuple(copies)
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files_along(folder: Path) -> dict[str, Path]:
+    beside = {path.name: path for path in files_beside(folder)}
+    along = {name: beside[name] for name in ALONG if name in beside}
+    modules = [place for place in folders_in(folder) if _MODULE_FOLDER.fullmatch(place.name)]
+    for place in modules if "modules.json" in along else ():
+        files = (file_in(place, name) for name in _MODULE_FILES)
+        along |= {f"{place.name}/{path.name}": path for path in files if path is not None}
+    return along
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

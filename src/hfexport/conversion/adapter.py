@@ -41,7 +41,8 @@ def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, st
     name = f"merging of {adapter.weights.name}"
     size_bytes = base.size_bytes + adapter.weights.stat().st_size
     run_child("hfexport.conversion.adapter_worker", job, name=name, folder=folder, env=env, size_bytes=size_bytes)
-    for path in (*base.along, *adapter.along):
-        if path.name != "config.json":
-            shutil.copyfile(path, target / path.name)
+    for name, path in {**base.along, **adapter.along}.items():
+        if name != "config.json":
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target / name)
     return target

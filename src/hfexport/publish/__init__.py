@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfexport.checkpoint import HubModel, Source, sha256
 from hfexport.checkpoint.hub import BESIDE
-from hfexport.checkpoint.local import ALONG
+from hfexport.checkpoint.local import goes_along
 from hfexport.errors import PublishError
 from hfexport.hub import Hub
 from hfexport.manifest import MANIFEST_FILE, Manifest
@@ -157,8 +157,12 @@ class Publisher:
 
     def _read_by_export(self, paths: Iterable[str]) -> list[str]:
         """Those of `paths` that belong to the checkpoint: its config, tokenizer and weights."""
-        names = {self._prefix + name for name in (*ALONG, *BESIDE)}
-        return sorted(path for path in paths if path in names or holds_weights([path], self._prefix))
+        names = {path: path.removeprefix(self._prefix) for path in paths if path.startswith(self._prefix)}
+        return sorted(
+            path
+            for path, name in names.items()
+            if goes_along(name) or name in BESIDE or holds_weights([path], self._prefix)
+        )
 
     def _places(self, source: Described) -> list[tuple[str, Base]]:
         """Where an earlier export may lie: the branch, and our open pull request against it."""

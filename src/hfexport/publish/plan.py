@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
-from hfexport.checkpoint.local import ALONG
+from hfexport.checkpoint.local import goes_along
 from hfexport.errors import PublishError
 from hfexport.hub import HubFile
 from hfexport.manifest import MANIFEST_FILE, Manifest
@@ -163,4 +163,4 @@ def _listed(earlier: Manifest | None, tree: Mapping[str, HubFile], prefix: str) 
         for path in artifacts
         if PurePosixPath(path).parts[0] in ARTIFACT_FOLDERS and ".." not in PurePosixPath(path).parts
     ]
-    return found if holds_weights(tree, prefix) else [*found, *(path for path in along if path in ALONG)]
+    return found if holds_weights(tree, prefix) else [*found, *(path for path in along if goes_along(path))]
