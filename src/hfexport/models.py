@@ -33,6 +33,7 @@ __all__ = [
     "empty_model",
     "filled_cache",
     "load_model",
+    "named_output",
     "plain",
     "quiet",
     "torch_dtype",
@@ -264,7 +265,7 @@ class FlatModel(torch.nn.Module):
         elif "use_cache" in inspect.signature(self.model.forward).parameters:
             kwargs["use_cache"] = False
         outputs = self.model(**kwargs, return_dict=True)
-        return tuple(_named_output(outputs, name) for name in self.output_names)
+        return tuple(_cached_or_named(outputs, name) for name in self.output_names)
 
 
 def filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:
@@ -281,9 +282,16 @@ def filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:
     return cache
 
 
-def _named_output(outputs: Any, name: str) -> torch.Tensor:
+def named_output(outputs: Any, name: str) -> torch.Tensor:
+    """What a model gives under a name, as `params`, or one of a tuple that it gives, as `params.0`."""
+    name, _, index = name.partition(".")
+    found = outputs[name]
+    return found[int(index)] if index else found  # type: ignore[no-any-return]
+
+
+def _cached_or_named(outputs: Any, name: str) -> torch.Tensor:
     if name.startswith("present."):
         _, layer, part = name.split(".")
         cached = outputs.past_key_values.layers[int(layer)]
         return cached.keys if part == "key" else cached.values  # type: ignore[no-any-return]
-    return outputs[name]  # type: ignore[no-any-return]
+    return named_output(outputs, name)

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -68,6 +70,24 @@ def test_values_are_not_those_of_types_before_promotion(monkeypatch: pytest.Monk
     quick = lowered()
     monkeypatch.setattr(onnx_lowering._KnownValues, "_maybe_promote_node", unpromoted)
     assert lowered() != quick
+
+
+def test_a_squeeze_takes_only_axes_that_are_one() -> None:
+    class Squeezes(torch.nn.Module):
+        def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return hidden.squeeze(-1) + 1, hidden.squeeze(1) + 1, hidden.squeeze() + 1
+
+    program = torch.export.export(
+        Squeezes(), (torch.ones(2, 1, 3),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+    )
+    names = ("last", "middle", "all")
+    config = SimpleNamespace(
+        inputs=[SimpleNamespace(name="hidden")], outputs=[SimpleNamespace(name=name) for name in names]
+    )
+    lowered = onnx_lowering.lower(program, config, 20, {})  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(lowered.model_proto.SerializeToString())
+    shapes = [value.shape for value in session.run(None, {"hidden": np.ones((1, 1, 3), np.float32)})]
+    assert shapes == [(1, 1, 3), (1, 3), (1, 3)]
 
 
 def test_nothing_stays_replaced() -> None:

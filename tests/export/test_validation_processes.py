@@ -13,6 +13,7 @@ import pytest
 
 from broken import ENV, Case, Endless, Loud, Unwilling, export_config, flat_model, make_case, reference_of, traced
 from hfexport.backends.base import Artifact
+from hfexport.cli import main
 from hfexport.errors import UnsupportedError, ValidationError
 from hfexport.probes import validation_probes
 from hfexport.validation import Reference, resolve_tolerance, validate
@@ -111,6 +112,13 @@ def test_a_model_without_an_answer_is_not_a_bug_of_ours(tmp_path: Path) -> None:
         pytest.raises(UnsupportedError, match="the model itself fails at batch 1, sequence 1.*TypeError"),
     ):
         worker.result()
+
+
+def test_a_model_that_draws_at_random_is_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "informer", "auto")
+    arguments = ["--model", str(checkpoint), "--formats", "torchscript", "--output", str(tmp_path / "output")]
+    assert main(arguments) == 4
+    assert "answers differently when asked twice: params.0" in capsys.readouterr().err
 
 
 def test_a_killed_reference_judges_nothing(answers: Case, nothing: Artifact, tmp_path: Path) -> None:

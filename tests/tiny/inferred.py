@@ -33,6 +33,11 @@ _STATES: Final[Mapping[str, Any]] = {
 _SERIES: Final[Mapping[str, Any]] = {
     **{"context_length": 32, "num_input_channels": 3, "prediction_length": 8, "patch_length": 8, "d_model": 16},
 }
+_FORECAST: Final[Mapping[str, Any]] = {
+    **{"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2], "num_time_features": 2, "d_model": 16},
+    **{"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16},
+    **{"num_static_categorical_features": 2, "cardinality": [5, 7], "num_static_real_features": 1},
+}
 
 INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     # Encoders of text
@@ -134,17 +139,11 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     # Time series
     "patchtst": ("PatchTSTForPrediction", {**_SERIES, "patch_stride": 8, "num_attention_heads": 4, "ffn_dim": 32}),
     "patchtsmixer": ("PatchTSMixerForPrediction", {**_SERIES, "patch_stride": 8}),
+    "time_series_transformer": ("TimeSeriesTransformerForPrediction", {**_FORECAST, "input_size": 2}),
+    "autoformer": ("AutoformerForPrediction", {**_FORECAST, "label_length": 4}),
 }
 """By `model_type`: the class of transformers that saves the model, and the arguments of its config class."""
 
-_FORECAST: Final[Mapping[str, Any]] = {
-    **{"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2], "num_time_features": 2, "d_model": 16},
-    **{"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16},
-}
-_SAMPLES: Final = (
-    "It forecasts by drawing samples step by step; its forward alone, without the future, gives no prediction.",
-    "does not say context_length and num_input_channels",
-)
 _DECLARE: Final = (
     "An encoder-decoder cannot be inferred from its forward; it needs a file under architectures/, as whisper has.",
     "it is an encoder-decoder, which takes two sequences",
@@ -162,9 +161,14 @@ MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], tuple[str, str]]]] = {
             "Could not guard on data-dependent expression",
         ),
     ),
-    "time_series_transformer": ("TimeSeriesTransformerForPrediction", _FORECAST, _SAMPLES),
-    "informer": ("InformerForPrediction", _FORECAST, _SAMPLES),
-    "autoformer": ("AutoformerForPrediction", _FORECAST, _SAMPLES),
+    "informer": (
+        "InformerForPrediction",
+        {**_FORECAST, "context_length": 32},
+        (
+            "It attends to keys that it draws at random, so its own answers differ from call to call.",
+            "answers differently when asked twice",
+        ),
+    ),
     "speecht5": (
         "SpeechT5ForSpeechToText",
         {

@@ -56,16 +56,19 @@ def lower(
 
 
 def _squeeze_fixed_axes(module: torch.fx.GraphModule) -> None:
-    """Name the axes of every `squeeze()`: those that are always one.
+    """Name the axes of every squeeze: those that are always one, of all or of those it names.
 
-    ONNX would squeeze whatever is one at run time, a batch of one as well, as mBART's `shift_tokens_right` showed:
-    https://github.com/pytorch/pytorch/issues/109292. This can go when the translation of `aten.squeeze` names axes.
+    ONNX would squeeze whatever is one at run time, a batch of one as well, as mBART's `shift_tokens_right` showed, and
+    refuses a named axis that is not one, as the distributions of a time series of two variates have:
+    https://github.com/pytorch/pytorch/issues/109292. This can go when the translations of `aten.squeeze` do the same.
     """
     for node in module.graph.nodes:
-        if node.target is _aten.squeeze.default:
-            source = node.args[0]
-            axes = [axis for axis, size in enumerate(source.meta["val"].shape) if isinstance(size, int) and size == 1]
-            node.target, node.args = _aten.squeeze.dims, (source, axes)
+        if node.target in (_aten.squeeze.default, _aten.squeeze.dim):
+            source, *named = node.args
+            shape = source.meta["val"].shape
+            chosen = [axis % len(shape) for axis in named] if named else range(len(shape))
+            axes = [axis for axis in chosen if isinstance(shape[axis], int) and shape[axis] == 1]
+            node.target, node.args = (_aten.squeeze.dims, (source, axes)) if axes else (_aten.clone.default, (source,))
 
 
 def _sum_up_in_double(module: torch.fx.GraphModule) -> None:

@@ -34,6 +34,7 @@ Role = Literal[
     "global_attention_mask",
     "token_type_ids",
     "language_ids",
+    "category_ids",
     "position_ids",
     "boxes",
     "pixel_values",

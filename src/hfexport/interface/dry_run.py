@@ -148,6 +148,8 @@ def _flat(outputs: Any) -> dict[str, Given]:
     for name, value in outputs.items() if isinstance(outputs, Mapping) else ():
         if isinstance(value, torch.Tensor):
             found[name] = _given(value)
+        elif isinstance(value, tuple) and all(isinstance(part, torch.Tensor) for part in value):
+            found |= {f"{name}.{index}": _given(part) for index, part in enumerate(value)}
         elif isinstance(value, DynamicCache):
             for layer, cached in enumerate(value.layers):
                 for part in ("keys", "values"):

@@ -93,7 +93,7 @@ def _chosen(given: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """What of a model's tensors an artifact gives: all, but for a pooler beside the states that it pools."""
     names = [spec.name for spec in given]
     left_out = {*_NO_OUTPUT, *(["pooler_output"] if "last_hidden_state" in names else [])}
-    return tuple(spec for spec in given if spec.name not in left_out)
+    return tuple(spec for spec in given if spec.name.partition(".")[0] not in left_out)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Reader:
             found, sizes = readers[name]()
             specs += found
             known |= sizes
-        missing = [name for name in self.dry.required if name not in {spec.name for spec in specs}]
+        missing = sorted(set(self.dry.required) - {spec.name for spec in specs})
         if missing:
             raise self.unknown(f"its forward needs {', '.join(missing)}, of which nothing is known")
         return tuple(specs), known
@@ -214,6 +214,8 @@ class _Reader:
         return [TensorSpec("input_features", ("batch", bins, "frames"), "float", "signal")], {"frames": 100}
 
     def _series(self) -> tuple[list[TensorSpec], dict[str, int]]:
+        if getattr(self.config, "lags_sequence", None):
+            return self._lagged_series(), {}
         length, channels = (
             getattr(self.config, "context_length", None),
             getattr(self.config, "num_input_channels", None),
@@ -221,3 +223,29 @@ class _Reader:
         if not isinstance(length, int) or not isinstance(channels, int):
             raise self.unknown("its config does not say context_length and num_input_channels")
         return [TensorSpec("past_values", ("batch", length, channels), "float", "signal")], {}
+
+    def _lagged_series(self) -> list[TensorSpec]:
+        """A window with its lags and what is known of each moment; of the future, so that the decoder runs.
+
+        What the decoder says of a moment depends on the values before it alone: a forecast draws them one by one.
+        """
+        config = self.config
+        variates: tuple[Axis, ...] = () if config.input_size == 1 else (int(config.input_size),)
+        features = int(config.num_time_features + config.num_dynamic_real_features)
+        specs: dict[str, TensorSpec] = {}
+        for when, length in (
+            ("past", int(config.context_length + max(config.lags_sequence))),
+            ("future", int(config.prediction_length)),
+        ):
+            values, known = f"{when}_values", f"{when}_time_features"
+            specs[values] = TensorSpec(values, ("batch", length, *variates), "float", "signal")
+            specs[known] = TensorSpec(known, ("batch", length, features), "float", "signal")
+        observed = specs["past_values"].axes
+        specs["past_observed_mask"] = TensorSpec("past_observed_mask", observed, "int64", "attention_mask")
+        if kinds := int(config.num_static_categorical_features):
+            name = "static_categorical_features"
+            specs[name] = TensorSpec(name, ("batch", kinds), "int64", "category_ids")
+        if numbers := int(config.num_static_real_features):
+            name = "static_real_features"
+            specs[name] = TensorSpec(name, ("batch", numbers), "float", "signal")
+        return [specs[name] for name in self.dry.parameters if name in specs]

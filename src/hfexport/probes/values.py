@@ -190,6 +190,11 @@ def _language_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64
     return drawing.rng.integers(0, int(drawing.model_config.n_langs), shape, dtype=np.int64)
 
 
+def _category_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    """One category of each kind, of as many as the config's `cardinality` says."""
+    return drawing.rng.integers(0, drawing.model_config.cardinality, shape)
+
+
 def _boxes(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
     """Left, top, right, bottom on a page of `max_2d_position_embeddings`; the last place is asked too."""
     import numpy as np
@@ -242,6 +247,7 @@ _DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] 
         "global_attention_mask": _global_attention_mask,
         "token_type_ids": _token_type_ids,
         "language_ids": _language_ids,
+        "category_ids": _category_ids,
         "position_ids": _position_ids,
         "boxes": _boxes,
         "pixel_values": _pixel_values,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hfexport.architectures import restore_config
 from hfexport.errors import UnsupportedError
-from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph
+from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph, Tolerance
 from hfexport.probes import Probe, beam_rows
 from hfexport.validation.arrays import write_arrays
 
@@ -65,7 +65,7 @@ def answer_probes(
     """Ask `model` every probe; `folder` gets `inputs/{n}` and `outputs/{n}` for the n-th.
 
     Raises:
-        UnsupportedError: the model has no answer to a probe.
+        UnsupportedError: the model has no answer to a probe, or not always the same.
     """
     import torch
 
@@ -78,6 +78,9 @@ def answer_probes(
             asked = copy.deepcopy(model) if config.changes_when_called else model
             try:
                 outputs = _answer_probe(asked, config, probe, inputs)
+                if number == 0:
+                    again = copy.deepcopy(model) if config.changes_when_called else model
+                    _refuse_chance(outputs, _answer_probe(again, config, probe, inputs), config.tolerance(dtype))
             except MODEL_FAILURES as error:
                 raise UnsupportedError(
                     f"the model itself fails at {probe.name}, so there is nothing to compare with:"
@@ -86,6 +89,17 @@ def answer_probes(
                     " answers, nothing can be proved.",
                 ) from error
             write_arrays(folder / "outputs" / str(number), outputs)
+
+
+def _refuse_chance(outputs: Arrays, again: Arrays, tolerance: Tolerance) -> None:
+    """See that a model that was asked twice answered twice the same."""
+    for name, first in outputs.items():
+        if not np.allclose(first, again[name], rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True):
+            raise UnsupportedError(
+                f"the model answers differently when asked twice: {name} is not the same, so there is nothing to compare"
+                " with",
+                remedy="It draws at random while it computes; an artifact of it cannot be proved right.",
+            )
 
 
 def _answer_probe(model: torch.nn.Module, config: ExportConfig, probe: Probe, inputs: Arrays) -> Arrays:
@@ -103,6 +117,8 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
     """One call of the model, with a cache if the task has one."""
     import torch
     from transformers import DynamicCache
+
+    from hfexport.models import named_output
 
     arguments: dict[str, Any] = {
         name: torch.from_numpy(array) for name, array in inputs.items() if not name.startswith("past_key_values.")
@@ -123,7 +139,7 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
     outputs: Arrays = {}
     for spec in config.outputs:
         if not spec.name.startswith("present."):
-            outputs[spec.name] = given[spec.name].numpy()
+            outputs[spec.name] = named_output(given, spec.name).numpy()
     if config.task.with_past:
         for layer, cached in enumerate(given.past_key_values.layers):
             outputs[f"present.{layer}.key"] = cached.keys.numpy()

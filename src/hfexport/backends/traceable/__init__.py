@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["make_traceable"]
 
 _MODULES: Final[Mapping[str, str]] = MappingProxyType(
-    {"big_bird": "big_bird", "bigbird_pegasus": "bigbird_pegasus", "longformer": "longformer"}
+    {
+        **{"big_bird": "big_bird", "bigbird_pegasus": "bigbird_pegasus", "longformer": "longformer"},
+        **{"autoformer": "forecast", "informer": "forecast", "time_series_transformer": "forecast"},
+    }
 )
 """By `model_type`: the module beside this one whose `make_traceable(model)` changes such a model in place."""
 
