@@ -136,6 +136,12 @@ def test_half_precision_is_widened_where_it_answers_too_coarsely(tmp_path: Path)
         assert json.loads((output / MANIFEST_FILE).read_text())["dtype"] == expected
 
 
+def test_an_interface_is_inferred_in_half_precision_too(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "hubert", "auto", dtype="fp16")
+    ran = run(tmp_path / "output", "--model", checkpoint, "--formats", "torchscript")
+    assert (ran.exit_code, ran.manifest["dtype"]) == (0, "fp16")
+
+
 def test_a_manifest_that_does_not_fit_is_refused(passed: Run) -> None:
     import jsonschema
 

@@ -28,7 +28,10 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "m2m_100": BART,
     # Marian begins with the padding token.
     "marian": {**BART, "pad_token_id": 100, "eos_token_id": 0, "decoder_start_token_id": 100},
+    "mvp": BART,
+    "pegasus": {**BART, "pad_token_id": 0, "decoder_start_token_id": 0, "eos_token_id": 1},
     "t5": T5,
+    "umt5": T5,
     # Published ones of these have gated layers and a head of their own.
     "mt5": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "longt5": {**T5, "local_radius": 4, "global_block_size": 3},

@@ -31,9 +31,9 @@ class BartDecoderConfig(DecoderConfig):
 
 
 class BartConfig(Seq2SeqConfig):
-    """BART and mBART."""
+    """BART, mBART and MVP."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("bart", "mbart")
+    model_types: ClassVar[tuple[str, ...]] = ("bart", "mbart", "mvp")
     tasks: ClassVar[tuple[str, ...]] = (*_GENERATION, *_CAUSAL, "sequence-classification", "question-answering")
     decoder: ClassVar[type[DecoderConfig] | None] = BartDecoderConfig
 
@@ -46,9 +46,9 @@ class PlBartConfig(BartConfig):
 
 
 class BlenderbotConfig(BartConfig):
-    """Blenderbot, its smaller sibling, and Marian: they generate, and nothing else."""
+    """Blenderbot, its smaller sibling, Marian and Pegasus: they generate, and nothing else."""
 
-    model_types = ("blenderbot", "blenderbot-small", "marian")
+    model_types = ("blenderbot", "blenderbot-small", "marian", "pegasus")
     tasks = (*_GENERATION, *_CAUSAL)
 
 

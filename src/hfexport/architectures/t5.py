@@ -1,4 +1,4 @@
-"""T5 and mT5: positions are relative, so no length is too long."""
+"""T5, mT5 and UMT5: positions are relative, so no length is too long."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["T5Config"]
 
 
 class T5Config(Seq2SeqConfig):
-    """T5 and mT5."""
+    """T5, mT5 and UMT5."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("t5", "mt5")
+    model_types: ClassVar[tuple[str, ...]] = ("t5", "mt5", "umt5")
     tasks: ClassVar[tuple[str, ...]] = ("default", "default-with-past", "seq2seq-lm", "seq2seq-lm-with-past")
 
     @property

@@ -14,7 +14,8 @@ __all__ = ["model_patches", "model_translations"]
 
 _LOOK_FOR_OVERFLOW: Final = frozenset(
     {
-        *("bart", "bigbird_pegasus", "blenderbot-small", "marian", "plbart"),
+        *("bart", "bigbird_pegasus", "blenderbot-small", "marian", "mvp", "plbart"),
+        *("autoformer", "informer", "time_series_transformer"),
         *("conditional_detr", "detr", "table-transformer"),
     }
 )

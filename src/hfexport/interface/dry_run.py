@@ -115,13 +115,23 @@ class DryModel:
         names = [spec.name for spec in config.outputs]
         try:
             with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
-                given = flat_model(self.module, config)(*(torch.tensor(array) for array in arrays.values()))
+                given = flat_model(self.module, config)(*(self._tensor(array) for array in arrays.values()))
         except MODEL_FAILURES as error:
             raise Refused(_first_line(error)) from error
         return {name: _given(tensor) for name, tensor in zip(names, given, strict=True)}
 
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        """An array as an input of the export is: real numbers have the dtype of the weights."""
+        tensor = torch.tensor(array)
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+    @cached_property
+    def _dtype(self) -> torch.dtype:
+        floating = (weight.dtype for weight in self.module.parameters() if weight.is_floating_point())
+        return next(floating, torch.float32)
+
     def _call(self, module: torch.nn.Module, arrays: Mapping[str, NDArray[Any]], use_cache: bool) -> dict[str, Given]:
-        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+        tensors = {name: self._tensor(array) for name, array in arrays.items()}
         cache = [tensor for name, tensor in tensors.items() if name.startswith("past_key_values.")]
         arguments: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if "past_key_values." not in name}
         if cache:
