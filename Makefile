@@ -83,7 +83,7 @@ conformance: $(VENV)/.dev
 thorough-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) -m thorough tests/unit tests/export tests/hub $(ARGS)
 
-neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURONX_VENV)/.stand-in
+neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURON_VENV)/.optimum $(NEURONX_VENV)/.stand-in
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
 
 interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed
@@ -139,6 +139,12 @@ $(NEURON_VENV)/.ready: requirements/neuron.txt requirements/neuron-test.txt
 
 $(NEURON_VENV)/.stand-in: $(NEURON_VENV)/.ready $(STAND_INS)
 	$(NEURON_VENV)/bin/python tests/neuron/sdk_stand_in/install.py inf1
+	@touch $@
+
+# Beside the environment rather than in it: it has a transformers of its own.
+$(NEURON_VENV)/.optimum: requirements/neuron-optimum-test.txt $(NEURON_VENV)/.ready
+	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --upgrade \
+		--target $(NEURON_VENV)/optimum -r requirements/neuron-optimum-test.txt
 	@touch $@
 
 $(NEURONX_VENV)/.ready: requirements/neuron.txt requirements/neuronx-test.txt requirements/torch.txt | $(BIN)/python

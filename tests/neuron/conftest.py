@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,27 @@ from typing import Any
 import pytest
 
 from hfexport.cli import main
+from hfexport.forkserver import FORK_SERVERS, fork_servers
 from hfexport.manifest import check_manifest
+from hfexport.workers import child_environment
 from tiny import make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+WITH_DEVICE = "--stand-in-device"
+"""Among the compiler's arguments: the stand-in's run time then takes this machine for one with a device."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _light_children() -> Iterator[None]:
+    """Children of today's torch are forked, and none starts threads for its tiny model, which would only wait."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    with fork_servers(child_environment(os.environ)) as folder:
+        os.environ |= {FORK_SERVERS: folder, "OMP_NUM_THREADS": "1"}
+        yield
+        del os.environ[FORK_SERVERS], os.environ["OMP_NUM_THREADS"]
+        if threads is not None:
+            os.environ["OMP_NUM_THREADS"] = threads
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +49,17 @@ def neuronx_python() -> Path:
 
 def made_python(environment: str) -> Path:
     """The Python of an environment that `make neuron-test` makes."""
-    python = ROOT / environment / "bin" / "python"
-    if not python.is_file():
-        message = f"there is no {python}: `make neuron-test` makes it"
+    return require(ROOT / environment / "bin" / "python")
+
+
+def require(path: Path) -> Path:
+    """What `make neuron-test` makes."""
+    if not path.exists():
+        message = f"there is no {path}: `make neuron-test` makes it"
         if os.environ.get("HFEXPORT_REQUIRE_NEURON") == "1":
             pytest.fail(message)
         pytest.skip(message)
-    return python
+    return path
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from hfexport.report import load_snippet
-from neuron.conftest import Exporter
-
-WITH_DEVICE = "--stand-in-device"
+from neuron.conftest import WITH_DEVICE, Exporter
 
 
 @pytest.mark.parametrize(

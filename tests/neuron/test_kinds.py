@@ -7,9 +7,7 @@ import json
 import pytest
 
 from hfexport.report import job_summary
-from neuron.conftest import Exporter
-
-WITH_DEVICE = "--stand-in-device"
+from neuron.conftest import WITH_DEVICE, Exporter
 
 KINDS = [
     ("bert", "sequence-classification", 0.9),

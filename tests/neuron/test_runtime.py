@@ -16,9 +16,7 @@ from hfexport.publish.card import hub_snippet
 from hfexport.report import job_summary, load_snippet
 from hub.conftest import hub_environment
 from hub.server import LocalHub
-from neuron.conftest import Exported, Exporter
-
-WITH_DEVICE = "--stand-in-device"
+from neuron.conftest import WITH_DEVICE, Exported, Exporter
 
 PRELUDE = """
 import json, sys

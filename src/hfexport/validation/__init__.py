@@ -168,7 +168,7 @@ def validate(
     name = f"runner for {artifact.format}"
     job = _runner_job([*companions, (artifact, config)], reference, folder, workers.available_cores(env))
     environment = workers.child_environment(env)
-    kind = "torch" if artifact.format == "torchscript" else ""
+    kind = "" if artifact.format == "onnx" else "torch"
     with workers.start(
         "hfexport.validation.runner", job, name=name, folder=folder, env=environment, kind=kind
     ) as worker:

@@ -73,7 +73,7 @@ def start_neuron_reference(
         "folder": str(folder),
     }
     module, environment = "hfexport.validation.reference_padded", workers.child_environment(env)
-    worker = workers.start(module, job, name="reference", folder=folder, env=environment)
+    worker = workers.start(module, job, name="reference", folder=folder, env=environment, kind="transformers")
     references = {part.name: Reference(worker, part.probes, DTYPE, folder / part.name) for part in parts}
     return NeuronReference(references, calls, folder / "generation")
 

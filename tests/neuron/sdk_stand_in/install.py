@@ -14,6 +14,15 @@ SDKS = {
 }
 """Module, compiler, and what is said to be installed."""
 
+FURTHER = {
+    "inf1": {
+        "neuroncc/__init__.py": '__version__ = "1.24.0.0"\n',
+        "torch/neuron/__init__.py": "import sys\n\nimport torch_neuron\n\nsys.modules[__name__] = torch_neuron\n",
+    },
+    "inf2": {"neuronxcc/__init__.py": '__version__ = "2.26.6360.0"\n'},
+}
+"""Modules that come with the SDK: the compiler's own, and `torch.neuron`, another name of torch_neuron."""
+
 
 def main() -> None:
     module, compiler, packages = SDKS[sys.argv[1]]
@@ -24,6 +33,9 @@ def main() -> None:
         info = place / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir(exist_ok=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    for name, code in FURTHER[sys.argv[1]].items():
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(code)
     shutil.copy(HERE / "compiler.sh", Path(sys.executable).parent / compiler)
 
 

@@ -6,7 +6,6 @@ that the two exchange, and checks all that comes back.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import zipfile
@@ -17,11 +16,12 @@ from hfexport import runtime
 from hfexport.backends.base import ExportJob
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart, count_subgraphs
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
+from hfexport.backends.neuron.optimum_config import write_config
 from hfexport.backends.neuron.options import COMPILERS, NeuronOptions, NeuronRun
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, Answer, ask, expect
 from hfexport.errors import NeuronError, UnsupportedError
-from hfexport.export_config import ExportConfig, axis_size
+from hfexport.export_config import ExportConfig
 from hfexport.workers import available_cores
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _install(answer: Answer, job: ExportJob, run: NeuronRun) -> NeuronArtifact:
     log = job.folder / "compile.log"
     shutil.copyfile(answer.log, log)
     versions = {str(name): str(text) for name, text in expect(answer.values, "versions", dict, who).items()}
-    config = _write_config(job, run, made, versions.get(COMPILERS[run.options.target], "unknown"))
+    config = write_config(job, run.options, made, versions.get(COMPILERS[run.options.target], "unknown"))
     return NeuronArtifact(
         format="neuron",
         path=made[0].path if len(made) == 1 else config,
@@ -205,61 +205,3 @@ def _part(entry: Any, plan: PartPlan, answer: Answer, path: Path, log: CompileLo
 def _counts(entry: Any, key: str, who: str) -> dict[str, int]:
     counts = expect(entry, key, dict, who)
     return {str(kind): expect(counts, kind, int, who) for kind in counts}
-
-
-def _write_config(job: ExportJob, run: NeuronRun, parts: tuple[NeuronPart, ...], compiler_version: str) -> Path:
-    """The model's config with a section `neuron`, in the form of optimum-neuron 0.4."""
-    options = run.options
-    content = json.loads((job.checkpoint / "config.json").read_text(encoding="utf-8"))
-    content["neuron"] = {
-        "compiler_type": COMPILERS[options.target],
-        "compiler_version": compiler_version,
-        "inline_weights_to_neff": not any(part.separate_weights for part in parts),
-        **_static_axes(parts),
-        "dynamic_batch_size": options.dynamic_batch_size,
-        "tensor_parallel_size": 1,
-        "auto_cast": None,
-        "auto_cast_type": "bf16",
-        "disable_fallback": not options.fallback,
-        "disable_fast_relayout": False,
-        "optlevel": "2",
-        "compiler_args": list(options.compiler_args),
-        "input_names": [spec.name for spec in parts[0].plan.config.inputs],
-        "output_names": [spec.name for spec in parts[-1].plan.config.outputs],
-        "int_dtype": "int64",
-        "float_dtype": "fp32",
-        "model_type": job.config.config.model_type,
-        "output_attentions": False,
-        "output_hidden_states": False,
-        "task": _OPTIMUM_TASKS.get(job.config.task.name, job.config.task.name),
-    }
-    path = job.folder / "config.json"
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return path
-
-
-_OPTIMUM_TASKS: Final = {
-    "default": "feature-extraction",
-    "masked-lm": "fill-mask",
-    "causal-lm": "text-generation",
-    "sequence-classification": "text-classification",
-    "seq2seq-lm": "text2text-generation",
-}
-"""Names of tasks in Optimum, where they differ from the feature names of `transformers.onnx`."""
-
-
-def _static_axes(parts: tuple[NeuronPart, ...]) -> dict[str, int]:
-    """Fixed sizes by the names that optimum-neuron gives the axes."""
-    first = parts[0].plan
-    names = {"batch": "batch_size", "sequence": "sequence_length", "encoder_sequence": "sequence_length"}
-    names["choice"] = "num_choices"
-    sizes = {f"static_{names.get(axis, axis)}": size for axis, size in first.sizes.items()}
-    for spec in first.config.inputs:
-        if spec.role == "pixel_values":
-            channels, height, _ = (axis_size(axis, first.sizes) for axis in spec.axes[1:])
-            sizes |= {"static_num_channels": channels, "static_image_size": height}
-    if len(parts) > 1:
-        last = parts[-1].plan.sizes
-        sizes["static_max_length"] = last["decoder_sequence"]
-        sizes["static_num_beams"] = last["batch"] // first.sizes["batch"]
-    return sizes
