@@ -70,6 +70,13 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "starcoder2": ("Starcoder2ForCausalLM", {**LLAMA, "sliding_window": None}),
     "mamba": ("MambaForCausalLM", _STATES),
     "falcon_mamba": ("FalconMambaForCausalLM", _STATES),
+    "jamba": (
+        "JambaForCausalLM",
+        {
+            **{**LLAMA, "num_hidden_layers": 4, "mamba_d_state": 8, "mamba_dt_rank": 4, "attn_layer_period": 2},
+            **{"attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1, "num_experts": 4},
+        },
+    ),
     "blip_text_model": ("BlipTextModel", {**TEXT, "encoder_hidden_size": 32}),
     "clap_text_model": ("ClapTextModelWithProjection", {**TEXT, "projection_dim": 16}),
     # Images

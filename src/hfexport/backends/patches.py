@@ -21,7 +21,7 @@ _LOOK_FOR_OVERFLOW: Final = frozenset(
 )
 """Model types whose encoder, in half precision, clamps its states where it finds that one of them overflowed."""
 
-_SCAN: Final = frozenset({"falcon_mamba", "mamba"})
+_SCAN: Final = frozenset({"falcon_mamba", "jamba", "mamba"})
 """Model types with a `mamba_selective_scan`."""
 
 

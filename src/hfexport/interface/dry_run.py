@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers.cache_utils import DynamicCache
 
 from hfexport.export_config import Axis, ExportConfig
@@ -31,6 +33,9 @@ MODEL_FAILURES: Final = (
     *(NameError, RuntimeError, TypeError, ValueError),
 )
 """What a model's own code, or a user's, may raise: all of these are failures of that code, not of hfexport."""
+
+
+_Answer = TypeVar("_Answer")
 
 
 class Refused(Exception):
@@ -94,15 +99,35 @@ class DryModel:
         Raises:
             Refused: the model does not take them.
         """
+        return self._on_either(lambda module: self._call(module, self._tensors(arrays), use_cache))
+
+    def uses(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether a run computes anything with the input `name`; some models take what they leave alone.
+
+        Raises:
+            Refused: the model does not take the inputs.
+        """
+
+        def watched(module: torch.nn.Module) -> bool:
+            tensors = self._tensors(arrays)
+            watch = _Watch(tensors[name])
+            with watch:
+                self._call(module, tensors, use_cache=False)
+            return watch.seen
+
+        return self._on_either(watched)
+
+    def _on_either(self, ask: Callable[[torch.nn.Module], _Answer]) -> _Answer:
+        """What the model without data answers, or the loaded one."""
         try:
             with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
-                return self._call(self.module, arrays, use_cache)
+                return ask(self.module)
         except MODEL_FAILURES:
             # By a value that it needs, or an operator that has no fake: only the real weights can tell.
             pass
         try:
             with torch.no_grad(), quiet():
-                return self._call(self._loaded, arrays, use_cache)
+                return ask(self._loaded)
         except MODEL_FAILURES as error:
             raise Refused(_first_line(error)) from error
 
@@ -115,23 +140,24 @@ class DryModel:
         names = [spec.name for spec in config.outputs]
         try:
             with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
-                given = flat_model(self.module, config)(*(self._tensor(array) for array in arrays.values()))
+                given = flat_model(self.module, config)(*self._tensors(arrays).values())
         except MODEL_FAILURES as error:
             raise Refused(_first_line(error)) from error
         return {name: _given(tensor) for name, tensor in zip(names, given, strict=True)}
 
-    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
-        """An array as an input of the export is: real numbers have the dtype of the weights."""
-        tensor = torch.tensor(array)
-        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+    def _tensors(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+        """Arrays as inputs of the export are: real numbers have the dtype of the weights."""
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+        return {
+            name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+        }
 
     @cached_property
     def _dtype(self) -> torch.dtype:
         floating = (weight.dtype for weight in self.module.parameters() if weight.is_floating_point())
         return next(floating, torch.float32)
 
-    def _call(self, module: torch.nn.Module, arrays: Mapping[str, NDArray[Any]], use_cache: bool) -> dict[str, Given]:
-        tensors = {name: self._tensor(array) for name, array in arrays.items()}
+    def _call(self, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], use_cache: bool) -> dict[str, Given]:
         cache = [tensor for name, tensor in tensors.items() if name.startswith("past_key_values.")]
         arguments: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if "past_key_values." not in name}
         if cache:
@@ -139,6 +165,22 @@ class DryModel:
         if "use_cache" in self.parameters:
             arguments["use_cache"] = use_cache
         return _flat(module(**arguments, return_dict=True))
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks for one tensor among what operators are given."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._tensor = tensor
+        self.seen = False
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        del types
+        self.seen = self.seen or any(leaf is self._tensor for leaf in tree_leaves((args, kwargs)))
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -161,9 +161,22 @@ class _Reader:
             specs.append(TensorSpec("attention_mask", mask_axes, "int64", "attention_mask"))
         if "token_type_ids" in takes and int(getattr(self.text_config, "type_vocab_size", 0) or 0) > 1:
             specs.append(TensorSpec("token_type_ids", axes, "int64", "token_type_ids"))
-        if self.is_decoder and "position_ids" in takes and self.task.name.startswith(("causal-lm", "default-with")):
+        if self.is_decoder and self.task.name.startswith(("causal-lm", "default-with")) and self._counts_positions():
             specs.append(TensorSpec("position_ids", axes, "int64", "position_ids"))
         return specs + (self._cache() if self.task.with_past else []), {}
+
+    def _counts_positions(self) -> bool:
+        """Whether it takes `position_ids`, and does not leave them alone."""
+        import numpy as np
+
+        ids = np.ones((2, 7), dtype=np.int64)
+        takes = self.dry.parameters
+        # With a mask, or the model may look at positions for where one packed text ends and the next begins.
+        inputs = {name: ids for name in ("input_ids", "attention_mask", "position_ids") if name in takes}
+        try:
+            return "position_ids" in takes and self.dry.uses("position_ids", inputs)
+        except Refused:
+            return True  # what is in the way shows when the inputs are known
 
     def _cache(self) -> list[TensorSpec]:
         """The cache as a run without one gives it."""
