@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import socket
 import subprocess
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def test_without_a_device_that_check_is_not_run_and_nothing_is_called_passed(exp
         (wrong if change == "manifest" else wrong["artifacts"][0]["validation"])["verdict"] = "passed"
         with pytest.raises(jsonschema.ValidationError):
             check_manifest(wrong)
+
+
+def test_the_sdk_reaches_no_network(exporter: Exporter) -> None:
+    assert export(exporter, "").artifact["details"]["network"] == "none"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        done = export(exporter, f"--stand-in-connect=127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert (done.code, "Connection refused" in done.said) == (8, True)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,7 @@ def _install(answer: Answer, job: ExportJob, run: NeuronRun) -> NeuronArtifact:
             "target": run.options.target,
             "compiler": COMPILERS[run.options.target],
             **_compile_settings(run.options),
+            "network": expect(answer.values, "network", str, who),
             "versions": versions,
             "parts": [part.to_dict() for part in made],
         },

@@ -17,12 +17,14 @@ from typing import Any
 from . import PROTOCOL, Failure
 from .environment import probe
 from .exporting import export
+from .network import leave_network
 from .running import generate, run
 
 
 def main() -> None:
     """Do the job in the folder that the command line names, and write `result.json`, once and whole."""
     folder = Path(sys.argv[-1]).resolve()
+    network = leave_network()
     _end_with_parent()
     os.chdir(str(folder))
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -30,7 +32,7 @@ def main() -> None:
         answer = {"status": "ok", **_do(json.loads((folder / "job.json").read_text(encoding="utf-8")), folder)}
     except Failure as failure:
         answer = {"status": "error", "code": failure.code, "message": str(failure)[:4000]}
-    answer["protocol"] = PROTOCOL
+    answer["protocol"], answer["network"] = PROTOCOL, network
     staged = folder / "result.json.part"
     staged.write_text(json.dumps(answer), encoding="utf-8")
     os.replace(str(staged), str(folder / "result.json"))
