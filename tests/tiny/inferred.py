@@ -134,6 +134,10 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
             **{"hidden_size": 32, "fusion_hidden_sizes": [16, 8, 4, 4], "convstream_hidden_sizes": [8, 8, 8]},
         },
     ),
+    # Videos
+    "vivit": ("VivitForVideoClassification", {**_IMAGE, "num_frames": 4, "tubelet_size": [2, 16, 16]}),
+    "videomae": ("VideoMAEForVideoClassification", {**_IMAGE, "num_frames": 4}),
+    "timesformer": ("TimesformerForVideoClassification", {**_IMAGE, "num_frames": 4}),
     # Sound
     "clap": (
         "ClapModel",

@@ -201,8 +201,10 @@ class _Reader:
         ]
 
     def _image(self) -> tuple[list[TensorSpec], dict[str, int]]:
-        """An image of the configured size; that a model takes others does not mean that its graph does."""
-        shape = image_shape(self.config, self.preprocessor)
+        """An image of the configured size, or a video of so many; that a model takes others does not mean its graph does."""
+        shape: tuple[Axis, ...] = image_shape(self.config, self.preprocessor)
+        if isinstance(frames := getattr(self.config, "num_frames", None), int):
+            shape = (frames, *shape)
         return [TensorSpec("pixel_values", ("batch", *shape), "float", "pixel_values")], {}
 
     def _sound(self) -> tuple[list[TensorSpec], dict[str, int]]:
