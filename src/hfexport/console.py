@@ -29,6 +29,7 @@ MAX_SUMMARY_BYTES: Final = 1024 * 1024
 """A summary above this is dropped as a whole by the runner."""
 CUT_NOTE: Final = "\n\n*Cut here: a job summary holds 1 MiB. The manifest has it all.*\n"
 PROGRESS_INTERVAL_S: Final = 10.0
+MAX_CHILD_LINES: Final = 2000
 HIDDEN: Final = "***"
 MB: Final = 10**6
 GB: Final = 10**9
@@ -46,7 +47,7 @@ class Console:
         stderr: for notes.
         env: where `GITHUB_ACTIONS`, `GITHUB_OUTPUT`, `GITHUB_STEP_SUMMARY`, `RUNNER_DEBUG` and `TERM` are read from.
         json_output: stdout belongs to the manifest.
-        verbose: show the exception behind an error.
+        verbose: show the exception behind an error, and all that other programs print.
         clock: seconds that only rise.
         token: new text at every call that nobody can guess.
     """
@@ -166,13 +167,20 @@ class Console:
             self._say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
     def child_output(self, lines: Iterable[str]) -> None:
-        """Print what a child process says as it comes; on Actions between fences, so that it cannot give commands."""
+        """Print what a child process says as it comes; on Actions between fences, so that it cannot give commands.
+
+        All lines are read, so that the child is followed to its end; past `MAX_CHILD_LINES` only --verbose shows them.
+        """
         fence = self._token()
         if self._on_actions:
             _write(self._notes, f"::stop-commands::{fence}\n")
         try:
-            for line in lines:
-                self._say(line.rstrip("\r\n"))
+            count = 0
+            for count, line in enumerate(lines, start=1):
+                if self._verbose or count <= MAX_CHILD_LINES:
+                    self._say(line.rstrip("\r\n"))
+            if not self._verbose and count > MAX_CHILD_LINES:
+                self._say(f"... and {count - MAX_CHILD_LINES} more lines, which --verbose shows")
         finally:
             if self._on_actions:
                 _write(self._notes, f"::{fence}::\n")

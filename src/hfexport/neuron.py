@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hfexport import __version__
 from hfexport.backends.neuron.environment import check_environment, find_python
-from hfexport.backends.neuron.options import NeuronOptions, NeuronRun, Target
+from hfexport.backends.neuron.options import NeuronOptions, NeuronRun, Target, separate_weights_bytes
 from hfexport.backends.neuron.padded import generates_padded
 from hfexport.backends.neuron.plan import DTYPE, PartPlan, plan_encoder_decoder, plan_model
 from hfexport.errors import UnsupportedError
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from hfexport.validation import ArtifactVerdict
     from hfexport.validation.neuron import NeuronReference
 
-__all__ = ["NeuronExport", "fixed_sizes", "plan", "prepare", "static_config"]
-
-MAX_LINES: Final = 2000
-"""Lines of the compiler's that are shown; the rest is in compile.log."""
+__all__ = ["NeuronExport", "fixed_sizes", "plan", "prepare", "revalidate", "static_config"]
 
 
 def prepare(
@@ -53,21 +50,11 @@ def prepare(
         minimum_segment_size=inputs.neuron_minimum_segment_size,
         fallback=inputs.neuron_fallback,
         optimizations=inputs.neuron_optimizations or (),
+        separate_weights_bytes=separate_weights_bytes(inputs.neuron_separate_weights),
     )
     folder.mkdir(parents=True)
-    run = NeuronRun(options, folder.resolve(), env, lambda lines: listen(_shortened(lines)))
+    run = NeuronRun(options, folder.resolve(), env, listen)
     return run, check_environment(run)
-
-
-def _shortened(lines: Iterable[str]) -> Iterable[str]:
-    """The first lines; all are read, so that the child is followed to its end."""
-    count = 0
-    for line in lines:
-        count += 1
-        if count <= MAX_LINES:
-            yield line
-    if count > MAX_LINES:
-        yield f"... and {count - MAX_LINES} more lines, in compile.log"
 
 
 def static_config(config: ExportConfig) -> ExportConfig:
@@ -217,3 +204,32 @@ class NeuronExport:
             folder=self.staging / "validation",
             env=self.run.env,
         )
+
+
+def revalidate(
+    run: NeuronRun, inputs: Inputs, checkpoint: Path, config: ExportConfig, folder: Path, warn: Callable[[str], None]
+) -> ArtifactVerdict:
+    """Hold an artifact that was made before to what can be known of it without compiling again.
+
+    Args:
+        run: from `prepare`.
+        inputs: with the sizes that the artifact was made for.
+        checkpoint: folder of the checkpoint that it came from.
+        config: the model's interface.
+        folder: that its files lie in.
+        warn: is told what is worth knowing.
+
+    Raises:
+        ValidationError: it is not what its name says, or could not be judged.
+    """
+    from hfexport.backends.neuron import reopen
+    from hfexport.validation.neuron import start_neuron_reference, validate_on_device
+
+    parts = plan(static_config(config), checkpoint, inputs, warn)
+    artifact = reopen(folder, replace(run, parts=parts))
+    reference = start_neuron_reference(checkpoint, parts, folder=run.folder / "reference", env=run.env)
+    try:
+        return validate_on_device(artifact, reference, folder=run.folder / "validation")
+    finally:
+        for part in reference.parts.values():
+            part.worker.stop()

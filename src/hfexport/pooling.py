@@ -1,14 +1,18 @@
-"""Pooling, dense layers and normalisation of sentence-transformers behind a model, as one module to be exported."""
+"""Pooling, dense layers and normalisation of sentence-transformers behind a model, as one module to be exported.
+
+The Neuron worker takes this file too, into an interpreter that has no hfexport: Python 3.8 and torch 1.13 suffice.
+"""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 
-from hfexport.export_config.sentence import SentenceModules
+if TYPE_CHECKING:
+    from hfexport.export_config.sentence import SentenceModules
 
 __all__ = ["SentenceModel"]
 
@@ -32,7 +36,7 @@ class SentenceModel(torch.nn.Module):
             weights = load_file(layer.file)
             weight, bias = weights["linear.weight"], weights.get("linear.bias")
             linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-            linear.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+            linear.load_state_dict({"weight": weight, **({} if bias is None else {"bias": bias})})
             self.dense.append(torch.nn.Sequential(linear.to(dtype), getattr(torch.nn, layer.activation)()))
         self.eval()
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from hfexport.checkpoint import Source, locate, look_over, sha256
+from hfexport.checkpoint import Checkpoint, Source, locate, look_over, sha256
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
 from hfexport.credentials import reading_token
-from hfexport.errors import CheckpointError, UnsupportedError, ValidationError
+from hfexport.errors import CheckpointError, NeuronError, UnsupportedError, ValidationError
+from hfexport.export_config import ExportConfig
 from hfexport.hub import Hub
 from hfexport.inputs import Inputs
 from hfexport.manifest import MANIFEST_FILE, Manifest, check_manifest, new_manifest
@@ -46,7 +47,7 @@ def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str
     Args:
         place: a folder, or `owner/name` on the Hub.
         inputs: `revision` and `subfolder` of the place; `model`, where the source checkpoint lies if it is not where the
-            manifest says; `atol` and `rtol` to hold artifacts to; `hub_token`, `trust_remote_code`, `export_config`.
+            manifest says; `atol` and `rtol` to hold artifacts to; `neuron_python`, `hub_token`, `trust_remote_code`, `export_config`.
         observer: is told about progress.
         env: the environment; children see an allow-list of it.
 
@@ -190,12 +191,11 @@ def _run_again(
     config = find_config(checkpoint, look_up(contents, inputs), inputs, inputs.dtype, observer.note)
     exporter = run.exporter(checkpoint, "", config, inputs.dtype, config.default_opset)
     try:
-        for name in dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"]):
+        formats = dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"])
+        for name in sorted(formats, key=lambda name: name == "neuron"):  # last, as it may not run here
             if name == "neuron":
-                raise UnsupportedError(
-                    "neuron: its files have the right hashes, but running it takes the Neuron SDK",
-                    remedy="Verify exports of the other formats here, and this one where it is served.",
-                )
+                _run_neuron(export, run, checkpoint, config)
+                continue
             artifacts = [artifact for artifact in manifest["artifacts"] if artifact["format"] == name]
             verdicts = exporter.revalidate(export.folder, name, artifacts)
             for artifact, verdict in zip(artifacts, verdicts, strict=True):
@@ -203,6 +203,46 @@ def _run_again(
                 observer.note(f"{artifact['path']}: answers as the model does, within {verdict.max_abs:.2g}")
     finally:
         exporter.stop()
+
+
+def _run_neuron(export: _Export, run: Run, checkpoint: Checkpoint, config: ExportConfig) -> None:
+    """Run the compiled artifact, where there are the SDK and a device.
+
+    Raises:
+        UnsupportedError: there are not.
+    """
+    from hfexport.neuron import prepare, revalidate
+
+    inputs = dataclasses.replace(run.inputs, **_neuron_settings(export.manifest))
+    try:
+        neuron, _ = prepare(inputs, run.staging / "neuron", run.env, run.observer.child_output)
+    except NeuronError as error:
+        raise UnsupportedError(
+            f"neuron: its files have the right hashes, but running it takes the Neuron SDK: {error.message}",
+            remedy="Verify it where it is served, with --neuron-python.",
+        ) from error
+    verdict = revalidate(neuron, inputs, checkpoint.folder, config, export.folder / "neuron", run.observer.warn)
+    for check in verdict.checks:
+        if check.verdict == "not_run":
+            raise UnsupportedError(
+                f"neuron: its files have the right hashes, but {check.name} was not run: {check.reason}",
+                remedy="Verify it where it is served, on an instance with a device.",
+            )
+    _hold_verdict("neuron", verdict)
+    run.observer.note(
+        f"neuron: {verdict.checks[-1].reason}; it answers as the model does, within {verdict.max_abs:.2g}"
+    )
+
+
+def _neuron_settings(manifest: Manifest) -> dict[str, Any]:
+    """The sizes that the artifact was asked to have; they decide nothing but what it is run with."""
+    defaults = Inputs()
+    names = ("neuron_target", "batch_size", "sequence_length", "neuron_decoder_length", "neuron_beams")
+    asked = {name: manifest["inputs"].get(name) for name in (*names, "neuron_dynamic_batch_size")}
+    numbers = (*names[1:], "neuron_dynamic_batch_size")
+    fitting = {name: value for name, value in asked.items() if name in numbers and isinstance(value, int)}
+    target = asked["neuron_target"] if asked["neuron_target"] in ("inf1", "inf2") else defaults.neuron_target
+    return {**fitting, "neuron_target": target}
 
 
 def _merged(export: _Export, adapter: Adapter, run: Run) -> Path:

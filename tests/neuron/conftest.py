@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,6 @@ def _light_children() -> Iterator[None]:
         del os.environ[FORK_SERVERS], os.environ["OMP_NUM_THREADS"]
         if threads is not None:
             os.environ["OMP_NUM_THREADS"] = threads
-
-
-@pytest.fixture(scope="session")
-def neuron_python() -> Path:
-    """The Python for Inf1, with the SDK's torch 1.13."""
-    return made_python(".venv-neuron")
-
-
-@pytest.fixture(scope="session")
-def neuronx_python() -> Path:
-    """The Python for Inf2."""
-    return made_python(".venv-neuronx")
 
 
 def made_python(environment: str) -> Path:
@@ -95,6 +83,7 @@ class Exporter:
         return make_checkpoint(self.folder / "checkpoint", model_type, task, **changes)
 
     def run(self, checkpoint: Path, *options: str, stand_in: str = "") -> Exported:
+        """Run the command line; `stand_in` is what the compiler is told."""
         output = self.folder / "out"
         argv = ["--model", str(checkpoint), "--formats", "neuron", "--output", str(output)]
         argv += ["--neuron-target", self.target, "--neuron-python", str(self.python)]
@@ -109,10 +98,17 @@ class Exporter:
 
 
 @pytest.fixture
-def exporter(neuron_python: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Exporter:
-    return Exporter(neuron_python, tmp_path, capfd)
+def exporter_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[[str], Exporter]:
+    """Gives the exporter for a target."""
+    environments = {"inf1": ".venv-neuron", "inf2": ".venv-neuronx"}
+    return lambda target: Exporter(made_python(environments[target]), tmp_path, capfd, target)
 
 
 @pytest.fixture
-def exporter_inf2(neuronx_python: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Exporter:
-    return Exporter(neuronx_python, tmp_path, capfd, "inf2")
+def exporter(exporter_for: Callable[[str], Exporter]) -> Exporter:
+    return exporter_for("inf1")
+
+
+@pytest.fixture
+def exporter_inf2(exporter_for: Callable[[str], Exporter]) -> Exporter:
+    return exporter_for("inf2")

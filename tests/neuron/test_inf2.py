@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -64,52 +63,3 @@ def test_without_a_device_that_check_is_not_run(exporter_inf2: Exporter) -> None
     assert done.code == 0, done.said
     assert done.checks["device"][0] == "not_run" and done.manifest["verdict"] == "incomplete"
     assert "--target=trn1" in done.artifact["details"]["compiler_args"]
-
-
-@pytest.mark.parametrize(
-    ("stand_in", "options", "code", "said"),
-    [
-        ("--stand-in-crash=SIGKILL", (), 8, "most likely because memory ran out"),
-        ("--stand-in-raise=Unimplemented", (), 8, "compiling model: Unimplemented"),
-        ("--stand-in-compiler-exit=70", (), 8, "neuronx-cc failed with 70"),
-        ("--stand-in-compiler-killed", (), 8, "insufficient memory to compile"),
-        ("--stand-in-sleep=30", ("--neuron-timeout", "1"), 8, "compiling model took longer than 1 s"),
-        ("--stand-in-device --stand-in-wrong", (), 6, "device: batch 1, sequence 24: logits:"),
-    ],
-)
-def test_a_failure_ends_the_run_and_leaves_nothing(
-    exporter_inf2: Exporter, stand_in: str, options: tuple[str, ...], code: int, said: str
-) -> None:
-    checkpoint = exporter_inf2.checkpoint("distilbert", "sequence-classification")
-    done = exporter_inf2.run(checkpoint, *options, stand_in=stand_in)
-    assert done.code == code, done.said
-    assert said in done.said
-    assert done.files == ["hfexport.json"]
-
-
-DOCUMENTED = {
-    "input_output_aliases": {},
-    "compiler_workdir": None,
-    "compiler_args": None,
-    "partitioner_config": None,
-    "inline_weights_to_neff": True,
-    "cpu_backend": False,
-}
-"""Keyword arguments of `torch_neuronx.trace` and their defaults: PyTorch NeuronX Tracing API for Inference."""
-
-
-def test_the_stand_in_keeps_the_documented_signature(neuronx_python: Path) -> None:
-    program = (
-        "import inspect, json, torch_neuronx, torch\n"
-        "signature = inspect.signature(torch_neuronx.trace)\n"
-        "keywords = {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}\n"
-        "others = [p.name for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]\n"
-        "print(json.dumps([others, keywords, list(inspect.signature(torch_neuronx.dynamic_batch).parameters)]))\n"
-        "for wrong in (dict(unheard_of=1), dict(cpu_backend=True)):\n"
-        "    try: torch_neuronx.trace(torch.nn.Linear(1, 1), (torch.ones(1, 1),), **wrong)\n"
-        "    except (TypeError, ValueError) as error: print(type(error).__name__)\n"
-    )
-    done = subprocess.run([neuronx_python, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
-    signature, *refused = done.stdout.splitlines()
-    assert json.loads(signature) == [["func", "example_inputs", "_"], DOCUMENTED, ["neuron_script"]]
-    assert refused == ["TypeError", "ValueError"]

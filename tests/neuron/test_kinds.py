@@ -8,23 +8,37 @@ import pytest
 
 from hfexport.report import job_summary
 from neuron.conftest import WITH_DEVICE, Exporter
+from tiny.sentence import write_modules
 
 KINDS = [
     ("bert", "sequence-classification", 0.9),
     ("distilbert", "question-answering", 0.9),
     ("roberta", "token-classification", 0.9),
+    ("xlm-roberta", "masked-lm", 0.9),
+    ("camembert", "token-classification", 0.9),
     ("albert", "masked-lm", 0.9),
     ("electra", "multiple-choice", 0.9),
     ("mobilebert", "question-answering", 0.9),
+    ("convbert", "question-answering", 0.9),
     ("xlm", "sequence-classification", 0.8),
+    ("flaubert", "sequence-classification", 0.9),
+    ("squeezebert", "default", 0.9),
+    ("roformer", "default", 0.9),
+    ("rembert", "default", 0.9),
+    ("data2vec-text", "default", 0.9),
+    ("layoutlm", "default", 0.8),
     ("mpnet", "auto", 0.9),  # described by no file: its interface is inferred
     ("gpt2", "causal-lm-with-past", 0.8),
     ("vit", "image-classification", 0.9),
+    ("beit", "image-classification", 0.9),
+    ("deit", "image-classification", 0.9),
     ("swin", "image-classification", 0.9),  # of its tables of indices newer checkpoints store none
+    ("swinv2", "image-classification", 0.9),
     ("convnext", "image-classification", 0.9),
     ("resnet", "default", 0.9),
     ("marian", "default", 0.9),  # the encoder alone
     ("t5", "default-with-past", 0.9),  # the same
+    ("whisper", "default-with-past", 0.9),  # the same, of sound
 ]
 """Model type, task, and a share that the stand-in compiles of so small a model."""
 
@@ -54,23 +68,34 @@ def test_a_kind_is_exported_and_proved(exporter: Exporter, model_type: str, task
     assert set(done.files) >= {file["path"] for file in done.artifact["files"]}
     (part,) = done.artifact["details"]["parts"]
     assert part["subgraphs"] > 0 and part["compiled_share"] >= share
-    if model_type in ("marian", "t5"):
-        assert (part["name"], part["inputs"]) == ("encoder", ["input_ids", "attention_mask"])
+    if model_type in ("marian", "t5", "whisper"):
+        inputs = ["input_features"] if model_type == "whisper" else ["input_ids", "attention_mask"]
+        assert (part["name"], part["inputs"]) == ("encoder", inputs)
         assert part["outputs"] == ["last_hidden_state"] and "the encoder is compiled" in done.said
     assert "the compiled artifact ran on a Neuron device" in job_summary(done.manifest)
 
 
-def test_config_has_the_form_that_optimum_neuron_reads(exporter: Exporter) -> None:
-    done = exporter.run(exporter.checkpoint("bert", "masked-lm"), "--batch-size", "3", stand_in="--fast-math none")
+def test_what_the_compiler_was_told_stands_in_the_config(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("bert", "masked-lm")
+    options = ("--batch-size", "3", "--validate", "off")
+    done = exporter.run(checkpoint, *options, stand_in="--fast-math none")
     content = json.loads((done.folder / "neuron" / "config.json").read_text())
     assert content["model_type"] == "bert" and content["vocab_size"] == 101
     neuron = content["neuron"]
     assert (neuron["compiler_type"], neuron["compiler_version"]) == ("neuron-cc", "1.24.0.0")
-    assert (neuron["static_batch_size"], neuron["static_sequence_length"]) == (3, 24)
     assert neuron["input_names"] == ["input_ids", "attention_mask", "token_type_ids"]
     assert (neuron["output_names"], neuron["task"]) == (["logits"], "fill-mask")
-    assert neuron["compiler_args"] == ["--fast-math", "none"]
+    assert (neuron["compiler_args"], neuron["auto_cast"]) == (["--fast-math", "none"], None)
     assert done.artifact["fixed_sizes"] == {"batch": 3, "sequence": 24}
+
+
+def test_a_sentence_transformers_folder_is_one_graph_with_its_pooling(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("bert", "default")
+    write_modules(checkpoint, ("cls", "mean", "weightedmean"), dense=(10, 96))
+    done = exporter.run(checkpoint, "--task", "sentence-embedding", "--batch-size", "2", stand_in=WITH_DEVICE)
+    assert done.code == 0, done.said
+    assert {verdict for verdict, _ in done.checks.values()} == {"passed"}
+    assert [entry["name"] for entry in done.artifact["outputs"]] == ["token_embeddings", "sentence_embedding"]
 
 
 def test_a_dynamic_batch_is_asked_at_another_batch_too(exporter: Exporter) -> None:

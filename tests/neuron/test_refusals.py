@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import socket
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import jsonschema
 import pytest
@@ -16,6 +14,7 @@ from neuron.conftest import Exported, Exporter
 
 
 def export(exporter: Exporter, stand_in: str, *options: str) -> Exported:
+    """A small classifier, compiled as asked."""
     checkpoint = exporter.checkpoint("distilbert", "sequence-classification")
     return exporter.run(checkpoint, *options, stand_in=stand_in)
 
@@ -45,25 +44,39 @@ def test_the_sdk_reaches_no_network(exporter: Exporter) -> None:
     assert (done.code, "Connection refused" in done.said) == (8, True)
 
 
-@pytest.mark.parametrize(
-    ("stand_in", "options", "code", "said"),
-    [
-        ("--stand-in-crash=SIGKILL", (), 8, "most likely because memory ran out"),
-        ("--stand-in-crash=SIGSEGV", (), 8, "ended by SIGSEGV"),
-        ("--stand-in-raise=broken", (), 8, "compiling model: broken"),
-        ("--stand-in-sleep=30", ("--neuron-timeout", "1"), 8, "compiling model took longer than 1 s"),
-        ("--stand-in-compiler-exit=1", (), 8, "No operations were successfully partitioned and compiled"),
-        ("--stand-in-compiler-killed", (), 8, "Compile command returned: -9"),
-        ("", ("--neuron-fallback", "false"), 8, "Operator aten::embedding is not supported"),
-        ("", ("--neuron-minimum-segment-size", "5000"), 6, "nothing was compiled"),
-        ("--stand-in-unsupported=aten::linear,aten::view", (), 6, "neuron-min-compiled asks for 90 %"),
-        ("--stand-in-device --stand-in-wrong", (), 6, "device: batch 1, sequence 24: logits:"),
-    ],
-)
+FAILURES = [
+    ("inf1", "--stand-in-crash=SIGKILL", (), 8, "most likely because memory ran out"),
+    ("inf1", "--stand-in-crash=SIGSEGV", (), 8, "ended by SIGSEGV"),
+    ("inf1", "--stand-in-raise=broken", (), 8, "compiling model: broken"),
+    ("inf1", "--stand-in-sleep=30", ("--neuron-timeout", "1"), 8, "compiling model took longer than 1 s"),
+    ("inf1", "--stand-in-compiler-exit=1", (), 8, "No operations were successfully partitioned and compiled"),
+    ("inf1", "--stand-in-compiler-killed", (), 8, "Compile command returned: -9"),
+    ("inf1", "--stand-in-limit=1000", (), 8, "GraphDef exceeds maximum protobuf size"),
+    ("inf1", "", ("--neuron-fallback", "false"), 8, "Operator aten::embedding is not supported"),
+    ("inf1", "", ("--neuron-minimum-segment-size", "5000"), 6, "nothing was compiled"),
+    ("inf1", "--stand-in-unsupported=aten::linear,aten::view", (), 6, "neuron-min-compiled asks for 90 %"),
+    ("inf1", "--stand-in-device --stand-in-wrong", (), 6, "device: batch 1, sequence 24: logits:"),
+    ("inf2", "--stand-in-crash=SIGKILL", (), 8, "most likely because memory ran out"),
+    ("inf2", "--stand-in-raise=Unimplemented", (), 8, "compiling model: Unimplemented"),
+    ("inf2", "--stand-in-compiler-exit=70", (), 8, "neuronx-cc failed with 70"),
+    ("inf2", "--stand-in-compiler-killed", (), 8, "insufficient memory to compile"),
+    ("inf2", "--stand-in-sleep=30", ("--neuron-timeout", "1"), 8, "compiling model took longer than 1 s"),
+    ("inf2", "--stand-in-limit=1000", (), 8, "GraphDef exceeds maximum protobuf size"),
+    ("inf2", "--stand-in-device --stand-in-wrong", (), 6, "device: batch 1, sequence 24: logits:"),
+]
+"""Target, what the stand-in is told, further inputs, exit code, and what is said of it."""
+
+
+@pytest.mark.parametrize(("target", "stand_in", "options", "code", "said"), FAILURES)
 def test_a_failure_ends_the_run_and_leaves_nothing(
-    exporter: Exporter, stand_in: str, options: tuple[str, ...], code: int, said: str
+    exporter_for: Callable[[str], Exporter],
+    target: str,
+    stand_in: str,
+    options: tuple[str, ...],
+    code: int,
+    said: str,
 ) -> None:
-    done = export(exporter, stand_in, *options)
+    done = export(exporter_for(target), stand_in, *options)
     assert done.code == code, done.said
     assert said in done.said
     assert "Traceback" not in done.said.split("error:")[-1]
@@ -89,6 +102,12 @@ def test_a_checkpoint_that_older_transformers_reads_otherwise_is_caught(exporter
     assert done.files == ["hfexport.json"]
 
 
+def test_a_model_that_older_transformers_does_not_know_is_refused(exporter: Exporter) -> None:
+    done = exporter.run(exporter.checkpoint("modernbert", "auto"))
+    assert done.code == 4, done.said
+    assert "transformers 4.46.3 cannot load the checkpoint" in done.said and done.files == ["hfexport.json"]
+
+
 def test_what_cannot_be_traced_there_is_refused_up_front(exporter: Exporter) -> None:
     done = exporter.run(exporter.checkpoint("deberta-v2", "masked-lm"))
     assert done.code == 4
@@ -109,40 +128,9 @@ def test_a_megabyte_of_noise_hides_nothing_and_no_token_is_seen(
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     done = export(exporter, "--stand-in-noise=1000000")
     assert done.code == 0
-    assert "more lines, in compile.log" in done.said
+    assert "more lines, which --verbose shows" in done.said
     assert not any(line.startswith("::set-output") for line in done.said.splitlines())
     assert (done.folder / "neuron" / "compile.log").stat().st_size > 1_000_000
     for name in done.files:
         assert b"hf_secret" not in (done.folder / name).read_bytes()
     assert "hf_secret" not in done.said.replace("::add-mask::hf_secretsecretsecret", "")
-
-
-DOCUMENTED = {
-    "compiler_args": None,
-    "compiler_timeout": None,
-    "compiler_workdir": None,
-    "subgraph_builder_function": None,
-    "minimum_segment_size": 2,
-    "single_fusion_ratio_threshold": 0.6,
-    "fallback": True,
-    "dynamic_batch_size": False,
-    "optimizations": None,
-    "separate_weights": False,
-}
-"""Keyword arguments of `torch_neuron.trace` and their defaults: PyTorch-Neuron trace Python API, torch-neuron 1.13.1."""
-
-
-def test_the_stand_in_keeps_the_documented_signature(neuron_python: Path) -> None:
-    program = (
-        "import inspect, json, torch_neuron, torch\n"
-        "signature = inspect.signature(torch_neuron.trace)\n"
-        "keywords = {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}\n"
-        "positional = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]\n"
-        "print(json.dumps([positional, keywords]))\n"
-        "try:\n    torch.neuron.trace(torch.nn.Linear(1, 1), (torch.ones(1, 1),), unheard_of=1)\n"
-        "except TypeError as error:\n    print('refused')\n"
-    )
-    done = subprocess.run([neuron_python, "-c", program], capture_output=True, text=True, check=True)
-    signature, refused = done.stdout.splitlines()
-    assert json.loads(signature) == [["model", "example_inputs"], DOCUMENTED]
-    assert refused == "refused"

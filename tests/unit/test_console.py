@@ -524,3 +524,17 @@ def test_peak_memory_is_that_of_this_process() -> None:
     after = peak_memory_bytes()
     assert after is not None
     assert after >= len(block)
+
+
+def test_a_long_log_is_cut_unless_all_is_asked_for_and_read_to_its_end() -> None:
+    for verbose in (False, True):
+        streams = _Streams(verbose=verbose)
+        lines = iter(str(number) for number in range(3000))
+        streams.console.child_output(lines)
+        shown = streams.err.splitlines()
+        assert next(lines, None) is None and shown[:2] == ["0", "1"]
+        assert shown[2000:] == (
+            [str(number) for number in range(2000, 3000)]
+            if verbose
+            else ["... and 1000 more lines, which --verbose shows"]
+        )

@@ -18,7 +18,7 @@ from hfexport.backends.neuron.plan import PartPlan
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig
 from hfexport.inputs import Inputs
-from hfexport.neuron import _shortened, fixed_sizes, static_config
+from hfexport.neuron import fixed_sizes, static_config
 from hfexport.tasks import TASKS
 from hfexport.validation.neuron import _compiled
 
@@ -155,17 +155,12 @@ def test_sizes_come_from_the_inputs_and_stay_within_what_the_model_takes() -> No
     assert warnings == ["Neuron: sequence 1000 is more than the model takes; the artifact is made for 512"]
 
 
-def test_a_long_log_is_shortened_on_the_screen_and_read_to_its_end() -> None:
-    shown = list(_shortened(str(number) for number in range(3000)))
-    assert shown[:2] == ["0", "1"] and len(shown) == 2001
-    assert shown[-1] == "... and 1000 more lines, in compile.log"
-
-
 WORKER = sorted(Path(worker.__file__).parent.glob("*.py"))
 
 
 def test_the_worker_and_the_run_time_are_written_for_the_oldest_python_of_the_sdk() -> None:
-    for path in (*WORKER, Path(runtime.__file__).parent / "neuron.py", Path(runtime.__file__).parent / "shapes.py"):
+    home = Path(runtime.__file__).parent
+    for path in (*WORKER, home / "neuron.py", home / "shapes.py", home.parent / "pooling.py"):
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 

@@ -28,7 +28,7 @@ OUTPUTS: Final[Mapping[str, str]] = {
 
 FLAGS: Final[Mapping[str, str]] = {
     "json": "Print the manifest on stdout; everything else goes to stderr.",
-    "verbose": "With an error, also show the exception behind it.",
+    "verbose": "Show every line of a compiler's, and with an error also the exception behind it.",
     "version": "Show the version and exit.",
     "help": "Show this text and exit.",
 }
@@ -238,6 +238,11 @@ class Inputs:
     )
     neuron_optimizations: tuple[str, ...] | None = _input(
         "", "Optimisations of torch_neuron: FLOAT32_TO_FLOAT16 (Inf1).", parsers.optimizations
+    )
+    neuron_separate_weights: str = _input(
+        "auto",
+        "Keep weights beside the compiled graph, whose format ends at 2 GB: true, false, or auto (above 1.9 GB).",
+        parsers.choice(("auto", "true", "false")),
     )
     neuron_timeout: int = _input(
         "3600", "Seconds that compiling one graph for Neuron may take.", parsers.positive_integer

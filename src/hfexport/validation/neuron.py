@@ -17,20 +17,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hfexport import workers
 from hfexport.backends.base import Artifact
-from hfexport.backends.neuron import RUNTIME_PACKAGE
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, NoDevice, ask
 from hfexport.errors import NeuronError, ValidationError
 from hfexport.export_config import Tolerance
-from hfexport.validation import ArtifactVerdict, Check, ProbeResult, Reference, start_reference, validate
+from hfexport.validation import TIMEOUT_S, ArtifactVerdict, Check, ProbeResult, Reference, start_reference, validate
 from hfexport.validation.verdict import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DEVICE_TOLERANCE", "NeuronReference", "start_neuron_reference", "validate_neuron"]
+__all__ = ["DEVICE_TOLERANCE", "NeuronReference", "start_neuron_reference", "validate_neuron", "validate_on_device"]
 
 DEVICE_TOLERANCE: Final = Tolerance(5e-2, 5e-2)
 """bfloat16 keeps 8 bits of a number, and a deep model rounds at every layer. Inf1's compiler casts to it by default."""
@@ -123,6 +122,27 @@ def validate_neuron(
     )
 
 
+def validate_on_device(artifact: NeuronArtifact, reference: NeuronReference, *, folder: Path) -> ArtifactVerdict:
+    """Hold an artifact that was made before to *compiled*, by what its files call, and to *device*.
+
+    Returns:
+        `passed` only with a device; `not_run` where there is none.
+
+    Raises:
+        ValidationError: it could not be judged.
+    """
+    empty = [part.name for part in artifact.parts if part.subgraphs == 0]
+    if empty:
+        check = Check("compiled", "failed", f"the file of {empty[0]} calls no compiled subgraph")
+        return ArtifactVerdict("failed", DEVICE_TOLERANCE, checks=(check,))
+    for part in reference.parts.values():
+        part.worker.result(TIMEOUT_S)
+    device = _device(artifact, reference, folder)
+    if device.verdict == "not_run":
+        return ArtifactVerdict("not_run", reason=device.reason, checks=(device,))
+    return ArtifactVerdict(device.verdict, DEVICE_TOLERANCE, device.probes, checks=(device,))
+
+
 def _run_trace(
     part: NeuronPart, reference: NeuronReference, tolerance: Tolerance, folder: Path, env: Mapping[str, str]
 ) -> ArtifactVerdict:
@@ -176,7 +196,7 @@ def _written(
     home = artifact.parts[0].path.parent.parent
     job = {
         "action": "generate",
-        "runtime": str((home / RUNTIME_PACKAGE).resolve()),
+        "runtime": str(artifact.package.resolve()),
         "config": str(home.resolve()),
         **{part: str(path.resolve()) for part, path in graphs.items()},
         "compiled": compiled,

@@ -20,14 +20,14 @@ from hfexport.backends.neuron.optimum_config import write_config
 from hfexport.backends.neuron.options import COMPILERS, NeuronOptions, NeuronRun
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, Answer, ask, expect
-from hfexport.errors import NeuronError, UnsupportedError
+from hfexport.errors import NeuronError, UnsupportedError, ValidationError
 from hfexport.export_config import ExportConfig
 from hfexport.workers import available_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NeuronBackend", "refuse_untraceable"]
+__all__ = ["NeuronBackend", "refuse_untraceable", "reopen"]
 
 RUNTIME_PACKAGE: Final = "hfexport_neuron"
 
@@ -67,17 +67,26 @@ class NeuronBackend:
         request = {
             "action": "export",
             "checkpoint": str(job.checkpoint.resolve()),
-            "loader": {
-                "auto_class": job.config.task.auto_class,
-                "bare": job.config.task.name.startswith("default"),
-                "model_kwargs": dict(job.config.model_kwargs),
-            },
+            "loader": _loader(job.config),
             "threads": available_cores(run.env),
             "compile": _compile_settings(run.options),
             "parts": [_part_request(part, job) for part in run.parts],
         }
         limit_s = START_S + len(run.parts) * run.options.timeout_s
         return _install(ask(run, request, folder, timeout_s=limit_s), job, run)
+
+
+def _loader(config: ExportConfig) -> dict[str, Any]:
+    """As what the worker loads the checkpoint."""
+    sentence = None
+    if config.sentence is not None:
+        sentence = {"code": str(Path(runtime.__file__).parents[1] / "pooling.py"), **config.sentence.to_dict()}
+    return {
+        "auto_class": config.task.auto_class,
+        "bare": config.task.name.startswith(("default", "sentence")),
+        "model_kwargs": dict(config.model_kwargs),
+        "sentence": sentence,
+    }
 
 
 def _write_inputs(folder: Path, run: NeuronRun) -> None:
@@ -130,8 +139,7 @@ def _install(answer: Answer, job: ExportJob, run: NeuronRun) -> NeuronArtifact:
         _part(entry, plan, answer, _place(plan, run, job.folder), logs.get(plan.name, CompileLog()))
         for entry, plan in zip(entries, run.parts, strict=True)
     )
-    log = job.folder / "compile.log"
-    shutil.copyfile(answer.log, log)
+    log = _copy_log(answer.log, job.folder / "compile.log")
     versions = {str(name): str(text) for name, text in expect(answer.values, "versions", dict, who).items()}
     config = write_config(job, run.options, made, versions.get(COMPILERS[run.options.target], "unknown"))
     return NeuronArtifact(
@@ -151,8 +159,44 @@ def _install(answer: Answer, job: ExportJob, run: NeuronRun) -> NeuronArtifact:
         dtype=DTYPE,
         parts=made,
         run=run,
+        package=job.folder / RUNTIME_PACKAGE,
         reference=answer.files["reference.npz"],
     )
+
+
+def _copy_log(source: Path, target: Path) -> Path:
+    """Keep what the compiler said, without the folder that it worked in, which is gone and another one in every run."""
+    folder = os.fsencode(source.parent) + os.sep.encode()
+    with source.open("rb") as lines, target.open("wb") as kept:
+        for line in lines:
+            kept.write(line.replace(folder, b""))
+    return target
+
+
+def reopen(folder: Path, run: NeuronRun) -> NeuronArtifact:
+    """An artifact that was made before, and what it is to be asked written down for the worker.
+
+    Args:
+        folder: that its files lie in.
+        run: how to run it; its parts are what the artifact should be.
+
+    Raises:
+        ValidationError: it is no such artifact.
+    """
+    exchange = run.folder / "export"
+    exchange.mkdir(parents=True)
+    _write_inputs(exchange, run)
+    parts = []
+    for plan in run.parts:
+        path = _place(plan, run, folder)
+        try:
+            subgraphs = count_subgraphs(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ValidationError(f"{path.name} of part {plan.name} is no TorchScript file: {error}") from error
+        parts.append(NeuronPart(plan, path, Path(), subgraphs, subgraphs, {}, {}, CompileLog()))
+    files = tuple(path for path in folder.rglob("*") if path.is_file())
+    package = _copy_runtime(exchange)[0].parent  # ours: the artifact's own may be anybody's code
+    return NeuronArtifact("neuron", parts[0].path, files, parts=tuple(parts), run=run, package=package)
 
 
 def _copy_runtime(folder: Path) -> tuple[Path, ...]:

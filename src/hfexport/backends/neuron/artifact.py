@@ -81,11 +81,13 @@ class NeuronArtifact(Artifact):
     Attributes:
         parts: its compiled graphs.
         run: how they were made, and where what was exchanged lies.
+        package: the run time by which validation has it write text.
         reference: what the model answered to the run's probes in the SDK's interpreter, as `{part}/{n}/{output}`.
     """
 
     parts: tuple[NeuronPart, ...] = ()
     run: NeuronRun | None = None
+    package: Path = Path()
     reference: Path = Path()
 
 

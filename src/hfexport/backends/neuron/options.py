@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from hfexport.backends.neuron.plan import PartPlan
 
-__all__ = ["COMPILERS", "MODULES", "PACKAGES", "NeuronOptions", "NeuronRun", "Target"]
+__all__ = ["COMPILERS", "MODULES", "PACKAGES", "NeuronOptions", "NeuronRun", "Target", "separate_weights_bytes"]
 
 Target = Literal["inf1", "inf2"]
 
@@ -26,6 +26,12 @@ PACKAGES: Final[Mapping[str, str]] = {
 """What `pip install` is given for the SDK itself."""
 
 SEPARATE_WEIGHTS_BYTES: Final = 1_900_000_000
+"""Below the 2 GiB of a protobuf message, by which the graph reaches the compiler, with room for what is no weight."""
+
+
+def separate_weights_bytes(asked: str) -> int | None:
+    """`NeuronOptions.separate_weights_bytes` for the input neuron-separate-weights: `auto`, `true` or `false`."""
+    return {"auto": SEPARATE_WEIGHTS_BYTES, "true": 0}.get(asked)
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class NeuronOptions:
         minimum_segment_size: fewer operators than this in a row stay on CPU (Inf1).
         fallback: leave operators that cannot be compiled on CPU, rather than fail (Inf1).
         optimizations: names in `torch_neuron.Optimization` (Inf1).
-        separate_weights_bytes: weights of more than this are kept beside the compiled graph, whose format ends at 2 GB.
+        separate_weights_bytes: weights of more than this are kept beside the compiled graph, whose format ends at 2 GB;
+            `None`: never.
     """
 
     target: Target
@@ -52,7 +59,7 @@ class NeuronOptions:
     minimum_segment_size: int = 2
     fallback: bool = True
     optimizations: tuple[str, ...] = ()
-    separate_weights_bytes: int = SEPARATE_WEIGHTS_BYTES
+    separate_weights_bytes: int | None = SEPARATE_WEIGHTS_BYTES
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def export(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Load the checkpoint, answer the probes eagerly, trace, compile and save every part.
 
     Args:
-        job: `target`, `checkpoint`, `loader` (`auto_class`, `bare`, `model_kwargs`), `threads`, `compile` (the
+        job: `target`, `checkpoint`, `loader` (`auto_class`, `bare`, `model_kwargs`, `sentence`), `threads`, `compile` (the
             parent's `_compile_settings`), and `parts`: each with `name`, which is `model`, `encoder` or `decoder`, `inputs` and `outputs`
             (names in order), `probes` (how many) and `description` (JSON for the extra file).
         folder: holds inputs.npz with `{part}/trace/{input}` and `{part}/{n}/{input}`.
@@ -36,7 +36,7 @@ def export(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     sdk = import_sdk(job["target"])
     arrays = read_arrays(folder / "inputs.npz")
     model = load(job)
-    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+    apart = weights_apart(model, job["compile"]["separate_weights_bytes"])
     reference: dict[str, Any] = {}
     parts = []
     for part in job["parts"]:
@@ -46,11 +46,17 @@ def export(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             inputs = tensors_of(arrays, "{}/{}".format(part["name"], number), part["inputs"])
             for name, array in zip(part["outputs"], answer(wrapper, inputs)):
                 reference["{}/{}/{}".format(part["name"], number, name)] = array
-        parts.append(_make_part(job, part, sdk, wrapper, example, size_bytes))
+        parts.append(_make_part(job, part, sdk, wrapper, example, apart))
     write_arrays(folder / "reference.npz", reference)
     names = ["reference.npz", *(part[key] for part in parts for key in ("artifact", "trace"))]
     versions = {package: version_of(package) for package in ("torch", "transformers", *SDKS[job["target"]]["packages"])}
     return {"versions": versions, "parts": parts, "files": [file_entry(folder / name) for name in names]}
+
+
+def weights_apart(model: Any, limit_bytes: int | None) -> bool:
+    """Whether the model's weights are too many for the compiled graph itself; `None`: they never are."""
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+    return limit_bytes is not None and size_bytes > limit_bytes
 
 
 def _make_part(
@@ -59,7 +65,7 @@ def _make_part(
     sdk: Any,
     wrapper: Any,
     example: tuple[Any, ...],
-    size_bytes: int,
+    separate: bool,
 ) -> dict[str, Any]:
     import torch
 
@@ -67,7 +73,6 @@ def _make_part(
     with unless("trace_failed", "{} cannot be traced".format(name)), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(wrapper, example, check_trace=False)
-    separate = size_bytes > job["compile"]["separate_weights_bytes"]
     compiled = _compile(sdk, job, name, wrapper, example, separate)
     kinds, traced_kinds = _operators(compiled), _operators(traced)
     if job["target"] == "inf2" and job["compile"]["dynamic_batch_size"]:

@@ -45,7 +45,28 @@ def load(job: Mapping[str, Any]) -> Any:
             "weights_missing",
             "weights that transformers {} does not find: {}".format(transformers.__version__, ", ".join(missing[:5])),
         )
-    return model.eval()
+    model = model.eval()
+    return model if loader["sentence"] is None else _pooled(model, loader["sentence"])
+
+
+def _pooled(model: Any, sentence: Mapping[str, Any]) -> Any:
+    """The model with the modules of its sentence-transformers folder behind it, by hfexport's own code for them.
+
+    Args:
+        model: gives hidden states.
+        sentence: `code`, the path of `hfexport.pooling`, and the values of a `SentenceModules`.
+    """
+    from importlib.util import module_from_spec, spec_from_file_location
+    from types import SimpleNamespace
+
+    spec = spec_from_file_location("pooling", sentence["code"])
+    if spec is None or spec.loader is None:
+        raise Failure("bad_job", "there is no {}".format(sentence["code"]))
+    code = module_from_spec(spec)
+    spec.loader.exec_module(code)
+    dense = [SimpleNamespace(**layer) for layer in sentence["dense"]]
+    modules = SimpleNamespace(pooling=sentence["pooling"], dense=dense, normalize=sentence["normalize"])
+    return code.SentenceModel(model, modules)
 
 
 def _takes_pooling(auto_class: Any, checkpoint: str) -> bool:
@@ -94,8 +115,16 @@ def wrap(model: Any, part: Mapping[str, Any], example: tuple[Any, ...]) -> Any:
 def _whole(model: Any) -> Any:
     import inspect
 
-    further = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-    return lambda given, return_dict: model(**given, **further, return_dict=return_dict)
+    parameters = inspect.signature(model.forward).parameters
+    further = {"use_cache": False} if "use_cache" in parameters else {}
+
+    def call(given: Mapping[str, Any], return_dict: bool) -> Any:
+        if "return_dict" in parameters:
+            return model(**given, **further, return_dict=return_dict)
+        named = model(**given)  # ours, with pooling
+        return named if return_dict else tuple(named.values())
+
+    return call
 
 
 def _encoder(model: Any) -> Any:
