@@ -111,7 +111,7 @@ def _packages_at_hand(config: ExportConfig) -> Iterator[None]:
         raise UnsupportedError(
             f"this {config.config.model_type} checkpoint needs a Python package that is not installed: {said}",
             remedy="Install it beside hfexport, or save the checkpoint with a backbone of transformers itself"
-            " (backbone_config of model_type resnet and the like).",
+            " (backbone_config of model_type resnet and the like); published ones of DETR have it as revision no_timm.",
         ) from error
 
 
