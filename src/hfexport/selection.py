@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hfexport.architectures import known_architectures
 from hfexport.checkpoint import Checkpoint, Contents
 from hfexport.checkpoint.sentence import read_sentence_modules
 from hfexport.errors import CheckpointError, InputsError, UnsupportedError
-from hfexport.export_config import DeclaredConfig, ExportConfig, TensorSpec
+from hfexport.export_config import DeclaredConfig, ExportConfig, Seq2SeqConfig, TensorSpec
 from hfexport.inputs import Inputs
-from hfexport.tasks import SENTENCE_TASK, TASKS, Task, select_task
+from hfexport.tasks import SENTENCE_TASK, TASKS, Task, is_encoder_alone, select_task
 
 if TYPE_CHECKING:
     from hfexport.export_config import SentenceModules
@@ -43,7 +43,7 @@ def look_up(contents: Contents, inputs: Inputs) -> ConfigSource:
 
         return ConfigSource(requested, own=load_class(inputs.export_config), sentence=sentence)
     known = known_architectures().get(contents.model_type)
-    if known is None:
+    if known is None or (issubclass(known, Seq2SeqConfig) and is_encoder_alone(contents.architectures)):
         return ConfigSource(requested, sentence=sentence)
     task = select_task(
         requested,
@@ -117,7 +117,7 @@ def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dt
     )
     config = found
     if source.sentence is not None and isinstance(found, DeclaredConfig):
-        config = found.pooled(TASKS[SENTENCE_TASK], source.sentence)
+        config = found.pooled(replace(TASKS[SENTENCE_TASK], auto_class=found.auto_class), source.sentence)
     note(f"Interface {config.origin}: takes {_names(config.inputs)}; gives {_names(config.outputs)}")
     for name, value in found.interface.config_values.items():
         if getattr(model_config, name) != value:

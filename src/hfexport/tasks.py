@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from hfexport.errors import UnsupportedError
 
-__all__ = ["SENTENCE_TASK", "TASKS", "TASK_NAMES", "Task", "declared_tasks", "select_task"]
+__all__ = ["SENTENCE_TASK", "TASKS", "TASK_NAMES", "Task", "declared_tasks", "is_encoder_alone", "select_task"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,11 @@ _ALL: Final = (
 
 TASKS: Final[Mapping[str, Task]] = MappingProxyType({task.name: task for task in _ALL})
 TASK_NAMES: Final[tuple[str, ...]] = tuple(TASKS)
+
+
+def is_encoder_alone(architectures: Sequence[str]) -> bool:
+    """Whether a checkpoint was saved by a class that is the encoder of an encoder-decoder, such as `T5EncoderModel`."""
+    return bool(architectures) and architectures[0].endswith("EncoderModel")
 
 
 def declared_tasks(architectures: Sequence[str], supported: Sequence[str]) -> tuple[str, ...]:

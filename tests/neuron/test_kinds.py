@@ -89,9 +89,15 @@ def test_what_the_compiler_was_told_stands_in_the_config(exporter: Exporter) -> 
     assert done.artifact["fixed_sizes"] == {"batch": 3, "sequence": 24}
 
 
-def test_a_sentence_transformers_folder_is_one_graph_with_its_pooling(exporter: Exporter) -> None:
-    checkpoint = exporter.checkpoint("bert", "default")
-    write_modules(checkpoint, ("cls", "mean", "weightedmean"), dense=(10, 96))
+@pytest.mark.parametrize(
+    ("model_type", "saved_by", "modes", "size"),
+    [("bert", None, ("cls", "mean", "weightedmean"), 96), ("t5", "T5EncoderModel", ("max",), 24)],
+)
+def test_a_sentence_transformers_folder_is_one_graph_with_its_pooling(
+    exporter: Exporter, model_type: str, saved_by: str | None, modes: tuple[str, ...], size: int
+) -> None:
+    checkpoint = exporter.checkpoint(model_type, "default", saved_by=saved_by)
+    write_modules(checkpoint, modes, dense=(10, size))
     done = exporter.run(checkpoint, "--task", "sentence-embedding", "--batch-size", "2", stand_in=WITH_DEVICE)
     assert done.code == 0, done.said
     assert {verdict for verdict, _ in done.checks.values()} == {"passed"}
@@ -123,7 +129,7 @@ def test_an_encoder_decoder_without_a_head_can_be_one_graph(exporter: Exporter) 
     assert {"input_ids", "decoder_input_ids"} <= {entry["name"] for entry in done.artifact["inputs"]}
 
 
-@pytest.mark.parametrize("model_type", ["marian", "t5"])
+@pytest.mark.parametrize("model_type", ["marian", "t5", "bart"])
 def test_an_encoder_decoder_writes_what_the_model_writes(exporter: Exporter, model_type: str) -> None:
     checkpoint = exporter.checkpoint(model_type, "seq2seq-lm")
     options = ("--batch-size", "2", "--neuron-decoder-length", "12", "--neuron-beams", "3")

@@ -73,6 +73,7 @@ def make_checkpoint(
     tokenizer: bool = False,
     shards: int | None = None,
     dtype: str = "fp32",
+    saved_by: str | None = None,
     **changes: Any,
 ) -> Path:
     """Write a checkpoint as `save_pretrained` writes it: config.json and safetensors.
@@ -85,6 +86,7 @@ def make_checkpoint(
         tokenizer: also write a WordPiece tokenizer, or an image processor's config for image models.
         shards: about how many files to split the weights into.
         dtype: `fp32`, `fp16` or `bf16`, of the stored weights.
+        saved_by: the class of transformers that saves the model, if not the task's.
         changes: config values to set otherwise than `CONFIGS` does.
 
     Returns:
@@ -94,8 +96,8 @@ def make_checkpoint(
     values = {**CONFIGS[model_type], "id2label": dict(enumerate(labels)), **changes}
     config = transformers.AutoConfig.for_model(model_type, **values)
     with _quiet():
-        if task == "auto":
-            model = getattr(transformers, _CLASSES[model_type])._from_config(config)
+        if saved_by is not None or task == "auto":
+            model = getattr(transformers, saved_by or _CLASSES[model_type])._from_config(config)
         else:
             auto_class = known_architectures()[model_type](config, TASKS[task]).auto_class
             model = getattr(transformers, auto_class).from_config(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from hfexport.interface.onnx_config import OnnxConfig, OnnxConfigWithPast, OnnxS
 from hfexport.interface.own_class import declare
 from hfexport.interface.properties import config_values
 from hfexport.models import empty_model, load_model
-from hfexport.tasks import TASKS, Task, select_task
+from hfexport.tasks import TASKS, Task, is_encoder_alone, select_task
 
 if TYPE_CHECKING:
     from hfexport.checkpoint import Checkpoint
@@ -106,6 +107,12 @@ def _instance(own_class: type[OnnxConfig], origin: str, model_config: Any, task:
 
 def _task(checkpoint: Checkpoint, model_config: Any, requested: str, own: tuple[str, type[OnnxConfig]] | None) -> Task:
     """The task to export for: one that the checkpoint has a head for; `auto` also takes a head that has no task."""
+    saved = next(iter(checkpoint.architectures), "")
+    if own is None and is_encoder_alone(checkpoint.architectures) and hasattr(transformers, saved):
+        default = select_task(
+            requested, model_type=checkpoint.model_type, architectures=(saved,), supported=("default",)
+        )
+        return replace(default, auto_class=saved)
     both = own is not None and issubclass(own[1], OnnxSeq2SeqConfigWithPast)
     supported = _loadable(checkpoint, model_config, caches=both)
     if own is not None and not (issubclass(own[1], OnnxConfigWithPast) and _has_cache(own[1], model_config, requested)):
@@ -118,7 +125,6 @@ def _task(checkpoint: Checkpoint, model_config: Any, requested: str, own: tuple[
             supported=supported,
         )
     except UnsupportedError:
-        saved = next(iter(checkpoint.architectures), "")
         if requested != "auto" or own is not None or not hasattr(transformers, saved):
             raise
         return _as_saved(saved)

@@ -82,8 +82,9 @@ def _loader(config: ExportConfig) -> dict[str, Any]:
     if config.sentence is not None:
         sentence = {"code": str(Path(runtime.__file__).parents[1] / "pooling.py"), **config.sentence.to_dict()}
     return {
-        "auto_class": config.task.auto_class,
-        "bare": config.task.name.startswith(("default", "sentence")),
+        "auto_class": config.auto_class,
+        "bare": config.task.name.startswith(("default", "sentence"))
+        and all(spec.name != "pooler_output" for spec in config.outputs),
         "model_kwargs": dict(config.model_kwargs),
         "sentence": sentence,
     }

@@ -75,6 +75,8 @@ def _takes_pooling(auto_class: Any, checkpoint: str) -> bool:
 
     import transformers
 
+    if not hasattr(auto_class, "_model_mapping"):
+        return False  # it is no auto class
     config = transformers.AutoConfig.from_pretrained(checkpoint, local_files_only=True)
     model_class = auto_class._model_mapping[type(config)]
     model_class = model_class[0] if isinstance(model_class, tuple) else model_class
