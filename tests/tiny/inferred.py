@@ -134,6 +134,22 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
             **{"hidden_size": 32, "fusion_hidden_sizes": [16, 8, 4, 4], "convstream_hidden_sizes": [8, 8, 8]},
         },
     ),
+    # Images with text
+    "florence2": (
+        "Florence2ForConditionalGeneration",
+        {
+            "text_config": {
+                **{"model_type": "bart", "d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "vocab_size": 101},
+                **{"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48},
+                **{"decoder_ffn_dim": 48, "max_position_embeddings": 96},
+            },
+            "vision_config": {
+                **{"embed_dim": [16, 16, 32, 32], "num_heads": [2, 2, 4, 4], "num_groups": [2, 2, 4, 4]},
+                **{"depths": [1, 1, 1, 1], "window_size": 2, "projection_dim": 32},
+            },
+            "image_token_id": 90,
+        },
+    ),
     # Videos
     "vivit": ("VivitForVideoClassification", {**_IMAGE, "num_frames": 4, "tubelet_size": [2, 16, 16]}),
     "videomae": ("VideoMAEForVideoClassification", {**_IMAGE, "num_frames": 4}),
@@ -147,6 +163,23 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "wav2vec2": ("Wav2Vec2ForCTC", _SOUND),
     "hubert": ("HubertForCTC", _SOUND),
     "wavlm": ("WavLMForCTC", {**_SOUND, "num_buckets": 16, "max_bucket_distance": 32}),
+    "speecht5": (
+        "SpeechT5ForSpeechToText",
+        {
+            **{"hidden_size": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4},
+            **{"decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 41},
+            **{"conv_dim": [16, 16], "conv_stride": [5, 4], "conv_kernel": [10, 8], "num_conv_pos_embeddings": 8},
+            **{"num_conv_pos_embedding_groups": 2},
+        },
+    ),
+    "moonshine": (
+        "MoonshineForConditionalGeneration",
+        {
+            **{"hidden_size": 32, "intermediate_size": 48, "encoder_num_hidden_layers": 1, "vocab_size": 41},
+            **{"decoder_num_hidden_layers": 1, "encoder_num_attention_heads": 4, "decoder_num_attention_heads": 4},
+            **{"max_position_embeddings": 64},
+        },
+    ),
     # Time series
     "patchtst": ("PatchTSTForPrediction", {**_SERIES, "patch_stride": 8, "num_attention_heads": 4, "ffn_dim": 32}),
     "patchtsmixer": ("PatchTSMixerForPrediction", {**_SERIES, "patch_stride": 8}),
@@ -154,11 +187,6 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "autoformer": ("AutoformerForPrediction", {**_FORECAST, "label_length": 4}),
 }
 """By `model_type`: the class of transformers that saves the model, and the arguments of its config class."""
-
-_DECLARE: Final = (
-    "An encoder-decoder cannot be inferred from its forward; it needs a file under architectures/, as whisper has.",
-    "it is an encoder-decoder, which takes two sequences",
-)
 
 MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], tuple[str, str]]]] = {
     "encodec": (
@@ -179,40 +207,6 @@ MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], tuple[str, str]]]] = {
             "It attends to keys that it draws at random, so its own answers differ from call to call.",
             "answers differently when asked twice",
         ),
-    ),
-    "speecht5": (
-        "SpeechT5ForSpeechToText",
-        {
-            **{"hidden_size": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4},
-            **{"decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 41},
-            **{"conv_dim": [16, 16], "conv_stride": [5, 4], "conv_kernel": [10, 8], "num_conv_pos_embeddings": 8},
-            **{"num_conv_pos_embedding_groups": 2},
-        },
-        _DECLARE,
-    ),
-    "moonshine": (
-        "MoonshineForConditionalGeneration",
-        {
-            **{"hidden_size": 32, "intermediate_size": 48, "encoder_num_hidden_layers": 1, "vocab_size": 41},
-            **{"decoder_num_hidden_layers": 1, "encoder_num_attention_heads": 4, "decoder_num_attention_heads": 4},
-            **{"max_position_embeddings": 64},
-        },
-        _DECLARE,
-    ),
-    "florence2": (
-        "Florence2ForConditionalGeneration",
-        {
-            "text_config": {
-                **{"model_type": "bart", "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 101},
-                **{"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48},
-                **{"decoder_ffn_dim": 48, "max_position_embeddings": 64},
-            },
-            "vision_config": {
-                **{"embed_dim": [16, 16, 32, 32], "num_heads": [2, 2, 4, 4], "num_groups": [2, 2, 4, 4]},
-                **{"depths": [1, 1, 1, 1], "window_size": 2, "projection_dim": 32},
-            },
-        },
-        _DECLARE,
     ),
     "smolvlm": (
         "SmolVLMForConditionalGeneration",

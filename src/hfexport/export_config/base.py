@@ -30,6 +30,7 @@ Part = Literal["model", "encoder", "decoder"]
 Role = Literal[
     "token_ids",
     "sentence_ids",
+    "image_text_ids",
     "attention_mask",
     "global_attention_mask",
     "token_type_ids",
@@ -46,7 +47,8 @@ Role = Literal[
     "sample",
     "output",
 ]
-"""What an input's values mean. `sentence_ids` are token ids of which each row ends in its one end-of-sequence id; a
+"""What an input's values mean. `sentence_ids` are token ids of which each row ends in its one end-of-sequence id;
+`image_text_ids` begin with a placeholder for every feature of the image beside them (`image_tokens`), then there is text; a
 `cache_branch` chooses between the branches of a graph; a `signal` is any real number, such as sound; a `sample` is drawn
 from given values."""
 
@@ -217,6 +219,11 @@ class ExportConfig(ABC):
     def vocabulary_size(self) -> int:
         """Token ids go from 0 to one less than this."""
         return int(self.text_config.vocab_size)
+
+    @property
+    def image_tokens(self) -> int:
+        """Placeholders with which a text begins that has an image beside it; their id is the config's `image_token_id`."""
+        return 0
 
     @property
     def samples(self) -> Mapping[str, Any]:

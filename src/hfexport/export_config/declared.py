@@ -26,6 +26,7 @@ class Interface:
         limits: of free axes that have any.
         thresholds: by axis, a size past which the model changes its way of computing, such as an attention window.
         vocabulary_size: number of token ids; `None` where no input holds any.
+        image_tokens: number of placeholders with which inputs of role `image_text_ids` begin.
         samples: by input of role `sample`, an array as nested lists from which values are drawn.
         atol: absolute tolerance for fp32; `None` for hfexport's own.
         opset: default ONNX opset; `None` for hfexport's own.
@@ -39,6 +40,7 @@ class Interface:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     thresholds: Mapping[str, int] = field(default_factory=dict)
     vocabulary_size: int | None = None
+    image_tokens: int = 0
     samples: Mapping[str, Any] = field(default_factory=dict)
     atol: float | None = None
     opset: int | None = None
@@ -127,6 +129,10 @@ class DeclaredConfig(ExportConfig):
     @property
     def vocabulary_size(self) -> int:
         return self.interface.vocabulary_size or super().vocabulary_size
+
+    @property
+    def image_tokens(self) -> int:
+        return self.interface.image_tokens
 
     @property
     def samples(self) -> Mapping[str, Any]:

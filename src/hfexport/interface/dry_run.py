@@ -117,6 +117,20 @@ class DryModel:
 
         return self._on_either(watched)
 
+    def image_features(self, shape: Sequence[int]) -> int:
+        """Features that the model makes of one image of `shape` (channels, height, width), to put in a text; 0 if none."""
+        features = getattr(self.module, "get_image_features", None)
+        if features is None:
+            return 0
+        with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
+            try:
+                given = features(torch.zeros(1, *shape, dtype=self._dtype))
+            except MODEL_FAILURES:
+                return 0
+        found = getattr(given, "pooler_output", given)
+        (of_one,) = found if len(found) == 1 else (found,)
+        return len(of_one) if isinstance(of_one, torch.Tensor) and of_one.ndim == 2 else 0
+
     def _on_either(self, ask: Callable[[torch.nn.Module], _Answer]) -> _Answer:
         """What the model without data answers, or the loaded one."""
         try:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 from hfexport.errors import UnsupportedError
-from hfexport.export_config import Axis, DeclaredConfig, Interface, Limit, TensorSpec
+from hfexport.export_config import Axis, DeclaredConfig, Interface, Limit, Role, TensorSpec
 from hfexport.interface.dry_run import DryModel, Refused
 from hfexport.interface.measure import (
     fix_refused_axes,
@@ -63,6 +64,7 @@ def infer(
         limits=limits,
         thresholds=thresholds(text_config, "past_sequence" if task.with_past else "sequence", limit),
         vocabulary_size=vocabulary_size(dry.module, text_config),
+        image_tokens=reader.image_tokens,
     )
     config = DeclaredConfig(model_config, task, interface, trust_remote_code=trust_remote_code)
     try:
@@ -80,7 +82,9 @@ def infer(
 def _limits(reader: _Reader, positions: int | None) -> dict[str, Limit]:
     limits: dict[str, Limit] = {}
     if positions is not None:
-        limits["sequence"] = Limit(1, positions)
+        limits |= {"sequence": Limit(1, positions), "decoder_sequence": Limit(1, positions)}
+    if reader.image_tokens:
+        limits["sequence"] = Limit(reader.image_tokens + 1, positions)
     if reader.task.with_past:
         limits["past_sequence"] = Limit(0, None if positions is None else positions - 1)
     no_padding = getattr(reader.text_config, "pad_token_id", None) is None
@@ -121,10 +125,15 @@ class _Reader:
             remedy="Describe it with --export-config path/file.py:Class; docs/adding-an-architecture.md tells how.",
         )
 
+    @cached_property
+    def image_tokens(self) -> int:
+        """Placeholders in a text that the features of an image take the place of; 0 where a model merges none."""
+        if getattr(self.config, "image_token_id", None) is None or "pixel_values" not in self.dry.parameters:
+            return 0
+        return self.dry.image_features(image_shape(self.config, self.preprocessor))
+
     def inputs(self) -> tuple[tuple[TensorSpec, ...], dict[str, int]]:
         """The inputs in the order of `forward`, and sizes of axes that are known."""
-        if "decoder_input_ids" in self.dry.parameters:
-            raise self.unknown("it is an encoder-decoder, which takes two sequences")
         readers = {
             "input_ids": self._text,
             "pixel_values": self._image,
@@ -146,6 +155,8 @@ class _Reader:
             found, sizes = readers[name]()
             specs += found
             known |= sizes
+        if "decoder_input_ids" in self.dry.parameters:
+            specs.append(TensorSpec("decoder_input_ids", ("batch", "decoder_sequence"), "int64", "token_ids"))
         missing = sorted(set(self.dry.required) - {spec.name for spec in specs})
         if missing:
             raise self.unknown(f"its forward needs {', '.join(missing)}, of which nothing is known")
@@ -156,7 +167,8 @@ class _Reader:
         if self.task.name == "multiple-choice":
             axes = ("batch", "choice", "sequence")
         mask_axes = (*axes[:-1], TOTAL if self.task.with_past else "sequence")
-        takes, specs = self.dry.parameters, [TensorSpec("input_ids", axes, "int64", "token_ids")]
+        role: Role = "image_text_ids" if self.image_tokens else "token_ids"
+        takes, specs = self.dry.parameters, [TensorSpec("input_ids", axes, "int64", role)]
         if "attention_mask" in takes:
             specs.append(TensorSpec("attention_mask", mask_axes, "int64", "attention_mask"))
         if "token_type_ids" in takes and int(getattr(self.text_config, "type_vocab_size", 0) or 0) > 1:

@@ -42,8 +42,9 @@ def trace_sizes(specs: Sequence[TensorSpec], known: Mapping[str, int], limits: M
     sizes: dict[str, int] = {}
     for name in names:
         size = known.get(name) or _TRACED.get(name) or next(primes)
-        maximum = limits[name].maximum if name in limits else None
-        sizes[name] = size if maximum is None else min(size, maximum)
+        limit = limits.get(name, Limit())
+        size = size if size >= limit.minimum else limit.minimum + size
+        sizes[name] = size if limit.maximum is None else min(size, limit.maximum)
     return sizes
 
 
@@ -148,7 +149,7 @@ def position_limit(module: torch.nn.Module, model_config: Any) -> int | None:
         for name, table in module.named_modules()
         if isinstance(table, torch.nn.Embedding)
         and "position" in name
-        and not any(part in name for part in ("relative", "distance", "vision", "axial"))
+        and not any(part in name for part in ("relative", "distance", "vision", "image", "axial"))
     ]
     configured = getattr(model_config, "max_position_embeddings", None)
     if isinstance(configured, int) and configured > 0:

@@ -149,8 +149,8 @@ def _size_in_turn(config: ExportConfig, axis: str, turn: int) -> int:
         return ((1, 3, 1, 3) if leading.index(axis) == 0 else (1, 2, 3, 1))[turn]
     if "past" in axis:
         return (0, 9, 1, 0)[turn]
-    if any(spec.role == "token_ids" and spec.axes[-1] == axis for spec in config.inputs):
-        return (1, 2, 13, 29)[turn]
+    if any(spec.role in ("token_ids", "image_text_ids") and spec.axes[-1] == axis for spec in config.inputs):
+        return (config.limits[axis].minimum if axis in config.limits else 1) + (0, 1, 12, 28)[turn]
     traced = config.trace_sizes[axis]
     return max(1, traced + (-1, 1, -traced // 3, traced // 2 + 3)[turn])
 

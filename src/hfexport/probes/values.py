@@ -153,6 +153,17 @@ def _sentence_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64
     return ids
 
 
+def _image_text_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
+    """Token ids that begin with a placeholder for every feature of the image, and have none elsewhere."""
+    import numpy as np
+
+    placeholder, number = int(drawing.config.config.image_token_id), drawing.config.image_tokens
+    ids = _token_ids(shape, drawing)
+    ids = np.where(ids == placeholder, (placeholder + 1) % drawing.config.vocabulary_size, ids)
+    ids[..., :number] = placeholder
+    return ids
+
+
 def _mask(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
     del shape
     return drawing.shown
@@ -243,6 +254,7 @@ _DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] 
     {
         "token_ids": _token_ids,
         "sentence_ids": _sentence_ids,
+        "image_text_ids": _image_text_ids,
         "attention_mask": _mask,
         "global_attention_mask": _global_attention_mask,
         "token_type_ids": _token_type_ids,

@@ -126,7 +126,7 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
     if config.task.with_past:
         arguments["past_key_values"] = _cache(DynamicCache(), inputs)
         arguments["use_cache"] = True
-    elif isinstance(config, DecoderConfig):
+    elif isinstance(config, DecoderConfig) or "decoder_input_ids" in inputs:
         # A cache that nobody asked for, of as many layers as the encoder has, is too small for a deeper decoder.
         arguments["use_cache"] = False
     given = model(**arguments)
