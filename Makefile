@@ -138,7 +138,9 @@ $(NEURON_VENV)/.ready: requirements/neuron.txt requirements/neuron-test.txt
 	@touch $@
 
 $(NEURON_VENV)/.stand-in: $(NEURON_VENV)/.ready $(STAND_INS)
-	$(NEURON_VENV)/bin/python tests/neuron/sdk_stand_in/install.py inf1
+	$(NEURON_VENV)/bin/python tests/neuron/sdk_stand_in/wheels.py inf1 $(NEURON_VENV)/stand-in
+	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-index --ignore-installed \
+		$(NEURON_VENV)/stand-in/*/*.whl
 	@touch $@
 
 # Beside the environment rather than in it: it has a transformers of its own.
@@ -156,7 +158,9 @@ $(NEURONX_VENV)/.ready: requirements/neuron.txt requirements/neuronx-test.txt re
 	@touch $@
 
 $(NEURONX_VENV)/.stand-in: $(NEURONX_VENV)/.ready $(STAND_INS)
-	$(NEURONX_VENV)/bin/python tests/neuron/sdk_stand_in/install.py inf2
+	$(NEURONX_VENV)/bin/python tests/neuron/sdk_stand_in/wheels.py inf2 $(NEURONX_VENV)/stand-in
+	$(NEURONX_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-index --ignore-installed \
+		$(NEURONX_VENV)/stand-in/*/*.whl
 	@touch $@
 
 # Optimum needs another transformers than ours.

@@ -42,7 +42,7 @@ _COMMON: Final = (
     *("--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--no-emit-options"),
 )
 _HEADER: Final = "# Written by `make lock` from pyproject.toml. Do not edit.\n"
-_PIN: Final = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
+_PIN: Final = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?:\s*;\s*(?P<marker>[^\\]+))?")
 
 
 def main() -> int:
@@ -124,9 +124,11 @@ def _unmet(requirements: list[Requirement], pins: dict[str, Version]) -> list[st
     problems = []
     environment = {name: str(value) for name, value in default_environment().items()} | {"extra": ""}
     for requirement in requirements:
-        if requirement.marker is not None and not requirement.marker.evaluate(dict(environment)):
+        key = _key(requirement.name, str(requirement.marker or ""))
+        elsewhere = requirement.marker is not None and not requirement.marker.evaluate(dict(environment))
+        if elsewhere and key not in pins:
             continue
-        version = pins.get(canonicalize_name(requirement.name))
+        version = pins.get(key, pins.get(canonicalize_name(requirement.name)))
         if version is None:
             problems.append(f"{requirement} of pyproject.toml is not there; run `make lock`")
         elif not requirement.specifier.contains(version, prereleases=True):
@@ -153,13 +155,13 @@ def _build_requirements(root: Path) -> list[Requirement]:
 
 
 def _entries(text: str) -> dict[str, str]:
-    """Each requirement's lines, by normalised name; comments that belong to none are left out."""
+    """Each requirement's lines, by `_key`; comments that belong to none are left out."""
     entries: dict[str, str] = {}
     name = ""
     for line in text.splitlines(keepends=True):
         match = _PIN.match(line)
         if match is not None:
-            name = canonicalize_name(match["name"])
+            name = _key(match["name"], match["marker"])
             entries[name] = line
         elif name and line.startswith(" "):
             entries[name] += line
@@ -170,7 +172,13 @@ def _entries(text: str) -> dict[str, str]:
 
 def _pins(text: str) -> dict[str, Version]:
     matches = (_PIN.match(line) for line in text.splitlines())
-    return {canonicalize_name(match["name"]): Version(match["version"]) for match in matches if match is not None}
+    return {_key(match["name"], match["marker"]): Version(match["version"]) for match in matches if match is not None}
+
+
+def _key(name: str, marker: str | None) -> str:
+    """The normalised name, with the marker if there is one: a lock may pin one package once for each Python."""
+    normalised = canonicalize_name(name)
+    return f"{normalised} ; {marker.strip()}" if marker else normalised
 
 
 def _run(command: list[str | Path], environment: dict[str, str]) -> None:
