@@ -19,12 +19,21 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Package:
-    """One package of an SDK: what it is called, and what pip is to know of it."""
+    """One package of an SDK.
+
+    Attributes:
+        name, version: by which pip knows it.
+        module: folder beside this file that it brings.
+        compiler: name under which it brings the stand-in of the compiler.
+        modules: further ones: the compiler's own, and other names of `module`.
+        metadata: lines for pip, such as what it requires.
+    """
 
     name: str
     version: str
     module: str = ""
     compiler: str = ""
+    modules: tuple[tuple[str, str], ...] = ()
     metadata: tuple[str, ...] = ()
 
     @property
@@ -38,6 +47,8 @@ class Package:
             yield "neuron_stand_in.py", (HERE / "neuron_stand_in.py").read_bytes()
             for path in sorted((HERE / self.module).glob("*.py")):
                 yield f"{self.module}/{path.name}", path.read_bytes()
+        for name, code in self.modules:
+            yield name, code.encode()
         if self.compiler:
             yield f"{self.base}.data/scripts/{self.compiler}", (HERE / "compiler.sh").read_bytes()
         head = ("Metadata-Version: 2.1", f"Name: {self.name}", f"Version: {self.version}")
@@ -46,16 +57,40 @@ class Package:
         yield f"{self.base}.dist-info/WHEEL", "\n".join(wheel).encode()
 
 
+TORCH_NEURON = (
+    "torch/neuron/__init__.py",
+    "import sys\n\nimport torch_neuron\n\nsys.modules[__name__] = torch_neuron\n",
+)
+"""`torch.neuron`, another name of torch_neuron."""
+
 SDKS = {
     "inf1": (
-        Package("torch-neuron", "1.13.1.2.11.13.0", "torch_neuron", metadata=("Requires-Dist: torch==1.13.1",)),
-        Package("neuron-cc", "1.24.0.0", compiler="neuron-cc", metadata=("Provides-Extra: tensorflow",)),
+        Package(
+            "torch-neuron",
+            "1.13.1.2.11.13.0",
+            module="torch_neuron",
+            modules=(TORCH_NEURON,),
+            metadata=("Requires-Dist: torch==1.13.1",),
+        ),
+        Package(
+            "neuron-cc",
+            "1.24.0.0",
+            compiler="neuron-cc",
+            modules=(("neuroncc/__init__.py", '__version__ = "1.24.0.0"\n'),),
+            metadata=("Provides-Extra: tensorflow",),
+        ),
     ),
     "inf2": (
-        Package("torch-neuronx", "2.9.0.2.15.32035", "torch_neuronx"),
-        Package("neuronx-cc", "2.26.6360.0", compiler="neuronx-cc"),
+        Package("torch-neuronx", "2.9.0.2.15.32035", module="torch_neuronx"),
+        Package(
+            "neuronx-cc",
+            "2.26.6360.0",
+            compiler="neuronx-cc",
+            modules=(("neuronxcc/__init__.py", '__version__ = "2.26.6360.0"\n'),),
+        ),
     ),
 }
+"""By target: what AWS's index has."""
 
 
 def write_index(target: str, folder: Path) -> None:
