@@ -73,11 +73,14 @@ class Exported:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
 
 
+@dataclass(frozen=True)
 class Exporter:
     """Runs `hfexport --formats neuron` on tiny checkpoints."""
 
-    def __init__(self, python: Path, folder: Path, capfd: pytest.CaptureFixture[str], target: str = "inf1") -> None:
-        self.python, self.folder, self._capfd, self.target = python, folder, capfd, target
+    python: Path
+    folder: Path
+    capfd: pytest.CaptureFixture[str]
+    target: str = "inf1"
 
     def checkpoint(self, model_type: str, task: str, **changes: Any) -> Path:
         return make_checkpoint(self.folder / "checkpoint", model_type, task, **changes)
@@ -91,7 +94,7 @@ class Exporter:
         if stand_in:
             argv.append(f"--neuron-compiler-args={stand_in}")
         code = main(argv)
-        printed = self._capfd.readouterr()
+        printed = self.capfd.readouterr()
         manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
         check_manifest(manifest)
         return Exported(code, manifest, printed.out + printed.err, output)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import socket
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -100,6 +103,15 @@ def test_a_checkpoint_that_older_transformers_reads_otherwise_is_caught(exporter
     assert done.code == 6, done.said
     assert "transformers 4.46.3 read this checkpoint as another model" in done.checks["environment"][1]
     assert done.files == ["hfexport.json"]
+
+
+def test_an_interpreter_without_the_sdk_is_refused_before_any_work(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("distilbert", "sequence-classification")
+    done = dataclasses.replace(exporter, python=Path(sys.executable)).run(checkpoint)
+    assert done.code == 8, done.said
+    assert f"package torch-neuron is not installed for {sys.executable}" in done.said
+    assert "-m pip install" in done.said
+    assert "Model configuration" not in done.said and done.files == ["hfexport.json"]
 
 
 def test_a_model_that_older_transformers_does_not_know_is_refused(exporter: Exporter) -> None:

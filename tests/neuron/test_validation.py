@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
-from transformers import BertConfig
 
 from hfexport import neuron
-from hfexport.architectures import config_class_for
-from hfexport.backends.base import ExportJob
-from hfexport.backends.neuron import NeuronBackend
 from hfexport.backends.neuron.artifact import NeuronArtifact
-from hfexport.backends.neuron.options import NeuronOptions, NeuronRun
-from hfexport.backends.neuron.plan import plan_model
-from hfexport.errors import UnsupportedError
-from hfexport.tasks import TASKS
 from neuron.conftest import WITH_DEVICE, Exported, Exporter
 
 SHIFTED = """
@@ -92,21 +81,3 @@ def test_a_reason_of_its_own_says_what_was_not_run(exporter: Exporter) -> None:
     done = exporter.run(checkpoint, "--neuron-minimum-segment-size", "5000", "--neuron-min-compiled", "0")
     assert list(failed(done)) == ["compiled"]
     assert done.checks["device"] == ("not_run", "nothing was compiled")
-
-
-def test_a_weight_that_older_transformers_does_not_find_is_named(exporter: Exporter) -> None:
-    checkpoint = exporter.checkpoint("bert", "masked-lm")
-    weights = load_file(checkpoint / "model.safetensors")
-    del weights["bert.encoder.layer.0.output.dense.bias"]
-    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    config = config_class_for("bert")(BertConfig.from_pretrained(checkpoint), TASKS["masked-lm"])
-    parts = plan_model(config, {"batch": 1, "sequence": 9}, free_batch=False)
-    options = NeuronOptions("inf1", exporter.python)
-    run = NeuronRun(
-        options, exporter.folder / "work", {"PATH": os.defpath}, lambda lines: deque(lines, 0).clear(), parts
-    )
-    made = exporter.folder / "made"
-    made.mkdir()
-    with pytest.raises(UnsupportedError, match=r"does not find: bert\.encoder\.layer\.0\.output\.dense\.bias"):
-        NeuronBackend().export(ExportJob(checkpoint, config, "fp32", made, {}, 17, neuron=run))
-    assert list(made.iterdir()) == []

@@ -1,0 +1,79 @@
+"""The worker under the SDK's torch and transformers, given what the command line would not let through to it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from safetensors.torch import load_file, save_file
+
+from hfexport.architectures import config_class_for
+from hfexport.backends import neuron
+from hfexport.backends.base import ExportJob
+from hfexport.backends.neuron.options import NeuronOptions, NeuronRun
+from hfexport.backends.neuron.plan import plan_model
+from hfexport.backends.neuron.protocol import ask
+from hfexport.errors import ExportError, NeuronError, UnsupportedError
+from hfexport.tasks import TASKS
+from neuron.conftest import Exporter
+
+
+class Worker:
+    """The real worker, without the pipeline in front of it."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        self.exporter = exporter
+        options = NeuronOptions("inf1", exporter.python)
+        self.run = NeuronRun(
+            options, exporter.folder / "work", {"PATH": os.defpath}, lambda lines: deque(lines, 0).clear()
+        )
+        self.made = exporter.folder / "made"
+        self.made.mkdir()
+
+    def compile(self, checkpoint: Path, model_type: str, *, sequence: int = 9) -> Any:
+        model_config = transformers.AutoConfig.from_pretrained(checkpoint)
+        config = config_class_for(model_type)(model_config, TASKS["masked-lm"])
+        parts = plan_model(config, {"batch": 1, "sequence": sequence}, free_batch=False)
+        run = NeuronRun(self.run.options, self.run.folder, self.run.env, self.run.listen, parts)
+        return neuron.NeuronBackend().export(ExportJob(checkpoint, config, "fp32", self.made, {}, 17, neuron=run))
+
+
+@pytest.fixture
+def worker(exporter: Exporter) -> Worker:
+    return Worker(exporter)
+
+
+def test_a_weight_that_older_transformers_does_not_find_is_named(worker: Worker) -> None:
+    checkpoint = worker.exporter.checkpoint("bert", "masked-lm")
+    weights = load_file(checkpoint / "model.safetensors")
+    del weights["bert.encoder.layer.0.output.dense.bias"]
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnsupportedError, match=r"does not find: bert\.encoder\.layer\.0\.output\.dense\.bias"):
+        worker.compile(checkpoint, "bert")
+    assert list(worker.made.iterdir()) == []
+
+
+def test_a_model_that_fails_there_is_said_to(worker: Worker) -> None:
+    checkpoint = worker.exporter.checkpoint("bert", "masked-lm")  # of 64 positions
+    with pytest.raises(ExportError, match="the model fails on the traced example: RuntimeError"):
+        worker.compile(checkpoint, "bert", sequence=65)
+    assert list(worker.made.iterdir()) == []
+
+
+def test_what_is_refused_up_front_fails_there_for_the_reason_given(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neuron, "_UNTRACEABLE", {})
+    checkpoint = worker.exporter.checkpoint("deberta-v2", "masked-lm")
+    with pytest.raises((ExportError, NeuronError), match="XSoftmax"):
+        worker.compile(checkpoint, "deberta-v2")
+
+
+@pytest.mark.parametrize("job", [{"action": "publish"}, {"action": "probe", "protocol": 2}])
+def test_a_job_that_it_does_not_understand_is_refused(worker: Worker, job: dict[str, Any]) -> None:
+    with pytest.raises(NeuronError, match="speaks protocol 1, not this job's"):
+        ask(worker.run, job, worker.run.folder, timeout_s=60)
