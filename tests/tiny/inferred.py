@@ -180,6 +180,13 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
             **{"max_position_embeddings": 64},
         },
     ),
+    "encodec": (
+        "EncodecModel",
+        {
+            **{"num_filters": 4, "hidden_size": 16, "codebook_dim": 16, "codebook_size": 16, "num_lstm_layers": 1},
+            **{"upsampling_ratios": [4, 2], "target_bandwidths": [6.0, 12.0]},
+        },
+    ),
     # Time series
     "patchtst": ("PatchTSTForPrediction", {**_SERIES, "patch_stride": 8, "num_attention_heads": 4, "ffn_dim": 32}),
     "patchtsmixer": ("PatchTSMixerForPrediction", {**_SERIES, "patch_stride": 8}),
@@ -189,17 +196,6 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 """By `model_type`: the class of transformers that saves the model, and the arguments of its config class."""
 
 MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], tuple[str, str]]]] = {
-    "encodec": (
-        "EncodecModel",
-        {
-            **{"num_filters": 4, "hidden_size": 16, "codebook_dim": 16, "codebook_size": 16, "num_lstm_layers": 1},
-            **{"upsampling_ratios": [4, 2], "target_bandwidths": [6.0, 12.0]},
-        },
-        (
-            "It looks at values of the padding mask to decide how to compute, which a tracer cannot follow.",
-            "Could not guard on data-dependent expression",
-        ),
-    ),
     "informer": (
         "InformerForPrediction",
         {**_FORECAST, "context_length": 32},

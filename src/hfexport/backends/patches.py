@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 import torch
@@ -23,6 +23,9 @@ _LOOK_FOR_OVERFLOW: Final = frozenset(
 
 _SCAN: Final = frozenset({"falcon_mamba", "jamba", "mamba"})
 """Model types with a `mamba_selective_scan`."""
+
+_TRANSLATED: Final[Mapping[str, str]] = MappingProxyType({**dict.fromkeys(_SCAN, "selective_scan"), "encodec": "lstm"})
+"""By model type: the module of `traceable` whose operators have no translation but their own."""
 
 
 @contextmanager
@@ -50,11 +53,8 @@ def model_patches(model_type: str) -> Iterator[None]:
 
 def model_translations(model_type: str) -> Mapping[Any, Callable[..., Any]]:
     """How to write in ONNX the operators that patches for models of a `model_type` put in, by operator."""
-    if model_type not in _SCAN:
-        return {}
-    from hfexport.backends.traceable.selective_scan import TRANSLATIONS
-
-    return TRANSLATIONS
+    module = _TRANSLATED.get(model_type)
+    return {} if module is None else importlib.import_module(f"hfexport.backends.traceable.{module}").TRANSLATIONS
 
 
 @contextmanager

@@ -19,7 +19,12 @@ __all__ = ["make_traceable"]
 
 _MODULES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        **{"big_bird": "big_bird", "bigbird_pegasus": "bigbird_pegasus", "longformer": "longformer"},
+        **{
+            "big_bird": "big_bird",
+            "bigbird_pegasus": "bigbird_pegasus",
+            "encodec": "encodec",
+            "longformer": "longformer",
+        },
         **{"autoformer": "forecast", "informer": "forecast", "time_series_transformer": "forecast"},
     }
 )
