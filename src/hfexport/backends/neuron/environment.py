@@ -19,6 +19,12 @@ IMAGE_PYTHONS: Final[Mapping[str, Path]] = {
 }
 """Where the container image has the environment of each target, if it was built with it."""
 
+_IMAGES: Final[Mapping[str, str]] = {
+    "inf1": "Use a released action without /slim, or an image built with --build-arg NEURON=inf1",
+    "inf2": "Use an image built with --build-arg NEURON=inf2, which no released one is",
+}
+"""Which image carries the environment of each target."""
+
 
 def find_python(asked: str | None, target: Target) -> Path:
     """The interpreter to use: the one asked for, or the image's.
@@ -31,8 +37,8 @@ def find_python(asked: str | None, target: Target) -> Path:
         if not python.is_file():
             raise NeuronError(
                 f"no environment with the Neuron SDK for {target}: neuron-python is unset, and there is no {python}",
-                remedy="Use the image that carries it, or give neuron-python: the Python of an environment with "
-                f"{MODULES[target]} and {COMPILERS[target]}. docs/neuron.md says how to make one.",
+                remedy=f"{_IMAGES[target]}, or give neuron-python: the Python of an environment with "
+                f"{MODULES[target]} and {COMPILERS[target]}. docs/neuron.md says how to make either.",
             )
         return python
     found = shutil.which(asked)
