@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 HEAD = """\
 # Written by scripts/sync_inputs.py from src/hfexport/inputs/.
-name: hfexport
-description: Exports a Hugging Face checkpoint to ONNX and TorchScript, and proves each artifact equal to the model.
+name: {name}
+description: {description}
 author: The hfexport authors
 branding:
   icon: check-circle
@@ -24,15 +24,19 @@ branding:
 """
 
 
-def action_yml(image: str = "Dockerfile") -> str:
+def action_yml(
+    name: str = "hfexport",
+    description: str = "Exports a Hugging Face checkpoint to ONNX, TorchScript and AWS Neuron, and proves each artifact.",
+    image: str = "Dockerfile",
+) -> str:
     """The action's metadata file."""
-    lines = [HEAD.rstrip(), "inputs:"]
+    lines = [HEAD.format(name=name, description=description).rstrip(), "inputs:"]
     for part in input_fields():
         lines += _yml_input(part.name, part.description, part.default)
         lines += [line for alias in part.aliases for line in _yml_input(alias, f"Another name for {part.name}.", "")]
     lines.append("outputs:")
-    for name, description in OUTPUTS.items():
-        lines += [f"  {name}:", f"    description: {_quoted(description)}"]
+    for output, meaning in OUTPUTS.items():
+        lines += [f"  {output}:", f"    description: {_quoted(meaning)}"]
     lines += ["runs:", "  using: docker", f"  image: {image}"]
     return "\n".join(lines) + "\n"
 
@@ -86,7 +90,9 @@ def main(arguments: list[str]) -> int:
         action_path: action_yml(),
         # The same without the Neuron SDK; what a plain build gives. The release names another image in each.
         ROOT / "slim" / "action.yml": action_yml(
-            "../Dockerfile # zizmor: ignore[unpinned-images] it is built from this very commit"
+            "hfexport (slim)",
+            "Exports a Hugging Face checkpoint to ONNX and TorchScript, and proves each artifact; without the Neuron SDK.",
+            "../Dockerfile # zizmor: ignore[unpinned-images] it is built from this very commit",
         ),
     }
     differences: list[str] = []
