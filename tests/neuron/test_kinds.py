@@ -143,6 +143,28 @@ def test_an_encoder_decoder_writes_what_the_model_writes(exporter: Exporter, mod
     assert {"neuron/encoder/model.neuron", "neuron/decoder/model.neuron"} <= set(done.files)
 
 
+OWN_CLASS = """
+from hfexport.onnx import OnnxConfig
+
+class Mine(OnnxConfig):
+    values_override = {"hidden_act": "relu"}
+
+    @property
+    def inputs(self):
+        return {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask", "token_type_ids")}
+"""
+
+
+def test_a_class_of_ones_own_has_its_values_in_the_model_there_too(exporter: Exporter) -> None:
+    checkpoint = exporter.checkpoint("bert", "sequence-classification")
+    own = exporter.folder / "own.py"
+    own.write_text(OWN_CLASS)
+    done = exporter.run(checkpoint, "--export-config", f"{own}:Mine", stand_in=WITH_DEVICE)
+    assert done.code == 0, done.said
+    assert "hidden_act 'relu' in its config" in done.said
+    assert {verdict for verdict, _ in done.checks.values()} == {"passed"}
+
+
 def test_formats_go_together_in_any_order(exporter: Exporter) -> None:
     checkpoint = exporter.checkpoint("distilbert", "masked-lm")
     done = exporter.run(checkpoint, "--formats", "neuron")  # the same again is no contradiction

@@ -21,7 +21,7 @@ from hfexport.backends.neuron.options import COMPILERS, NeuronOptions, NeuronRun
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, Answer, ask, expect
 from hfexport.errors import NeuronError, UnsupportedError, ValidationError
-from hfexport.export_config import ExportConfig
+from hfexport.export_config import DeclaredConfig, ExportConfig
 from hfexport.workers import available_cores
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class NeuronBackend:
 
 def _loader(config: ExportConfig) -> dict[str, Any]:
     """As what the worker loads the checkpoint."""
+    # A user's own class may have the model called with other values in its config, which `from_pretrained` takes along.
+    changed = config.interface.config_values if isinstance(config, DeclaredConfig) else {}
     sentence = None
     if config.sentence is not None:
         sentence = {"code": str(Path(runtime.__file__).parents[1] / "pooling.py"), **config.sentence.to_dict()}
@@ -85,7 +87,7 @@ def _loader(config: ExportConfig) -> dict[str, Any]:
         "auto_class": config.auto_class,
         "bare": config.task.name.startswith(("default", "sentence"))
         and all(spec.name != "pooler_output" for spec in config.outputs),
-        "model_kwargs": dict(config.model_kwargs),
+        "model_kwargs": {**config.model_kwargs, **changed},
         "sentence": sentence,
     }
 
