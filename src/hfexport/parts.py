@@ -14,7 +14,7 @@ from hfexport.models import FlatModel, filled_cache
 from hfexport.pooling import SentenceModel
 
 if TYPE_CHECKING:
-    from hfexport.export_config import ExportConfig
+    from hfexport.export_config import ExportConfig, Seq2SeqConfig
 
 __all__ = ["flat_model"]
 
@@ -32,7 +32,7 @@ def flat_model(model: torch.nn.Module, config: ExportConfig) -> FlatModel:
     if config.part == "decoder":
         assert isinstance(config, Seq2SeqGraph)
         _remove_encoder(model)
-        return FlatDecoder(model, *names, config.family.encoder_size)
+        return FlatDecoder(model, *names, config.family)
     return FlatSeq2Seq(model, *names) if isinstance(config, Seq2SeqGraph) else FlatModel(model, *names)
 
 
@@ -83,14 +83,14 @@ class FlatDecoder(FlatModel):
         model: an encoder-decoder.
         input_names: see `FlatModel`.
         output_names: see `FlatModel`.
-        encoder_size: width of the encoder's states.
+        family: says what the encoder gives.
     """
 
     def __init__(
-        self, model: torch.nn.Module, input_names: Sequence[str], output_names: Sequence[str], encoder_size: int
+        self, model: torch.nn.Module, input_names: Sequence[str], output_names: Sequence[str], family: Seq2SeqConfig
     ) -> None:
         super().__init__(model, input_names, output_names)
-        self.encoder_size = encoder_size
+        self.family = family
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         given = dict(zip(self.input_names, tensors, strict=True))
@@ -104,17 +104,17 @@ class FlatDecoder(FlatModel):
             cache.is_updated = dict.fromkeys(range(len(cross) // 2), True)
             arguments["past_key_values"] = cache
             # Nothing is read of these states but their shape, since the cache holds what they would give.
-            states = cross[0].new_zeros((cross[0].shape[0], cross[0].shape[2], self.encoder_size))
+            states = cross[0].new_zeros((cross[0].shape[0], cross[0].shape[2], self.family.encoder_size))
         else:
             states = given["encoder_hidden_states"]
             # One that the model makes for itself has as many layers as the encoder, too few for a deeper decoder.
             arguments["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache()) if caches else None
-        outputs = self.model(
-            **arguments,
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            use_cache=caches,
-            return_dict=True,
-        )
+        read = BaseModelOutput(last_hidden_state=states)
+        if "attention_mask" in arguments:
+            mask = self.family.mask_of_states(arguments["attention_mask"], states.shape[1])
+            if mask is not None:
+                read.attention_mask = mask
+        outputs = self.model(**arguments, encoder_outputs=read, use_cache=caches, return_dict=True)
         return tuple(_named_output(outputs, name) for name in self.output_names)
 
 

@@ -172,14 +172,6 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
             **{"num_conv_pos_embedding_groups": 2},
         },
     ),
-    "moonshine": (
-        "MoonshineForConditionalGeneration",
-        {
-            **{"hidden_size": 32, "intermediate_size": 48, "encoder_num_hidden_layers": 1, "vocab_size": 41},
-            **{"decoder_num_hidden_layers": 1, "encoder_num_attention_heads": 4, "decoder_num_attention_heads": 4},
-            **{"max_position_embeddings": 64},
-        },
-    ),
     "encodec": (
         "EncodecModel",
         {

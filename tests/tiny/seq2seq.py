@@ -41,6 +41,12 @@ CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
         **{"max_source_positions": 12, "max_target_positions": 40, "vocab_size": 101, "pad_token_id": 3},
         **{"bos_token_id": 3, "eos_token_id": 2, "decoder_start_token_id": 4},
     },
+    # Building it gives the decoder as many heads as the encoder has.
+    "moonshine": {
+        **{"hidden_size": 32, "intermediate_size": 40, "encoder_num_hidden_layers": 2, "decoder_num_hidden_layers": 3},
+        **{"encoder_num_attention_heads": 4, "decoder_num_attention_heads": 4, "max_position_embeddings": 64},
+        **{"vocab_size": 101, "pad_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1},
+    },
     "vision-encoder-decoder": {
         "encoder": {
             **{"model_type": "vit", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3},

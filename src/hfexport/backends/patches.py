@@ -44,6 +44,10 @@ def model_patches(model_type: str) -> Iterator[None]:
 
             stack.enter_context(_replaced(modeling_longt5, "_split_into_blocks", _split_into_blocks))
             stack.enter_context(_replaced(modeling_longt5, "_create_global_aggregates", _sum_blocks))
+        if model_type == "moonshine":
+            from transformers.models.moonshine.modeling_moonshine import MoonshinePreTrainedModel
+
+            stack.enter_context(_replaced(MoonshinePreTrainedModel, "_get_feat_extract_output_lengths", _states_of))
         if model_type == "rt_detr":
             from transformers.models.rt_detr import modeling_rt_detr
 
@@ -58,7 +62,7 @@ def model_translations(model_type: str) -> Mapping[Any, Callable[..., Any]]:
 
 
 @contextmanager
-def _replaced(module: ModuleType, name: str, function: Callable[..., Any]) -> Iterator[None]:
+def _replaced(module: ModuleType | type, name: str, function: Callable[..., Any]) -> Iterator[None]:
     own = vars(module).get(name)
     setattr(module, name, function)
     try:
@@ -115,3 +119,14 @@ def _length(of: Sized) -> Any:
     RT-DETR takes its batch size by `len`, which Python allows to be an `int` only. This can go when it asks for the shape.
     """
     return of.shape[0] if isinstance(of, torch.Tensor) else len(of)
+
+
+def _states_of(encoder: object, samples: Any) -> Any:
+    """States that Moonshine's encoder makes of so many samples, in whole numbers.
+
+    Its own divides and rounds by `int`, which `torch.export` and a trace take as settled; optimum-onnx replaces it as well:
+    https://github.com/huggingface/optimum-onnx/blob/main/optimum/exporters/onnx/model_patcher.py. This can go when it
+    divides by `//`.
+    """
+    del encoder
+    return (((samples - 127) // 64 + 1 - 7) // 3 + 1 - 3) // 2 + 1

@@ -24,11 +24,13 @@ from hfexport.export_config.dual_encoder import DualEncoderConfig
 from hfexport.export_config.encoder import EncoderConfig
 from hfexport.export_config.sentence import SentenceModules
 from hfexport.export_config.seq2seq import Seq2SeqConfig, Seq2SeqGraph
+from hfexport.export_config.sound import Convolution, SoundSeq2SeqConfig
 from hfexport.export_config.vision import VisionConfig
 
 __all__ = [
     "LAYOUTS",
     "Axis",
+    "Convolution",
     "DeclaredConfig",
     "DeclaredSeq2Seq",
     "DecoderConfig",
@@ -44,6 +46,7 @@ __all__ = [
     "Seq2SeqConfig",
     "Seq2SeqGraph",
     "Seq2SeqInterface",
+    "SoundSeq2SeqConfig",
     "TensorSpec",
     "Tolerance",
     "VisionConfig",

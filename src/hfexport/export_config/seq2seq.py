@@ -19,10 +19,11 @@ from typing import Any, ClassVar
 from hfexport.export_config.base import Axis, ExportConfig, Layout, Limit, Part, Role, TensorSpec, Tolerance
 from hfexport.export_config.decoder import DecoderConfig
 
-__all__ = ["Seq2SeqConfig", "Seq2SeqGraph", "WholeModel"]
+__all__ = ["STATES", "Seq2SeqConfig", "Seq2SeqGraph", "WholeModel"]
 
 PAST = "past_decoder_sequence"
 NEW = "decoder_sequence"
+STATES = "encoder_states"
 PAST_ENCODER = "past_encoder_sequence"
 PRESENT_ENCODER = "present_encoder_sequence"
 
@@ -89,15 +90,36 @@ class Seq2SeqConfig(ExportConfig):
         """Length of the encoder's states, which is that of the cross-attention cache."""
         return self.encoder_axis
 
+    def states_length(self, length: int) -> int:
+        """States that the encoder makes of an input of `length`."""
+        return length
+
+    def encoder_length(self, states: int) -> int:
+        """The shortest input of which the encoder makes so many states."""
+        return states
+
     @property
     def encoder_trace_length(self) -> int:
         """Length of the encoder's input in the example that export traces."""
-        return 9
+        return self.encoder_length(9)
 
     @property
     def encoder_outputs(self) -> tuple[Axis, ...]:
         """Axes of the encoder's states; trailing ones may be left out."""
         return ("batch", self.states_axis, self.encoder_size)
+
+    def mask_of_states(self, mask: Any, states: int) -> Any:
+        """The mask that the encoder gives along with its states, if its decoder reads it there; `None` otherwise.
+
+        Args:
+            mask: (batch, encoder_sequence), the encoder's own: a tensor, or an array.
+            states: their number.
+
+        Returns:
+            (batch, states).
+        """
+        del mask, states
+        return None
 
     @property
     def start_token(self) -> int:
@@ -182,7 +204,8 @@ class Seq2SeqGraph(ExportConfig):
     def limits(self) -> Mapping[str, Limit]:
         last_read, last_written = self.family.max_encoder_positions, self.family.max_decoder_positions
         limits = {
-            "encoder_sequence": Limit(1, last_read),
+            "encoder_sequence": Limit(self.family.encoder_length(1), last_read),
+            STATES: Limit(1, None if last_read is None else self.family.states_length(last_read)),
             NEW: Limit(1, last_written),
             PAST: Limit(0, None if last_written is None else last_written - 1),
             PAST_ENCODER: Limit(0, last_read),
@@ -192,7 +215,9 @@ class Seq2SeqGraph(ExportConfig):
 
     @property
     def trace_sizes(self) -> Mapping[str, int]:
-        return {"batch": 2, "encoder_sequence": self.family.encoder_trace_length, NEW: 3, PAST: 5, PAST_ENCODER: 4}
+        read = self.family.encoder_trace_length
+        states = self.family.states_length(read)
+        return {"batch": 2, "encoder_sequence": read, STATES: states, NEW: 3, PAST: 5, PAST_ENCODER: 4}
 
     def _decoder_outputs(self) -> tuple[TensorSpec, ...]:
         """The task's own outputs, on the decoder's axis."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfexport.export_config import Seq2SeqGraph, axis_size
+from hfexport.export_config import Seq2SeqConfig, Seq2SeqGraph
 from hfexport.probes.probe import Probe
 from hfexport.probes.values import Padding
 
@@ -18,7 +18,7 @@ _SHAPES: tuple[tuple[int, int, int, int, Padding], ...] = (
     (3, 29, 2, 17, "right"),
     (3, 11, 7, 2, "left"),
 )
-"""Batch, the encoder's sequence, the decoder's, its past, and the padding of each probe."""
+"""Batch, states of the encoder, the decoder's sequence, its past, and the padding of each probe."""
 
 
 def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reordered_steps: int) -> list[Probe]:
@@ -32,7 +32,8 @@ def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reo
     """
     probes = [_probe(config, *shape, seed) for seed, shape in enumerate(_SHAPES, start=1)]
     family = config.family
-    read = min(family.max_encoder_positions or affordable, affordable)
+    last = None if family.max_encoder_positions is None else family.states_length(family.max_encoder_positions)
+    read = min(last or affordable, affordable)
     written = min(family.max_decoder_positions or affordable, affordable)
     probes.append(_probe(config, 1, read, 1, written - 1, "none", 6))
     probes.append(_probe(config, 1, 5, written, 0, "none", 7))
@@ -41,7 +42,9 @@ def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reo
         probes.append(_probe(config, 2, 2 * threshold + 5, 3, 2, "right", 9))
     if config.task.generates and any(spec.role == "past_key" for spec in config.inputs):
         sizes = {
-            axis: size for axis, size in (("batch", 3), ("encoder_sequence", 11)) if axis in config.prompt.free_axes
+            axis: size
+            for axis, size in (("batch", 3), ("encoder_sequence", _input_length(family, 11, 1)))
+            if axis in config.prompt.free_axes
         }
         if config.prompt is config:
             sizes |= {"decoder_sequence": 1, "past_decoder_sequence": 0, "past_encoder_sequence": 0}
@@ -51,11 +54,29 @@ def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reo
 
 
 def _probe(
-    config: Seq2SeqGraph, batch: int, encoder: int, decoder: int, past: int, padding: Padding, seed: int
+    config: Seq2SeqGraph, batch: int, states: int, decoder: int, past: int, padding: Padding, seed: int
 ) -> Probe:
     """One probe, at the sizes that the graph's axes have. A cross-attention cache is whole, or empty with the past."""
-    sizes = {"batch": batch, "encoder_sequence": encoder, "decoder_sequence": decoder, "past_decoder_sequence": past}
-    sizes = {axis: size for axis, size in sizes.items() if axis in config.free_axes}
-    if "past_encoder_sequence" in config.free_axes:
-        sizes["past_encoder_sequence"] = axis_size(config.family.states_axis, sizes) if past else 0
-    return Probe(_UNNAMED, sizes, padding, seed, edge_tokens=seed in (3, 4))
+    length = _input_length(config.family, states, seed)
+    # Cut here already, since the number of states follows from it.
+    for limit in (limit for axis, limit in config.limits.items() if axis == "encoder_sequence"):
+        length = min(length, limit.maximum or length)
+    states = config.family.states_length(length)
+    asked = {
+        **{"batch": batch, "encoder_sequence": length, "encoder_states": states, "decoder_sequence": decoder},
+        **{"past_decoder_sequence": past, "past_encoder_sequence": states if past else 0},
+    }
+    named = {axis for spec in (*config.inputs, *config.outputs) for of in spec.axes for axis in str(of).split(" + ")}
+    return Probe(
+        _UNNAMED,
+        {axis: size for axis, size in asked.items() if axis in named},
+        padding,
+        seed,
+        edge_tokens=seed in (3, 4),
+    )
+
+
+def _input_length(family: Seq2SeqConfig, states: int, seed: int) -> int:
+    """An input of which the encoder makes so many states: the shortest, or a longer one by the seed."""
+    shortest, longer = family.encoder_length(states), family.encoder_length(states + 1)
+    return shortest + (longer - shortest) * ((seed - 1) % 3) // 3

@@ -61,7 +61,13 @@ def _ask_decoder(model: Any, config: Seq2SeqGraph, plain: Mapping[str, torch.Ten
         keys = tensors["past_key_values.0.encoder.key"]
         # Not a number: had the model a use for these states, with its cache full, its answers would be of no use.
         states = torch.full((keys.shape[0], keys.shape[2], config.family.encoder_size), torch.nan, dtype=keys.dtype)
-    return model(encoder_outputs=BaseModelOutput(last_hidden_state=states), **arguments)
+    read = BaseModelOutput(last_hidden_state=states)
+    mask = arguments.get("attention_mask")
+    if mask is not None and config.family.mask_of_states(mask, states.shape[1]) is not None:
+        # How the mask is shortened only the encoder knows; what it makes of silence is set aside.
+        read = model.get_encoder()(torch.zeros(mask.shape, dtype=states.dtype), attention_mask=mask)
+        read.last_hidden_state = states
+    return model(encoder_outputs=read, **arguments)
 
 
 def _filled_cache(tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -145,19 +151,18 @@ def decode_reordered(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: in
         See `generate`; `tokens` and `logits` of each step are in the order of rows of that step.
     """
     import torch
-    from transformers.modeling_outputs import BaseModelOutput
 
     names = [spec.name for spec in config.family.encoder_inputs]
     read = {name: torch.from_numpy(prompt[name]) for name in names}
-    states = model.get_encoder()(**read).last_hidden_state
+    states = model.get_encoder()(**read)
     masks = {"attention_mask": read["attention_mask"]} if "attention_mask" in read else {}
-    ids = torch.full((len(states), 1), config.start_token)
+    ids = torch.full((len(states.last_hidden_state), 1), config.start_token)
     cache = _filled_cache({})
     tokens: list[NDArray[Any]] = []
     logits: list[NDArray[Any]] = []
     for step in range(steps):
         given = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            encoder_outputs=states,
             decoder_input_ids=ids,
             past_key_values=cache,
             use_cache=True,
@@ -169,6 +174,7 @@ def decode_reordered(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: in
         if step + 1 == steps // 2:
             rows = torch.tensor(beam_rows(len(ids)))
             cache.reorder_cache(rows)
-            ids, states = ids[rows], states[rows]
-            masks = {name: mask[rows] for name, mask in masks.items()}
+            ids, masks = ids[rows], {name: mask[rows] for name, mask in masks.items()}
+            for name, tensor in states.items():
+                states[name] = tensor[rows]
     return {"tokens": np.stack(tokens, axis=1), "logits": np.stack(logits, axis=1), **_cache_arrays(cache, cross=True)}

@@ -1,0 +1,61 @@
+"""Encoder-decoders that read sound of any length, and shorten it by convolutions before anything attends to it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from hfexport.export_config.base import Axis, TensorSpec
+from hfexport.export_config.seq2seq import STATES, Seq2SeqConfig
+
+__all__ = ["Convolution", "SoundSeq2SeqConfig"]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution along time, as `torch.nn.Conv1d` counts it."""
+
+    kernel: int
+    stride: int
+    padding: int = 0
+
+    def shortened(self, length: int) -> int:
+        """Positions that it makes of `length`; none if there are too few."""
+        return max(0, (length + 2 * self.padding - self.kernel) // self.stride + 1)
+
+    def needed(self, positions: int) -> int:
+        """The shortest length of which it makes `positions`."""
+        return (positions - 1) * self.stride + self.kernel - 2 * self.padding
+
+
+class SoundSeq2SeqConfig(Seq2SeqConfig):
+    """Sound in, text out. A mask over the sound says where rows are padded; the decoder takes it at the same length."""
+
+    masks_decoder = False
+
+    @property
+    @abstractmethod
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """What shortens the sound, in order."""
+
+    @property
+    def encoder_inputs(self) -> tuple[TensorSpec, ...]:
+        axes: tuple[Axis, ...] = ("batch", self.encoder_axis)
+        return (
+            TensorSpec("input_values", axes, "float", "signal"),
+            TensorSpec("attention_mask", axes, "int64", "attention_mask"),
+        )
+
+    @property
+    def states_axis(self) -> Axis:
+        return STATES
+
+    def states_length(self, length: int) -> int:
+        for convolution in self.convolutions:
+            length = convolution.shortened(length)
+        return length
+
+    def encoder_length(self, states: int) -> int:
+        for convolution in reversed(self.convolutions):
+            states = convolution.needed(states)
+        return states
