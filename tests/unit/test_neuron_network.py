@@ -66,3 +66,22 @@ def test_a_kernel_that_forbids_it_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(network, "_unshare", forbid)
     assert network.leave_network() == "as outside: No space left on device"
+
+
+def test_root_keeps_its_rights_over_files_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user namespace would take them, and with them a checkpoint that only its owner may read."""
+    asked: list[int] = []
+
+    def forbid(flags: int) -> None:
+        asked.append(flags)
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(network, "_unshare", forbid)
+    for user, namespaces in (
+        (0, [network.CLONE_NEWNET]),
+        (1000, [network.CLONE_NEWNET, network.CLONE_NEWUSER | network.CLONE_NEWNET]),
+    ):
+        asked.clear()
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert network.leave_network() == "as outside: Operation not permitted"
+        assert asked == namespaces

@@ -27,7 +27,8 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 def leave_network() -> str:
     """Move to a network namespace of this process's own; to be called while it has one thread.
 
-    Whoever may not make one makes a user namespace for it, in which it is still the same user.
+    Whoever may not make one makes a user namespace for it, in which it is still the same user. Root does not, as it is
+    in many containers: inside it would no longer read what belongs to others, such as a checkpoint in a workspace.
 
     Returns:
         `none`, or why the network stays.
@@ -37,6 +38,8 @@ def leave_network() -> str:
         try:
             _unshare(CLONE_NEWNET)
         except PermissionError:
+            if user == 0:
+                raise
             _unshare(CLONE_NEWUSER | CLONE_NEWNET)
             _stay(user, group)
     except (OSError, AttributeError) as error:
