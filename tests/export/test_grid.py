@@ -1,4 +1,4 @@
-"""A slice of the grid that `make conformance` runs as a whole: one case of every file of architectures."""
+"""A slice of the grid that `make conformance` runs as a whole: a case of every file of architectures, and of what is inferred."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ def _slice() -> list[Case]:
     return list(chosen.values())
 
 
-@pytest.mark.parametrize("case", _slice(), ids=lambda case: case.name)
+INFERRED = tuple(Case(name, "auto") for name in ("autoformer", "encodec", "florence2", "mamba", "mistral", "vivit"))
+"""A model of each kind that takes something else than the others: series, operators of our own, placeholders, a cache, videos."""
+
+
+@pytest.mark.parametrize("case", [*_slice(), *INFERRED], ids=lambda case: case.name)
 def test_case(case: Case, tmp_path: Path) -> None:
     result = run(case, tmp_path)
     assert result["passed"], result["problem"]
