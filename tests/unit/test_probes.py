@@ -176,6 +176,11 @@ def test_both_halves_of_an_encoder_decoder_are_padded_each_along_its_own_axis() 
     assert np.array_equal(inputs["decoder_input_ids"] == pad, inputs["decoder_attention_mask"] == 0)
 
 
+def test_a_cache_of_an_encoder_of_one_length_is_whole_or_empty() -> None:
+    (config,) = export_config("whisper", "speech2seq-lm-with-past", max_source_positions=12).graphs("single")
+    assert {probe.sizes["past_encoder_sequence"] for probe in validation_probes(config)} == {0, 12}
+
+
 @pytest.mark.parametrize("padding", ["none", "right", "left"])
 def test_every_sentence_ends_once(padding: Any) -> None:
     (config,) = export_config("bart", "sequence-classification", vocab_size=5).graphs("split")

@@ -61,7 +61,8 @@ def _probe(
     # Cut here already, since the number of states follows from it.
     for limit in (limit for axis, limit in config.limits.items() if axis == "encoder_sequence"):
         length = min(length, limit.maximum or length)
-    states = config.family.states_length(length)
+    fixed = config.family.states_axis
+    states = fixed if isinstance(fixed, int) else config.family.states_length(length)
     asked = {
         **{"batch": batch, "encoder_sequence": length, "encoder_states": states, "decoder_sequence": decoder},
         **{"past_decoder_sequence": past, "past_encoder_sequence": states if past else 0},
