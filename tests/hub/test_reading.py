@@ -302,8 +302,8 @@ def test_a_run_that_is_ended_in_a_download_goes_on_with_it_in_the_next(
     process = subprocess.Popen([sys.executable, "-m", "hfexport", *options], cwd=tmp_path, env=environment)
     assert fault.held.reached.wait(120)
     blobs = tmp_path / "home" / "hf" / "hub" / "models--org--large" / "blobs"
-    while not any(path.stat().st_size for path in blobs.glob("*.incomplete")):
-        time.sleep(0.05)  # the client writes what it got
+    while not any(path.stat().st_size >= 10 << 20 for path in blobs.glob("*.incomplete")):
+        time.sleep(0.05)  # the client writes what it got, piece by piece
     process.send_signal(which)
     assert process.wait(60) == (-signal.SIGKILL if which == signal.SIGKILL else 143)
     fault.held.released.set()
