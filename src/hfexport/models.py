@@ -285,7 +285,7 @@ def filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:
 def named_output(outputs: Any, name: str) -> torch.Tensor:
     """What a model gives under a name, as `params`, or one of a tuple that it gives, as `params.0`."""
     name, _, index = name.partition(".")
-    found = outputs[name]
+    found = outputs[name]  # of any type: a `ModelOutput` says nothing of its values
     return found[int(index)] if index else found  # type: ignore[no-any-return]
 
 

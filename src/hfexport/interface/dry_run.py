@@ -182,7 +182,7 @@ class DryModel:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks for one tensor among what operators are given."""
+    """Looks for one tensor among what operators are given. The class of torch beneath has no types of its own."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

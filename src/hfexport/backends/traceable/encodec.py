@@ -28,6 +28,8 @@ def make_traceable(model: torch.nn.Module) -> None:
             module.__class__ = _Lstm
 
 
+# In all three classes: `torch.jit` documents `is_tracing`, but does not list it in `__all__`; and the model's own `forward`,
+# which alone calls `encode` and `decode` here, gives every argument, so that they have no defaults.
 class _InOnePiece(EncodecModel):
     def encode(  # type: ignore[override]
         self, input_values: torch.Tensor, padding_mask: torch.Tensor, bandwidth: float | None, return_dict: bool

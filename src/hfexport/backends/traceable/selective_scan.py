@@ -49,38 +49,20 @@ def selective_scan(
     steps = torch.nn.functional.softplus(dt + delta_bias[:, None])
     # The axis that is walked goes first.
     walked = [tensor.float().permute(2, 0, 1) for tensor in (hidden_states, steps, entering, leaving)]
+    # torch.jit documents `is_tracing`, but does not list it in `__all__`.
     run = _walk if torch.jit.is_tracing() else torch.ops.hfexport.selective_scan  # type: ignore[attr-defined]
     outputs: torch.Tensor = run(*walked, rates).permute(1, 2, 0).to(hidden_states.dtype)
     return (outputs + hidden_states * D[None, :, None]) * torch.nn.functional.silu(z)
 
 
-@torch.jit.script
-def _walk(
+def _recurrence(
     hidden_states: torch.Tensor,
     steps: torch.Tensor,
     entering: torch.Tensor,
     leaving: torch.Tensor,
     rates: torch.Tensor,
 ) -> torch.Tensor:
-    state = torch.zeros([hidden_states.size(1), rates.size(0), rates.size(1)], dtype=rates.dtype, device=rates.device)
-    outputs = torch.empty_like(hidden_states)
-    for index in range(hidden_states.size(0)):
-        step = steps[index].unsqueeze(-1)
-        fresh = (step * entering[index].unsqueeze(1)) * hidden_states[index].unsqueeze(-1)
-        state = torch.exp(rates * step) * state + fresh
-        outputs[index] = torch.matmul(state, leaving[index].unsqueeze(-1)).squeeze(-1)
-    return outputs
-
-
-@torch.library.custom_op("hfexport::selective_scan", mutates_args=())
-def _operator(
-    hidden_states: torch.Tensor,
-    steps: torch.Tensor,
-    entering: torch.Tensor,
-    leaving: torch.Tensor,
-    rates: torch.Tensor,
-) -> torch.Tensor:
-    """The recurrence as one operator, which `torch.export` leaves whole. All is float32.
+    """The recurrence, one moment after another. All is float32.
 
     Args:
         hidden_states: (sequence, batch, channels).
@@ -92,8 +74,21 @@ def _operator(
     Returns:
         (sequence, batch, channels).
     """
-    outputs: torch.Tensor = _walk(hidden_states, steps, entering, leaving, rates)
+    state = torch.zeros([hidden_states.size(1), rates.size(0), rates.size(1)], dtype=rates.dtype, device=rates.device)
+    outputs = torch.empty_like(hidden_states)
+    for index in range(hidden_states.size(0)):
+        step = steps[index].unsqueeze(-1)
+        fresh = (step * entering[index].unsqueeze(1)) * hidden_states[index].unsqueeze(-1)
+        state = torch.exp(rates * step) * state + fresh
+        outputs[index] = torch.matmul(state, leaving[index].unsqueeze(-1)).squeeze(-1)
     return outputs
+
+
+_walk = torch.jit.script(_recurrence)
+"""A loop that a trace keeps."""
+
+_operator = torch.library.custom_op("hfexport::selective_scan", mutates_args=())(_recurrence)
+"""One operator, which `torch.export` leaves whole."""
 
 
 @_operator.register_fake
