@@ -1,5 +1,5 @@
 """What the container runs, with an absolute and isolated interpreter: the runner's PATH leaks in."""
 
-from hfexport.cli import command
+from hfexport.cli.main import command
 
 command()

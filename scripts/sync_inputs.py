@@ -1,4 +1,4 @@
-"""Writes action.yml, slim/action.yml and the README's tables from `hfexport.inputs`; with --check, says where they differ.
+"""Writes action.yml, slim/action.yml and the README's tables from `hfexport.run.inputs`; with --check, says where they differ.
 
 .venv/bin/python scripts/sync_inputs.py [--check]
 """
@@ -9,12 +9,12 @@ import difflib
 import sys
 from pathlib import Path
 
-from hfexport.inputs import OUTPUTS, InputField, input_fields
+from hfexport.run.inputs import OUTPUTS, InputField, input_fields
 
 ROOT = Path(__file__).resolve().parent.parent
 
 HEAD = """\
-# Written by scripts/sync_inputs.py from src/hfexport/inputs/.
+# Written by scripts/sync_inputs.py from src/hfexport/run/inputs/.
 name: {name}
 description: {description}
 author: The hfexport authors

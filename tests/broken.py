@@ -19,14 +19,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import AutoConfig
 
-from hfexport.architectures import config_class_for
 from hfexport.backends import backend_for
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.export_config import ExportConfig
-from hfexport.models import FlatModel, load_model, quiet
-from hfexport.probes import trace_inputs, validation_probes
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.probes import trace_inputs, validation_probes
+from hfexport.export_config.tasks import TASKS
+from hfexport.modeling.load import FlatModel, load_model, quiet
 from hfexport.runtime import DESCRIPTION_FILE, Description
-from hfexport.tasks import TASKS
 from hfexport.validation import ArtifactVerdict, Reference, resolve_tolerance, start_reference, validate
 from tiny import make_checkpoint
 

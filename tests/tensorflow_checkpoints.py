@@ -19,9 +19,9 @@ from unittest import mock
 import numpy as np
 
 from hfexport.checkpoint import look_over
-from hfexport.conversion import worker
 from hfexport.errors import HfexportError
-from hfexport.models import quiet
+from hfexport.modeling.conversion import worker
+from hfexport.modeling.load import quiet
 
 __all__ = ["ANSWER_OTHERWISE", "COMMITTED", "TOLERANCE", "convert", "difference", "largest_difference"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfexport.cli import command
+from hfexport.cli.main import command
 
 if __name__ == "__main__":
     command()

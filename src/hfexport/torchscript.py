@@ -14,9 +14,9 @@ from typing import Any
 import torch
 import transformers
 
-from hfexport.backends.torchscript import give_own_storage, tidy_graphs
+from hfexport.backends.torchscript.backend import give_own_storage, tidy_graphs
 from hfexport.errors import ExportError, InputsError
-from hfexport.models import plain, quiet
+from hfexport.modeling.load import plain, quiet
 
 __all__ = ["trace"]
 

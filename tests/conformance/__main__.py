@@ -23,8 +23,8 @@ from typing import Any
 
 from conformance.cases import CASES, GUIDE, Case, attempt
 from conformance.coverage import coverage_page
-from hfexport.forkserver import FORK_SERVERS, fork_servers
-from hfexport.workers import child_environment
+from hfexport._internal.forkserver import FORK_SERVERS, fork_servers
+from hfexport._internal.workers import child_environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEPT = ROOT / ".conformance"

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from hfexport.architectures import known_architectures
-from hfexport.cli import main
+from hfexport.cli.main import main
 from hfexport.export_config import Seq2SeqConfig
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import known_architectures
+from hfexport.export_config.tasks import TASKS
 from tiny import INFERRED, MISSES, PAIRS, VARIANTS, make_checkpoint
 
 __all__ = ["CASES", "GUIDE", "Case", "attempt", "run"]

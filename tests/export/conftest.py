@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hfexport.forkserver import FORK_SERVERS, fork_servers
-from hfexport.workers import child_environment
+from hfexport._internal.forkserver import FORK_SERVERS, fork_servers
+from hfexport._internal.workers import child_environment
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from adapters import make_adapter
 from hfexport.checkpoint.adapter import base_of, find_adapter
-from hfexport.conversion import adapter_worker
 from hfexport.errors import CheckpointError, HfexportError, UnsupportedError
+from hfexport.modeling.conversion import adapter_worker
 from tiny import make_checkpoint
 
 

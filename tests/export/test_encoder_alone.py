@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hfexport.cli import main
+from hfexport.cli.main import main
 from tiny import make_checkpoint
 from tiny.sentence import write_modules
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from safetensors import safe_open
 
-from hfexport.cli import main
+from hfexport.cli.main import main
 from tiny import CONFIGS, make_checkpoint
 
 EMBEDDINGS = "distilbert.embeddings.word_embeddings.weight"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hfexport import workers
-from hfexport.forkserver import FORK_SERVERS, fork_servers
+from hfexport._internal import workers
+from hfexport._internal.forkserver import FORK_SERVERS, fork_servers
 
 MODULE = """
 import sys

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conformance.cases import GUIDE, Case, run
-from hfexport.architectures import known_architectures
+from hfexport.export_config.builtin import known_architectures
 
 
 def _slice() -> list[Case]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from hfexport import building, cli
-from hfexport.building import refuse_implausible
+from hfexport.cli.main import main as cli
 from hfexport.errors import CheckpointError
+from hfexport.modeling import untrusted_config as building
+from hfexport.modeling.untrusted_config import refuse_implausible
 from tiny import make_checkpoint
 
 FUZZ = """
@@ -21,10 +22,10 @@ import json, random, sys
 from pathlib import Path
 from hfexport.checkpoint import look_over, read_checkpoint
 from hfexport.errors import HfexportError
-from hfexport.inputs import Inputs
-from hfexport.models import load_model
-from hfexport.process import Limits
-from hfexport.selection import find_config, look_up
+from hfexport.run.inputs import Inputs
+from hfexport.modeling.load import load_model
+from hfexport._internal.process import Limits
+from hfexport.run.selection import find_config, look_up
 
 Limits(memory_bytes=3 * 2**30, cpu_s=600).impose()
 VALUES = (-1, 0, 1, 2, 3, 7, 100, 4095, 2**14, 2**20, 2**27, 2**31, 2**39, 2**40, 1e30, "x", None, [], [2**30], {})

@@ -11,10 +11,10 @@ import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from transformers import AutoConfig
 
-from hfexport.architectures import config_class_for
 from hfexport.backends import ExportJob, backend_for
-from hfexport.cli import main
-from hfexport.tasks import TASKS
+from hfexport.cli.main import main
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.tasks import TASKS
 from tiny import make_checkpoint
 
 METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}

@@ -12,14 +12,14 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 from transformers import AutoConfig
 
-from hfexport.architectures import config_class_for
 from hfexport.backends import Artifact, ExportJob
-from hfexport.backends.onnx import OnnxBackend
-from hfexport.backends.onnx_capture import capture
-from hfexport.backends.onnx_passes import finish_graph
+from hfexport.backends.onnx.backend import OnnxBackend
+from hfexport.backends.onnx.capture import capture
+from hfexport.backends.onnx.passes import finish_graph
 from hfexport.errors import ExportError
 from hfexport.export_config import EncoderConfig, TensorSpec
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.tasks import TASKS
 from tiny import make_checkpoint
 
 METADATA = {"producer": "hfexport", "version": "1.2.3", "source": "tiny", "task": "any"}

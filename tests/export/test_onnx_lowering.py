@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from hfexport.backends import onnx_lowering
+from hfexport.backends.onnx import lowering as onnx_lowering
 
 SHORTCUTS = ("_values_that_are_known", "_registry_without_sources")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from hfexport.cli import main
+from hfexport.cli.main import main
 from tiny import make_checkpoint
 
 CODE = """

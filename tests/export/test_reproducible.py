@@ -21,7 +21,7 @@ time.time = lambda: real["time"]() + shift_s
 time.time_ns = lambda: real["time_ns"]() + int(shift_s * 1e9)
 time.localtime = lambda *at: real["localtime"](*(at or (time.time(),)))
 time.gmtime = lambda *at: real["gmtime"](*(at or (time.time(),)))
-from hfexport.cli import main
+from hfexport.cli.main import main
 sys.exit(main())
 """
 

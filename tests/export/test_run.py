@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from hfexport.cli import main
-from hfexport.manifest import MANIFEST_FILE, check_manifest
-from hfexport.report import job_summary, load_snippet
+from hfexport.cli.main import main
+from hfexport.manifest.entries import MANIFEST_FILE, check_manifest
+from hfexport.manifest.summary import job_summary, load_snippet
 from tiny import make_checkpoint
 
 

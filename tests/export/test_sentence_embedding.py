@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hfexport.cli import main
+from hfexport.cli.main import main
 from tiny import make_checkpoint
 from tiny.sentence import write_modules
 

@@ -15,15 +15,15 @@ from onnx import helper
 from transformers import AutoConfig
 
 from broken import before_all, constant, replace_uses
-from hfexport.architectures import config_class_for
 from hfexport.backends import Artifact, ExportJob, backend_for
 from hfexport.export_config import ExportConfig
-from hfexport.models import load_model
-from hfexport.probes import validation_probes
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.probes import validation_probes
+from hfexport.export_config.tasks import TASKS
+from hfexport.modeling.load import load_model
 from hfexport.runtime import load_torchscript
-from hfexport.tasks import TASKS
 from hfexport.validation import ArtifactVerdict, Reference, all_of, resolve_tolerance, start_references, validate
-from hfexport.validation.reference_seq2seq import generate
+from hfexport.validation.reference.seq2seq import generate
 from tiny import make_checkpoint
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "2"}

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from hfexport.conversion.tensorflow.rules import Rules, rules_for
 from hfexport.errors import CheckpointError
+from hfexport.modeling.conversion.tensorflow.rules import Rules, rules_for
 from tensorflow_checkpoints import COMMITTED, TOLERANCE, convert, largest_difference
 
 CHECKPOINTS = sorted(path.parent.name for path in COMMITTED.glob("*/reference.npz"))

@@ -19,16 +19,16 @@ import torch
 import transformers
 
 import hfexport
-from hfexport.architectures import config_class_for
 from hfexport.backends import Artifact, ExportJob, backend_for
-from hfexport.backends.torchscript import give_own_storage
-from hfexport.backends.torchscript_archive import make_reproducible
+from hfexport.backends.torchscript.archive import make_reproducible
+from hfexport.backends.torchscript.backend import give_own_storage
 from hfexport.errors import ExportError
 from hfexport.export_config import ExportConfig
-from hfexport.models import FlatModel, load_model
-from hfexport.probes import trace_inputs, validation_probes
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.probes import trace_inputs, validation_probes
+from hfexport.export_config.tasks import TASKS
+from hfexport.modeling.load import FlatModel, load_model
 from hfexport.runtime import DESCRIPTION_FILE, load_torchscript
-from hfexport.tasks import TASKS
 from tiny import make_checkpoint
 
 METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
@@ -257,8 +257,8 @@ def test_another_process_gives_the_same_bytes(artifact: Artifact, checkpoint: Pa
 import sys
 from pathlib import Path
 from hfexport.backends import ExportJob, backend_for
-from hfexport.architectures import config_class_for
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.tasks import TASKS
 import transformers
 checkpoint, folder, metadata = Path(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3])
 config = config_class_for("bert")(transformers.AutoConfig.from_pretrained(checkpoint), TASKS["masked-lm"])

@@ -10,14 +10,14 @@ import pytest
 import torch
 import transformers
 
-from hfexport.architectures import config_class_for
 from hfexport.backends import ExportJob, backend_for
 from hfexport.export_config import ExportConfig
-from hfexport.models import FlatModel, load_model
-from hfexport.probes import make_inputs
-from hfexport.probes.values import Padding
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.probes import make_inputs
+from hfexport.export_config.probes.values import Padding
+from hfexport.export_config.tasks import TASKS
+from hfexport.modeling.load import FlatModel, load_model
 from hfexport.runtime import TorchScriptModel, load_torchscript, pad_to_fixed
-from hfexport.tasks import TASKS
 from tiny import make_checkpoint
 
 FIXED = {"batch": 3, "choice": 4, "sequence": 12, "past_sequence": 6}

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from hfexport.architectures import config_class_for
 from hfexport.backends.patches import model_patches
-from hfexport.backends.traceable import make_traceable
 from hfexport.export_config import ExportConfig
-from hfexport.models import FlatModel, load_model
-from hfexport.probes import make_inputs, trace_inputs, validation_probes
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.probes import make_inputs, trace_inputs, validation_probes
+from hfexport.export_config.tasks import TASKS
+from hfexport.modeling.load import FlatModel, load_model
+from hfexport.modeling.traceable import make_traceable
 from tiny import make_checkpoint
 
 CASES = [

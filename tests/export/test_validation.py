@@ -39,8 +39,8 @@ from broken import (
 )
 from hfexport.backends import backend_for
 from hfexport.backends.base import Artifact, ExportJob
-from hfexport.models import load_model
-from hfexport.probes import validation_probes
+from hfexport.export_config.probes import validation_probes
+from hfexport.modeling.load import load_model
 from hfexport.runtime import DESCRIPTION_FILE
 from hfexport.validation import resolve_tolerance, validate
 from hfexport.validation.arrays import read_arrays

@@ -13,9 +13,9 @@ import pytest
 
 from broken import ENV, Case, Endless, Loud, Unwilling, export_config, flat_model, make_case, reference_of, traced
 from hfexport.backends.base import Artifact
-from hfexport.cli import main
+from hfexport.cli.main import main
 from hfexport.errors import UnsupportedError, ValidationError
-from hfexport.probes import validation_probes
+from hfexport.export_config.probes import validation_probes
 from hfexport.validation import Reference, resolve_tolerance, validate
 from tiny import make_checkpoint
 

@@ -12,12 +12,12 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from hfexport.architectures import known_architectures
 from hfexport.checkpoint import look_over
-from hfexport.conversion import worker
 from hfexport.errors import UnsupportedError
-from hfexport.models import load_model
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import known_architectures
+from hfexport.export_config.tasks import TASKS
+from hfexport.modeling.conversion import worker
+from hfexport.modeling.load import load_model
 from tiny import make_checkpoint
 
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hfexport.credentials import TOKEN_VARIABLES
+from hfexport.hub.credentials import TOKEN_VARIABLES
 from hub.server import LocalHub, User
 from tiny import make_checkpoint
 

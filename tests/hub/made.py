@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hfexport.checkpoint import Source, locate
 from hfexport.errors import PublishError
-from hfexport.hub import Hub
-from hfexport.inputs import Inputs
-from hfexport.manifest import Manifest, check_manifest, new_manifest, write_manifest
-from hfexport.publish import Destination, Publisher, open_publisher
+from hfexport.hub.client import Hub
+from hfexport.hub.publish import Destination, Publisher, open_publisher
+from hfexport.hub.source import Source, locate
+from hfexport.manifest.entries import Manifest, check_manifest, new_manifest, write_manifest
+from hfexport.run.inputs import Inputs, recorded
 from hub.server import LocalHub
 
 __all__ = ["ARTIFACTS", "make_output", "publisher_of", "source_of"]
@@ -33,7 +33,7 @@ def make_output(
         artifacts: content by path; the folder says the format.
     """
     formats = tuple(dict.fromkeys(path.split("/")[0] for path in artifacts))
-    manifest = new_manifest(Inputs(formats=formats), "2026-01-01T00:00:00+00:00")
+    manifest = new_manifest(recorded(Inputs(formats=formats)), "2026-01-01T00:00:00+00:00")
     along = {name: files[name] for name in ALONG if name in files}
     for path, content in {**artifacts, **along}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

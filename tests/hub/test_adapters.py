@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from adapters import make_adapter
-from hfexport.inputs import Inputs
-from hfexport.manifest import check_manifest, new_manifest
+from hfexport.manifest.entries import check_manifest, new_manifest
+from hfexport.run.inputs import Inputs, deciding_inputs, recorded
 from hub.conftest import TOKEN, Finished
 from hub.made import make_output, publisher_of, source_of
 from hub.server import LocalHub
@@ -66,9 +66,9 @@ def test_an_export_of_an_adapter_answers_for_its_base(
     hub.change("org/tiny", {"hfexport.json": json.dumps(manifest).encode()})
     source = source_of(hub)
     assert source.model is not None
-    wanted = new_manifest(Inputs(), "2026-02-02T00:00:00+00:00")
+    wanted = new_manifest(recorded(Inputs()), "2026-02-02T00:00:00+00:00")
     publisher = publisher_of(hub, source, TOKEN, note=notes.append)
-    found = publisher.answered(wanted, {"hub": source.model.to_dict()}, lambda: now)
+    found = publisher.answered(wanted, deciding_inputs(), {"hub": source.model.to_dict()}, lambda: now)
     assert (found is None) == bool(reason)
     assert not reason or reason in notes[-1]
 

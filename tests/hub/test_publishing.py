@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from hfexport.checkpoint import Source
 from hfexport.errors import PublishError
-from hfexport.inputs import Inputs
-from hfexport.manifest import check_manifest, new_manifest
-from hfexport.pipeline import describe_source
+from hfexport.hub.source import Source
+from hfexport.manifest.entries import check_manifest, new_manifest
+from hfexport.run.inputs import Inputs, deciding_inputs, recorded
+from hfexport.run.pipeline import describe_source
 from hub.conftest import READER, TOKEN
 from hub.made import ARTIFACTS, make_output, publisher_of, source_of
 from hub.server import LocalHub
@@ -59,10 +59,10 @@ class Push:
 
     def answered(self, formats: tuple[str, ...] = ("onnx", "torchscript"), **options: Any) -> dict[str, Any] | None:
         publisher = publisher_of(self.hub, source_of(self.hub), TOKEN, note=self.notes.append, **options)
-        wanted = new_manifest(Inputs(formats=formats), "2026-02-02T00:00:00+00:00")
+        wanted = new_manifest(recorded(Inputs(formats=formats)), "2026-02-02T00:00:00+00:00")
         model = source_of(self.hub).model
         assert model is not None
-        return publisher.answered(wanted, {"hub": model.to_dict()}, lambda: None)
+        return publisher.answered(wanted, deciding_inputs(), {"hub": model.to_dict()}, lambda: None)
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_again_and_the_commit_made_on
     hub: LocalHub, push: Push, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The Hub does what it was asked for all the same, late."""
-    monkeypatch.setattr("hfexport.hub.ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("hfexport.hub.client.ANSWER_TIMEOUT_S", 0.5)
     fault = hub.fail(call, "slow", seconds=1.0)
     publication = push()
     assert publication["state"] == "committed"
@@ -521,13 +521,16 @@ def test_a_folder_that_was_published_is_known_by_its_files(
 ) -> None:
     push.source = Source(str(checkpoint), checkpoint)
     push()
-    wanted = new_manifest(Inputs(), "2026-02-02T00:00:00+00:00")
+    wanted = new_manifest(recorded(Inputs()), "2026-02-02T00:00:00+00:00")
     assert (
-        publisher_of(hub, push.source, TOKEN).answered(wanted, describe_source(push.source), lambda: None) is not None
+        publisher_of(hub, push.source, TOKEN).answered(
+            wanted, deciding_inputs(), describe_source(push.source), lambda: None
+        )
+        is not None
     )
     changed = Path(shutil.copytree(checkpoint, tmp_path / "changed"))
     (changed / "vocab.txt").write_text("other words")
     source = Source(str(changed), changed)
     publisher = publisher_of(hub, source, TOKEN, note=push.notes.append)
-    assert publisher.answered(wanted, describe_source(source), lambda: None) is None
+    assert publisher.answered(wanted, deciding_inputs(), describe_source(source), lambda: None) is None
     assert "files that go along have changed" in push.notes[-1]

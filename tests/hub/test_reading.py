@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from hfexport.checkpoint import Source, locate, open_checkpoint
-from hfexport.checkpoint.hub import is_hub_id, needed_files
+from hfexport.checkpoint import open_checkpoint
+from hfexport.checkpoint.model_id import is_hub_id
 from hfexport.errors import CheckpointError, InputsError
-from hfexport.hub import WAITS_S, Hub
+from hfexport.hub.client import WAITS_S, Hub
+from hfexport.hub.snapshot import needed_files
+from hfexport.hub.source import Source, locate
 from hub.conftest import READER, TOKEN, Finished
 from hub.server import LocalHub
 from tiny import make_checkpoint
@@ -227,7 +229,7 @@ def test_a_dropped_connection_is_made_again(hub: LocalHub, reader: Reader, call:
 def test_an_answer_that_takes_too_long_is_asked_for_again(
     hub: LocalHub, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hfexport.hub.ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("hfexport.hub.client.ANSWER_TIMEOUT_S", 0.5)
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", 0.5)
     fault = hub.fail(call, "slow", seconds=1.0)

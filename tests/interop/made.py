@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hfexport.cli import main
+from hfexport.cli.main import main
 from tiny import make_checkpoint
 
 __all__ = ["BEAMS", "GREEDY", "export", "text"]

@@ -16,8 +16,8 @@ import pytest
 import torch
 import transformers
 
-from hfexport.cli import main
-from hfexport.tasks import TASKS
+from hfexport.cli.main import main
+from hfexport.export_config.tasks import TASKS
 from interop.made import BEAMS, GREEDY, export, text
 from tiny import make_checkpoint
 from tiny.sentence import write_modules

@@ -17,7 +17,7 @@ import pytest
 import torch
 import transformers
 
-from hfexport.tasks import TASKS
+from hfexport.export_config.tasks import TASKS
 from interop.made import export, text
 from tiny import make_checkpoint
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from hfexport.cli import main
-from hfexport.forkserver import FORK_SERVERS, fork_servers
-from hfexport.manifest import check_manifest
-from hfexport.workers import child_environment
+from hfexport._internal.forkserver import FORK_SERVERS, fork_servers
+from hfexport._internal.workers import child_environment
+from hfexport.cli.main import main
+from hfexport.manifest.entries import check_manifest
 from tiny import make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent

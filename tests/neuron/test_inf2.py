@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from hfexport.report import load_snippet
+from hfexport.manifest.summary import load_snippet
 from neuron.conftest import WITH_DEVICE, Exporter
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hfexport.report import job_summary
+from hfexport.manifest.summary import job_summary
 from neuron.conftest import WITH_DEVICE, Exporter
 from tiny.sentence import write_modules
 
@@ -170,7 +170,7 @@ def test_formats_go_together_in_any_order(exporter: Exporter) -> None:
     done = exporter.run(checkpoint, "--formats", "neuron")  # the same again is no contradiction
     both = exporter.folder / "both"
     assert done.code == 0
-    from hfexport.cli import main
+    from hfexport.cli.main import main
 
     argv = ["--model", str(checkpoint), "--formats", "neuron,torchscript", "--output", str(both)]
     assert main([*argv, "--neuron-python", str(exporter.python)]) == 0

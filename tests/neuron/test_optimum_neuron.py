@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from hfexport.tasks import TASKS
+from hfexport.export_config.tasks import TASKS
 from neuron.conftest import ROOT, WITH_DEVICE, Exporter, require
 
 PEER = Path(__file__).with_name("optimum_peer.py")

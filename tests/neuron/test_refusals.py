@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from hfexport.manifest import check_manifest
+from hfexport.manifest.entries import check_manifest
 from neuron.conftest import Exported, Exporter
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
-from hfexport.publish.card import hub_snippet
-from hfexport.report import job_summary, load_snippet
+from hfexport.hub.publish.card import hub_snippet
+from hfexport.manifest.summary import job_summary, load_snippet
 from hub.conftest import hub_environment
 from hub.server import LocalHub
 from neuron.conftest import WITH_DEVICE, Exported, Exporter

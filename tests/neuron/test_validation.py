@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hfexport import neuron
 from hfexport.backends.neuron.artifact import NeuronArtifact
+from hfexport.run import neuron
 from neuron.conftest import WITH_DEVICE, Exported, Exporter
 
 SHIFTED = """

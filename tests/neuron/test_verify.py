@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hfexport.checkpoint import sha256
-from hfexport.cli import main
+from hfexport.cli.main import main
 from neuron.conftest import WITH_DEVICE, Exported, Exporter
 
 

@@ -11,14 +11,14 @@ import pytest
 import transformers
 from safetensors.torch import load_file, save_file
 
-from hfexport.architectures import config_class_for
 from hfexport.backends import neuron
 from hfexport.backends.base import ExportJob
 from hfexport.backends.neuron.options import NeuronOptions, NeuronRun
 from hfexport.backends.neuron.plan import plan_model
 from hfexport.backends.neuron.protocol import ask
 from hfexport.errors import ExportError, NeuronError, UnsupportedError
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.tasks import TASKS
 from neuron.conftest import Exporter
 
 

@@ -18,8 +18,8 @@ from typing import Any, Final
 import torch
 import transformers
 
-from hfexport.architectures import known_architectures
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import known_architectures
+from hfexport.export_config.tasks import TASKS
 from tiny import inferred
 
 __all__ = ["INFERRED", "MISSES", "PAIRS", "VARIANTS", "make_checkpoint"]

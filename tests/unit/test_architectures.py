@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from hfexport.architectures import config_class_for, known_architectures
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig, axis_size
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for, known_architectures
+from hfexport.export_config.tasks import TASKS
 
 
 def _export_config(model_type: str, task: str, **settings: Any) -> ExportConfig:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hfexport.errors import PublishError
-from hfexport.publish.card import END, START, Metadata, updated_card
+from hfexport.hub.publish.card import END, START, Metadata, updated_card
 
 METADATA = Metadata(("onnx", "hfexport"), "transformers", "org/base")
 

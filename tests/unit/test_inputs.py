@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from hfexport.errors import InputsError
-from hfexport.inputs import FLAGS, InputField, Inputs, given_secrets, help_text, input_fields, parse_inputs
-from hfexport.tasks import TASK_NAMES
+from hfexport.export_config.tasks import TASK_NAMES
+from hfexport.run.inputs import FLAGS, InputField, Inputs, given_secrets, help_text, input_fields, parse_inputs
 
 
 def _parse(*argv: str, **env: str) -> Inputs:

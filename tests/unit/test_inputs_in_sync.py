@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from hfexport.inputs import OUTPUTS, help_text, input_fields, parse_inputs
+from hfexport.run.inputs import OUTPUTS, help_text, input_fields, parse_inputs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WRITE_THEM = "run scripts/sync_inputs.py"

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from transformers import BertConfig, MarianConfig, ViTConfig, WhisperConfig
 
-from hfexport.architectures import config_class_for
 from hfexport.backends.base import ExportJob
 from hfexport.backends.neuron.artifact import NeuronPart
 from hfexport.backends.neuron.compile_log import CompileLog
@@ -17,7 +16,8 @@ from hfexport.backends.neuron.optimum_config import compiler_settings, write_con
 from hfexport.backends.neuron.options import NeuronOptions, Target
 from hfexport.backends.neuron.plan import PartPlan, plan_encoder_decoder, plan_model
 from hfexport.export_config import ExportConfig
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.tasks import TASKS
 
 READ = {
     *("compiler_type", "compiler_version", "inline_weights_to_neff", "dynamic_batch_size", "tensor_parallel_size"),

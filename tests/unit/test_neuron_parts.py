@@ -10,16 +10,16 @@ import pytest
 from transformers import BertConfig, DebertaV2Config, GPT2Config
 
 from hfexport import runtime
-from hfexport.architectures import config_class_for
 from hfexport.backends.neuron import refuse_untraceable, worker
 from hfexport.backends.neuron.artifact import NeuronPart, count_subgraphs
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
 from hfexport.backends.neuron.plan import PartPlan
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig
-from hfexport.inputs import Inputs
-from hfexport.neuron import fixed_sizes, static_config
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.tasks import TASKS
+from hfexport.run.inputs import Inputs
+from hfexport.run.neuron import fixed_sizes, static_config
 from hfexport.validation.neuron import _compiled
 
 LOG = """\
@@ -160,7 +160,7 @@ WORKER = sorted(Path(worker.__file__).parent.glob("*.py"))
 
 def test_the_worker_and_the_run_time_are_written_for_the_oldest_python_of_the_sdk() -> None:
     home = Path(runtime.__file__).parent
-    for path in (*WORKER, home / "neuron.py", home / "shapes.py", home.parent / "pooling.py"):
+    for path in (*WORKER, home / "neuron.py", home / "shapes.py", home.parent / "modeling" / "pooling.py"):
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 

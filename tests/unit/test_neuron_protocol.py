@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from hfexport import workers
+from hfexport._internal import workers
 from hfexport.backends.neuron import worker as worker_module
 from hfexport.backends.neuron.environment import check_environment, find_python
 from hfexport.backends.neuron.options import NeuronOptions, NeuronRun, Target

@@ -11,11 +11,11 @@ import pytest
 from transformers import AutoConfig, DistilBertConfig
 
 import hfexport.onnx
-from hfexport.architectures import known_architectures
 from hfexport.errors import UnsupportedError
+from hfexport.export_config.builtin import known_architectures
+from hfexport.export_config.tasks import TASKS
 from hfexport.onnx import FeaturesManager, OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
 from hfexport.onnx.known import onnx_config_classes
-from hfexport.tasks import TASKS
 
 
 def test_the_base_classes_load_no_torch() -> None:

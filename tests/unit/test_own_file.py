@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hfexport.errors import InputsError
-from hfexport.interface import OnnxConfig, load_class
+from hfexport.modeling.user_class import OnnxConfig, load_class
 
 GOOD = """
 from hfexport.onnx import OnnxConfig

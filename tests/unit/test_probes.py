@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from transformers import AutoConfig
 
-from hfexport.architectures import config_class_for, known_architectures
 from hfexport.export_config import LAYOUTS, ExportConfig, axis_size
-from hfexport.probes import Probe, beam_rows, fixed_probes, make_inputs, trace_inputs, validation_probes
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for, known_architectures
+from hfexport.export_config.probes import Probe, beam_rows, fixed_probes, make_inputs, trace_inputs, validation_probes
+from hfexport.export_config.tasks import TASKS
 
 TINY = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
 PAIRS = [(model_type, task) for model_type, cls in known_architectures().items() for task in cls.tasks]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hfexport.inputs import Inputs
-from hfexport.manifest import check_manifest, new_manifest, provenance_entry
+from hfexport.manifest.entries import check_manifest, new_manifest, provenance_entry
+from hfexport.run.inputs import Inputs, recorded
 
 IMAGE = f"ghcr.io/org/hfexport-action@sha256:{'0' * 64}"
 ON_ACTIONS = {
@@ -27,7 +27,7 @@ def test_a_run_in_a_released_image() -> None:
         "workflow": "org/model/.github/workflows/release.yml@refs/heads/main",
         "run": "https://github.com/org/model/actions/runs/12/attempts/3",
     }
-    check_manifest({**new_manifest(Inputs(), "2026-01-01T00:00:00+00:00"), "provenance": entry})
+    check_manifest({**new_manifest(recorded(Inputs()), "2026-01-01T00:00:00+00:00"), "provenance": entry})
 
 
 def test_outside_of_actions_and_images_there_is_none() -> None:

@@ -16,8 +16,8 @@ from hfexport.checkpoint.sentence import read_sentence_modules
 from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.export_config import SentenceModules
 from hfexport.export_config.sentence import ACTIVATIONS, POOLING_MODES, Dense
-from hfexport.pooling import SentenceModel
-from hfexport.validation.reference_sentence import sentence_embeddings
+from hfexport.modeling.pooling import SentenceModel
+from hfexport.validation.reference.sentence import sentence_embeddings
 from tiny.sentence import write_modules
 
 MASKS = {

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from hfexport.architectures import config_class_for
 from hfexport.export_config import Convolution, SoundSeq2SeqConfig
-from hfexport.probes import validation_probes
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.probes import validation_probes
+from hfexport.export_config.tasks import TASKS
 from hfexport.validation.compare import declared_problem
 from tiny import CONFIGS
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hfexport.architectures import known_architectures
 from hfexport.errors import UnsupportedError
-from hfexport.tasks import TASKS, declared_tasks, select_task
+from hfexport.export_config.builtin import known_architectures
+from hfexport.export_config.tasks import TASKS, declared_tasks, select_task
 
 BERT = known_architectures()["bert"].tasks
 GPT2 = known_architectures()["gpt2"].tasks

@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-from hfexport.architectures import config_class_for
 from hfexport.export_config import Tolerance
-from hfexport.manifest import to_json
-from hfexport.probes import Probe
-from hfexport.tasks import TASKS
+from hfexport.export_config.builtin import config_class_for
+from hfexport.export_config.probes import Probe
+from hfexport.export_config.tasks import TASKS
+from hfexport.manifest.entries import to_json
 from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult, not_run, resolve_tolerance
 from hfexport.validation.compare import compare_outputs, compare_probe, declared_problem
 

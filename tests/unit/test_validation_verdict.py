@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hfexport.export_config import Tolerance
-from hfexport.probes import Probe
+from hfexport.export_config.probes import Probe
 from hfexport.validation import ArtifactVerdict, Check, OutputResult, ProbeResult
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from hfexport import workers
+from hfexport._internal import workers
+from hfexport._internal.forkserver import FORK_SERVERS, fork_servers
+from hfexport._internal.process import Limits
+from hfexport._internal.workers import Worker, available_cores, child_environment
 from hfexport.errors import CheckpointError, ExportError, HfexportError, InputsError, ValidationError
-from hfexport.forkserver import FORK_SERVERS, fork_servers
-from hfexport.process import Limits
-from hfexport.workers import Worker, available_cores, child_environment
 
 MODULE = """
 import os, signal, sys, time
@@ -238,11 +238,11 @@ def test_forgetting_the_worker_stops_the_child(tmp_path: Path, env: dict[str, st
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
 def test_a_child_dies_with_a_parent_that_was_killed(tmp_path: Path, env: dict[str, str]) -> None:
     program = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom hfexport import workers\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom hfexport._internal import workers\n"
         "worker = workers.start('worker_module', {'kind': 'sleep'}, name='c', folder=Path(sys.argv[1]), env=os.environ)\n"
         "print(worker.pid, flush=True)\ntime.sleep(600)\n"
     )
-    root = str(Path(workers.__file__).parents[1])
+    root = str(Path(workers.__file__).parents[2])
     parent_env = {**env, "PYTHONPATH": os.pathsep.join([root, env["PYTHONPATH"]])}
     command = [sys.executable, "-c", program, str(tmp_path / "work")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=parent_env) as parent:

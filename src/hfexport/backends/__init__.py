@@ -10,13 +10,13 @@ __all__ = ["Artifact", "Backend", "ExportJob", "backend_for"]
 def backend_for(format_name: str) -> Backend:
     """The back end that makes `format_name` (`onnx`, `torchscript` or `neuron`)."""
     if format_name == "onnx":
-        from hfexport.backends.onnx import OnnxBackend
+        from hfexport.backends.onnx.backend import OnnxBackend
 
         return OnnxBackend()
     if format_name == "neuron":
         from hfexport.backends.neuron import NeuronBackend
 
         return NeuronBackend()
-    from hfexport.backends.torchscript import TorchScriptBackend
+    from hfexport.backends.torchscript.backend import TorchScriptBackend
 
     return TorchScriptBackend()

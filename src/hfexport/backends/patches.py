@@ -35,7 +35,7 @@ def model_patches(model_type: str) -> Iterator[None]:
         if model_type in _LOOK_FOR_OVERFLOW:
             stack.enter_context(_replaced(torch, "isfinite", _Overflowing))
         if model_type in _SCAN:
-            from hfexport.backends.traceable.selective_scan import selective_scan
+            from hfexport.modeling.traceable.selective_scan import selective_scan
 
             modeling = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
             stack.enter_context(_replaced(modeling, "mamba_selective_scan", selective_scan))
@@ -58,7 +58,7 @@ def model_patches(model_type: str) -> Iterator[None]:
 def model_translations(model_type: str) -> Mapping[Any, Callable[..., Any]]:
     """How to write in ONNX the operators that patches for models of a `model_type` put in, by operator."""
     module = _TRANSLATED.get(model_type)
-    return {} if module is None else importlib.import_module(f"hfexport.backends.traceable.{module}").TRANSLATIONS
+    return {} if module is None else importlib.import_module(f"hfexport.modeling.traceable.{module}").TRANSLATIONS
 
 
 @contextmanager

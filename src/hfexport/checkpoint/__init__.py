@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hfexport.checkpoint.hub import HubModel
 from hfexport.checkpoint.local import (
     Checkpoint,
     Contents,
@@ -13,17 +12,12 @@ from hfexport.checkpoint.local import (
     read_checkpoint,
     sha256,
 )
-from hfexport.checkpoint.source import Source, identity, locate
 
 __all__ = [
     "Checkpoint",
     "Contents",
     "Conversion",
-    "HubModel",
-    "Source",
     "copy_along",
-    "identity",
-    "locate",
     "look_over",
     "open_checkpoint",
     "read_checkpoint",

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hfexport.checkpoint.contained import file_in, files_beside
-from hfexport.checkpoint.hub import is_hub_id
 from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.local import ALONG
+from hfexport.checkpoint.model_id import is_hub_id
 from hfexport.errors import CheckpointError
 
 __all__ = ["ADAPTER_CONFIG", "Adapter", "base_of", "find_adapter"]

@@ -1,6 +1,6 @@
 """What an architecture looks like from outside: its inputs and outputs with named axes, and how far each axis goes.
 
-Torch-free. One small file in `hfexport.architectures` subclasses one of the bases here for each architecture.
+Torch-free. One small file in `hfexport.export_config.builtin` subclasses one of the bases here for each architecture.
 """
 
 from __future__ import annotations

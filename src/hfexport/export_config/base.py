@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
 from hfexport.export_config.sentence import SentenceModules
-from hfexport.tasks import Task
+from hfexport.export_config.tasks import Task
 
 __all__ = ["LAYOUTS", "Axis", "ExportConfig", "Layout", "Limit", "Part", "Role", "TensorSpec", "Tolerance", "axis_size"]
 
@@ -147,7 +147,7 @@ class ExportConfig(ABC):
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """JSON values from which `hfexport.architectures.restore_config` makes the same config in another process."""
+        """JSON values from which `hfexport.export_config.builtin.restore_config` makes the same config in another process."""
         return {
             "model_type": self.config.model_type,
             "task": self.task.name,

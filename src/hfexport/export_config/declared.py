@@ -9,7 +9,7 @@ from typing import Any
 
 from hfexport.export_config.base import ExportConfig, Limit, TensorSpec, Tolerance
 from hfexport.export_config.sentence import SentenceModules
-from hfexport.tasks import Task
+from hfexport.export_config.tasks import Task
 
 __all__ = ["DeclaredConfig", "Interface", "changed_config"]
 

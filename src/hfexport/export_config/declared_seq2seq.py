@@ -9,7 +9,7 @@ from typing import Any
 from hfexport.export_config.base import ExportConfig, Layout, TensorSpec, Tolerance
 from hfexport.export_config.declared import changed_config
 from hfexport.export_config.seq2seq import Seq2SeqConfig, WholeModel
-from hfexport.tasks import Task
+from hfexport.export_config.tasks import Task
 
 __all__ = ["DeclaredSeq2Seq", "Seq2SeqInterface"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hfexport.interface import OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
+from hfexport.modeling.user_class import OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
 
 if TYPE_CHECKING:
     from hfexport.onnx.convert import export, validate_model_outputs

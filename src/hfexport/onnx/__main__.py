@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfexport.errors import HfexportError
-from hfexport.inputs import Inputs
-from hfexport.observer import Advance
+from hfexport.export_config.tasks import TASK_NAMES
 from hfexport.onnx.log import log_outputs, log_validating
 from hfexport.onnx.question import older_probes
-from hfexport.tasks import TASK_NAMES
+from hfexport.run.inputs import Inputs
+from hfexport.run.observer import Advance
 
 if TYPE_CHECKING:
-    from hfexport.manifest import Manifest
+    from hfexport.manifest.entries import Manifest
 
 __all__ = ["main"]
 
@@ -72,7 +72,7 @@ def _parser() -> ArgumentParser:
 
 
 def _export(arguments: Namespace, env: Mapping[str, str]) -> int:
-    from hfexport.pipeline import Failed, run
+    from hfexport.run.pipeline import Failed, run
 
     output: Path = arguments.output if arguments.output.is_file() else arguments.output / "model.onnx"
     try:

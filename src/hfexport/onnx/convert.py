@@ -17,11 +17,11 @@ from typing import Any
 from hfexport import __version__
 from hfexport.errors import UnsupportedError, ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
-from hfexport.interface import OnnxConfig
+from hfexport.export_config.probes import validation_probes
+from hfexport.modeling.user_class import OnnxConfig
 from hfexport.onnx.known import KnownOnnxConfig
 from hfexport.onnx.log import log_outputs, log_validating
 from hfexport.onnx.question import older_probes
-from hfexport.probes import validation_probes
 
 __all__ = ["OpsetError", "OutputsDifferError", "export", "validate_model_outputs"]
 
@@ -63,9 +63,9 @@ def export(
         ExportError: the model cannot be expressed in ONNX.
     """
     from hfexport.backends.base import ExportJob
-    from hfexport.backends.onnx import OnnxBackend
-    from hfexport.interface.properties import config_values
-    from hfexport.models import plain
+    from hfexport.backends.onnx.backend import OnnxBackend
+    from hfexport.modeling.load import plain
+    from hfexport.modeling.user_class.properties import config_values
 
     preprocessor, output = _chosen(preprocessor, tokenizer), Path(output)
     metadata = {"producer": "hfexport", "version": __version__, "source": type(model).__name__, "task": config.task}
@@ -111,10 +111,10 @@ def validate_model_outputs(
         OutputsDifferError: the file does not answer as the model.
     """
     from hfexport.backends.base import Artifact
-    from hfexport.interface.properties import config_values
-    from hfexport.models import plain
+    from hfexport.modeling.load import plain
+    from hfexport.modeling.user_class.properties import config_values
     from hfexport.validation import Reference, validate
-    from hfexport.validation.reference import answer_probes
+    from hfexport.validation.reference.worker import answer_probes
 
     path, dtype = Path(onnx_model), _dtype(reference_model)
     values = config_values(config, type(config).__qualname__)
@@ -161,10 +161,10 @@ class _Answered:
 
 def _export_config(config: OnnxConfig, model: Any, preprocessor: Any) -> ExportConfig:
     """The export config that `config` stands for; of a class that says its own, what it describes."""
-    from hfexport.interface.dry_run import DryModel
-    from hfexport.interface.measure import image_shape
-    from hfexport.interface.own_class import declare, overrides
-    from hfexport.models import empty_like
+    from hfexport.modeling.inferred.dry_run import DryModel
+    from hfexport.modeling.inferred.measure import image_shape
+    from hfexport.modeling.load import empty_like
+    from hfexport.modeling.user_class.adapt import declare, overrides
 
     if isinstance(config, KnownOnnxConfig) and not any(
         overrides(type(config), field) for field in ("inputs", "outputs", "generate_dummy_inputs")

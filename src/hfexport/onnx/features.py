@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from hfexport.architectures import known_architectures
 from hfexport.errors import InputsError, UnsupportedError
-from hfexport.interface import OnnxConfig, OnnxConfigWithPast
+from hfexport.export_config.builtin import known_architectures
+from hfexport.export_config.tasks import TASK_NAMES, TASKS
+from hfexport.modeling.user_class import OnnxConfig, OnnxConfigWithPast
 from hfexport.onnx.known import KnownOnnxConfig, onnx_config_classes
-from hfexport.tasks import TASK_NAMES, TASKS
 
 __all__ = ["FeaturesManager", "UnknownFeatureError", "UnknownModelTypeError"]
 

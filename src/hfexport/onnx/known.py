@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
-from hfexport.architectures import known_architectures
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import DecoderConfig, ExportConfig
-from hfexport.interface import OnnxConfig, OnnxConfigWithPast
-from hfexport.interface.onnx_config import Axes, as_axes
+from hfexport.export_config.builtin import known_architectures
+from hfexport.modeling.user_class import OnnxConfig, OnnxConfigWithPast
+from hfexport.modeling.user_class.onnx_config import Axes, as_axes
 
 __all__ = ["KnownOnnxConfig", "onnx_config_classes"]
 

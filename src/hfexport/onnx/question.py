@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hfexport.export_config import ExportConfig
-from hfexport.probes import Probe
+from hfexport.export_config.probes import Probe
 
 __all__ = ["older_probes"]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hfexport import workers
+from hfexport._internal import workers
 from hfexport.backends.base import Artifact
 from hfexport.errors import ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
-from hfexport.probes import Probe
+from hfexport.export_config.probes import Probe
 from hfexport.validation.verdict import ArtifactVerdict, Check, OutputResult, ProbeResult, all_of, not_run
 
 __all__ = [
@@ -127,7 +127,12 @@ def start_references(
     }
     environment = workers.child_environment(env)
     worker = workers.start(
-        "hfexport.validation.reference", job, name="reference", folder=folder, env=environment, kind="transformers"
+        "hfexport.validation.reference.worker",
+        job,
+        name="reference",
+        folder=folder,
+        env=environment,
+        kind="transformers",
     )
     return tuple(Reference(worker, tuple(probes), dtype, folder / config.graph) for config, probes in asked)
 

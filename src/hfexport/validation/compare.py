@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfexport.export_config import ExportConfig, Tolerance, axis_size
-from hfexport.probes import Probe
+from hfexport.export_config.probes import Probe
 from hfexport.validation.verdict import ArtifactVerdict, OutputResult, ProbeResult
 
 __all__ = ["ArtifactVerdict", "OutputResult", "ProbeResult", "compare_outputs", "compare_probe", "declared_problem"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfexport.probes import beam_rows
+from hfexport.export_config.probes import beam_rows
 from hfexport.validation.sessions import Refusal, Session
 
 __all__ = ["decode", "next_inputs"]

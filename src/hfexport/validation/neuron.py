@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hfexport import workers
+from hfexport._internal import workers
 from hfexport.backends.base import Artifact
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
@@ -71,7 +71,7 @@ def start_neuron_reference(
         "threads": max(1, workers.available_cores(env) - 1),
         "folder": str(folder),
     }
-    module, environment = "hfexport.validation.reference_padded", workers.child_environment(env)
+    module, environment = "hfexport.validation.reference.padded", workers.child_environment(env)
     worker = workers.start(module, job, name="reference", folder=folder, env=environment, kind="transformers")
     references = {part.name: Reference(worker, part.probes, DTYPE, folder / part.name) for part in parts}
     return NeuronReference(references, calls, folder / "generation")

@@ -1,6 +1,6 @@
 """Runs one artifact as its user would, in a fresh process that did not make it, and writes down what it answers.
 
-Runs as a child (see `hfexport.workers`).
+Runs as a child (see `hfexport._internal.workers`).
 """
 
 from __future__ import annotations

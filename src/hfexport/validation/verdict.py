@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hfexport.export_config import Tolerance
-from hfexport.probes import Probe
+from hfexport.export_config.probes import Probe
 
 __all__ = ["ArtifactVerdict", "Check", "OutputResult", "ProbeResult", "Verdict", "all_of", "not_run"]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hfexport import runtime
+from hfexport._internal.workers import available_cores
 from hfexport.backends.base import ExportJob
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart, count_subgraphs
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
@@ -22,7 +23,6 @@ from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, Answer, ask, expect
 from hfexport.errors import NeuronError, UnsupportedError, ValidationError
 from hfexport.export_config import DeclaredConfig, ExportConfig
-from hfexport.workers import available_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +82,10 @@ def _loader(config: ExportConfig) -> dict[str, Any]:
     changed = config.interface.config_values if isinstance(config, DeclaredConfig) else {}
     sentence = None
     if config.sentence is not None:
-        sentence = {"code": str(Path(runtime.__file__).parents[1] / "pooling.py"), **config.sentence.to_dict()}
+        sentence = {
+            "code": str(Path(runtime.__file__).parents[1] / "modeling" / "pooling.py"),
+            **config.sentence.to_dict(),
+        }
     return {
         "auto_class": config.auto_class,
         "bare": config.task.name.startswith(("default", "sentence"))

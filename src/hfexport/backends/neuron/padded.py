@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hfexport.export_config import ExportConfig, TensorSpec
-from hfexport.probes import Probe
-from hfexport.tasks import TASKS
+from hfexport.export_config.probes import Probe
+from hfexport.export_config.tasks import TASKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

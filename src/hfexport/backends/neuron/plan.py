@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hfexport.backends.neuron.padded import PaddedDecoder, PaddedEncoder, padded_probes
 from hfexport.export_config import ExportConfig
-from hfexport.probes import Probe, fixed_probes, make_inputs
+from hfexport.export_config.probes import Probe, fixed_probes, make_inputs
 from hfexport.runtime import Description
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hfexport import workers
+from hfexport._internal import workers
 from hfexport.backends.neuron import worker as worker_package
 from hfexport.backends.neuron.options import PACKAGES, NeuronRun
 from hfexport.errors import ExportError, HfexportError, NeuronError, UnsupportedError, ValidationError

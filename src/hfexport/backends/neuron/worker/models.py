@@ -54,7 +54,7 @@ def _pooled(model: Any, sentence: Mapping[str, Any]) -> Any:
 
     Args:
         model: gives hidden states.
-        sentence: `code`, the path of `hfexport.pooling`, and the values of a `SentenceModules`.
+        sentence: `code`, the path of `hfexport.modeling.pooling`, and the values of a `SentenceModules`.
     """
     from importlib.util import module_from_spec, spec_from_file_location
     from types import SimpleNamespace

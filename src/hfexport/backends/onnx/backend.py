@@ -1,0 +1,168 @@
+"""The ONNX back end: capture without weights, tidy the graph, stream the weights into the file, check it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.onnx.capture import MODEL_PREFIX, capture
+from hfexport.backends.onnx.merge import merge_branches
+from hfexport.backends.onnx.passes import TRANSPOSED, finish_graph, metadata_for
+from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, Weight, write_model
+from hfexport.errors import ExportError
+from hfexport.modeling.load import load_model
+from hfexport.modeling.wrappers import flat_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hfexport.export_config import ExportConfig
+
+__all__ = ["OnnxBackend"]
+
+
+class OnnxBackend:
+    """Makes `model.onnx` (or another graph's file), its weights in `model.onnx_data` when they pass 2 GB or when asked."""
+
+    format = "onnx"
+
+    def export(self, job: ExportJob) -> Artifact:
+        whole = job.model if job.model is not None else load_model(job.checkpoint, job.config, job.dtype)
+        graphs = [_captured(job, config, whole) for config in job.config.branches]
+        weights: list[Weight] = []
+        for graph in graphs:
+            weights.extend(_weights(graph, flat_model(whole, graph.config).model, weights))
+        external = job.external_data or sum(weight.size_bytes for weight in weights) > SINGLE_FILE_LIMIT_BYTES
+        skeletons = [_skeleton(graph.model) for graph in graphs]
+        skeleton = skeletons[0] if len(graphs) == 1 else merge_branches(skeletons[0], skeletons[1], job.config)
+        _check(skeleton, weights)
+        path = job.folder / f"{job.config.graph}.onnx"
+        files = write_model(skeleton, weights, path, job.advance, external=external)
+        return Artifact(
+            format=self.format,
+            path=files[0],
+            files=tuple(files),
+            details={
+                "opset": graphs[0].model.graph.opset_imports[""],
+                "nodes": sum(len(list(graph.model.graph)) for graph in graphs),
+                "external_data": external,
+                "ir_version": skeleton.ir_version,
+            },
+            config=job.config,
+        )
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A captured graph, and the data of tensors that `forward` made while it was."""
+
+    config: ExportConfig
+    model: ir.Model
+    constants: Mapping[str, object]
+
+
+def _captured(job: ExportJob, config: ExportConfig, whole: torch.nn.Module) -> _Graph:
+    program = capture(config, job.dtype, job.opset, loaded=whole, like=job.model)
+    finish_graph(program.model, config)
+    metadata_for(program.model, job.metadata)
+    constants = program.exported_program.constants if program.exported_program is not None else {}
+    return _Graph(config, program.model, constants)
+
+
+def _weights(graph: _Graph, loaded: torch.nn.Module, earlier: Sequence[Weight]) -> list[Weight]:
+    """Every initializer of `graph` with the tensor it streams from; ones that share a tensor become one.
+
+    Args:
+        graph: its initializers get the names of their tensors.
+        loaded: what the graph was made of, with its weights.
+        earlier: weights of graphs that go into the same file; those are taken rather than written again.
+
+    Returns:
+        The weights that are not among the earlier ones.
+    """
+    tensors = {
+        **dict(loaded.named_parameters(remove_duplicate=False)),
+        **dict(loaded.named_buffers(remove_duplicate=False)),
+    }
+    initializers = graph.model.graph.initializers
+    shared = {weight.key: weight.name for weight in earlier if weight.source.numel() > 1}
+    taken = {weight.name for weight in earlier}
+    found: dict[tuple[int, tuple[int, ...], bool], ir.Value] = {}
+    weights: list[Weight] = []
+    for name, value in list(initializers.items()):
+        del initializers[name]
+        if not value.uses():
+            continue
+        weight = _weight(name, value, tensors, graph.constants)
+        if weight.key in found and weight.source.numel() > 1:
+            value.replace_all_uses_with(found[weight.key])
+            continue
+        found[weight.key] = value
+        if weight.key in shared:
+            value.name = shared[weight.key]
+        else:
+            value.name = f"{graph.config.graph}.{weight.name}" if weight.name in taken else weight.name
+            weights.append(replace(weight, name=value.name))
+        initializers[value.name] = value
+    return weights
+
+
+def _weight(name: str, value: ir.Value, tensors: Mapping[str, torch.Tensor], constants: Mapping[str, object]) -> Weight:
+    """What the initializer `name` streams from."""
+    short = name.removeprefix(MODEL_PREFIX)
+    source = tensors.get(short) if name.startswith(MODEL_PREFIX) else None
+    if source is None:
+        source = _constant(name, value, constants)
+    assert value.dtype is not None
+    assert value.shape is not None
+    dtype, shape = value.dtype, tuple(value.shape.numpy())
+    return Weight(short, int(dtype), shape, source, _TORCH_DTYPES[dtype], bool(value.meta.get(TRANSPOSED)))
+
+
+def _constant(name: str, value: ir.Value, constants: Mapping[str, object]) -> torch.Tensor:
+    """The data of a tensor that `forward` makes from nothing, which a fake tensor keeps as its constant."""
+    tensor = constants.get(name)
+    tensor = getattr(tensor, "constant", None) if hasattr(tensor, "fake_mode") else tensor
+    if not isinstance(tensor, torch.Tensor):
+        raise ExportError(
+            f"ONNX: the graph needs a tensor {name} of shape {value.shape} that is no weight of the checkpoint",
+            remedy="The architecture computes it while it is traced; please report it with config.json.",
+        )
+    return tensor
+
+
+_TORCH_DTYPES = {
+    ir.DataType.FLOAT: torch.float32,
+    ir.DataType.FLOAT16: torch.float16,
+    ir.DataType.DOUBLE: torch.float64,
+    ir.DataType.INT64: torch.int64,
+    ir.DataType.INT32: torch.int32,
+    ir.DataType.BOOL: torch.bool,
+}
+
+
+def _skeleton(model: ir.Model) -> onnx.ModelProto:
+    """Everything but the weights."""
+    model.graph.initializers.clear()
+    return ir.serde.serialize_model(model)
+
+
+def _check(skeleton: onnx.ModelProto, weights: Sequence[Weight]) -> None:
+    """Check the graph before any weight is read: it is valid on its own if its weights are inputs."""
+    checked = onnx.ModelProto()
+    checked.CopyFrom(skeleton)
+    checked.graph.input.extend(
+        onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.shape) for weight in weights
+    )
+    try:
+        onnx.checker.check_model(checked, full_check=False)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(
+            f"ONNX: the graph is not valid: {error}", remedy="Please report it with config.json."
+        ) from error

@@ -1,0 +1,147 @@
+"""From a model without weights to an ONNX graph: captured by `torch.export` under fake tensors, then lowered.
+
+The patches that make models of transformers exportable are those of `transformers.exporters`, kept by their makers.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.exporters import exporter_onnx
+from transformers.exporters import utils as exporter_utils
+
+from hfexport.backends.onnx.lowering import lower
+from hfexport.backends.patches import model_patches, model_translations
+from hfexport.errors import ExportError
+from hfexport.export_config.probes import trace_inputs
+from hfexport.modeling.load import MODEL_FAILURES, empty_like, empty_model, quiet
+from hfexport.modeling.traceable import make_traceable
+from hfexport.modeling.wrappers import flat_model
+
+if TYPE_CHECKING:
+    from hfexport.export_config import ExportConfig, TensorSpec
+
+__all__ = ["MODEL_PREFIX", "capture"]
+
+MODEL_PREFIX = "model."
+"""What `FlatModel` puts before the names of the model's parameters."""
+
+
+def capture(
+    config: ExportConfig,
+    dtype: str,
+    opset: int,
+    *,
+    loaded: torch.nn.Module | None = None,
+    like: torch.nn.Module | None = None,
+) -> torch.onnx.ONNXProgram:
+    """The graph of `config`'s model, with initializers that have names, shapes and no data.
+
+    Args:
+        config: inputs and outputs with named axes.
+        dtype: `fp32` or `fp16`.
+        opset: ONNX opset.
+        loaded: the model with its weights, which tell what the graph may tie.
+        like: a model in memory, whose class and config are taken instead of those for `config`'s task.
+
+    Raises:
+        ExportError: the model cannot be captured or lowered.
+    """
+    free_axes = config.free_axes
+    shapes = tuple(_dynamic_dims(spec, free_axes) for spec in config.inputs)
+    fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with _undisturbed(), torch.no_grad():
+        empty = empty_model(config, dtype, fake_mode, loaded=loaded) if like is None else empty_like(like, fake_mode)
+        make_traceable(empty)
+        model = flat_model(empty, config)
+        example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
+        with fake_mode, _patches("onnx"), _patches("dynamo"), model_patches(config.config.model_type):
+            try:
+                program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
+                exporter_utils.apply_fx_node_fixes("onnx", program.graph_module)
+                own = model_translations(config.config.model_type)
+                onnx_program = lower(program, config, opset, {**exporter_onnx._ONNX_TRANSLATION_TABLE, **own})
+            except MODEL_FAILURES as error:
+                raise ExportError(
+                    f"ONNX: {type(model.model).__name__} cannot be captured for task {config.task.name}: {_root(error)}",
+                    remedy="This is likely a limit of torch.export for it; please report it with config.json.",
+                ) from error
+        exporter_onnx.apply_onnx_ir_fixes(onnx_program)
+    return onnx_program
+
+
+@contextmanager
+def _patches(exporter: str) -> Iterator[None]:
+    """Apply the exporters' patches to whatever is loaded.
+
+    Their own `apply_patches` first imports every architecture that has one, three dozen of them, whichever model is
+    exported. This can go when they leave alone what nobody has imported.
+    """
+    loaded = [patch for patch in exporter_utils._PATCHES.get(exporter, []) if _is_loaded(patch[0])]
+    resolved = [
+        (target, attribute, patch)
+        for path, attribute, patch in loaded
+        if (target := exporter_utils.import_dotted_path(path, missing_ok=True)) is not None
+    ]
+    with exporter_utils.patch_attributes(resolved):
+        yield
+
+
+def _is_loaded(path: str) -> bool:
+    """Whether what a dotted path names can matter: its module is imported, or it is no model of transformers."""
+    parts = path.split(".")
+    return parts[:2] != ["transformers", "models"] or ".".join(parts[:4]) in sys.modules
+
+
+def _root(error: BaseException) -> str:
+    """Where a chain of errors began, in one line: the exporter wraps each in advice to whoever develops it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:
+    """Which dimensions of an input `torch.export` must leave open."""
+    return {
+        index: torch.export.Dim.DYNAMIC
+        for index, axis in enumerate(spec.axes)
+        if isinstance(axis, str) and any(part in free_axes for part in axis.split(" + "))
+    }
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Capture without garbage collection, stack traces for every node (a quarter of the time), or chatter."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "transformers")]
+    levels = [logger.level for logger in loggers]
+    traces = torch.fx.config.do_not_emit_stack_traces
+    collecting = gc.isenabled()
+    with ExitStack() as stack:
+        stack.enter_context(quiet())
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        torch.fx.config.do_not_emit_stack_traces = True
+        gc.disable()
+        try:
+            yield
+        finally:
+            torch.fx.config.do_not_emit_stack_traces = traces
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            if collecting:
+                gc.enable()

@@ -1,0 +1,242 @@
+"""The TorchScript back end: trace the model, make the trace independent of devices, write one self-contained file.
+
+`torch.jit` is deprecated upstream, in favour of `torch.export`; its files stay the one format that runs from C++ and
+from Python with nothing but torch.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.patches import model_patches
+from hfexport.backends.torchscript.archive import make_reproducible
+from hfexport.errors import ExportError
+from hfexport.export_config import axis_size
+from hfexport.export_config.probes import make_inputs, trace_inputs
+from hfexport.modeling.load import MODEL_FAILURES, FlatModel, load_model, quiet
+from hfexport.modeling.traceable import make_traceable
+from hfexport.modeling.wrappers import flat_model
+from hfexport.runtime import DESCRIPTION_FILE, Description
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from hfexport.export_config import TensorSpec
+
+__all__ = ["TorchScriptBackend"]
+
+
+class TorchScriptBackend:
+    """Makes `model.pt`, which loads with `torch.jit.load` alone and describes its inputs in an extra file."""
+
+    format = "torchscript"
+
+    def export(self, job: ExportJob) -> Artifact:
+        config = job.config
+        model = load_model(job.checkpoint, config, job.dtype)
+        make_traceable(model)
+        flat = flat_model(model, config)
+        untied = give_own_storage(flat.model)
+        held = {axis: limit.minimum for axis, limit in config.limits.items() if limit.is_fixed} | dict(job.fixed_sizes)
+        if job.fixed_sizes:
+            example = make_inputs(config, held, job.dtype, padding="right", seed=7)
+        else:
+            example = trace_inputs(config, job.dtype)
+        traced = _trace(flat, {name: torch.from_numpy(array) for name, array in example.items()}, job)
+        _refuse_other_sizes(traced.graph, config.inputs, held)
+        nodes = tidy_graphs(traced)
+        path = job.folder / f"{config.graph}.pt"  # its stem is the archive's root folder, so the same for equal bytes
+        description = Description.of(config, job.dtype, fixed_sizes=held, metadata=job.metadata)
+        _save(traced, path, description, job)
+        return Artifact(
+            format=self.format,
+            path=path,
+            files=(path,),
+            fixed_sizes=held if job.fixed_sizes else {},
+            details={"nodes": nodes, "untied_tensors": untied},
+        )
+
+
+@torch.no_grad()
+def give_own_storage(model: torch.nn.Module) -> int:
+    """Clone every parameter and buffer that shares memory with an earlier one; stop gradients for all.
+
+    Tied weights are one tensor under two names, which a loaded artifact could not keep tied: whoever changed one, on
+    another device or in another dtype, would find the other left behind.
+
+    Returns:
+        The number of tensors cloned.
+    """
+    model.requires_grad_(False)
+    seen: set[int] = set()
+    cloned = 0
+    for module in model.modules():
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, tensor in own:
+            storage = tensor.untyped_storage()
+            whole = storage.nbytes() == tensor.numel() * tensor.element_size() and tensor.is_contiguous()
+            if storage.data_ptr() in seen or not whole:
+                copy = tensor.detach().clone(memory_format=torch.contiguous_format)
+                parameter = isinstance(tensor, torch.nn.Parameter)
+                setattr(module, name, torch.nn.Parameter(copy, requires_grad=False) if parameter else copy)
+                storage = copy.untyped_storage()
+                cloned += 1
+            if storage.nbytes():
+                seen.add(storage.data_ptr())
+    return cloned
+
+
+def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob) -> torch.jit.ScriptModule:
+    try:
+        # Validation asks the saved file, in another process and at other shapes: more than `check_trace` would.
+        with quiet(), torch.no_grad(), _plain_functions(), model_patches(job.config.config.model_type):
+            traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
+    except (*MODEL_FAILURES, torch.jit.Error) as error:
+        raise ExportError(
+            f"{job.checkpoint}: task {job.config.task.name} cannot be traced to TorchScript: {_cause(error)}",
+            remedy="Export this model to ONNX alone: formats onnx.",
+        ) from error
+    return traced  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _plain_functions() -> Iterator[None]:
+    """Call the `forward` of an autograd function as it stands: its gradient is not traced, and Python cannot be saved.
+
+    torch.jit.trace writes such a call down as one to Python: https://github.com/pytorch/pytorch/issues/32822. This can go
+    when it inlines them, as the ONNX exporter does.
+    """
+    apply = torch.autograd.Function.__dict__["apply"]
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        takes_context = function.setup_context is torch.autograd.Function.setup_context
+        context = (torch.autograd.function.FunctionCtx(),) if takes_context else ()
+        return function.forward(*context, *args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(call)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+
+def _refuse_other_sizes(graph: Any, specs: Sequence[TensorSpec], held: Mapping[str, int]) -> None:
+    """Have the trace fail on inputs of other sizes than those it holds fixed, such as an image's.
+
+    A trace has lost the model's own checks, and would answer some of them, wrongly. Unflattened into one axis of its own
+    size, a tensor stays as it is; one of another size cannot be.
+    """
+    first = next(iter(graph.nodes()))
+    tensors = list(graph.inputs())[1:]  # the first is the module itself
+    with graph.insert_point_guard(first):
+        for tensor, spec in zip(tensors, specs, strict=True):
+            value = tensor
+            for dimension, size in _fixed_sizes(spec, held).items():
+                sizes = graph.create("prim::ListConstruct", [graph.insertConstant(size)])
+                graph.insertNode(sizes)
+                sizes.output().setType(torch._C.ListType.ofInts())
+                checked = graph.create("aten::unflatten", [value, graph.insertConstant(dimension), sizes.output()])
+                graph.insertNode(checked)
+                value.replaceAllUsesAfterNodeWith(checked, checked.output())
+                value = checked.output()
+
+
+def _fixed_sizes(spec: TensorSpec, held: Mapping[str, int]) -> dict[int, int]:
+    """Sizes of an input's fixed dimensions. Heads of a cache are left out: no others fit the model's weights."""
+    cached = spec.role in ("past_key", "past_value")
+    sizes = {index: axis for index, axis in enumerate(spec.axes) if isinstance(axis, str) or not cached}
+    return {
+        index: axis_size(axis, held)
+        for index, axis in sizes.items()
+        if isinstance(axis, int) or all(part in held for part in axis.split(" + "))
+    }
+
+
+def tidy_graphs(traced: torch.jit.ScriptModule) -> int:
+    """Take out what tracing wrote down though it is not the model: the device it ran on, and idle dropout.
+
+    Returns:
+        The number of nodes left.
+    """
+    graphs = [graph for module in traced.modules() for graph in _graphs(module)]
+    for graph in graphs:
+        _follow_device_of_input(graph)
+        _remove_dropout(graph)
+        _name_values(graph)
+    return sum(len(list(graph.nodes())) for graph in graphs)
+
+
+def _graphs(module: torch.nn.Module) -> list[Any]:
+    """One graph for every time that the module was called: `forward`, `forward1`, ...; none if it never was."""
+    script: Any = module._c
+    return [script._get_method(name).graph for name in script._method_names()]
+
+
+def _follow_device_of_input(graph: Any) -> None:
+    """Where the trace says `device="cpu"`, say `device=input.device`, so that the artifact can be moved to a GPU."""
+    tensors = [value for value in graph.inputs() if value.type().kind() == "TensorType"]
+    constants = [
+        node
+        for node in graph.nodes()
+        if node.kind() == "prim::Constant" and node.output().type().kind() == "DeviceObjType"
+    ]
+    if not tensors or not constants:
+        return
+    device = graph.create("prim::device", [tensors[0]])
+    device.output().setType(constants[0].output().type())
+    graph.prependNode(device)
+    for constant in constants:
+        constant.output().replaceAllUsesWith(device.output())
+        constant.destroy()
+
+
+def _remove_dropout(graph: Any) -> None:
+    for node in list(graph.nodes()):
+        if node.kind() == "aten::dropout":
+            tensor, _, training = node.inputs()
+            if training.toIValue() is False:
+                node.output().replaceAllUsesWith(tensor)
+                node.destroy()
+
+
+def _name_values(graph: Any) -> None:
+    """Give every value a name of its own.
+
+    `torch.jit.save` would number unnamed values, and values of equal names, by counting through whatever else it prints
+    into the same file, and breaks lines by the width of these numbers.
+    """
+    taken: Counter[str] = Counter()
+    computed = (node for node in graph.nodes() if node.kind() != "prim::Constant")
+    for value in [*graph.inputs(), *(output for node in computed for output in node.outputs())]:
+        base = value.debugName().partition(".")[0]
+        base = "v" if base.isdigit() else base
+        value.setDebugName(f"{base}_{taken[base]}")
+        taken[base] += 1
+
+
+def _save(traced: torch.jit.ScriptModule, path: Path, description: Description, job: ExportJob) -> None:
+    extra = {DESCRIPTION_FILE: json.dumps(description.to_dict(), indent=1)}
+    try:
+        with quiet():
+            torch.jit.save(traced, str(path), _extra_files=extra)
+        make_reproducible(path)
+    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+        raise ExportError(
+            f"{job.checkpoint}: the trace for task {job.config.task.name} cannot be saved as {path.name}: {_cause(error)}",
+            remedy="Check that the output folder has room for another copy of the weights;"
+            " if it has, export this model to ONNX alone: formats onnx.",
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of an error that says something; the TorchScript compiler's run over pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

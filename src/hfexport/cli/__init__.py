@@ -1,0 +1,1 @@
+"""The command line: options, console output and exit codes."""

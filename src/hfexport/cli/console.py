@@ -1,0 +1,377 @@
+"""The one output sink: workflow commands on Actions, progress on a terminal, plain lines elsewhere.
+
+Data goes to stdout and notes to stderr. On Actions notes go to stdout too, so that the log keeps their order; with
+`--json` stdout belongs to the manifest alone, and all of them go to stderr, where the runner obeys commands as well.
+
+Whatever is printed or written here has its secrets replaced first. Text that comes from a checkpoint or a child can
+neither give the runner a command nor control a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO
+
+from hfexport.errors import HfexportError, InputsError
+from hfexport.run.observer import Advance, peak_memory_bytes
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["Console"]
+
+MAX_SUMMARY_BYTES: Final = 1024 * 1024
+"""A summary above this is dropped as a whole by the runner."""
+CUT_NOTE: Final = "\n\n*Cut here: a job summary holds 1 MiB. The manifest has it all.*\n"
+PROGRESS_INTERVAL_S: Final = 10.0
+MAX_CHILD_LINES: Final = 2000
+HIDDEN: Final = "***"
+MB: Final = 10**6
+GB: Final = 10**9
+
+
+def _random_token() -> str:
+    return os.urandom(16).hex()
+
+
+class Console:
+    """Writes to the user; an `Observer` for the pipeline.
+
+    Args:
+        stdout: for data.
+        stderr: for notes.
+        env: where `GITHUB_ACTIONS`, `GITHUB_OUTPUT`, `GITHUB_STEP_SUMMARY`, `RUNNER_DEBUG` and `TERM` are read from.
+        json_output: stdout belongs to the manifest.
+        verbose: show the exception behind an error, and all that other programs print.
+        clock: seconds that only rise.
+        token: new text at every call that nobody can guess.
+    """
+
+    def __init__(
+        self,
+        stdout: TextIO,
+        stderr: TextIO,
+        env: Mapping[str, str],
+        *,
+        json_output: bool = False,
+        verbose: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        token: Callable[[], str] = _random_token,
+    ) -> None:
+        self._env = env
+        self._on_actions = env.get("GITHUB_ACTIONS") == "true"
+        self._stdout = stdout
+        self._notes = stdout if self._on_actions and not json_output else stderr
+        self._verbose = verbose or env.get("RUNNER_DEBUG") == "1"
+        self._clock = clock
+        self._token = token
+        self._secrets: set[str] = set()
+        self._depth = 0
+        self._terminal: _Terminal | None = None
+
+    def mask(self, secret: str) -> None:
+        """Never print `secret` again, and have the runner hide it too; call it before anything else is printed.
+
+        Each line of a secret of several lines is hidden for itself, and so is what JSON and URLs make of it.
+        """
+        lines = [line.strip() for line in secret.splitlines() if line.strip()]
+        if self._on_actions:
+            for line in lines:
+                _write(self._notes, f"::add-mask::{_escape_data(line)}\n")
+        for text in (secret, secret.strip(), *lines):
+            self._secrets |= _spellings(text) if text.strip() else set()
+
+    def data(self, json_text: str) -> None:
+        """Print what the user asked for, a JSON text, to stdout."""
+        text = self._masked(json_text)
+        if self._on_actions:
+            # `##[` begins an old form of command anywhere in a line; in JSON it can only stand inside a string.
+            text = text.replace("##[", "##\\u005b")
+        _write(self._stdout, f"{text}\n")
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+        self._say(text)
+
+    def warn(self, text: str) -> None:
+        """Something the user should look at; an annotation on Actions."""
+        self._annotate("warning", "hfexport", text)
+
+    def error(self, error: HfexportError) -> None:
+        """Print an error with its remedy; each problem of wrong inputs is an annotation of its own."""
+        problems = error.problems if isinstance(error, InputsError) else (str(error),)
+        for problem in problems:
+            self._annotate("error", error.title, problem)
+        if self._verbose and error.__cause__ is not None:
+            import traceback
+
+            self._say("".join(traceback.format_exception(error.__cause__)).rstrip())
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A group on Actions, a spinner on a terminal, lines otherwise; ends with seconds and peak memory.
+
+        Groups do not nest on Actions, so a stage inside another is lines there.
+        """
+        start = self._clock()
+        outcome = "failed after "
+        grouped = self._on_actions and self._depth == 0
+        self._depth += 1
+        try:
+            with self._live(name, grouped=grouped):
+                yield
+            outcome = ""
+        finally:
+            self._depth -= 1
+            peak = peak_memory_bytes()
+            memory = "" if peak is None else f", peak memory {_size(peak)}"
+            self._say(f"{name}: {outcome}{self._clock() - start:.1f} s{memory}")
+
+    @contextmanager
+    def progress(self, name: str, total: int, *, unit: str = "") -> Iterator[Advance]:
+        """A bar on a terminal, otherwise a line every ten seconds; call what it gives with each part that is done."""
+        terminal = self._on_terminal()
+        done = 0
+        last = self._clock()
+        if terminal is None:
+
+            def advance(amount: int) -> None:
+                nonlocal done, last
+                done += amount
+                if self._clock() - last >= PROGRESS_INTERVAL_S:
+                    last = self._clock()
+                    self._say(f"{name}: {_share(done, total)} ({_amount(done, total, unit)})")
+
+            yield advance
+            return
+        with terminal.task(self._clean(name), total) as task:
+
+            def advance_bar(amount: int) -> None:
+                nonlocal done
+                done += amount
+                terminal.update(task, done, self._clean(_amount(done, total, unit)))
+
+            yield advance_bar
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table with aligned columns, among the notes."""
+        lines = [[" ".join(cell.split()) for cell in row] for row in (columns, *rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, ["-" * width for width in widths])
+        for line in lines:
+            self._say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+    def child_output(self, lines: Iterable[str]) -> None:
+        """Print what a child process says as it comes; on Actions between fences, so that it cannot give commands.
+
+        All lines are read, so that the child is followed to its end; past `MAX_CHILD_LINES` only --verbose shows them.
+        """
+        fence = self._token()
+        if self._on_actions:
+            _write(self._notes, f"::stop-commands::{fence}\n")
+        try:
+            count = 0
+            for count, line in enumerate(lines, start=1):
+                if self._verbose or count <= MAX_CHILD_LINES:
+                    self._say(line.rstrip("\r\n"))
+            if not self._verbose and count > MAX_CHILD_LINES:
+                self._say(f"... and {count - MAX_CHILD_LINES} more lines, which --verbose shows")
+        finally:
+            if self._on_actions:
+                _write(self._notes, f"::{fence}::\n")
+
+    def write_outputs(self, outputs: Mapping[str, str]) -> None:
+        """Set the action's outputs, if this runs as one; each value between delimiters that it cannot contain.
+
+        Raises:
+            ValueError: a name is none, or a value contains the delimiter, which by chance it cannot.
+        """
+        entries = []
+        for name, value in outputs.items():
+            delimiter = f"hfexport-{self._token()}"
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+                raise ValueError(f"{name!r} is no name for an output")
+            if delimiter in value:
+                raise ValueError(f"the value of output {name!r} contains its delimiter")
+            entries.append(f"{name}<<{delimiter}\n{self._masked(value)}\n{delimiter}\n")
+        self._append("GITHUB_OUTPUT", "".join(entries).encode(errors="backslashreplace"))
+
+    def append_summary(self, markdown: str) -> None:
+        """Add to the job summary, if this runs on Actions; what passes 1 MiB is cut at a line, and a note says so."""
+        path = self._env.get("GITHUB_STEP_SUMMARY")
+        if not path:
+            return
+        present = Path(path).stat().st_size if Path(path).is_file() else 0
+        text = self._masked(markdown).rstrip("\n") + "\n"
+        self._append("GITHUB_STEP_SUMMARY", _cut(text.encode(errors="backslashreplace"), MAX_SUMMARY_BYTES - present))
+
+    def _append(self, variable: str, content: bytes) -> None:
+        path = self._env.get(variable)
+        if not path:
+            return
+        try:
+            with Path(path).open("ab") as file:
+                file.write(content)
+        except OSError as error:
+            self.warn(f"{variable} names {path!r}, which cannot be written: {error.strerror}")
+
+    def _annotate(self, kind: str, title: str, text: str) -> None:
+        if self._on_actions:
+            title, text = _escape_property(self._clean(title)), _escape_data(self._clean(text))
+            _write(self._notes, f"::{kind} title={title}::{text}\n")
+        else:
+            self._say(f"{kind}: {text}")
+
+    @contextmanager
+    def _live(self, name: str, *, grouped: bool) -> Iterator[None]:
+        """Shows that a stage is under way."""
+        terminal = self._on_terminal()
+        if terminal is not None:
+            with terminal.task(self._clean(name), None):
+                yield
+        elif grouped:
+            _write(self._notes, f"::group::{_escape_data(self._clean(name))}\n")
+            try:
+                yield
+            finally:
+                _write(self._notes, "::endgroup::\n")
+        else:
+            self._say(f"{name} ...")
+            yield
+
+    def _on_terminal(self) -> _Terminal | None:
+        """Where bars can be drawn; made when the first is wanted, since it costs an import."""
+        if self._terminal is None and not self._on_actions and self._notes.isatty():
+            if self._env.get("TERM", "dumb") in ("dumb", "unknown"):
+                return None
+            self._terminal = _Terminal(self._notes, self._env)
+        return self._terminal
+
+    def _say(self, text: str) -> None:
+        text = self._clean(text)
+        if self._on_actions:
+            text = _harmless(text)
+        if self._terminal is not None:
+            self._terminal.print(text)
+        else:
+            _write(self._notes, f"{text}\n")
+
+    def _clean(self, text: str) -> str:
+        """Without secrets, and without control characters other than tab and newline."""
+        text = re.sub(r"\r\n?", "\n", self._masked(text))
+        return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]", lambda match: ascii(match[0])[1:-1], text)
+
+    def _masked(self, text: str) -> str:
+        if not self._secrets:
+            return text
+        # The longest first: a secret may contain another.
+        pattern = "|".join(map(re.escape, sorted(self._secrets, key=len, reverse=True)))
+        return re.sub(pattern, HIDDEN, text)
+
+
+class _Terminal:
+    """Spinners and bars, one below the other, with what is printed meanwhile above them."""
+
+    def __init__(self, stream: TextIO, env: Mapping[str, str]) -> None:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._console = RichConsole(file=stream, _environ=env, markup=False, highlight=False, emoji=False)
+        self._progress: Progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[amount]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+
+    def print(self, text: str) -> None:
+        """Print lines as they are, however long."""
+        self._console.print(text, soft_wrap=True)
+
+    @contextmanager
+    def task(self, name: str, total: int | None) -> Iterator[TaskID]:
+        """A spinner, or a bar if `total` is known, for as long as this is open."""
+        task = self._progress.add_task(name, total=total, amount="")
+        self._progress.start()
+        try:
+            yield task
+        finally:
+            self._progress.refresh()
+            self._progress.remove_task(task)
+            if not self._progress.tasks:
+                self._progress.stop()
+
+    def update(self, task: TaskID, done: int, amount: str) -> None:
+        """Move a bar."""
+        self._progress.update(task, completed=done, amount=amount)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, errors="backslashreplace").decode(encoding))
+    stream.flush()
+
+
+def _escape_data(text: str) -> str:
+    """Escape what follows the second `::` of a workflow command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _escape_property(text: str) -> str:
+    """Escape the value of a property of a workflow command."""
+    return _escape_data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _harmless(text: str) -> str:
+    """Text that the runner does not take for a command: `::` at the start of a line, or `##[` anywhere in it."""
+    return re.sub(r"(?m)^([^\w\n]*?)::", r"\1: :", text).replace("##[", "## [")
+
+
+def _spellings(secret: str) -> set[str]:
+    """A secret as it is, as Python and JSON quote it, as it stands in a URL, and each of these quoted once more."""
+    import json
+    from urllib.parse import quote
+
+    found = {secret}
+    for _ in range(2):
+        for text in tuple(found):
+            # Python escapes an apostrophe only beside a quotation mark, which the text around a secret may bring.
+            found |= {repr(text)[1:-1], repr(f'"{text}')[2:-1], quote(text, safe=""), quote(text)}
+            found |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    return found
+
+
+def _cut(content: bytes, limit: int) -> bytes:
+    """At most `limit` bytes of Markdown, cut at the end of a line, a code block closed, with a note."""
+    if len(content) <= limit:
+        return content
+    note = f"\n```{CUT_NOTE}".encode()
+    kept = content[: max(0, limit - len(note))]
+    kept = kept[: kept.rfind(b"\n") + 1]
+    fences = len(re.findall(rb"(?m)^```", kept))
+    return (kept + note[0 if fences % 2 else len(b"\n```") :])[: max(0, limit)]
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / GB:.1f} GB" if size_bytes >= GB else f"{size_bytes / MB:.1f} MB"
+
+
+def _amount(done: int, total: int, unit: str) -> str:
+    if unit == "B":
+        return f"{_size(done)} of {_size(total)}"
+    return f"{done} of {total} {unit}".rstrip()
+
+
+def _share(done: int, total: int) -> str:
+    return f"{100 * done // total if total else 100} %"

@@ -1,0 +1,142 @@
+"""The command line and the action: the only reader of `argv` and the environment, and of exit codes the only source."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from hfexport import __version__
+from hfexport._internal.process import READER_GONE, collect_rarely, end_process
+from hfexport.cli.console import Console
+from hfexport.errors import HfexportError, InputsError
+from hfexport.hub.credentials import TOKEN_VARIABLES
+from hfexport.run.inputs import Inputs, given_secrets, help_text, parse_inputs
+
+__all__ = ["command", "main"]
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which is taken like Ctrl-C so that everything is cleaned up on the way out."""
+
+
+def command() -> NoReturn:
+    """What the installed command runs: `main`, as a process of its own."""
+    collect_rarely()
+    try:
+        exit_code = main()
+    except BrokenPipeError:
+        exit_code = READER_GONE
+    end_process(exit_code)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run hfexport; returns the exit code."""
+    # As early as can be: a container's first process does not get a signal at all that it has no handler for.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(sys.argv[1:] if argv is None else list(argv), dict(os.environ))
+    except _Terminated:
+        return 143
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str], env: Mapping[str, str]) -> int:
+    if "--help" in words or "-h" in words:
+        print(help_text())
+        return 0
+    if "--version" in words:
+        print(f"hfexport {__version__}")
+        return 0
+    console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words, verbose="--verbose" in words)
+    for secret in (*given_secrets(words, env), *(env[name] for name in TOKEN_VARIABLES if env.get(name))):
+        console.mask(secret)
+    place = None
+    try:
+        if words[:1] == ["verify"]:
+            place, words = _place(words[1:])
+        inputs, flags = parse_inputs(words, env)
+    except InputsError as error:
+        console.error(error)
+        return error.exit_code
+    as_json = "json" in flags
+    if place is None:
+        return _export(inputs, console, env, as_json=as_json)
+    return _verify(place, inputs, console, env, as_json=as_json)
+
+
+def _place(words: Sequence[str]) -> tuple[str, list[str]]:
+    """What `verify` is to look at, and the options after it."""
+    if not words or words[0].startswith("-"):
+        raise InputsError(["verify needs what to verify: an output folder, or owner/name on the Hub"])
+    return words[0], list(words[1:])
+
+
+def _verify(place: str, inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json: bool) -> int:
+    from hfexport.manifest.entries import to_json
+    from hfexport.run.verify import verify
+
+    try:
+        manifest = verify(place, inputs, console, env)
+    except HfexportError as error:
+        console.error(error)
+        return error.exit_code
+    if as_json:
+        console.data(to_json(manifest).rstrip())
+    console.note(f"verified: {place}")
+    return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise _Terminated
+
+
+def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json: bool) -> int:
+    from hfexport.run.pipeline import Failed, run
+
+    try:
+        manifest = run(inputs, console, env)
+        failure: HfexportError | None = None
+    except Failed as failed:
+        manifest, failure = failed.manifest, failed.error
+    from hfexport.manifest.entries import MANIFEST_FILE, to_json
+    from hfexport.manifest.summary import TABLE_COLUMNS, job_summary, table_rows
+
+    publication = manifest["publication"] or {}
+    here = (
+        manifest["verdict"] in ("passed", "incomplete", "not_validated") and publication.get("state") != "nothing_to_do"
+    )
+    paths = {artifact["format"]: artifact["path"] for artifact in manifest["artifacts"]} if here else {}
+    differences = [artifact["validation"]["max_abs_diff"] for artifact in manifest["artifacts"]]
+    console.write_outputs(
+        {
+            "manifest": str(Path(inputs.output, MANIFEST_FILE)),
+            "output": inputs.output,
+            **{
+                name: str(Path(inputs.output, paths[name])) if name in paths else ""
+                for name in ("onnx", "torchscript", "neuron")
+            },
+            "max-abs-diff": str(max((value for value in differences if isinstance(value, float)), default="")),
+            "verdict": manifest["verdict"],
+            "published": publication.get("state", ""),
+            "commit-url": publication.get("commit_url") or "",
+            "pr-url": publication.get("pull_request_url") or "",
+        }
+    )
+    console.append_summary(job_summary(manifest))
+    if manifest["artifacts"]:
+        console.table(TABLE_COLUMNS, table_rows(manifest))
+    if as_json:
+        console.data(to_json(manifest).rstrip())
+    if failure is not None:
+        console.error(failure)
+        return failure.exit_code
+    where = publication.get("pull_request_url") or publication.get("commit_url") or Path(inputs.output, MANIFEST_FILE)
+    console.note(f"{manifest['verdict'].replace('_', ' ')}: {where}")
+    return 0

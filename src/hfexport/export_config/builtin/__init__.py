@@ -1,0 +1,73 @@
+"""Export configs, one file an architecture or family. A new file here is found by itself; there is no list to edit."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from hfexport.errors import UnsupportedError
+from hfexport.export_config import (
+    LAYOUTS,
+    DeclaredConfig,
+    DeclaredSeq2Seq,
+    ExportConfig,
+    Interface,
+    SentenceModules,
+    Seq2SeqInterface,
+)
+from hfexport.export_config.tasks import TASKS, Task
+
+__all__ = ["config_class_for", "known_architectures", "restore_config"]
+
+
+@cache
+def known_architectures() -> dict[str, type[ExportConfig]]:
+    """Every `model_type` that has an export config, with its class."""
+    found: dict[str, type[ExportConfig]] = {}
+    for module_info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{module_info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, ExportConfig) and value.__module__ == module.__name__:
+                found.update(dict.fromkeys(value.model_types, value))
+    return found
+
+
+def config_class_for(model_type: str) -> type[ExportConfig]:
+    """The export config class of a `model_type`, such as `gpt_neo`, or as `transformers.onnx` spells it, `gpt-neo`.
+
+    Raises:
+        UnsupportedError: no architecture of that name is known.
+    """
+    known = known_architectures()
+    if model_type not in known and (underscored := model_type.replace("-", "_")) in known:
+        return known[underscored]
+    if model_type not in known:
+        raise UnsupportedError(
+            f"model_type {model_type!r} in config.json is not an architecture that hfexport knows",
+            remedy=f"Known are: {', '.join(sorted(known))}. docs/adding-an-architecture.md tells how to add one.",
+        )
+    return known[model_type]
+
+
+def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig:
+    """The export config that gave `recipe`.
+
+    Args:
+        recipe: see `ExportConfig.recipe`.
+        model_config: the model's `PreTrainedConfig`, read anew.
+    """
+    trust = bool(recipe["trust_remote_code"])
+    sentence = SentenceModules.from_dict(recipe["sentence"]) if "sentence" in recipe else None
+    if "interface" in recipe:
+        task, interface = Task.from_dict(recipe["task"]), Interface.from_dict(recipe["interface"])
+        return DeclaredConfig(model_config, task, interface, trust_remote_code=trust, sentence=sentence)
+    if "seq2seq" in recipe:
+        seq2seq = Seq2SeqInterface.from_dict(recipe["seq2seq"])
+        family = DeclaredSeq2Seq(model_config, Task.from_dict(recipe["task"]), seq2seq, trust_remote_code=trust)
+        return family.graphs("single")[0]
+    config_class = config_class_for(recipe["model_type"])
+    config = config_class(model_config, TASKS[recipe["task"]], trust_remote_code=trust, sentence=sentence)
+    return next(graph for layout in LAYOUTS for graph in config.graphs(layout) if graph.recipe == recipe)

@@ -1,0 +1,194 @@
+"""Which probes an artifact is asked: shapes and paddings that export did not see, within the limits of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from hfexport.export_config import DecoderConfig, EncoderConfig, ExportConfig, Seq2SeqGraph, VisionConfig
+from hfexport.export_config.probes.probe import Probe
+from hfexport.export_config.probes.seq2seq import seq2seq_probes
+from hfexport.export_config.probes.values import Padding
+
+__all__ = ["fixed_probes", "validation_probes"]
+
+AFFORDABLE_TOKENS = 512
+"""A probe at a model's last position is made up to this many tokens; past it, eager attention's cost runs away."""
+
+GREEDY_STEPS = 16
+
+REORDERED_STEPS = 6
+"""Steps of a greedy decoding whose rows change places half-way."""
+
+
+def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
+    """Probes at shapes and paddings that export did not see, within the limits of `config`, each name once."""
+    if isinstance(config, EncoderConfig):
+        probes = _encoder_probes(config)
+    elif isinstance(config, DecoderConfig):
+        probes = _decoder_probes(config)
+    elif isinstance(config, Seq2SeqGraph):
+        probes = seq2seq_probes(config, AFFORDABLE_TOKENS, GREEDY_STEPS, REORDERED_STEPS)
+    elif isinstance(config, VisionConfig):
+        probes = _vision_probes(config)
+    else:
+        probes = _probes_by_axis(config)
+    # Cut to the limits of a small model, two may have become the same question.
+    asked: dict[str, Probe] = {}
+    for probe in (_within_limits(config, probe) for probe in probes):
+        asked.setdefault(probe.name, probe)
+    return tuple(asked.values())
+
+
+def fixed_probes(config: ExportConfig, sizes: Mapping[str, int]) -> tuple[Probe, ...]:
+    """Probes for an artifact of fixed sizes: only values and padding vary."""
+    if not any(spec.role == "attention_mask" for spec in config.inputs):
+        return tuple(Probe(f"{_name(sizes, 'none')}, seed {seed}", sizes, "none", seed) for seed in (1, 2))
+    paddings: tuple[Padding, ...] = ("none", "right")
+    if isinstance(config, DecoderConfig):
+        paddings = ("none", "right", "left")
+    return tuple(
+        Probe(_name(sizes, padding), sizes, padding, seed=seed, edge_tokens=seed == 1)
+        for seed, padding in enumerate(paddings, start=1)
+    )
+
+
+def _encoder_probes(config: EncoderConfig) -> list[Probe]:
+    multiple = {"choice": 2} if config.task.name == "multiple-choice" else {}
+
+    def probe(batch: int, sequence: int, padding: Padding, seed: int, edge: bool = False) -> Probe:
+        sizes = {"batch": batch, **multiple, "sequence": sequence}
+        return Probe(_name(sizes, padding), sizes, padding, seed, edge_tokens=edge)
+
+    probes = [
+        probe(1, 1, "none", 1),
+        probe(3, 2, "right", 2),
+        probe(1, 13, "none", 3, edge=True),
+        probe(3, 29, "right", 4, edge=True),
+    ]
+    if config.max_positions is None or config.max_positions >= 29:
+        probes.append(probe(1, min(config.max_positions or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS), "none", 5))
+    for threshold in config.thresholds.values():
+        # Twice as far and a little more: the second window, block or bucket is whole, and the next is not.
+        probes.append(probe(1, threshold + 1, "none", 6, edge=True))
+        probes.append(probe(2, 2 * threshold + 5, "right", 7))
+    return probes
+
+
+def _decoder_probes(config: DecoderConfig) -> list[Probe]:
+    def probe(
+        batch: int, sequence: int, past: int, padding: Padding, seed: int, edge: bool = False, steps: int = 0
+    ) -> Probe:
+        sizes = {"batch": batch, "sequence": sequence}
+        if config.task.with_past:
+            sizes["past_sequence"] = past
+        return Probe(_name(sizes, padding), sizes, padding, seed, steps, edge)
+
+    last = min(config.max_positions or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS)
+    probes = [
+        probe(1, 1, 0, "none", 1),
+        probe(3, 2, 9, "left", 2),
+        probe(1, 13, 1, "none", 3, edge=True),
+        probe(3, 29, 0, "left", 4, edge=True),
+        probe(3, 11, 2, "right", 5, edge=True),
+        probe(1, last, 0, "none", 7),
+    ]
+    if config.task.with_past:
+        probes.append(probe(1, 1, 17, "none", 6))
+    for threshold in config.thresholds.values():
+        # By one call, and one token at a time; the second window is whole, and the next is not.
+        probes.append(probe(2, 2 * threshold + 5, 0, "left", 10))
+        probes.append(
+            probe(2, 1, threshold + 3, "left", 11) if config.task.with_past else probe(1, threshold + 1, 0, "none", 11)
+        )
+    if config.max_positions and any(spec.role == "position_ids" for spec in config.inputs):
+        probes.append(replace(probe(1, 5, 4, "none", 9), last_positions=True))
+    if config.task.generates:
+        probes.append(probe(3, 6, 0, "left", 8, steps=GREEDY_STEPS))
+        probes.append(replace(probe(3, 4, 0, "left", 12, steps=REORDERED_STEPS), reorders=True))
+    return probes
+
+
+def _probes_by_axis(config: ExportConfig) -> list[Probe]:
+    """Every free axis at several sizes, whatever it is called; past every size at which the model computes otherwise."""
+    masked = any(spec.role == "attention_mask" for spec in config.inputs)
+    with_past = any(spec.role == "past_key" for spec in config.inputs)
+    away: Padding = "left" if with_past else "right"
+    paddings: tuple[Padding, ...] = ("none", away, "none", "right") if masked else ("none",) * 4
+    probes = []
+    for seed, padding in enumerate(paddings, start=1):
+        sizes = {axis: _size_in_turn(config, axis, seed - 1) for axis in config.free_axes}
+        probes.append(Probe(_name(sizes, padding), sizes, padding, seed, edge_tokens=seed > 2))
+    last = {axis: min(limit.maximum, AFFORDABLE_TOKENS) for axis, limit in config.limits.items() if limit.maximum}
+    past_thresholds = {axis: threshold + 5 for axis, threshold in config.thresholds.items()}
+    for axis, size in [*last.items(), *past_thresholds.items()]:
+        if axis not in config.free_axes:
+            continue
+        sizes = {name: _size_in_turn(config, name, 0) for name in config.free_axes} | {axis: size}
+        probes.append(Probe(_name(sizes, "none"), sizes, "none", len(probes) + 1))
+    if config.task.generates and with_past and _can_go_on(config):
+        sizes = {"batch": 3, "sequence": 6, "past_sequence": 0}
+        probes.append(Probe(_name(sizes, "left"), sizes, "left", len(probes) + 1, GREEDY_STEPS))
+        sizes = {**sizes, "sequence": 4}
+        probes.append(Probe(_name(sizes, "left"), sizes, "left", len(probes) + 1, REORDERED_STEPS, reorders=True))
+    return probes
+
+
+def _can_go_on(config: ExportConfig) -> bool:
+    """Whether it is known what each input is at the next step of a decoding."""
+    names = {spec.name for spec in config.inputs if spec.role not in ("past_key", "past_value")}
+    return {"input_ids", "attention_mask"} <= names <= {"input_ids", "attention_mask", "position_ids"}
+
+
+def _size_in_turn(config: ExportConfig, axis: str, turn: int) -> int:
+    """The size of a free axis in the probe of a `turn` from 0 to 3, by where the axis stands rather than by its name."""
+    leading = list(dict.fromkeys(spec.axes[0] for spec in config.inputs))
+    if axis in leading:
+        # Where texts and images are counted apart, their numbers differ.
+        return ((1, 3, 1, 3) if leading.index(axis) == 0 else (1, 2, 3, 1))[turn]
+    if "past" in axis:
+        return (0, 9, 1, 0)[turn]
+    if any(spec.role in ("token_ids", "image_text_ids") and spec.axes[-1] == axis for spec in config.inputs):
+        return (config.limits[axis].minimum if axis in config.limits else 1) + (0, 1, 12, 28)[turn]
+    traced = config.trace_sizes[axis]
+    return max(1, traced + (-1, 1, -traced // 3, traced // 2 + 3)[turn])
+
+
+def _vision_probes(config: VisionConfig) -> list[Probe]:
+    """The configured size, and others where it is free; where a mask tells images from padding, padded ones too."""
+    sizes = dict(config.trace_sizes)
+    masked = any(spec.role == "pixel_mask" for spec in config.inputs)
+    free = [axis for axis in ("height", "width") if axis in config.free_axes]
+    fixed = {name: size for name, size in sizes.items() if name in config.free_axes or name == "batch"}
+    variants = [fixed | {"batch": 1}, fixed | {"batch": 3}]
+    if free:
+        height, width, step = sizes["height"], sizes["width"], config.size_step
+        variants.append({"batch": 1, "height": (height // 2 + 3) // step * step, "width": width})
+        variants.append({"batch": 3, "height": height + 32, "width": (width - 17) // step * step})
+    paddings: tuple[Padding, ...] = ("none", "right") * 2 if masked else ("none",) * 4
+    return [
+        Probe(_name(variant, padding), variant, padding, seed)
+        for seed, (variant, padding) in enumerate(zip(variants, paddings, strict=False), start=1)
+    ]
+
+
+def _within_limits(config: ExportConfig, probe: Probe) -> Probe:
+    """`probe` with its sizes cut to what the model can take."""
+    sizes = dict(probe.sizes)
+    for name, limit in config.limits.items():
+        if name in sizes:
+            sizes[name] = max(limit.minimum, min(sizes[name], limit.maximum or sizes[name]))
+    if isinstance(config, DecoderConfig) and config.max_positions and "past_sequence" in sizes:
+        room = config.max_positions - probe.greedy_steps
+        sizes["sequence"] = max(1, min(sizes["sequence"], room - sizes["past_sequence"]))
+    name = _name(sizes, probe.padding)
+    name += ", last positions" if probe.last_positions else ""
+    name += f", {probe.greedy_steps} greedy steps" if probe.greedy_steps else ""
+    name += ", rows reordered" if probe.reorders else ""
+    return replace(probe, name=name, sizes=MappingProxyType(sizes))
+
+
+def _name(sizes: Mapping[str, int], padding: Padding) -> str:
+    shape = ", ".join(f"{axis.replace('_sequence', '')} {size}" for axis, size in sizes.items())
+    return shape if padding == "none" else f"{shape}, {padding} padding"

@@ -1,0 +1,83 @@
+"""Probes for the graphs of encoder-decoders."""
+
+from __future__ import annotations
+
+from hfexport.export_config import Seq2SeqConfig, Seq2SeqGraph
+from hfexport.export_config.probes.probe import Probe
+from hfexport.export_config.probes.values import Padding
+
+__all__ = ["seq2seq_probes"]
+
+_UNNAMED = ""
+"""Probes get their names when their sizes are cut to the limits of the graph."""
+
+_SHAPES: tuple[tuple[int, int, int, int, Padding], ...] = (
+    (1, 1, 1, 1, "none"),
+    (3, 2, 1, 9, "right"),
+    (1, 13, 5, 0, "none"),
+    (3, 29, 2, 17, "right"),
+    (3, 11, 7, 2, "left"),
+)
+"""Batch, states of the encoder, the decoder's sequence, its past, and the padding of each probe."""
+
+
+def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reordered_steps: int) -> list[Probe]:
+    """Probes for one graph: its axes at several sizes, the last positions, both sides of every threshold.
+
+    Args:
+        config: the graph.
+        affordable: the most tokens of a probe.
+        greedy_steps: tokens to generate, by the graph that goes on with a text.
+        reordered_steps: the same, where rows change places half-way.
+    """
+    probes = [_probe(config, *shape, seed) for seed, shape in enumerate(_SHAPES, start=1)]
+    family = config.family
+    last = None if family.max_encoder_positions is None else family.states_length(family.max_encoder_positions)
+    read = min(last or affordable, affordable)
+    written = min(family.max_decoder_positions or affordable, affordable)
+    probes.append(_probe(config, 1, read, 1, written - 1, "none", 6))
+    probes.append(_probe(config, 1, 5, written, 0, "none", 7))
+    for threshold in config.thresholds.values():
+        probes.append(_probe(config, 1, threshold + 1, 3, 2, "none", 8))
+        probes.append(_probe(config, 2, 2 * threshold + 5, 3, 2, "right", 9))
+    if config.task.generates and any(spec.role == "past_key" for spec in config.inputs):
+        sizes = {
+            axis: size
+            for axis, size in (("batch", 3), ("encoder_sequence", _input_length(family, 11, 1)))
+            if axis in config.prompt.free_axes
+        }
+        if config.prompt is config:
+            sizes |= {"decoder_sequence": 1, "past_decoder_sequence": 0, "past_encoder_sequence": 0}
+        probes.append(Probe(_UNNAMED, sizes, "right", 10, greedy_steps))
+        probes.append(Probe(_UNNAMED, sizes, "right", 11, reordered_steps, reorders=True))
+    return probes
+
+
+def _probe(
+    config: Seq2SeqGraph, batch: int, states: int, decoder: int, past: int, padding: Padding, seed: int
+) -> Probe:
+    """One probe, at the sizes that the graph's axes have. A cross-attention cache is whole, or empty with the past."""
+    length = _input_length(config.family, states, seed)
+    # Cut here already, since the number of states follows from it.
+    for limit in (limit for axis, limit in config.limits.items() if axis == "encoder_sequence"):
+        length = min(length, limit.maximum or length)
+    fixed = config.family.states_axis
+    states = fixed if isinstance(fixed, int) else config.family.states_length(length)
+    asked = {
+        **{"batch": batch, "encoder_sequence": length, "encoder_states": states, "decoder_sequence": decoder},
+        **{"past_decoder_sequence": past, "past_encoder_sequence": states if past else 0},
+    }
+    named = {axis for spec in (*config.inputs, *config.outputs) for of in spec.axes for axis in str(of).split(" + ")}
+    return Probe(
+        _UNNAMED,
+        {axis: size for axis, size in asked.items() if axis in named},
+        padding,
+        seed,
+        edge_tokens=seed in (3, 4),
+    )
+
+
+def _input_length(family: Seq2SeqConfig, states: int, seed: int) -> int:
+    """An input of which the encoder makes so many states: the shortest, or a longer one by the seed."""
+    shortest, longer = family.encoder_length(states), family.encoder_length(states + 1)
+    return shortest + (longer - shortest) * ((seed - 1) % 3) // 3

@@ -1,0 +1,145 @@
+"""Whether what would be made is on the Hub already: the same source, inputs and versions, and files that hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hfexport.checkpoint import sha256
+from hfexport.hub.client import Hub, HubFile
+from hfexport.manifest.entries import MANIFEST_FILE, Manifest
+
+__all__ = ["Described", "Place", "difference", "published_manifest"]
+
+MAX_MANIFEST_BYTES: Final = 2**26
+
+Described = Mapping[str, Any]
+"""What tells a source from another: `hub`, as a manifest has it, and of a folder `files` and `along`: SHA-256 by path."""
+
+_WRITTEN_BY_MERGING: Final = frozenset(("config.json", "generation_config.json"))
+"""Files that go along with an adapter merged into its base, though neither may have them."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A commit that may hold an earlier export, in the folder `prefix` (with a slash at its end; empty: the root)."""
+
+    hub: Hub
+    repository: str
+    commit: str
+    tree: Mapping[str, HubFile]
+    prefix: str
+
+
+def published_manifest(place: Place) -> Manifest | None:
+    """The manifest of an earlier export; `None` if there is none that can be read."""
+    entry = place.tree.get(place.prefix + MANIFEST_FILE)
+    if entry is None or entry.size_bytes > MAX_MANIFEST_BYTES:
+        return None
+    path = place.hub.download(place.repository, place.commit, [entry.path]) / entry.path
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def difference(
+    found: Manifest,
+    wanted: Manifest,
+    deciding: Mapping[str, str],
+    source: Described,
+    base: Callable[[], Described | None],
+    place: Place,
+) -> str | None:
+    """In a few words, why an earlier export does not answer what is asked; `None` if it does.
+
+    Args:
+        found: its manifest.
+        wanted: a new manifest: the inputs that are asked for and the versions that would be used.
+        deciding: names of the inputs that decide what is made, by their key in the manifest.
+        source: what would be exported.
+        base: what an adapter would be merged into; `None` if the source is none.
+        place: where it is.
+    """
+    try:
+        return (
+            _other_making(found, wanted, deciding)
+            or _other_source(found["source"], source)
+            or _other_along(found, source, base)
+            or _other_files(found, place)
+        )
+    except (KeyError, TypeError, AttributeError):
+        return "its manifest is of another form"
+
+
+def _other_making(found: Manifest, wanted: Manifest, deciding: Mapping[str, str]) -> str | None:
+    if found["schema_version"] != wanted["schema_version"] or found["producer"] != wanted["producer"]:
+        return "it was made by another version of hfexport"
+    good = ("passed", "incomplete") if wanted["inputs"]["validate"] == "strict" else ("not_validated",)
+    if found["verdict"] not in good or not found["artifacts"]:
+        return f"its verdict is {found['verdict']}"
+    if wanted["inputs"]["export_config"] is not None:
+        return "an export config of your own may have changed since"
+    for attribute, name in deciding.items():
+        before, now = found["inputs"].get(attribute), wanted["inputs"][attribute]
+        if isinstance(before, list) and isinstance(now, list):
+            before, now = sorted(map(str, before)), sorted(map(str, now))  # in which order formats are made
+        if before != now:
+            return f"its {name} was {before!r}"
+    versions = {name for name in {*found["versions"], *wanted["versions"]} if _differs(found, wanted, name)}
+    return f"it was made with another {', '.join(sorted(versions))}" if versions else None
+
+
+def _differs(found: Manifest, wanted: Manifest, name: str) -> bool:
+    return bool(found["versions"].get(name) != wanted["versions"].get(name))
+
+
+def _other_source(found: Mapping[str, Any], source: Described) -> str | None:
+    if (found["hub"] is None) != (source["hub"] is None):
+        return "it was made from somewhere else"
+    if source["hub"] is not None:
+        names = ("repository", "commit", "subfolder")
+        same = all(found["hub"][name] == source["hub"][name] for name in names)
+        return None if same else f"it was made from commit {found['hub']['commit'][:12]}"
+    return None if _hashes(found["files"]) == source["files"] else "the checkpoint has changed"
+
+
+def _other_along(found: Manifest, source: Described, base: Callable[[], Described | None]) -> str | None:
+    """Whether what an adapter was merged into is another now, and whether files that went along are."""
+    along = _hashes(found["files"])
+    adapter = found["source"]["adapter"]
+    if adapter is None:
+        return None if source.get("along", along) == along else "files that go along have changed"
+    now = base()
+    if now is None:
+        return "it was made from an adapter"
+    if reason := _other_source(adapter["base"], now):
+        return f"of the adapter's base, {reason}"
+    given = {**now.get("along", {}), **source.get("along", {})}
+    changed = any(along.get(name) != digest for name, digest in given.items() if name != "config.json")
+    all_known = "along" in now and "along" in source
+    if changed or (all_known and along.keys() - given.keys() - _WRITTEN_BY_MERGING):
+        return "files that go along have changed"
+    return None
+
+
+def _hashes(files: list[dict[str, Any]]) -> dict[str, str]:
+    return {file["path"]: file["sha256"] for file in files}
+
+
+def _other_files(found: Manifest, place: Place) -> str | None:
+    """A file that is not, in the repository, what the manifest says. Those outside of large storage are read."""
+    listed = [*found["files"], *(file for artifact in found["artifacts"] for file in artifact["files"])]
+    entries = {place.prefix + str(file["path"]): str(file["sha256"]) for file in listed}
+    if missing := [path for path in entries if path not in place.tree]:
+        return f"{missing[0]} is missing"
+    small = [path for path in entries if place.tree[path].sha256 is None]
+    root = place.hub.download(place.repository, place.commit, small) if small else Path()
+    for path, digest in entries.items():
+        if (place.tree[path].sha256 or sha256(root / path)) != digest:
+            return f"{path} is not what its manifest says"
+    return None

@@ -1,0 +1,180 @@
+"""The model card: a section between markers and a few metadata fields; every other byte of it stays as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import yaml
+
+from hfexport.errors import PublishError
+from hfexport.manifest.entries import Manifest
+from hfexport.manifest.summary import TABLE_COLUMNS, load_snippet, table_rows
+
+__all__ = ["END", "START", "Metadata", "hub_snippet", "section", "updated_card"]
+
+START: Final = "<!-- hfexport:start -->"
+END: Final = "<!-- hfexport:end -->"
+
+CLAIMS: Final = {
+    "passed": "Each was run in a fresh process at shapes, paddings and values that the export did not see, and compared "
+    "with the original model: every element of every output lies within the tolerance.",
+    "incomplete": "All that could be checked where they were made lies within the tolerance; the manifest names what "
+    "could not be run there.",
+    "not_validated": "**They were not validated.**",
+}
+"""What may be said of artifacts, by the manifest's verdict."""
+
+_FRONT_MATTER: Final = re.compile(r"\A(\ufeff?---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the card's front matter is to say; a field that it has already keeps its value.
+
+    Attributes:
+        tags: added to those that are there.
+        library_name: how the Hub should say that the model is loaded.
+        base_model: the repository that this one was made from, if that is another one.
+    """
+
+    tags: tuple[str, ...] = ()
+    library_name: str = ""
+    base_model: str = ""
+
+
+def updated_card(card: str, section_text: str, metadata: Metadata) -> str:
+    """A card with the section and the metadata in it.
+
+    Args:
+        card: as it is now; empty if there is none.
+        section_text: what stands between the markers.
+        metadata: see `Metadata`.
+
+    Raises:
+        PublishError: the markers or the front matter are damaged.
+    """
+    newline = "\r\n" if "\r\n" in card else "\n"
+    block = f"{START}\n{section_text.strip()}\n{END}".replace("\n", newline)
+    counts = card.count(START), card.count(END)
+    if counts == (0, 0):
+        gap = "" if not card or card.endswith(newline * 2) else newline if card.endswith(newline) else newline * 2
+        text = f"{card}{gap}{block}{newline}"
+    elif counts == (1, 1) and card.index(START) < card.index(END):
+        text = card[: card.index(START)] + block + card[card.index(END) + len(END) :]
+    else:
+        raise PublishError(
+            f"README.md: has {counts[0]} lines {START} and {counts[1]} lines {END}",
+            remedy="Leave one of each, in this order, or none.",
+        )
+    return _with_metadata(text, metadata, newline)
+
+
+def section(manifest: Manifest, repository: str, prefix: str) -> str:
+    """What the card says about the artifacts: what they are proved to be, and code that loads each from the Hub."""
+    source = manifest["source"]
+    made_from = f" of `{source['hub']['repository']}` at commit `{source['hub']['commit']}`" if source["hub"] else ""
+    claim = CLAIMS[manifest["verdict"]]
+    version = manifest["producer"]["version"]
+    intro = (
+        f"Exports{made_from} for the task `{manifest['task']}` in {manifest['dtype']}, made by "
+        f"[hfexport](https://github.com/org/hfexport-action) {version}. {claim} "
+        f"`{prefix}hfexport.json` holds hashes, versions and every difference that was measured."
+    )
+    lines = ["## Exported artifacts", "", intro, "", *table(manifest), ""]
+    for artifact in manifest["artifacts"]:
+        snippet = hub_snippet(artifact, manifest, repository, prefix)
+        lines += [f"### {artifact['format']}", "", "```python", snippet.rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def table(manifest: Manifest) -> list[str]:
+    """The artifacts as a Markdown table."""
+    rows = [TABLE_COLUMNS, ["---"] * len(TABLE_COLUMNS), *table_rows(manifest)]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
+def hub_snippet(
+    artifact: dict[str, object], manifest: Manifest, repository: str, prefix: str, revision: str = ""
+) -> str:
+    """Python that downloads an artifact from the Hub, loads it and runs it once.
+
+    Args:
+        artifact: of the manifest.
+        manifest: of the export.
+        repository: `owner/name`.
+        prefix: the folder of the repository that the export lies in, with a slash at its end.
+        revision: a branch or `refs/pr/N`; empty for `main`.
+    """
+    imports, _, body = load_snippet(artifact, manifest).partition("\n\n")
+    name = str(artifact["format"])
+    at = f", revision={revision!r}" if revision else ""
+    download = f"folder = snapshot_download({repository!r}{at}, allow_patterns={f'{prefix}{name}/*'!r})"
+    local = re.sub(rf"'({re.escape(name)}(?:/[^']*)?)'", lambda found: f'f"{{folder}}/{prefix}{found[1]}"', body)
+    return f"from huggingface_hub import snapshot_download\n{imports}\n\n{download}\n{local}"
+
+
+def _with_metadata(card: str, metadata: Metadata, newline: str) -> str:
+    """The card with what its front matter lacks put in, line by line; nothing is written anew."""
+    found = _FRONT_MATTER.match(card)
+    if found is None:
+        lines = _new_fields(metadata, {})
+        return "".join(line + newline for line in ("---", *lines, "---")) + card if lines else card
+    opening, text, rest = found[1], found[2], card[found.start(3) :]
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        present = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise PublishError(f"README.md: its metadata is not YAML: {problem}", remedy="Correct the card.") from error
+    if not isinstance(present, dict) or (root is not None and not isinstance(root, yaml.MappingNode)):
+        raise PublishError("README.md: its metadata is no mapping of names to values", remedy="Correct the card.")
+    text = _with_tags(text, root, present, metadata.tags, newline)
+    added = _new_fields(metadata, present)
+    if added and text and not text.endswith("\n"):
+        text += newline
+    return opening + text + "".join(line + newline for line in added) + rest
+
+
+def _new_fields(metadata: Metadata, present: dict[str, object]) -> list[str]:
+    lines = []
+    if metadata.tags and present.get("tags") is None and "tags" not in present:
+        lines += ["tags:", *(f"- {tag}" for tag in metadata.tags)]
+    if metadata.library_name and "library_name" not in present:
+        lines.append(f"library_name: {metadata.library_name}")
+    if metadata.base_model and not {"base_model", "base_model_relation"} & present.keys():
+        # What the Hub calls every conversion that is neither a finetune, nor an adapter, nor a merge.
+        lines += [f"base_model: {metadata.base_model}", "base_model_relation: quantized"]
+    return lines
+
+
+def _with_tags(
+    text: str, root: yaml.MappingNode | None, present: dict[str, object], tags: Sequence[str], newline: str
+) -> str:
+    """The text of the front matter with the tags that its list lacks, in the style of that list."""
+    node = next((value for key, value in root.value if key.value == "tags"), None) if root is not None else None
+    if node is None:
+        return text
+    listed = present["tags"]
+    if listed is None:
+        at = node.start_mark.index
+        return text[:at] + f" [{', '.join(tags)}]" + text[at:]
+    if not isinstance(node, yaml.SequenceNode):
+        return text  # a single word, say: the Hub's own check says what it wants
+    assert isinstance(listed, list)
+    missing = [tag for tag in tags if tag not in listed]
+    if not missing:
+        return text
+    if node.flow_style:
+        at = node.end_mark.index - 1
+        comma = ", " if listed and not text[:at].rstrip().endswith(",") else ""
+        return text[:at] + comma + ", ".join(missing) + text[at:]
+    last = node.value[-1]
+    line = text.rfind("\n", 0, node.start_mark.index) + 1
+    indent = text[line : node.start_mark.index]
+    end = text.find("\n", last.end_mark.index)
+    end = len(text) if end < 0 else end + 1
+    before = text[:end] if text[:end].endswith("\n") else text[:end] + newline
+    return before + "".join(f"{indent}- {tag}{newline}" for tag in missing) + text[end:]

@@ -1,0 +1,72 @@
+"""Downloads that an earlier run was ended in: they go on where it ended.
+
+The client writes a download to `{blob}.{random}.incomplete` in its cache, from the first byte to the last, and goes on with
+it while the process lives; but it never looks for those that another process left
+(https://github.com/huggingface/huggingface_hub/pull/4228). This module can go when it does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from hfexport.hub.client import Hub, HubFile
+
+__all__ = ["finish_downloads"]
+
+
+def finish_downloads(
+    hub: Hub, repository: str, commit: str, files: Iterable[HubFile], note: Callable[[str], None]
+) -> None:
+    """Complete what lies half done in the client's cache; whoever reads a file compares it with its hash anyway.
+
+    Args:
+        hub: to read with.
+        repository: `owner/name`.
+        commit: that the files are of.
+        files: those that are wanted. Only large ones are gone on with.
+        note: is told what is.
+
+    Raises:
+        HfexportError: the Hub does not give the rest, which then is for the next run to ask for.
+    """
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils._fixes import WeakFileLock
+
+    cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
+    for file in files:
+        if file.sha256 is None:
+            continue
+        blob = cache / folder / "blobs" / file.sha256
+        if blob.exists() or _longest_part(blob, file.size_bytes) is None:
+            continue
+        url = hf_hub_url(repository, file.path, revision=commit, endpoint=hub.endpoint)
+        # The client's own lock: a process that is downloading the file right now is waited for.
+        with WeakFileLock(cache / ".locks" / folder / f"{blob.name}.lock"):
+            part = None if blob.exists() else _longest_part(blob, file.size_bytes)
+            if part is None:
+                continue
+            note(f"{file.path}: goes on at {part.stat().st_size / 1e6:.1f} of {file.size_bytes / 1e6:.1f} MB")
+            with hub.explained(repository, commit):
+                hub.retried(partial(_fetch_rest, hub, url, part, file.size_bytes))
+            os.replace(part, blob)
+
+
+def _fetch_rest(hub: Hub, url: str, part: Path, size_bytes: int) -> None:
+    """Append to `part` what it lacks of a file of `size_bytes`."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    headers = build_hf_headers(token=hub.token, library_name="hfexport")
+    with part.open("ab") as content:
+        http_get(url, content, resume_size=content.tell(), headers=headers, expected_size=size_bytes)
+
+
+def _longest_part(blob: Path, size_bytes: int) -> Path | None:
+    """The longest beginning of a file that is there. One with holes was not written from its first byte on."""
+    parts = [(path.stat(), path) for path in blob.parent.glob(f"{blob.name}.*incomplete")]
+    whole = [(stat.st_size, path) for stat, path in parts if 0 < stat.st_size <= min(size_bytes, stat.st_blocks * 512)]
+    return max(whole)[1] if whole else None

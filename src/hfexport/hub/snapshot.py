@@ -1,0 +1,171 @@
+"""Reads a checkpoint from the Hub: a revision becomes a commit once, and what the export needs of it is downloaded.
+
+Every file is compared with the hash that the commit gives it before anything reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from hfexport.checkpoint.json_file import read_json
+from hfexport.checkpoint.local import ALONG, goes_along, sha256
+from hfexport.checkpoint.weights import WEIGHT_FILE_NAMES
+from hfexport.errors import CheckpointError
+from hfexport.hub.client import Hub, HubFile
+from hfexport.hub.resumed import finish_downloads
+
+__all__ = ["HubModel", "Snapshot", "download", "needed_files", "resolve"]
+
+ADAPTERS: Final = ("adapter_model.safetensors", "adapter_model.bin")
+
+BESIDE: Final = (
+    *("adapter_config.json", "special_tokens_map.json", "video_preprocessor_config.json"),
+    *("normalizer.json", "preprocessor.json"),
+)
+"""Small files that say how a checkpoint is to be read, beside those that go along."""
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A checkpoint on the Hub, at one commit.
+
+    Attributes:
+        repository: `owner/name`.
+        revision: what was asked for: a branch, tag, commit or `refs/pr/N`.
+        commit: what that was when it was looked up; everything else goes by this.
+        subfolder: of the repository, where the checkpoint lies; empty for its root.
+    """
+
+    repository: str
+    revision: str
+    commit: str
+    subfolder: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {
+            "repository": self.repository,
+            "revision": self.revision,
+            "commit": self.commit,
+            "subfolder": self.subfolder,
+        }
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint that was downloaded.
+
+    Attributes:
+        folder: where it lies, in the client's cache.
+        digests: SHA-256 of each file, by its path there.
+    """
+
+    folder: Path
+    digests: Mapping[Path, str]
+
+
+def resolve(hub: Hub, repository: str, revision: str, subfolder: str = "") -> HubModel:
+    """Look the commit up that `revision` names now.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be seen; the remedy says which.
+    """
+    return HubModel(repository, revision, hub.commit_of(repository, revision), subfolder.strip("/"))
+
+
+def download(hub: Hub, model: HubModel, *, code: bool, note: Callable[[str], None] = lambda _: None) -> Snapshot:
+    """Bring what an export needs of the checkpoint into the client's cache, and check every file against its hash.
+
+    Args:
+        hub: to read with.
+        model: at its commit.
+        code: also the Python files beside the config, which will be run.
+        note: is told what is downloaded.
+
+    Raises:
+        CheckpointError: the checkpoint has no config or no weights, or a file does not arrive as it is on the Hub.
+    """
+    files = hub.files(model.repository, model.commit)
+    prefix = f"{model.subfolder}/" if model.subfolder else ""
+    here = {path.removeprefix(prefix): file for path, file in files.items() if path.startswith(prefix)}
+    if not here:
+        folders = sorted({path.split("/", 1)[0] for path in files if "/" in path})
+        raise CheckpointError(
+            f"{model.repository}: has no folder {model.subfolder!r} at {model.commit[:12]}",
+            remedy=f"Its folders: {', '.join(folders[:10])}."
+            if folders
+            else "Leave subfolder empty: it has no folders.",
+        )
+
+    def fetch(paths: Iterable[str]) -> Snapshot:
+        return _fetch(hub, model, {prefix + path: here[path] for path in paths}, prefix, note)
+
+    paths = needed_files(here, lambda index: read_json(fetch([index]).folder / index))
+    if code and (modules := sorted(path for path in here if path.endswith(".py") and "/" not in path)):
+        paths = (*paths, *modules)
+        note(f"Code of {model.repository} at commit {model.commit} will be run: {', '.join(modules)}")
+    size_bytes = sum(here[path].size_bytes for path in paths)
+    note(f"{model.repository} at {model.commit[:12]}: {len(paths)} files, {size_bytes / 1e6:.1f} MB")
+    return fetch(paths)
+
+
+def needed_files(names: Iterable[str], read_index: Callable[[str], Mapping[str, object]]) -> tuple[str, ...]:
+    """Of a checkpoint's files, those that an export reads: no second copy of the weights, no existing artifacts.
+
+    Args:
+        names: of all files, relative to the checkpoint's folder.
+        read_index: the content of an index of shards; asked only if the weights are sharded.
+
+    Raises:
+        CheckpointError: an index names a shard that is not there.
+    """
+    present = set(names)
+    small = [name for name in (*ALONG, *BESIDE) if name in present]
+    modules = sorted(name for name in present if "/" in name and goes_along(name))
+    if "modules.json" not in present:
+        modules = []
+    order = (*ADAPTERS, *WEIGHT_FILE_NAMES) if "adapter_config.json" in present else WEIGHT_FILE_NAMES
+    weights = next((name for name in order if name in present), None)
+    if weights is None:
+        return tuple(dict.fromkeys([*small, *modules]))
+    shards: list[str] = []
+    if weights.endswith(".index.json"):
+        weight_map = read_index(weights).get("weight_map")
+        shards = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+        if missing := [name for name in shards if name not in present]:
+            raise CheckpointError(
+                f"{weights}: names {missing[0]!r}, which is not in the repository", remedy="Upload the missing shard."
+            )
+    return tuple(dict.fromkeys([*small, *modules, weights, *shards]))
+
+
+def _fetch(
+    hub: Hub, model: HubModel, files: Mapping[str, HubFile], prefix: str, note: Callable[[str], None]
+) -> Snapshot:
+    """Download `files`; one that arrives with other bytes than the commit has is fetched once more."""
+    if not hub.offline:
+        finish_downloads(hub, model.repository, model.commit, files.values(), note)
+    root = hub.download(model.repository, model.commit, files)
+    digests: dict[Path, str] = {}
+    for path, file in files.items():
+        digest = _checked(root / path, file)
+        if digest is None:
+            hub.download(model.repository, model.commit, [path], again=True)
+            digest = _checked(root / path, file)
+        if digest is None:
+            raise CheckpointError(
+                f"{model.repository}: {path} arrived twice with other bytes than commit {model.commit[:12]} has",
+                remedy="Try again; if it stays so, the copy at the Hub, or a proxy before it, is damaged.",
+            )
+        digests[root / path] = digest
+    return Snapshot(root / PurePosixPath(prefix), digests)
+
+
+def _checked(path: Path, file: HubFile) -> str | None:
+    """The SHA-256 of a downloaded file; `None` if it is not the file that the commit has."""
+    if not path.is_file():
+        return None
+    digest = sha256(path)
+    return digest if file.holds(path, digest) else None

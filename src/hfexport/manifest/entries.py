@@ -1,0 +1,232 @@
+"""`hfexport.json`: what was made, from what, with what, and what validation found."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hfexport import __version__
+from hfexport.backends.base import Artifact
+from hfexport.checkpoint import Checkpoint, Conversion, sha256
+from hfexport.errors import HfexportError, InputsError
+from hfexport.export_config import ExportConfig, TensorSpec
+from hfexport.validation.verdict import ArtifactVerdict
+
+__all__ = [
+    "MANIFEST_FILE",
+    "SCHEMA_FILE",
+    "Manifest",
+    "artifact_entry",
+    "base_entry",
+    "check_manifest",
+    "error_entry",
+    "provenance_entry",
+    "source_entry",
+    "write_manifest",
+]
+
+MANIFEST_FILE = "hfexport.json"
+SCHEMA_FILE = Path(__file__).parent / "hfexport.schema.json"
+SCHEMA_VERSION = 1
+
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "safetensors")
+
+Manifest = dict[str, Any]
+"""The manifest as JSON values; its form is the schema's."""
+
+
+def new_manifest(inputs: Mapping[str, Any], created: str) -> Manifest:
+    """Start a manifest with the inputs (see `run.inputs.recorded`), the versions and the machine."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "producer": {"name": "hfexport", "version": __version__},
+        "created": created,
+        "verdict": "error",
+        "inputs": dict(inputs),
+        "provenance": None,
+        "source": None,
+        "task": None,
+        "interface": None,
+        "dtype": None,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count() or 1, "memory_bytes": _memory_bytes()},
+        "stages": [],
+        "artifacts": [],
+        "files": [],
+        "publication": None,
+        "error": None,
+    }
+
+
+def provenance_entry(env: Mapping[str, str]) -> dict[str, Any] | None:
+    """Which run of which workflow made an export, in which image; `None` outside of both.
+
+    Args:
+        env: what the Actions runner sets, and `HFEXPORT_IMAGE`, by which a release's action.yml names its image.
+    """
+    image = env.get("HFEXPORT_IMAGE", "")
+    on_actions = env.get("GITHUB_ACTIONS") == "true" and "GITHUB_RUN_ID" in env
+    if not on_actions and not image:
+        return None
+    repository = env.get("GITHUB_REPOSITORY", "")
+    run = f"{env.get('GITHUB_SERVER_URL', 'https://github.com')}/{repository}/actions/runs/{env.get('GITHUB_RUN_ID')}"
+    attempt = env.get("GITHUB_RUN_ATTEMPT", "1")
+    return {
+        "image": image if re.fullmatch(r"[\w./:-]+@sha256:[0-9a-f]{64}", image) else None,
+        "repository": repository if on_actions else None,
+        "commit": env.get("GITHUB_SHA") if on_actions else None,
+        "workflow": env.get("GITHUB_WORKFLOW_REF") if on_actions else None,
+        "run": f"{run}/attempts/{attempt}" if on_actions else None,
+    }
+
+
+def source_entry(
+    checkpoint: Checkpoint, source: Mapping[str, Any], hashes: Mapping[Path, str], base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Describe what the artifacts come from: `source` is `Source.to_dict()`, `base` that of an adapter (`base_entry`)."""
+    return {
+        **source,
+        "model_type": checkpoint.model_type,
+        "architectures": list(checkpoint.architectures),
+        "dtype": checkpoint.dtype,
+        "files": _given_files(hashes),
+        "weight_format": checkpoint.contents.weights.format,
+        "conversion": None if checkpoint.conversion is None else _conversion_entry(checkpoint.conversion),
+        "adapter": None if base is None else dict(base),
+    }
+
+
+def base_entry(source: Mapping[str, Any], base: Checkpoint, hashes: Mapping[Path, str], kind: str) -> dict[str, Any]:
+    """What an adapter was merged into, and what kind of adapter it is."""
+    return {
+        "kind": kind,
+        "base": {
+            **source,
+            "dtype": base.dtype,
+            "files": _given_files(hashes),
+            "weight_format": base.contents.weights.format,
+            "conversion": None if base.conversion is None else _conversion_entry(base.conversion),
+        },
+    }
+
+
+def _given_files(hashes: Mapping[Path, str]) -> list[dict[str, Any]]:
+    return [{"path": path.name, "size_bytes": path.stat().st_size, "sha256": digest} for path, digest in hashes.items()]
+
+
+def _conversion_entry(conversion: Conversion) -> dict[str, Any]:
+    """How weights of another format became PyTorch safetensors."""
+    return {
+        "left_out": list(conversion.left_out),
+        "wall_s": conversion.wall_s,
+        "peak_rss_bytes": conversion.peak_rss_bytes,
+    }
+
+
+def artifact_entry(
+    artifact: Artifact,
+    config: ExportConfig,
+    dtype: str,
+    folder: Path,
+    verdict: ArtifactVerdict,
+    digest: Callable[[Path], str] = sha256,
+) -> dict[str, Any]:
+    """One artifact with its files (below `folder`), its interface and what validation found."""
+    limits = {
+        name: {"minimum": limit.minimum, "maximum": limit.maximum}
+        for name, limit in config.limits.items()
+        if any(name in str(axis).split(" + ") for spec in config.inputs for axis in spec.axes)
+    }
+    return {
+        "format": artifact.format,
+        "path": artifact.path.relative_to(folder).as_posix(),
+        "files": [_file_entry(path, folder, digest(path)) for path in artifact.files],
+        "inputs": [_tensor_entry(spec, dtype) for spec in config.inputs],
+        "outputs": [_tensor_entry(spec, dtype) for spec in config.outputs],
+        "fixed_sizes": dict(artifact.fixed_sizes) or None,
+        "limits": limits,
+        "details": dict(artifact.details),
+        "validation": verdict.to_dict(),
+    }
+
+
+def files_entry(files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
+    """Files that went along unchanged."""
+    return [_file_entry(path, folder, sha256(path)) for path in files]
+
+
+def error_entry(error: HfexportError) -> dict[str, Any]:
+    """Why a run ended early, with the exit code it ends with."""
+    problems = error.problems if isinstance(error, InputsError) else (error.message,)
+    return {
+        "exit_code": error.exit_code,
+        "title": error.title,
+        "message": "\n".join(problems),
+        "remedy": error.remedy,
+    }
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> Path:
+    """Write the manifest into `folder` in one step: readers see the old one or the new one."""
+    path = folder / MANIFEST_FILE
+    staged = folder / f".{MANIFEST_FILE}.part"
+    staged.write_text(to_json(manifest), encoding="utf-8")
+    os.replace(staged, path)
+    return path
+
+
+def to_json(manifest: Manifest) -> str:
+    """The manifest as it is written; numbers that JSON cannot hold become strings."""
+    return json.dumps(_encodable(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Hold a manifest against the published schema.
+
+    Raises:
+        jsonschema.ValidationError: it does not fit.
+    """
+    import jsonschema
+
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads(to_json(manifest)), schema, cls=jsonschema.Draft202012Validator)
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _file_entry(path: Path, folder: Path, digest: str) -> dict[str, Any]:
+    return {"path": path.relative_to(folder).as_posix(), "size_bytes": path.stat().st_size, "sha256": digest}
+
+
+def _tensor_entry(spec: TensorSpec, dtype: str) -> dict[str, Any]:
+    element = {"fp32": "float32", "fp16": "float16"}[dtype] if spec.dtype == "float" else spec.dtype
+    return {"name": spec.name, "dtype": element, "axes": list(spec.axes)}
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,233 @@
+"""What a reader is shown: the job summary and the table on the terminal, from the manifest alone."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+from hfexport.manifest.entries import Manifest
+
+__all__ = ["TABLE_COLUMNS", "job_summary", "load_snippet", "table_rows"]
+
+TABLE_COLUMNS = ("format", "file", "size", "shapes", "verdict", "max abs diff", "max rel diff", "probes passed")
+
+HEADLINES = {
+    "passed": "✅ every artifact answers as the model does",
+    "incomplete": "⚠️ all that could be checked here passed; some checks could not be run",
+    "failed": "❌ an artifact does not answer as the model does",
+    "not_validated": "⚠️ artifacts were written without validation",
+    "error": "❌ nothing was exported",
+}
+
+UNPUBLISHED = "❌ artifacts were made, but not published"
+
+MAX_FAILURES = 20
+
+
+def table_rows(manifest: Manifest) -> list[list[str]]:
+    """One row an artifact, for the columns `TABLE_COLUMNS`."""
+    rows = []
+    for artifact in manifest["artifacts"]:
+        validation = artifact["validation"]
+        probes = validation["probes"]
+        passed = sum(probe["verdict"] == "passed" for probe in probes)
+        fixed = artifact["fixed_sizes"]
+        shapes = "free" if fixed is None else "fixed: " + ", ".join(f"{axis} {size}" for axis, size in fixed.items())
+        rows.append(
+            [
+                artifact["format"],
+                artifact["path"],
+                _size(sum(file["size_bytes"] for file in artifact["files"])),
+                shapes,
+                validation["verdict"].replace("_", " "),
+                _number(validation["max_abs_diff"]),
+                _number(validation["max_rel_diff"]),
+                f"{passed} of {len(probes)}",
+            ]
+        )
+    return rows
+
+
+def job_summary(manifest: Manifest) -> str:
+    """Markdown for the job summary: verdict, table, what is wrong, a snippet for each artifact, the stages."""
+    published = manifest["error"] is None or manifest["verdict"] in ("failed", "error")
+    lines = [f"## hfexport: {HEADLINES[manifest['verdict']] if published else UNPUBLISHED}", ""]
+    if manifest["error"] is not None:
+        error = manifest["error"]
+        lines += [f"**{_text(error['title'])}** (exit code {error['exit_code']})", ""]
+        lines += [f"> {_text(line)}" for line in (error["message"] + "\n" + error["remedy"]).splitlines() if line]
+        lines.append("")
+    if manifest["source"] is not None:
+        source = manifest["source"]
+        parts = [source["model"], source["model_type"], f"task {manifest['task']}", f"dtype {manifest['dtype']}"]
+        lines += [_text(" · ".join(parts)), ""]
+    lines += _publication(manifest)
+    if manifest["artifacts"]:
+        lines += [_row(TABLE_COLUMNS), _row(["---"] * len(TABLE_COLUMNS))]
+        lines += [_row([_text(cell) for cell in row]) for row in table_rows(manifest)]
+        lines.append("")
+    lines += _failures(manifest)
+    lines += _checks(manifest)
+    if manifest["verdict"] in ("passed", "incomplete", "not_validated"):
+        for artifact in manifest["artifacts"]:
+            lines += ["```python", load_snippet(artifact, manifest).rstrip(), "```", ""]
+    lines += _stages(manifest)
+    return "\n".join(lines) + "\n"
+
+
+def _checks(manifest: Manifest) -> list[str]:
+    """What else was looked at, and what was not, with the reason."""
+    lines = []
+    for artifact in manifest["artifacts"]:
+        for check in artifact["validation"]["checks"]:
+            reason = f": {check['reason']}" if check["reason"] else ""
+            verdict = check["verdict"].replace("_", " ")
+            lines.append(f"- {artifact['format']}, {_text(check['name'])}: **{verdict}**{_text(reason)}")
+    return [*lines, ""] if lines else []
+
+
+def load_snippet(artifact: dict[str, Any], manifest: Manifest) -> str:
+    """Python that loads the artifact and runs it on zeros of a small shape, as it stands in the output folder."""
+    del manifest
+    if artifact["format"] == "neuron":
+        return _neuron_snippet(artifact)
+    sizes = artifact["fixed_sizes"] or {}
+    inputs = _example_inputs(artifact, lambda axis: sizes.get(axis, _example_size(axis)))
+    if artifact["format"] == "onnx":
+        return (
+            "import numpy as np\nfrom onnxruntime import InferenceSession\n\n"
+            f"session = InferenceSession({artifact['path']!r})\n"
+            f"inputs = {inputs}\n"
+            "outputs = session.run(None, inputs)\n"
+        )
+    return (
+        "import numpy as np\nimport torch\n\n"
+        f"model = torch.jit.load({artifact['path']!r})\n"
+        f"inputs = {inputs}\n"
+        "outputs = model(*map(torch.from_numpy, inputs.values()))\n"
+    )
+
+
+def _neuron_snippet(artifact: dict[str, Any]) -> str:
+    """By the run time that the artifact carries, which pads inputs to the fixed sizes, cuts outputs and generates text."""
+    parts = artifact["details"]["parts"]
+    sizes, pads = parts[0]["fixed_sizes"], parts[0]["pad_values"].values()
+    inputs = _example_inputs(artifact, lambda axis: _shorter(axis, sizes.get(axis), padded=None not in pads))
+    if len(parts) > 1:
+        imports, how = "import numpy as np\nimport torch\n", "up to this many tokens are read and written"
+        sizes = {axis: size for part in parts for axis, size in part["fixed_sizes"].items() if axis != "batch"}
+        use = "tokens = model.generate(**{name: torch.from_numpy(array) for name, array in inputs.items()})"
+    else:
+        imports, how = "import numpy as np\n", "inputs are padded to this, outputs cut back"
+        use = "outputs = model(**inputs)"
+    shape = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+    return (
+        f"import sys\n{imports}\n"
+        "sys.path.insert(0, 'neuron')\n"
+        "from hfexport_neuron import load\n\n"
+        "model = load('neuron')  # on an instance with the device\n"
+        f"inputs = {inputs}\n"
+        f"{use}{f'  # {how}: {shape}' if shape else ''}\n"
+    )
+
+
+def _shorter(axis: str, fixed: int | None, *, padded: bool) -> int:
+    """A size below the fixed one along an axis that the run time pads."""
+    small = _example_size(axis)
+    if fixed is None:
+        return small
+    paddable = axis in ("batch", "choice") or (axis.endswith("sequence") and padded)
+    return min(small, fixed) if paddable else fixed
+
+
+def _example_inputs(artifact: dict[str, Any], size_of: Callable[[str], int]) -> str:
+    """A dictionary of arrays, in Python."""
+    arrays = []
+    for entry in artifact["inputs"]:
+        shape = tuple(
+            axis if isinstance(axis, int) else sum(size_of(part) for part in axis.split(" + "))
+            for axis in entry["axes"]
+        )
+        make = "ones" if entry["name"].endswith("attention_mask") else "zeros"
+        arrays.append(f"{entry['name']!r}: np.{make}({shape}, np.{entry['dtype']})")
+    return f"{{{', '.join(arrays)}}}"
+
+
+def _publication(manifest: Manifest) -> list[str]:
+    """What was published, or would be."""
+    publication = manifest["publication"]
+    if publication is None:
+        return []
+    place = f"{publication['repository']}, branch {publication['branch']}"
+    url = publication["pull_request_url"] or publication["commit_url"]
+    said = {
+        "committed": f"Published to {place}",
+        "pull_request": f"Published as a pull request against {place}",
+        "nothing_to_do": f"Nothing to do: {place} holds this export already",
+        "dry_run": f"Dry run: nothing was published to {place}",
+    }[publication["state"]]
+    lines = [f"{_text(said)}{f': <{url}>' if url else '.'}", ""]
+    if publication["state"] == "dry_run":
+        rows = [[change["operation"], _text(change["path"])] for change in publication["operations"]]
+        lines += [_row(["operation", "file"]), _row(["---"] * 2), *map(_row, rows), ""]
+    return lines
+
+
+def _example_size(axis: str) -> int:
+    """A small size for a free axis, by what its name says."""
+    if axis.startswith("past_"):
+        return 0
+    return 8 if axis.endswith("sequence") else {"choice": 2, "height": 224, "width": 224}.get(axis, 1)
+
+
+def _failures(manifest: Manifest) -> list[str]:
+    found: list[str] = []
+    for artifact in manifest["artifacts"]:
+        validation = artifact["validation"]
+        if validation["verdict"] == "failed" and validation["reason"]:
+            found.append(f"{artifact['format']}: {validation['reason']}")
+        if any(check["verdict"] == "failed" for check in validation["checks"]):
+            continue  # listed with the checks
+        for probe in validation["probes"]:
+            if probe["problem"]:
+                found.append(f"{artifact['format']}, {probe['name']}: {probe['problem']}")
+            found += [
+                f"{artifact['format']}, {probe['name']}: {output['name']}: {output['problem']}"
+                for output in probe["outputs"]
+                if output["problem"]
+            ]
+    lines = [f"- {_text(line)}" for line in found[:MAX_FAILURES]]
+    if len(found) > MAX_FAILURES:
+        lines.append(f"- and {len(found) - MAX_FAILURES} more, in the manifest")
+    return [*lines, ""] if lines else []
+
+
+def _stages(manifest: Manifest) -> list[str]:
+    if not manifest["stages"]:
+        return []
+    lines = ["<details><summary>Stages</summary>", "", _row(["stage", "seconds", "peak memory"]), _row(["---"] * 3)]
+    for stage in manifest["stages"]:
+        memory = _size(stage["peak_memory_bytes"]) if stage["peak_memory_bytes"] else "not known"
+        lines.append(_row([_text(stage["name"]), f"{stage['seconds']:.1f}", memory]))
+    return [*lines, "", "</details>"]
+
+
+def _row(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _text(text: str) -> str:
+    """Text from outside, with nothing in it that Markdown or HTML would act on."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{char}" if char in "\\`*_[]|~" else char for char in escaped)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"
+
+
+def _number(value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.2g}"

@@ -1,0 +1,49 @@
+"""Whatever weights a checkpoint has become PyTorch safetensors, once, so that everything downstream knows one format.
+
+The bytes stream from the source's files into one file in the run's staging area, in a child process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hfexport.checkpoint import Checkpoint, Contents, Conversion
+from hfexport.checkpoint.local import commonest_dtype
+from hfexport.checkpoint.safetensors_header import read_header
+from hfexport.modeling.conversion.child import run_child
+
+__all__ = ["convert"]
+
+
+def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpoint:
+    """Write a folder's weights as safetensors.
+
+    Args:
+        contents: of a folder whose weights are not PyTorch safetensors.
+        folder: an empty folder of the run's own; the checkpoint is made in it.
+        env: the environment, of which the child sees an allow-list.
+
+    Raises:
+        CheckpointError: the weights are damaged, ask for more than weights, or do not fit the model.
+        UnsupportedError: no PyTorch class fits TensorFlow weights.
+    """
+    weights = contents.weights
+    target = folder.resolve() / "checkpoint"
+    job = {
+        "source": str(contents.folder.resolve()),
+        "format": weights.format,
+        "files": [str(path.absolute()) for path in weights.files],
+        "sharded": weights.index is not None,
+        "architectures": list(contents.architectures),
+        "folder": str(target),
+    }
+    name = f"conversion of {weights.files[0].name}"
+    size_bytes = sum(path.stat().st_size for path in weights.files)
+    answer = run_child(
+        "hfexport.modeling.conversion.worker", job, name=name, folder=folder, env=env, size_bytes=size_bytes
+    )
+    path = target / "model.safetensors"
+    tensors, _ = read_header(path)
+    conversion = Conversion(weights.format, tuple(answer["left_out"]), answer["wall_s"], answer["peak_rss_bytes"])
+    return Checkpoint(contents, target, (path,), tensors, commonest_dtype(tensors), conversion)

@@ -1,0 +1,50 @@
+"""Adapters become whole checkpoints: merged into their base, in a child process, before anything is exported."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from hfexport.checkpoint import Checkpoint
+from hfexport.checkpoint.adapter import Adapter
+from hfexport.modeling.conversion.child import run_child
+
+__all__ = ["merge"]
+
+
+def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, str]) -> Path:
+    """Write the base with the adapter's change as a checkpoint of its own.
+
+    Args:
+        adapter: what to merge.
+        base: what into.
+        folder: an empty folder of the run's own.
+        env: the environment, of which the child sees an allow-list.
+
+    Returns:
+        The checkpoint's folder. Tokenizer and processor files are the adapter's, where it has them, or the base's.
+
+    Raises:
+        CheckpointError: the adapter is damaged or does not fit the base.
+        UnsupportedError: it cannot be merged, or changes a model whose head is nowhere.
+    """
+    target = folder.resolve() / "checkpoint"
+    job = {
+        "adapter": str(adapter.folder.resolve()),
+        "adapter_weights": str(adapter.weights.absolute()),
+        "base": str(base.folder.resolve()),
+        "base_name": base.contents.folder.name,
+        "dtype": base.dtype,
+        "folder": str(target),
+    }
+    name = f"merging of {adapter.weights.name}"
+    size_bytes = base.size_bytes + adapter.weights.stat().st_size
+    run_child(
+        "hfexport.modeling.conversion.adapter_worker", job, name=name, folder=folder, env=env, size_bytes=size_bytes
+    )
+    for name, path in {**base.along, **adapter.along}.items():
+        if name != "config.json":
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target / name)
+    return target

@@ -1,0 +1,38 @@
+"""The child processes of conversion: what they are given comes from outside, and may bring them down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hfexport._internal import workers
+from hfexport._internal.process import Limits
+from hfexport.errors import CheckpointError
+
+__all__ = ["run_child"]
+
+TIMEOUT_S = 3600.0
+
+MEMORY_BYTES = 2**32
+MEMORY_SHARE = 3
+"""Memory that a child may have, beside this many times the weights' size: what torch and transformers take, with room."""
+
+CPU_S = 600
+BYTES_PER_CPU_S = 10**6
+"""Processor time that a child may use, beside a second for so many bytes of weights."""
+
+
+def run_child(
+    module: str, job: Mapping[str, Any], *, name: str, folder: Path, env: Mapping[str, str], size_bytes: int
+) -> dict[str, Any]:
+    """Run `module` on `job` to its end; see `hfexport._internal.workers.start`. What it may use goes by the size of the weights.
+
+    Raises:
+        CheckpointError: the child raised it, was killed, or took longer or more memory than it should need.
+        HfexportError: any other that the child raised.
+    """
+    limits = Limits(MEMORY_BYTES + MEMORY_SHARE * size_bytes, CPU_S + size_bytes // BYTES_PER_CPU_S)
+    options: dict[str, Any] = {"failure": CheckpointError, "kind": "transformers", "limits": limits}
+    with workers.start(module, job, name=name, folder=folder, env=workers.child_environment(env), **options) as child:
+        return child.result(TIMEOUT_S)

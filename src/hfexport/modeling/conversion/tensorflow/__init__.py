@@ -1,0 +1,78 @@
+"""TensorFlow weights without TensorFlow: read, named, turned and placed as the PyTorch model wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfexport.errors import CheckpointError, UnsupportedError
+from hfexport.export_config.tasks import TASKS
+from hfexport.modeling.conversion.tensorflow.placement import Placed, place
+from hfexport.modeling.conversion.tensorflow.rules import rules_for
+from hfexport.modeling.untrusted_config import bounded, read_model_config
+
+if TYPE_CHECKING:
+    import torch
+
+    from hfexport.checkpoint.stored import StoredTensor
+
+__all__ = ["place_weights"]
+
+
+def place_weights(folder: Path, architectures: Sequence[str], stored: Sequence[StoredTensor]) -> Placed:
+    """Match TensorFlow weights with the model that they were saved from.
+
+    Args:
+        folder: has config.json.
+        architectures: class names in config.json. If there are none, the weights tell the class.
+        stored: every weight, under its TensorFlow name.
+
+    Raises:
+        CheckpointError: config.json cannot be read, or the weights do not fit the model one to one.
+        UnsupportedError: transformers has no PyTorch class for them.
+    """
+    from hfexport.modeling.load import quiet
+
+    with quiet():
+        config = read_model_config(folder)
+    rules = rules_for(config.model_type)
+    problem: CheckpointError | None = None
+    for model_class in _classes(config, architectures):
+        try:
+            with bounded(folder / "config.json"):
+                model = _empty(model_class, config)
+            return place(stored, model, rules)
+        except CheckpointError as error:
+            problem = problem or CheckpointError(
+                f"{folder}: as {model_class.__name__}: {error.message}", remedy=error.remedy
+            )
+    raise problem or UnsupportedError(
+        f"{folder}: transformers has no PyTorch class for {', '.join(architectures) or config.model_type}",
+        remedy="Load it with transformers 4 and TensorFlow, and save the model as PyTorch safetensors.",
+    )
+
+
+def _classes(config: Any, architectures: Sequence[str]) -> Iterator[Any]:
+    """The class that config.json names, or, if it names none, those of every task."""
+    import transformers
+
+    if architectures:
+        named = getattr(transformers, architectures[0].removeprefix("TF"), None)
+        if named is not None:
+            yield named
+        return
+    for auto_class in dict.fromkeys(task.auto_class for task in TASKS.values()):
+        found = getattr(transformers, auto_class)._model_mapping.get(type(config), None)
+        if found is not None:
+            yield found[0] if isinstance(found, tuple) else found
+
+
+def _empty(model_class: Any, config: Any) -> torch.nn.Module:
+    """The model without data."""
+    import torch
+
+    from hfexport.modeling.load import quiet
+
+    with quiet(), torch.device("meta"):
+        return model_class(config)  # type: ignore[no-any-return]

@@ -1,0 +1,84 @@
+"""The child in which weights are converted: whatever a damaged file does to the libraries that read it ends here.
+
+See `hfexport._internal.workers`. Nothing of torch is loaded unless TensorFlow names have to be matched with a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hfexport.checkpoint import keras_file, safetensors_header, torch_file
+from hfexport.checkpoint.contained import files_beside
+from hfexport.checkpoint.stored import StoredTensor, same_data
+from hfexport.errors import CheckpointError
+from hfexport.modeling.conversion.safetensors_writer import write_safetensors
+
+__all__ = ["run"]
+
+_NOT_BESIDE: Final = ("config.json", "adapter_config.json")
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `folder` with config.json, model.safetensors, and links to what else the source has beside its weights.
+
+    Args:
+        job: `source` (folder), `format`, `files` (paths), `sharded`, `places` (shard by tensor, if sharded),
+            `architectures`, and `folder`.
+
+    Returns:
+        `left_out`: names of weights that the model is known to have no use for.
+    """
+    source, folder = Path(job["source"]), Path(job["folder"])
+    files = [Path(path) for path in job["files"]]
+    stored = _read(job["format"], files, sharded=bool(job["sharded"]))
+    config = (source / "config.json").read_bytes()
+    left_out: tuple[str, ...] = ()
+    if job["format"] != "pytorch":
+        from hfexport.modeling.conversion.tensorflow import place_weights
+
+        placed = place_weights(source, job["architectures"], stored)
+        stored, left_out = list(placed.tensors), placed.left_out
+        if placed.untied:
+            config = json.dumps({**json.loads(config), "tie_word_embeddings": False}).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "config.json").write_bytes(config)
+        for path in files_beside(source):
+            if path.name not in _NOT_BESIDE and not path.name.endswith(".index.json"):
+                (folder / path.name).symlink_to(path)
+        write_safetensors(folder / "model.safetensors", stored)
+    except OSError as error:
+        size_bytes = sum(tensor.size_bytes for tensor in stored)
+        raise CheckpointError(
+            f"{source}: converting its weights needs {size_bytes} bytes beside the output: {error.strerror}",
+            remedy="Choose an output folder on a disk with room for another copy of the weights.",
+        ) from error
+    return {"left_out": list(left_out)}
+
+
+def _read(weight_format: str, files: Sequence[Path], *, sharded: bool) -> list[StoredTensor]:
+    """All tensors of all files. What stands twice must be the same: Keras stores a layer that others share with each."""
+    tensors: dict[str, StoredTensor] = {}
+    for path in files:
+        for tensor in _read_file(weight_format, path, sharded=sharded):
+            if not same_data(tensors.setdefault(tensor.name, tensor), tensor):
+                raise CheckpointError(
+                    f"{path}: holds tensor {tensor.name!r} a second time, with other values",
+                    remedy="Restore the files.",
+                )
+    if not tensors:
+        raise CheckpointError(f"{files[0]}: holds no weights", remedy="Copy or download the file again.")
+    return list(tensors.values())
+
+
+def _read_file(weight_format: str, path: Path, *, sharded: bool) -> list[StoredTensor]:
+    match weight_format:
+        case "pytorch":
+            return torch_file.stored_tensors(path)
+        case "tensorflow-h5":
+            return keras_file.stored_tensors(path, shard=sharded)
+        case _:
+            return safetensors_header.stored_tensors(path)

@@ -1,0 +1,1 @@
+"""Infer an export config by running the model: its inputs, its outputs, and which axes are free."""

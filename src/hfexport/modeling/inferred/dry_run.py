@@ -1,0 +1,262 @@
+"""A model without data, asked for the names, shapes and dtypes of what it gives.
+
+Where a model decides by values, which a run without data cannot follow, the checkpoint's own weights are used instead.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers.cache_utils import DynamicCache
+
+from hfexport.export_config import Axis, ExportConfig
+from hfexport.modeling.load import filled_cache, quiet
+from hfexport.modeling.wrappers import flat_model
+
+__all__ = ["MODEL_FAILURES", "DryModel", "Given", "Refused", "axes_between"]
+
+MODEL_FAILURES: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
+    *(NameError, RuntimeError, TypeError, ValueError),
+)
+"""What a model's own code, or a user's, may raise: all of these are failures of that code, not of hfexport."""
+
+
+_Answer = TypeVar("_Answer")
+
+
+class Refused(Exception):
+    """The model did not take the inputs; says what it said."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """One tensor that a model gave."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class DryModel:
+    """A model whose weights are fake.
+
+    Args:
+        build: makes the model with weights that belong to the fake mode it is given.
+        load: makes it with real weights, for models that decide by values.
+    """
+
+    def __init__(self, build: Callable[[FakeTensorMode], torch.nn.Module], load: Callable[[], torch.nn.Module]) -> None:
+        self._fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._load = load
+        with torch.no_grad():
+            self.module = build(self._fake_mode)
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of `forward`, by name, in order."""
+        return inspect.signature(self.module.forward).parameters
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Parameters of `forward` that have no default."""
+        kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        return tuple(
+            name
+            for name, parameter in self.parameters.items()
+            if parameter.default is parameter.empty and parameter.kind not in kinds
+        )
+
+    @property
+    def takes_anything(self) -> bool:
+        """Whether `forward` names no parameter. Those of transformers pass on keywords that they do not name."""
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return not any(parameter.kind in named for parameter in self.parameters.values())
+
+    @cached_property
+    def _loaded(self) -> torch.nn.Module:
+        return self._load()
+
+    def run(self, arrays: Mapping[str, NDArray[Any]], *, use_cache: bool = False) -> dict[str, Given]:
+        """What the model gives, in its own order; a cache as `present.{layer}.{key,value}`.
+
+        Args:
+            arrays: by input name; `past_key_values.{layer}.{key,value}` become the cache.
+            use_cache: ask for the cache.
+
+        Raises:
+            Refused: the model does not take them.
+        """
+        return self._on_either(lambda module: self._call(module, self._tensors(arrays), use_cache))
+
+    def uses(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether a run computes anything with the input `name`; some models take what they leave alone.
+
+        Raises:
+            Refused: the model does not take the inputs.
+        """
+
+        def watched(module: torch.nn.Module) -> bool:
+            tensors = self._tensors(arrays)
+            watch = _Watch(tensors[name])
+            with watch:
+                self._call(module, tensors, use_cache=False)
+            return watch.seen
+
+        return self._on_either(watched)
+
+    def image_features(self, shape: Sequence[int]) -> int:
+        """Features that the model makes of one image of `shape` (channels, height, width), to put in a text; 0 if none."""
+        features = getattr(self.module, "get_image_features", None)
+        if features is None:
+            return 0
+        with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
+            try:
+                given = features(torch.zeros(1, *shape, dtype=self._dtype))
+            except MODEL_FAILURES:
+                return 0
+        found = getattr(given, "pooler_output", given)
+        (of_one,) = found if len(found) == 1 else (found,)
+        return len(of_one) if isinstance(of_one, torch.Tensor) and of_one.ndim == 2 else 0
+
+    def _on_either(self, ask: Callable[[torch.nn.Module], _Answer]) -> _Answer:
+        """What the model without data answers, or the loaded one."""
+        try:
+            with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
+                return ask(self.module)
+        except MODEL_FAILURES:
+            # By a value that it needs, or an operator that has no fake: only the real weights can tell.
+            pass
+        try:
+            with torch.no_grad(), quiet():
+                return ask(self._loaded)
+        except MODEL_FAILURES as error:
+            raise Refused(_first_line(error)) from error
+
+    def run_graph(self, config: ExportConfig, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Given]:
+        """What the graph of `config` gives, in its order.
+
+        Raises:
+            Refused: the model does not take the inputs.
+        """
+        names = [spec.name for spec in config.outputs]
+        try:
+            with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
+                given = flat_model(self.module, config)(*self._tensors(arrays).values())
+        except MODEL_FAILURES as error:
+            raise Refused(_first_line(error)) from error
+        return {name: _given(tensor) for name, tensor in zip(names, given, strict=True)}
+
+    def _tensors(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+        """Arrays as inputs of the export are: real numbers have the dtype of the weights."""
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+        return {
+            name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+        }
+
+    @cached_property
+    def _dtype(self) -> torch.dtype:
+        floating = (weight.dtype for weight in self.module.parameters() if weight.is_floating_point())
+        return next(floating, torch.float32)
+
+    def _call(self, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], use_cache: bool) -> dict[str, Given]:
+        cache = [tensor for name, tensor in tensors.items() if name.startswith("past_key_values.")]
+        arguments: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if "past_key_values." not in name}
+        if cache:
+            arguments["past_key_values"] = filled_cache(cache)
+        if "use_cache" in self.parameters:
+            arguments["use_cache"] = use_cache
+        return _flat(module(**arguments, return_dict=True))
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks for one tensor among what operators are given. The class of torch beneath has no types of its own."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._tensor = tensor
+        self.seen = False
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        del types
+        self.seen = self.seen or any(leaf is self._tensor for leaf in tree_leaves((args, kwargs)))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Torch logs at length what a fake run could not do, before it raises it."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _flat(outputs: Any) -> dict[str, Given]:
+    found: dict[str, Given] = {}
+    for name, value in outputs.items() if isinstance(outputs, Mapping) else ():
+        if isinstance(value, torch.Tensor):
+            found[name] = _given(value)
+        elif isinstance(value, tuple) and all(isinstance(part, torch.Tensor) for part in value):
+            found |= {f"{name}.{index}": _given(part) for index, part in enumerate(value)}
+        elif isinstance(value, DynamicCache):
+            for layer, cached in enumerate(value.layers):
+                for part in ("keys", "values"):
+                    if isinstance(tensor := getattr(cached, part, None), torch.Tensor):
+                        found[f"present.{layer}.{part.removesuffix('s')}"] = _given(tensor)
+    return found
+
+
+def _given(tensor: torch.Tensor) -> Given:
+    return Given(tuple(int(size) for size in tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+
+def axes_between(
+    one: Sequence[int], one_sizes: Mapping[str, int], other: Sequence[int], other_sizes: Mapping[str, int]
+) -> tuple[Axis | None, ...]:
+    """The axes of a tensor that has shape `one` at `one_sizes` and `other` at `other_sizes`.
+
+    Returns:
+        For each: its size if it stayed, the name of the free axis that it follows, `a + b` for a sum of two,
+        `None` if it follows from them in another way.
+    """
+    return tuple(_axis(a, one_sizes, b, other_sizes) for a, b in zip(one, other, strict=True))
+
+
+def _axis(a: int, one: Mapping[str, int], b: int, other: Mapping[str, int]) -> Axis | None:
+    if a == b:
+        return a
+    for name in one:
+        if (a, b) == (one[name], other[name]):
+            return name
+    for left, right in combinations(sorted(one, key=lambda name: "past" not in name), 2):
+        if (a, b) == (one[left] + one[right], other[left] + other[right]):
+            return f"{left} + {right}"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def as_array(tensor: Any) -> NDArray[Any]:
+    """A tensor of torch, or whatever numpy makes an array of."""
+    return tensor.detach().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)

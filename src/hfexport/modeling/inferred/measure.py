@@ -1,0 +1,197 @@
+"""What a model without data tells of its interface: outputs and their axes, vocabulary, positions, free axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+import torch
+
+from hfexport.export_config import Axis, DeclaredConfig, Limit, TensorSpec
+from hfexport.export_config.probes import make_inputs
+from hfexport.modeling.inferred.dry_run import DryModel, Given, Refused, axes_between
+
+__all__ = [
+    "fix_refused_axes",
+    "image_shape",
+    "measured_outputs",
+    "position_limit",
+    "thresholds",
+    "trace_sizes",
+    "vocabulary_size",
+]
+
+_TRACED: Final = {"batch": 2, "choice": 3, "num_choices": 3, "sequence": 7, "past_sequence": 5}
+_PRIMES: Final = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
+"""Sizes of other axes while a model is traced; no two are equal, so that no axis is taken for another."""
+
+_MEDIA: Final = ("pixel_values", "signal", "sample")
+"""Roles of inputs whose sizes a model may have fixed; tokens it takes in any number."""
+
+_GROWTH: Final = {"height": 32, "width": 64, "samples": 1234, "frames": 36}
+"""What the second run adds to axes that models divide: strides take several samples, frames or pixels at a time."""
+
+
+def trace_sizes(specs: Sequence[TensorSpec], known: Mapping[str, int], limits: Mapping[str, Limit]) -> dict[str, int]:
+    """A size for every free axis of `specs`, `known` ones first, all different and within `limits`."""
+    names = dict.fromkeys(
+        part for spec in specs for axis in spec.axes if isinstance(axis, str) for part in axis.split(" + ")
+    )
+    primes = iter(_PRIMES)
+    sizes: dict[str, int] = {}
+    for name in names:
+        size = known.get(name) or _TRACED.get(name) or next(primes)
+        limit = limits.get(name, Limit())
+        size = size if size >= limit.minimum else limit.minimum + size
+        sizes[name] = size if limit.maximum is None else min(size, limit.maximum)
+    return sizes
+
+
+def _grown(config: DeclaredConfig, only: str | None = None) -> dict[str, int]:
+    """Other sizes than the traced ones, of every free axis or of one."""
+    sizes = dict(config.trace_sizes)
+    for number, name in enumerate(sizes):
+        if only not in (None, name):
+            continue
+        limit = config.limits.get(name, Limit())
+        size = sizes[name] + _GROWTH.get(name, 2 * number + 1)
+        if limit.maximum is not None and size > limit.maximum:
+            size = sizes[name] - 1 if sizes[name] > limit.minimum else sizes[name]
+        sizes[name] = size
+    return sizes
+
+
+def _run(dry: DryModel, config: DeclaredConfig, sizes: Mapping[str, int]) -> dict[str, Given]:
+    arrays = make_inputs(config, sizes, "fp32", padding="right", seed=7)
+    return dry.run(arrays, use_cache=config.task.with_past)
+
+
+def fix_refused_axes(dry: DryModel, config: DeclaredConfig) -> DeclaredConfig:
+    """`config` with every axis fixed at its traced size, by which the model can be called at no other size.
+
+    Raises:
+        Refused: the model does not take its inputs at the traced sizes either.
+    """
+    _run(dry, config, config.trace_sizes)
+    doubtful = {axis for spec in config.inputs if spec.role in _MEDIA for axis in spec.axes[1:]}
+    for name in config.free_axes:
+        if name not in doubtful:
+            continue
+        try:
+            _run(dry, config, _grown(config, name))
+        except Refused:
+            config = _fixed(config, name)
+    return config
+
+
+def _fixed(config: DeclaredConfig, name: str) -> DeclaredConfig:
+    size = config.trace_sizes[name]
+    inputs = tuple(
+        replace(spec, axes=tuple(size if axis == name else axis for axis in spec.axes)) for spec in config.inputs
+    )
+    sizes = {axis: value for axis, value in config.trace_sizes.items() if axis != name}
+    interface = replace(config.interface, inputs=inputs, trace_sizes=sizes)
+    return DeclaredConfig(config.config, config.task, interface, trust_remote_code=config.trust_remote_code)
+
+
+def measured_outputs(dry: DryModel, config: DeclaredConfig) -> tuple[TensorSpec, ...]:
+    """Every tensor that the model gives at two sizes, its axes told by how they changed between them.
+
+    An axis that follows from others in another way than by being one, or a sum of two, ends the axes that are named.
+
+    Raises:
+        Refused: the model does not take its inputs.
+    """
+    other_sizes = _grown(config)
+    one, other = _run(dry, config, config.trace_sizes), _run(dry, config, other_sizes)
+    specs: list[TensorSpec] = []
+    for name, given in one.items():
+        if name not in other or len(other[name].shape) != len(given.shape):
+            continue
+        axes = axes_between(given.shape, config.trace_sizes, other[name].shape, other_sizes)
+        specs.append(TensorSpec(name, _known(axes), _element(given), "output"))
+    return tuple(specs)
+
+
+def _known(axes: Sequence[Axis | None]) -> tuple[Axis, ...]:
+    known: list[Axis] = []
+    for axis in axes:
+        if axis is None:
+            break
+        known.append(axis)
+    return tuple(known)
+
+
+def _element(given: Given) -> Literal["int64", "float"]:
+    return "float" if given.dtype.startswith(("float", "bfloat")) else "int64"
+
+
+def vocabulary_size(module: Any, model_config: Any) -> int | None:
+    """Number of token ids: rows of the model's own table, or what its config says; `None` if neither tells."""
+    try:
+        table = module.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        table = None
+    if isinstance(table, torch.nn.Embedding):
+        return int(table.num_embeddings)
+    size = getattr(model_config, "vocab_size", None)
+    return int(size) if isinstance(size, int) else None
+
+
+def position_limit(module: torch.nn.Module, model_config: Any) -> int | None:
+    """The longest sequence that the model has positions for; `None` if nothing bounds it.
+
+    The rows of its position tables (a table with a padding row counts from behind that), and what its config says.
+    """
+    bounds = [
+        table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        for name, table in module.named_modules()
+        if isinstance(table, torch.nn.Embedding)
+        and "position" in name
+        and not any(part in name for part in ("relative", "distance", "vision", "image", "axial"))
+    ]
+    configured = getattr(model_config, "max_position_embeddings", None)
+    if isinstance(configured, int) and configured > 0:
+        bounds.append(configured)
+    return min(bounds, default=None)
+
+
+def thresholds(model_config: Any, axis: str, maximum: int | None) -> dict[str, int]:
+    """The size of `axis` past which attention leaves tokens out, by the model's config, where probes can afford it."""
+    sizes = [getattr(model_config, name, None) for name in ("sliding_window", "local_attention", "attention_window")]
+    found = [size for size in sizes if isinstance(size, int) and 0 < size <= 1024]
+    return {axis: max(found)} if found and (maximum is None or max(found) + 5 < maximum) else {}
+
+
+def image_shape(model_config: Any, preprocessor: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(channels, height, width) of the images that a model takes.
+
+    By its config (or that of its vision part or backbone), else by its preprocessor's, else 3 x 224 x 224.
+
+    Args:
+        model_config: the model's `PreTrainedConfig`.
+        preprocessor: preprocessor_config.json, or empty if there is none.
+    """
+    parts = (model_config, *(getattr(model_config, name, None) for name in ("vision_config", "backbone_config")))
+    sources = [source for source in parts if source is not None]
+    sizes = [getattr(source, "image_size", None) for source in sources]
+    sizes += [preprocessor.get("crop_size"), preprocessor.get("size")]
+    height, width = next((size for size in map(_height_and_width, sizes) if size is not None), (224, 224))
+    names = ("num_channels", "in_channels", "in_chans")
+    channels = [getattr(source, name, None) for source in sources for name in names]
+    return next((count for count in channels if isinstance(count, int)), 3), height, width
+
+
+def _height_and_width(size: Any) -> tuple[int, int] | None:
+    """(height, width) of the ways in which configs write them."""
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        return int(size[0]), int(size[1])
+    if isinstance(size, Mapping):
+        if "height" in size and "width" in size:
+            return int(size["height"]), int(size["width"])
+        if "shortest_edge" in size:
+            return int(size["shortest_edge"]), int(size["shortest_edge"])
+    return None

@@ -1,0 +1,297 @@
+"""Models of `transformers`, with the checkpoint's weights or with weights that hold no data, behind flat tensors.
+
+Both the back ends and the reference build models here, each in its own process.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+import transformers
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from hfexport.errors import CheckpointError, UnsupportedError
+from hfexport.modeling.untrusted_config import BUILD_FAILURES, bounded, refuse_implausible
+
+if TYPE_CHECKING:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from hfexport.export_config import ExportConfig
+
+__all__ = [
+    "MODEL_FAILURES",
+    "FlatModel",
+    "empty_like",
+    "empty_model",
+    "filled_cache",
+    "load_model",
+    "named_output",
+    "plain",
+    "quiet",
+    "torch_dtype",
+]
+
+
+MODEL_FAILURES: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
+    *(NameError, RuntimeError, TypeError, ValueError),
+)
+"""What a model's own code may raise while it is called or traced: failures of the model, not of hfexport."""
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """`fp32` or `fp16` as a torch dtype."""
+    return {"fp32": torch.float32, "fp16": torch.float16}[name]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the load reports, progress bars and deprecation warnings of torch and transformers off the user's screen."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Module:
+    """The model with the checkpoint's weights, mapped from its safetensors files, in eval mode with eager attention.
+
+    Raises:
+        CheckpointError: a tensor's shape is not what the model's config says, or the config describes no such model.
+        UnsupportedError: weights that the task needs are not in the checkpoint, or a package that the model needs is not
+            installed.
+    """
+    auto_class = getattr(transformers, config.auto_class)
+    with quiet(), _packages_at_hand(config):
+        refuse_implausible(folder, lambda: _on_meta(config, dtype))
+        try:
+            model, info = auto_class.from_pretrained(
+                folder,
+                config=config.config,
+                dtype=torch_dtype(dtype),
+                attn_implementation="eager",
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=config.trust_remote_code,
+                **_model_kwargs(auto_class, config),
+            )
+        except (OSError, *BUILD_FAILURES) as error:
+            raise CheckpointError(
+                f"{folder}: transformers cannot load it as {config.auto_class}: {error}",
+                remedy="Check that config.json belongs to these weights.",
+            ) from error
+    _refuse_partial_load(folder, config, info)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _packages_at_hand(config: ExportConfig) -> Iterator[None]:
+    """Tell of a package that transformers misses when it builds the model, such as timm for DETR's first checkpoints."""
+    try:
+        yield
+    except ImportError as error:
+        said = str(error).strip().partition(". ")[0]
+        raise UnsupportedError(
+            f"this {config.config.model_type} checkpoint needs a Python package that is not installed: {said}",
+            remedy="Install it beside hfexport, or save the checkpoint with a backbone of transformers itself"
+            " (backbone_config of model_type resnet and the like); published ones of DETR have it as revision no_timm.",
+        ) from error
+
+
+def _refuse_partial_load(folder: Path, config: ExportConfig, info: Mapping[str, Any]) -> None:
+    """A weight that is missing or misshapen would be random: nothing may be exported from that."""
+    if info["mismatched_keys"]:
+        name, found, expected = min(info["mismatched_keys"])
+        raise CheckpointError(
+            f"{folder}: weight {name} has shape {tuple(found)}, but config.json asks for {tuple(expected)}"
+            f" ({len(info['mismatched_keys'])} such weights)",
+            remedy="Use the config.json that was saved with these weights.",
+        )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise UnsupportedError(
+            f"{folder}: task {config.task.name} needs weights that the checkpoint does not have: "
+            + ", ".join(missing[:5])
+            + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
+            remedy="Choose a task whose head the checkpoint carries, or fine-tune the model for this task first.",
+        )
+
+
+def empty_model(
+    config: ExportConfig, dtype: str, fake_mode: FakeTensorMode, *, loaded: torch.nn.Module | None = None
+) -> torch.nn.Module:
+    """The model in eval mode with eager attention, its weights fake tensors of `fake_mode`: shapes without data.
+
+    It is built on the meta device first, since some models compute with small real tensors while they are built.
+
+    Args:
+        config: says which model.
+        dtype: `fp32` or `fp16`.
+        fake_mode: of the weights.
+        loaded: the same with its weights, where they are known. A config may tie weights that the checkpoint has apart,
+            as that of T5 does since transformers 5: from the config alone they would become one.
+
+    Raises:
+        UnsupportedError: a package that the model needs is not installed.
+    """
+    with quiet(), _packages_at_hand(config), bounded(Path(config.config.name_or_path, "config.json")):
+        model = _on_meta(config, dtype)
+    return _faked(model, fake_mode, loaded)
+
+
+def _on_meta(config: ExportConfig, dtype: str) -> torch.nn.Module:
+    """The model on the meta device, as its constructor leaves it; what the classes of transformers build is untyped."""
+    auto_class = getattr(transformers, config.auto_class)
+    kwargs = {"dtype": torch_dtype(dtype), "attn_implementation": "eager", **_model_kwargs(auto_class, config)}
+    with torch.device("meta"):
+        if hasattr(auto_class, "from_config"):
+            return auto_class.from_config(config.config, trust_remote_code=config.trust_remote_code, **kwargs)  # type: ignore[no-any-return]
+        # A model's own class, for a head that no auto class loads.
+        return auto_class._from_config(config.config, **kwargs)  # type: ignore[no-any-return]
+
+
+def empty_like(model: torch.nn.Module, fake_mode: FakeTensorMode) -> torch.nn.Module:
+    """A model of the class and config of `model`, as `empty_model` would make it.
+
+    Raises:
+        UnsupportedError: `model` is no model of transformers.
+    """
+    if not isinstance(model, transformers.PreTrainedModel):
+        raise UnsupportedError(
+            f"{type(model).__name__} is not a model of transformers", remedy="Give a PreTrainedModel."
+        )
+    dtype = model.dtype
+    with quiet(), torch.device("meta"):
+        empty = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype, attn_implementation="eager")
+    return _faked(empty, fake_mode, model)
+
+
+def _faked(model: Any, fake_mode: FakeTensorMode, loaded: torch.nn.Module | None) -> torch.nn.Module:
+    with fake_mode, quiet():
+        model.to_empty(device="cpu")
+        if loaded is not None:
+            model.all_tied_weights_keys = dict(loaded.all_tied_weights_keys)  # type: ignore[arg-type]
+        model.tie_weights(recompute_mapping=loaded is None)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def plain(model: Any, values: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    """`model` in eval mode with eager attention, as every reference is asked; afterwards it is as it was.
+
+    Args:
+        model: a model of transformers.
+        values: of its config, which hold meanwhile.
+    """
+    training, attention = model.training, model.config._attn_implementation
+    before = {name: getattr(model.config, name) for name in values}
+    model.eval()
+    model.set_attn_implementation("eager")
+    _set(model.config, values)
+    try:
+        yield
+    finally:
+        _set(model.config, before)
+        model.set_attn_implementation(attention)
+        model.train(training)
+
+
+def _set(config: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(config, name, value)
+
+
+def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:
+    """Arguments for the model's class. The bare model goes without a pooler where nobody asks for what that gives."""
+    kwargs = dict(config.model_kwargs)
+    mapping = getattr(auto_class, "_model_mapping", {})
+    bare = config.task.name.startswith(("default", "sentence")) and all(
+        spec.name != "pooler_output" for spec in config.outputs
+    )
+    if not bare or type(config.config) not in mapping:
+        return kwargs
+    model_class = mapping[type(config.config)]
+    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+    if "add_pooling_layer" in inspect.signature(model_class).parameters:
+        kwargs["add_pooling_layer"] = False
+    return kwargs
+
+
+class FlatModel(torch.nn.Module):
+    """A model that takes and gives tensors in a fixed order, with the cache as `past_key_values.{layer}.{key,value}`.
+
+    Args:
+        model: the model to call; kept as `self.model`.
+        input_names: names of the positional inputs, in order.
+        output_names: names of the outputs to give, in order.
+    """
+
+    def __init__(self, model: torch.nn.Module, input_names: Sequence[str], output_names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.input_names = tuple(input_names)
+        self.output_names = tuple(output_names)
+        # Exporters restore a wrapper's training flag on everything below it, which would bring dropout back.
+        self.eval()
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        kwargs: dict[str, Any] = {}
+        cache: list[torch.Tensor] = []
+        for name, tensor in zip(self.input_names, tensors, strict=True):
+            if name.startswith("past_key_values."):
+                cache.append(tensor)
+            else:
+                kwargs[name] = tensor
+        if cache:
+            kwargs["past_key_values"] = filled_cache(cache)
+            kwargs["use_cache"] = True
+        elif "use_cache" in inspect.signature(self.model.forward).parameters:
+            kwargs["use_cache"] = False
+        outputs = self.model(**kwargs, return_dict=True)
+        return tuple(_cached_or_named(outputs, name) for name in self.output_names)
+
+
+def filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:
+    """A cache that holds `tensors` (key, value, key, value, ...), each (batch, heads, past_sequence, head_size).
+
+    Layers are filled directly: `update` would concatenate each with an empty tensor, which a trace would keep.
+    """
+    cache = DynamicCache()
+    for keys, values in zip(tensors[::2], tensors[1::2], strict=True):
+        layer = DynamicLayer()
+        layer.keys, layer.values = keys, values
+        layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+        cache.layers.append(layer)
+    return cache
+
+
+def named_output(outputs: Any, name: str) -> torch.Tensor:
+    """What a model gives under a name, as `params`, or one of a tuple that it gives, as `params.0`."""
+    name, _, index = name.partition(".")
+    found = outputs[name]  # of any type: a `ModelOutput` says nothing of its values
+    return found[int(index)] if index else found  # type: ignore[no-any-return]
+
+
+def _cached_or_named(outputs: Any, name: str) -> torch.Tensor:
+    if name.startswith("present."):
+        _, layer, part = name.split(".")
+        cached = outputs.past_key_values.layers[int(layer)]
+        return cached.keys if part == "key" else cached.values  # type: ignore[no-any-return]
+    return named_output(outputs, name)

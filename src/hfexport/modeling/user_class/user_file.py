@@ -1,0 +1,68 @@
+"""Finds a user's class by `path/file.py:Class`. Torch-free, apart from what the file itself imports."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from hfexport.errors import InputsError
+from hfexport.modeling.user_class.onnx_config import OnnxConfig
+
+__all__ = ["load_class"]
+
+
+def load_class(reference: str) -> type[OnnxConfig]:
+    """The class that `path/file.py:Class` names; the file's code is run.
+
+    Raises:
+        InputsError: there is no such file or class, the file's code fails, or the class is of no kind that is needed.
+    """
+    path, _, name = reference.rpartition(":")
+    module = _run_file(Path(path), reference)
+    found = getattr(module, name, None)
+    if not inspect.isclass(found) or not issubclass(found, OnnxConfig):
+        own = [key for key, value in vars(module).items() if _is_own(value, module.__name__)]
+        what = "has no class" if found is None else "is no OnnxConfig:"
+        subject = path if found is None else reference
+        raise InputsError(
+            [
+                f"export-config {reference!r}: {subject} {what} {name}; it has {', '.join(own) or 'no export config class'}"
+            ]
+        )
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise InputsError([f"export-config {reference!r}: {name} has no {', '.join(missing)}"])
+    return found
+
+
+def _is_own(value: object, module: str) -> bool:
+    return inspect.isclass(value) and issubclass(value, OnnxConfig) and value.__module__ == module
+
+
+def _run_file(path: Path, reference: str) -> ModuleType:
+    name = f"hfexport_own_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputsError([f"export-config {reference!r}: {path} is not a Python file"])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and typing look modules up by name
+    try:
+        spec.loader.exec_module(module)
+    except (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError) as error:
+        raise InputsError([f"export-config {reference!r}: {_where(error, path)}"]) from error
+    except (RuntimeError, SyntaxError, TypeError, ValueError) as error:
+        raise InputsError([f"export-config {reference!r}: {_where(error, path)}"]) from error
+    return module
+
+
+def _where(error: Exception, path: Path) -> str:
+    """What went wrong, with the last line of the user's own file that took part."""
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{path}{'' if line is None else f', line {line}'}: {type(error).__name__}: {error}"

@@ -1,0 +1,159 @@
+"""What of a model a graph calls, behind flat tensors: all of it, or an encoder-decoder's encoder or decoder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from hfexport.export_config import Seq2SeqGraph
+from hfexport.modeling.load import FlatModel, filled_cache
+from hfexport.modeling.pooling import SentenceModel
+
+if TYPE_CHECKING:
+    from hfexport.export_config import ExportConfig, Seq2SeqConfig
+
+__all__ = ["flat_model"]
+
+
+def flat_model(model: torch.nn.Module, config: ExportConfig) -> FlatModel:
+    """What the graph of `config` is made of. It keeps as `model` what of the model it calls.
+
+    A decoder's model loses its encoder: it would go along into every file otherwise.
+    """
+    names = [spec.name for spec in config.inputs], [spec.name for spec in config.outputs]
+    if config.sentence is not None:
+        return FlatModel(SentenceModel(model, config.sentence), *names)
+    if config.part == "encoder":
+        return FlatModel(_encoder_of(model), *names)
+    if config.part == "decoder":
+        assert isinstance(config, Seq2SeqGraph)
+        _remove_encoder(model)
+        return FlatDecoder(model, *names, config.family)
+    return FlatSeq2Seq(model, *names) if isinstance(config, Seq2SeqGraph) else FlatModel(model, *names)
+
+
+def _encoder_of(model: Any) -> torch.nn.Module:
+    encoder: torch.nn.Module = model.get_encoder()
+    return encoder
+
+
+def _remove_encoder(model: torch.nn.Module) -> None:
+    """Leave in the encoder's place an empty module, which still has the config that some models read there."""
+    encoder = _encoder_of(model)
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if child is encoder:
+                empty: Any = torch.nn.Module()
+                empty.config = encoder.config
+                setattr(parent, name, empty)
+                return
+
+
+class FlatSeq2Seq(FlatModel):
+    """Encoder and decoder at once. The cache has four tensors a layer: `{layer}.{decoder,encoder}.{key,value}`."""
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = dict(zip(self.input_names, tensors, strict=True))
+        arguments = self._arguments(given)
+        outputs = self.model(**arguments, return_dict=True)
+        return tuple(_named_output(outputs, name) for name in self.output_names)
+
+    def _arguments(self, given: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            name: tensor for name, tensor in given.items() if not name.startswith("past_key_values.")
+        }
+        arguments["use_cache"] = any(name.startswith("present.") for name in self.output_names)
+        own, cross = _cached(given, "decoder"), _cached(given, "encoder")
+        if own:
+            cache = EncoderDecoderCache(filled_cache(own), DynamicCache())
+            cache.cross_attention_cache.layers.extend(_CompletedLayer(*pair) for pair in _pairs(cross))
+            cache.is_updated = dict.fromkeys(range(len(cross) // 2), False)
+            arguments["past_key_values"] = cache
+        return arguments
+
+
+class FlatDecoder(FlatModel):
+    """The decoder alone, called by way of the whole model, which knows what else belongs to it, such as the head.
+
+    Args:
+        model: an encoder-decoder.
+        input_names: see `FlatModel`.
+        output_names: see `FlatModel`.
+        family: says what the encoder gives.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, input_names: Sequence[str], output_names: Sequence[str], family: Seq2SeqConfig
+    ) -> None:
+        super().__init__(model, input_names, output_names)
+        self.family = family
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = dict(zip(self.input_names, tensors, strict=True))
+        arguments: dict[str, Any] = {"decoder_input_ids": given["input_ids"]}
+        if "encoder_attention_mask" in given:
+            arguments["attention_mask"] = given["encoder_attention_mask"]
+        own, cross = _cached(given, "decoder"), _cached(given, "encoder")
+        caches = any(name.startswith("present.") for name in self.output_names)
+        if own:
+            cache = EncoderDecoderCache(filled_cache(own), filled_cache(cross))
+            cache.is_updated = dict.fromkeys(range(len(cross) // 2), True)
+            arguments["past_key_values"] = cache
+            # Nothing is read of these states but their shape, since the cache holds what they would give.
+            states = cross[0].new_zeros((cross[0].shape[0], cross[0].shape[2], self.family.encoder_size))
+        else:
+            states = given["encoder_hidden_states"]
+            # One that the model makes for itself has as many layers as the encoder, too few for a deeper decoder.
+            arguments["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache()) if caches else None
+        read = BaseModelOutput(last_hidden_state=states)
+        if "attention_mask" in arguments:
+            mask = self.family.mask_of_states(arguments["attention_mask"], states.shape[1])
+            if mask is not None:
+                read.attention_mask = mask
+        outputs = self.model(**arguments, encoder_outputs=read, use_cache=caches, return_dict=True)
+        return tuple(_named_output(outputs, name) for name in self.output_names)
+
+
+class _CompletedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """A layer of a cross-attention cache of any length: what it does not hold is taken from what the model computes.
+
+    So one graph serves the first call, in which it holds nothing, and all others, in which it holds everything.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held = keys, values
+        self.keys, self.values = keys, values
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        del args, kwargs
+        keys, values = self.held
+        length = keys.shape[2]
+        self.keys = torch.cat([keys, key_states[:, :, length:]], dim=2)
+        self.values = torch.cat([values, value_states[:, :, length:]], dim=2)
+        return self.keys, self.values
+
+
+def _cached(given: Mapping[str, torch.Tensor], kind: str) -> list[torch.Tensor]:
+    """Key, value, key, value, ... of the past of one kind of attention."""
+    return [tensor for name, tensor in given.items() if name.startswith("past_key_values.") and f".{kind}." in name]
+
+
+def _pairs(tensors: Sequence[torch.Tensor]) -> zip[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(tensors[::2], tensors[1::2], strict=True)
+
+
+def _named_output(outputs: Any, name: str) -> torch.Tensor:
+    if not name.startswith("present."):
+        return outputs[name]  # type: ignore[no-any-return]
+    _, layer, kind, part = name.split(".")
+    cache = outputs.past_key_values
+    cached = (cache.self_attention_cache if kind == "decoder" else cache.cross_attention_cache).layers[int(layer)]
+    return cached.keys if part == "key" else cached.values  # type: ignore[no-any-return]

@@ -1,9 +1,0 @@
-"""Named inputs drawn from a seed: the example that export traces, and the probes that validation asks about."""
-
-from __future__ import annotations
-
-from hfexport.probes.plans import fixed_probes, validation_probes
-from hfexport.probes.probe import Probe, beam_rows
-from hfexport.probes.values import make_inputs, trace_inputs
-
-__all__ = ["Probe", "beam_rows", "fixed_probes", "make_inputs", "trace_inputs", "validation_probes"]

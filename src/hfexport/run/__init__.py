@@ -1,0 +1,1 @@
+"""One run, from checked inputs to published artifacts."""

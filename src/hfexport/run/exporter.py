@@ -1,0 +1,274 @@
+"""The artifacts of one model: each graph exported to a format, run in a fresh process and compared."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfexport import __version__
+from hfexport.checkpoint import Checkpoint
+from hfexport.errors import ValidationError
+from hfexport.export_config import DecoderConfig, ExportConfig
+from hfexport.run.stages import Stages
+
+if TYPE_CHECKING:
+    from hfexport.backends.base import Artifact
+    from hfexport.backends.neuron.options import NeuronRun
+    from hfexport.export_config import Layout
+    from hfexport.export_config.probes import Probe
+    from hfexport.run.inputs import Inputs
+    from hfexport.run.observer import Observer
+    from hfexport.validation import Reference
+    from hfexport.validation.compare import ArtifactVerdict
+
+    Graphs = tuple[ExportConfig, ...]
+    """The graphs of one model, in the order in which generation runs them."""
+
+    Result = tuple[Artifact, ExportConfig, ArtifactVerdict]
+
+__all__ = ["Exporter"]
+
+
+def _nothing(path: Path) -> None:
+    del path
+
+
+@dataclass
+class Exporter:
+    """Makes and proves the artifacts of one checkpoint.
+
+    Attributes:
+        inputs: what the user asked for.
+        observer: is told what is worth knowing.
+        env: the environment; children see an allow-list of it.
+        staging: for everything that is under way.
+        stages: told of each step.
+        checkpoint: the model, as safetensors.
+        source_identity: of the checkpoint, written into artifacts.
+        family: what the model takes and gives; its graphs are what is exported.
+        dtype: `fp32` or `fp16`.
+        opset: ONNX opset.
+        further_probes: gives what shape-free artifacts are asked besides hfexport's own probes.
+        neuron: the SDK's environment, for format `neuron`.
+        on_made: told of each file of an artifact once it is whole; again if it is made again.
+    """
+
+    inputs: Inputs
+    observer: Observer
+    env: Mapping[str, str]
+    staging: Path
+    stages: Stages
+    checkpoint: Checkpoint
+    source_identity: str
+    family: ExportConfig
+    dtype: str
+    opset: int
+    further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None
+    neuron: NeuronRun | None = None
+    on_made: Callable[[Path], None] = _nothing
+    _references: list[Reference] = field(default_factory=list)
+    _shared: Mapping[str, Reference] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> Path:
+        """The folder that becomes the output."""
+        return self.staging / "ready"
+
+    def run(self) -> list[Result]:
+        """Every format that was asked for."""
+        try:
+            return [result for name in self.inputs.formats for result in self._one_format(name)]
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop what still computes."""
+        for reference in self._references:
+            reference.worker.stop()
+
+    def _one_format(self, name: str) -> list[Result]:
+        """Export every graph to one format, then validate each; the last of them generates through all."""
+        from hfexport.validation import not_run
+
+        if name == "neuron":
+            return [self._neuron_format()]
+        strict = self.inputs.validate == "strict"
+        graphs = self._graphs(name)
+        if strict and not self._shared:
+            # Formats that lay graphs out in other ways are asked the same questions.
+            self._shared = self._start_references([branch for config in graphs for branch in config.branches], {})
+        (self.ready / name).mkdir()
+        with self.stages(f"Export to {name}"):
+            artifacts = [self._export(name, config, {}) for config in graphs]
+        if not strict:
+            reason = "validate is off"
+            return [(artifact, config, not_run(reason)) for artifact, config in zip(artifacts, graphs, strict=True)]
+        results: list[Result] = []
+        for artifact, config in zip(artifacts, graphs, strict=True):
+            made = [(earlier, described) for earlier, described, _ in results]
+            verdict = self._validate(artifact, config, self._shared, made)
+            result = (artifact, config, verdict)
+            if verdict.verdict != "passed" and name == "torchscript" and _only_shapes_fail(verdict, config):
+                result = self._at_fixed_sizes(result)
+            results.append(result)
+        return results
+
+    def _graphs(self, name: str) -> Graphs:
+        """What an encoder-decoder becomes: by itself, with one decoder in ONNX, as only that can branch."""
+        merged_or_split: Layout = "merged" if name == "onnx" else "split"
+        return self.family.graphs(merged_or_split if self.inputs.layout == "auto" else self.inputs.layout)
+
+    def _at_fixed_sizes(self, result: Result) -> Result:
+        """A trace that holds only at its own sizes, made again at fixed ones."""
+        artifact, config, _ = result
+        sizes = _fixed_sizes(config, self.inputs)
+        self.observer.warn(
+            f"TorchScript: the trace of {artifact.path.name} holds only at the sizes it was made with; made again at "
+            + ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+        )
+        for file in artifact.files:
+            file.unlink()
+        references = self._start_references((config,), sizes)
+        with self.stages(f"Export to {artifact.format}"):
+            artifact = self._export(artifact.format, config, sizes)
+        return artifact, config, self._validate(artifact, config, references, [])
+
+    def _neuron_format(self) -> Result:
+        """Compile at fixed sizes; the reference has questions of its own, at those sizes."""
+        from hfexport.run.neuron import NeuronExport, plan, static_config
+        from hfexport.validation import not_run
+
+        assert self.neuron is not None, "prepared before any export"
+        config = static_config(self.family)
+        parts = plan(config, self.checkpoint.folder, self.inputs, self.observer.warn)
+        work = NeuronExport(
+            self.neuron, self.inputs, self.checkpoint.folder, config, parts, self.neuron.folder, self.source_identity
+        )
+        strict = self.inputs.validate == "strict"
+        if strict:
+            reference = work.start_reference()
+            self._references.extend(reference.parts.values())
+        with self.stages("Export to neuron"):
+            (self.ready / "neuron").mkdir()
+            artifact = work.export(self.ready / "neuron")
+        if not strict:
+            return artifact, config, not_run("validate is off")
+        with self.stages("Validation of neuron"):
+            verdict = work.validate(artifact, reference)
+        for check in verdict.checks:
+            if check.verdict == "not_run":
+                self.observer.warn(f"neuron: {check.name}: not run: {check.reason}")
+        return artifact, config, verdict
+
+    def revalidate(self, folder: Path, name: str, entries: Sequence[Mapping[str, Any]]) -> list[ArtifactVerdict]:
+        """Validate the artifacts of one format that were made before.
+
+        Args:
+            folder: that their paths start at.
+            name: of the format.
+            entries: the artifacts, as a manifest has them, in its order.
+
+        Raises:
+            ValidationError: there are other artifacts than this model has graphs.
+        """
+        from hfexport.backends.base import Artifact
+
+        graphs = self._graphs(name)
+        if len(graphs) != len(entries):
+            raise ValidationError(f"{name}: has {len(entries)} artifacts, but the model has {len(graphs)} graphs")
+        results = []
+        made: list[tuple[Artifact, ExportConfig]] = []
+        for config, entry in zip(graphs, entries, strict=True):
+            sizes = dict(entry["fixed_sizes"] or {})
+            files = tuple(folder / file["path"] for file in entry["files"])
+            artifact = Artifact(name, folder / entry["path"], files, sizes, entry["details"], config)
+            references = self._start_references(config.branches, sizes)
+            results.append(self._validate(artifact, config, references, [] if sizes else made))
+            made.append((artifact, config))
+        return results
+
+    def _start_references(
+        self, graphs: Sequence[ExportConfig], fixed_sizes: Mapping[str, int]
+    ) -> Mapping[str, Reference]:
+        """Start one process that answers for `graphs`, by the name of each."""
+        from hfexport.export_config.probes import fixed_probes, validation_probes
+        from hfexport.validation import start_references
+
+        def probes(config: ExportConfig) -> tuple[Probe, ...]:
+            if fixed_sizes:
+                return fixed_probes(config, fixed_sizes)
+            further = self.further_probes(config) if self.further_probes is not None else ()
+            return (*further, *validation_probes(config))
+
+        asked = [(config, probes(config)) for config in graphs]
+        folder = self.staging / f"reference-{len(self._references)}"
+        references = start_references(self.checkpoint.folder, asked, self.dtype, folder=folder, env=self.env)
+        self._references.extend(references)
+        return {config.graph: reference for config, reference in zip(graphs, references, strict=True)}
+
+    def _export(self, name: str, config: ExportConfig, fixed_sizes: Mapping[str, int]) -> Artifact:
+        from hfexport.backends import backend_for
+        from hfexport.backends.base import ExportJob
+
+        metadata = {
+            "producer": "hfexport",
+            "version": __version__,
+            "source": self.source_identity,
+            "task": config.task.name,
+        }
+        folder, external = self.ready / name, self.inputs.external_data
+        job = ExportJob(self.checkpoint.folder, config, self.dtype, folder, metadata, self.opset, external, fixed_sizes)
+        if name == "onnx":
+            # Weights are written one by one, which can be watched; other formats are written in one go.
+            with self.observer.progress(f"{config.graph}.onnx", self.checkpoint.size_bytes, unit="B") as advance:
+                artifact = backend_for(name).export(replace(job, advance=advance))
+        else:
+            artifact = backend_for(name).export(job)
+        for path in artifact.files:
+            self.on_made(path)
+        return artifact
+
+    def _validate(
+        self,
+        artifact: Artifact,
+        config: ExportConfig,
+        references: Mapping[str, Reference],
+        companions: Sequence[tuple[Artifact, ExportConfig]],
+    ) -> ArtifactVerdict:
+        from hfexport.validation import all_of, resolve_tolerance, validate
+
+        tolerance = resolve_tolerance(config, self.dtype, self.inputs.atol, self.inputs.rtol)
+        made = [(earlier, branch) for earlier, described in companions for branch in described.branches]
+        verdicts: list[ArtifactVerdict] = []
+        with self.stages(f"Validation of {artifact.format}/{artifact.path.name}"):
+            for branch in config.branches:
+                folder = Path(tempfile.mkdtemp(prefix=f"run-{artifact.format}-", dir=self.staging))
+                reference = references[branch.graph]
+                verdicts.append(
+                    validate(artifact, branch, reference, tolerance, folder=folder, env=self.env, companions=made)
+                )
+                made.append((artifact, branch))
+        return all_of(verdicts)
+
+
+def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:
+    """Sizes of every free axis for a static trace, within what the model can take."""
+    sizes: dict[str, int] = {}
+    asked = {"batch": inputs.batch_size, "sequence": inputs.sequence_length}
+    for axis in config.free_axes:
+        limit = config.limits.get(axis)
+        size = asked.get(axis, config.trace_sizes[axis])
+        sizes[axis] = min(size, limit.maximum) if limit is not None and limit.maximum is not None else size
+    if isinstance(config, DecoderConfig) and config.max_positions and "past_sequence" in sizes:
+        sizes["sequence"] = min(sizes["sequence"], config.max_positions - sizes["past_sequence"])
+    return sizes
+
+
+def _only_shapes_fail(verdict: ArtifactVerdict, config: ExportConfig) -> bool:
+    """Whether a fixed shape could cure it: some probes pass or are refused by shape, rather than all being off."""
+    if not config.free_axes or not verdict.probes:
+        return False
+    return any(result.passed for result in verdict.probes) or any(result.problem for result in verdict.probes)

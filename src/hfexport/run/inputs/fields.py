@@ -1,0 +1,282 @@
+"""The inputs themselves: one frozen `Inputs`, the source of options, `INPUT_*`, action.yml and the README's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
+
+from hfexport.run.inputs import parsers
+
+__all__ = ["FLAGS", "OUTPUTS", "InputField", "Inputs", "deciding_inputs", "input_fields", "recorded"]
+
+OUTPUTS: Final[Mapping[str, str]] = {
+    "manifest": "Path of hfexport.json.",
+    "output": "Folder that holds the artifacts and the manifest.",
+    "onnx": "Path of the ONNX graph; empty if none was made.",
+    "torchscript": "Path of the TorchScript file; empty if none was made.",
+    "neuron": "Path of the Neuron file; empty if none was made.",
+    "max-abs-diff": "Largest absolute difference from the model over all artifacts and probes.",
+    "verdict": "passed, incomplete (all that could be checked passed, but for what had to stay open), failed, "
+    "not_validated or error.",
+    "published": "committed, pull_request, nothing_to_do or dry_run; empty if nothing was to be published.",
+    "commit-url": "Address of the commit that holds the artifacts on the Hub.",
+    "pr-url": "Address of the pull request.",
+}
+"""Outputs of the action, with their descriptions."""
+
+
+FLAGS: Final[Mapping[str, str]] = {
+    "json": "Print the manifest on stdout; everything else goes to stderr.",
+    "verbose": "Show every line of a compiler's, and with an error also the exception behind it.",
+    "version": "Show the version and exit.",
+    "help": "Show this text and exit.",
+}
+"""Options of the command line alone; they take no value."""
+
+
+Concern = Literal["artifacts", "source", "place"]
+
+
+@dataclass(frozen=True)
+class InputField:
+    """One input, as users meet it.
+
+    Attributes:
+        name: in action.yml, and with `--` as an option.
+        default: as text; empty if the input is unset unless given.
+        description: one or two sentences.
+        parser: from text to value.
+        aliases: other names for it.
+        concerns: `artifacts` if it decides what is made; otherwise where that comes from (`source`) or goes to (`place`).
+    """
+
+    name: str
+    default: str
+    description: str
+    parser: parsers.Parser
+    aliases: tuple[str, ...] = ()
+    concerns: Concern = "artifacts"
+
+    @property
+    def attribute(self) -> str:
+        """Its name in `Inputs`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value must not be shown or written anywhere."""
+        return self.parser is parsers.secret
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and its aliases."""
+        return (self.name, *self.aliases)
+
+    @property
+    def is_boolean(self) -> bool:
+        """Whether the bare option means true."""
+        return self.parser in (parsers.boolean, parsers.push)
+
+
+def _input(
+    default: str,
+    description: str,
+    parser: parsers.Parser,
+    *,
+    aliases: tuple[str, ...] = (),
+    concerns: Concern = "artifacts",
+) -> Any:
+    return field(
+        default=parser(default) if default else None,
+        repr=parser is not parsers.secret,
+        metadata={
+            **{"default": default, "description": description, "parser": parser},
+            **{"aliases": aliases, "concerns": concerns},
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the user asks for; every value is checked. Field names are input names with `_` for `-`."""
+
+    model: str = _input(
+        ".",
+        "Checkpoint folder, relative to the working directory (on Actions, the workspace), or a model on the Hub: "
+        "owner/name.",
+        parsers.path,
+        concerns="source",
+    )
+    revision: str = _input(
+        "main", "Branch, tag, commit or refs/pr/N of a model on the Hub.", parsers.revision, concerns="source"
+    )
+    subfolder: str | None = _input(
+        "", "Folder inside the model's repository that holds the checkpoint.", parsers.folder_inside
+    )
+    base_model: str | None = _input(
+        "",
+        "Base of an adapter (LoRA, …), a folder or owner/name; if unset, the one that the adapter names.",
+        parsers.path,
+    )
+    hub_token: str | None = _input(
+        "",
+        "Token for the Hub, to publish, and for private and gated models; if unset, HF_TOKEN, a trusted publisher "
+        "(with permission id-token: write) or a stored login.",
+        parsers.secret,
+        concerns="source",
+    )
+    formats: tuple[str, ...] = _input(
+        "onnx,torchscript",
+        "Artifacts to make: any of onnx, torchscript, neuron; separated by commas or newlines.",
+        parsers.formats,
+    )
+    task: str = _input(
+        "auto",
+        "auto (what the checkpoint was trained for), or a feature name of transformers.onnx such as "
+        "sequence-classification or causal-lm-with-past.",
+        parsers.TASK,
+        aliases=("feature",),
+    )
+    output: str = _input("hfexport-out", "Folder for the artifacts and the manifest.", parsers.path, concerns="place")
+    opset: int | None = _input("", "ONNX opset; if unset, the architecture's own.", parsers.positive_integer)
+    atol: float | None = _input(
+        "",
+        "Absolute tolerance of validation; if unset, by dtype and architecture. Given alone, it is all there is.",
+        parsers.tolerance,
+    )
+    rtol: float | None = _input(
+        "",
+        "Relative tolerance of validation; if unset, by dtype and architecture, or 0 if atol is given.",
+        parsers.tolerance,
+    )
+    dtype: str = _input(
+        "auto", "fp32, fp16, or auto: as the checkpoint, bfloat16, and fp16 of bloom, widened to fp32.", parsers.DTYPE
+    )
+    layout: Literal["auto", "split", "single"] = _input(
+        "auto",
+        "Graphs of an encoder-decoder: auto (encoder and decoder, which in ONNX is one file with and without cache, as "
+        "Optimum and Transformers.js load it), split (decoder and decoder with past apart) or single (one graph, as "
+        "transformers.onnx wrote it).",
+        parsers.choice(("auto", "split", "single")),
+    )
+    external_data: bool = _input(
+        "false", "Write ONNX weights to model.onnx_data also below 2 GB: true or false.", parsers.boolean
+    )
+    batch_size: int = _input(
+        "1",
+        "Batch size of a Neuron artifact, and of a TorchScript trace that cannot be shape-free.",
+        parsers.positive_integer,
+    )
+    sequence_length: int = _input(
+        "128",
+        "Sequence length of a Neuron artifact, and of a TorchScript trace that cannot be shape-free; at most what the "
+        "model takes.",
+        parsers.positive_integer,
+    )
+    validate: str = _input(
+        "strict",
+        "strict, or off: artifacts are written unproved and the manifest says so.",
+        parsers.choice(("strict", "off")),
+    )
+    push_to_hub: str | None = _input(
+        "",
+        "Repository on the Hub to publish to in one commit, owner/name; true: the model's own. If unset, nothing is "
+        "published.",
+        parsers.push,
+        concerns="place",
+    )
+    branch: str = _input("main", "Branch to publish to; made if it is not there.", parsers.revision, concerns="place")
+    create_pr: bool = _input(
+        "false",
+        "Publish as a pull request; an open one for the same source is updated.",
+        parsers.boolean,
+        concerns="place",
+    )
+    private: bool = _input(
+        "false", "If the repository has to be made, make it private.", parsers.boolean, concerns="place"
+    )
+    commit_message: str | None = _input(
+        "", "First line of the commit's message; if unset, it says what was exported.", parsers.line, concerns="place"
+    )
+    publish_unvalidated: bool = _input(
+        "false", "Publish although validate is off, which is refused otherwise.", parsers.boolean, concerns="place"
+    )
+    dry_run: bool = _input(
+        "false", "Say what would be published, file by file, and publish nothing.", parsers.boolean, concerns="place"
+    )
+
+    neuron_target: str = _input(
+        "inf1", "Chip to compile for: inf1, or inf2 (also for Trn1 and Trn2).", parsers.choice(("inf1", "inf2"))
+    )
+    neuron_python: str | None = _input(
+        "",
+        "Python of an environment with the Neuron SDK for the target; if unset, the one that the image carries.",
+        parsers.program,
+    )
+    neuron_compiler_args: tuple[str, ...] | None = _input(
+        "", "Arguments for neuron-cc (Inf1) or neuronx-cc (Inf2), as a shell would split them.", parsers.words
+    )
+    neuron_decoder_length: int | None = _input(
+        "",
+        "Tokens that a Neuron artifact of an encoder-decoder can write; if unset, sequence-length.",
+        parsers.positive_integer,
+    )
+    neuron_beams: int | None = _input(
+        "",
+        "Beams for which such an artifact is made; if unset, as the checkpoint's generation config.",
+        parsers.positive_integer,
+    )
+    neuron_dynamic_batch_size: bool = _input(
+        "false", "Let the Neuron artifact take any batch, in parts of batch-size: true or false.", parsers.boolean
+    )
+    neuron_minimum_segment_size: int = _input(
+        "2", "Fewer operators than this in a row stay on CPU (Inf1).", parsers.positive_integer
+    )
+    neuron_fallback: bool = _input(
+        "true", "Leave operators that cannot be compiled on CPU, or fail: true or false (Inf1).", parsers.boolean
+    )
+    neuron_optimizations: tuple[str, ...] | None = _input(
+        "", "Optimisations of torch_neuron: FLOAT32_TO_FLOAT16 (Inf1).", parsers.optimizations
+    )
+    neuron_separate_weights: str = _input(
+        "auto",
+        "Keep weights beside the compiled graph, whose format ends at 2 GB: true, false, or auto (above 1.9 GB).",
+        parsers.choice(("auto", "true", "false")),
+    )
+    neuron_timeout: int = _input(
+        "3600", "Seconds that compiling one graph for Neuron may take.", parsers.positive_integer
+    )
+    neuron_min_compiled: float = _input(
+        "0.9", "Share of operators that must have been compiled for Neuron, from 0 to 1.", parsers.share
+    )
+    export_config: str | None = _input(
+        "",
+        "path/file.py:Class in the workspace: an export config of your own, for an architecture that hfexport does not"
+        " know. Its code is run.",
+        parsers.class_reference,
+    )
+    trust_remote_code: bool = _input(
+        "false", "Run code that the checkpoint carries (auto_map in config.json): true or false.", parsers.boolean
+    )
+
+    def __post_init__(self) -> None:
+        """An absolute tolerance given alone is absolute: no relative part is added unasked."""
+        if self.atol is not None and self.rtol is None:
+            object.__setattr__(self, "rtol", 0.0)
+
+
+def input_fields() -> tuple[InputField, ...]:
+    """Every input in the order of `Inputs`."""
+    return tuple(InputField(part.name.replace("_", "-"), **part.metadata) for part in fields(Inputs))
+
+
+def recorded(inputs: Inputs) -> dict[str, Any]:
+    """The inputs as JSON values for the manifest, without secrets."""
+    values = {part.attribute: getattr(inputs, part.attribute) for part in input_fields() if not part.is_secret}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def deciding_inputs() -> dict[str, str]:
+    """Names of the inputs that decide what is made, by attribute: another value makes an earlier export an old one."""
+    return {part.attribute: part.name for part in input_fields() if part.concerns == "artifacts"}

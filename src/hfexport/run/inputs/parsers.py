@@ -1,0 +1,214 @@
+"""Text that a user gave, checked and turned into a value; each parser raises `ValueError` with what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hfexport.checkpoint.model_id import HUB_ID
+from hfexport.export_config.tasks import TASK_NAMES
+
+__all__ = [
+    "DTYPE",
+    "TASK",
+    "Parser",
+    "boolean",
+    "choice",
+    "class_reference",
+    "folder_inside",
+    "formats",
+    "line",
+    "optimizations",
+    "path",
+    "positive_integer",
+    "program",
+    "push",
+    "quoted",
+    "revision",
+    "secret",
+    "share",
+    "tolerance",
+    "words",
+]
+
+FORMATS: Final = ("onnx", "torchscript", "neuron")
+
+
+OPTIMIZATIONS: Final = ("FLOAT32_TO_FLOAT16",)
+"""Names in `torch_neuron.Optimization`."""
+
+
+_MAX_INTEGER: Final = 2**31 - 1
+_MAX_SHOWN: Final = 100
+
+
+Parser = Callable[[str], Any]
+"""Turns the text a user gave into a value; raises `ValueError` with what is allowed."""
+
+
+def path(value: str) -> str:
+    """The path of a folder."""
+    if not value or "\0" in value:
+        raise ValueError("must be the path of a folder")
+    return value
+
+
+def program(value: str) -> str:
+    """The path of a program."""
+    if not value or "\0" in value:
+        raise ValueError("must be the path of a program")
+    return value
+
+
+def folder_inside(value: str) -> str:
+    """A folder below another, by its relative path."""
+    parts = value.strip("/").split("/")
+    if value.startswith("/") or "\0" in value or "\\" in value or any(part in ("", ".", "..") for part in parts):
+        raise ValueError("must be a path inside the repository, such as text_encoder")
+    return "/".join(parts)
+
+
+def revision(value: str) -> str:
+    """What git allows as the name of a reference, in short (https://git-scm.com/docs/git-check-ref-format)."""
+    if not re.fullmatch(r"[^\s~^:?*\[\\\x00-\x1f\x7f]+", value) or ".." in value or value.startswith(("-", "/")):
+        raise ValueError("must be a branch, a tag, a commit or refs/pr/N")
+    return value
+
+
+def push(value: str) -> str | None:
+    """`true`, the id of a repository, or `None` for false."""
+    if value.lower() in ("true", "false"):
+        return "true" if boolean(value) else None
+    if not re.fullmatch(HUB_ID, value):
+        raise ValueError("must be owner/name, or true for the model's own repository on the Hub")
+    return value
+
+
+def line(value: str) -> str:
+    """One line of text."""
+    if not value.strip() or not value.isprintable():
+        raise ValueError("must be one line of text")
+    return value
+
+
+def secret(value: str) -> str:
+    """A token."""
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValueError("must be a single word, as the Hub gave it")
+    return value
+
+
+def class_reference(value: str) -> str:
+    """`path/file.py:Class`."""
+    path, colon, name = value.rpartition(":")
+    if not colon or not path.endswith(".py") or not name.isidentifier():
+        raise ValueError("must be a Python file and a class in it: path/file.py:Class")
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is not a file")
+    return value
+
+
+def choice(allowed: Sequence[str], also_known_as: Mapping[str, str] | None = None) -> Parser:
+    """A parser that takes one of `allowed`, or another name for one."""
+    names = {name: name for name in allowed} | dict(also_known_as or {})
+
+    def parse(value: str) -> str:
+        if value in allowed:
+            return value
+        close = difflib.get_close_matches(value.lower(), names, n=1)
+        hint = f"did you mean {names[close[0]]}? " if close else ""
+        raise ValueError(f"{hint}allowed: {', '.join(allowed)}")
+
+    return parse
+
+
+def formats(value: str) -> tuple[str, ...]:
+    """Formats, each once, in the order given."""
+    names = [name.strip() for name in re.split(r"[,\r\n]", value)]
+    parse = choice(FORMATS)
+    chosen: dict[str, None] = {}
+    for name in filter(None, names):
+        try:
+            chosen[parse(name)] = None
+        except ValueError as error:
+            raise ValueError(f"{quoted(name)} is not a format; {error}, separated by commas or newlines") from None
+    if not chosen:
+        raise ValueError(f"must name at least one of {', '.join(FORMATS)}")
+    return tuple(chosen)
+
+
+def boolean(value: str) -> bool:
+    """The booleans of YAML 1.2's core schema, as the Action toolkits read them."""
+    if value not in ("true", "True", "TRUE", "false", "False", "FALSE"):
+        raise ValueError("allowed: true, false")
+    return value.lower() == "true"
+
+
+def positive_integer(value: str) -> int:
+    """A whole number of at least 1."""
+    if not re.fullmatch(r"[0-9]{1,10}", value) or not 1 <= int(value) <= _MAX_INTEGER:
+        raise ValueError(f"must be a whole number from 1 to {_MAX_INTEGER}")
+    return int(value)
+
+
+def share(value: str) -> float:
+    """A number from 0 to 1."""
+    if not re.fullmatch(r"0|1|0?\.[0-9]{1,9}|1\.0{1,9}", value):
+        raise ValueError("must be a number from 0 to 1, such as 0.9")
+    return float(value)
+
+
+def words(value: str) -> tuple[str, ...]:
+    """Words, as a shell splits them."""
+    try:
+        words = tuple(shlex.split(value))
+    except ValueError as error:
+        raise ValueError(f"must be words as a shell splits them ({str(error).lower()})") from None
+    if not words:
+        raise ValueError("must have at least one word")
+    return words
+
+
+def optimizations(value: str) -> tuple[str, ...]:
+    """Optimisations of the Neuron compiler."""
+    parse = choice(OPTIMIZATIONS)
+    names = [name.strip().upper() for name in re.split(r"[,\r\n]", value) if name.strip()]
+    if not names:
+        raise ValueError(f"must name at least one of {', '.join(OPTIMIZATIONS)}")
+    return tuple(dict.fromkeys(map(parse, names)))
+
+
+def tolerance(value: str) -> float:
+    """A number of at least 0."""
+    written = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value)
+    if not written or not math.isfinite(float(value)):
+        raise ValueError("must be a number of at least 0, such as 1e-5")
+    return float(value)
+
+
+TASK = choice(
+    ("auto", *TASK_NAMES),
+    # The names that pipelines of transformers and model cards use for the same heads.
+    {
+        "feature-extraction": "default",
+        "fill-mask": "masked-lm",
+        "text-generation": "causal-lm-with-past",
+        "text-classification": "sequence-classification",
+        "text2text-generation": "seq2seq-lm-with-past",
+        "automatic-speech-recognition": "speech2seq-lm-with-past",
+        "image-to-text": "vision2seq-lm",
+    },
+)
+
+
+DTYPE = choice(("auto", "fp32", "fp16"), {"float32": "fp32", "float16": "fp16", "float": "fp32", "half": "fp16"})
+
+
+def quoted(text: str) -> str:
+    """What a user wrote, in quotes and cut to a length that a message can hold."""
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")

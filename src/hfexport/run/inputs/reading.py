@@ -1,0 +1,232 @@
+"""Reads inputs from the command line and the environment, and gathers all that is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from hfexport.checkpoint.model_id import HUB_ID
+from hfexport.errors import InputsError
+from hfexport.run.inputs.fields import FLAGS, InputField, Inputs, input_fields
+from hfexport.run.inputs.parsers import quoted
+
+__all__ = ["SHORT", "given_secrets", "parse_inputs"]
+
+SHORT: Final = {"-m": "--model", "-h": "--help"}
+
+
+_RUNNER_VARIABLES: Final = ("INPUT_ARGS", "INPUT_ENTRYPOINT")
+"""Inputs that every container action has; the runner itself reads them."""
+
+
+_OTHERS_VARIABLES: Final = ("INPUT_GITHUB-TOKEN",)
+"""What enclosing actions often have, and what a misspelt input of ours would look like too."""
+
+
+class _Given(NamedTuple):
+    written: str  # the option or variable, as the user wrote it
+    text: str
+
+
+def parse_inputs(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Inputs, frozenset[str]]:
+    """Inputs from the command line and, for what it leaves out, from `INPUT_*`; and the flags that were given.
+
+    With `--help` or `--version` nothing else is looked at, and the inputs are the defaults.
+
+    Args:
+        argv: the command line without the program's name.
+        env: the environment.
+
+    Raises:
+        InputsError: with every problem found.
+    """
+    problems: list[str] = []
+    options, flags = _read_options(argv, problems)
+    if flags & {"help", "version"}:
+        return Inputs(), flags
+    variables = _read_variables(env, problems)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for part in input_fields():
+        given = options.get(part.name) or _asked_for(part, variables.get(part.name, []))
+        if given:
+            values[part.attribute] = _parse_each(part, given, problems)
+            sources[part.attribute] = given[0].written
+    problems.extend(_folder_problems(values, sources))
+    problems.extend(_publishing_problems(values, sources))
+    problems.extend(_neuron_problems(values, sources))
+    if problems:
+        raise InputsError(problems)
+    return Inputs(**values), flags
+
+
+def _parse_each(part: InputField, given: list[_Given], problems: list[str]) -> Any:
+    """The value that was given, perhaps more than once; `None`, which no text means, if there is a problem with it."""
+    values = []
+    for one in given:
+        try:
+            values.append(part.parser(one.text))
+        except ValueError as error:
+            problems.append(f"{one.written} is {_shown(part, one)}: {error}")
+    if any(value != values[0] for value in values):
+        written = " and ".join(f"{one.written} {_shown(part, one)}" for one in given)
+        problems.append(f"{written} contradict each other: give one of them")
+        return None
+    return values[0] if values else None
+
+
+def _shown(part: InputField, given: _Given) -> str:
+    return "a secret" if part.is_secret and given.text else quoted(given.text)
+
+
+def given_secrets(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
+    """Whatever is given for a secret input, usable or not, so that it can be hidden before anything is printed."""
+    options, _ = _read_options(argv, [])
+    variables = _read_variables(env, [])
+    return tuple(
+        given.text
+        for part in input_fields()
+        if part.is_secret
+        for given in (*options.get(part.name, []), *variables.get(part.name, []))
+        if given.text
+    )
+
+
+def _publishing_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """What is asked of a push that is not asked for, or of one that must not be."""
+    problems = []
+    target = values.get("push_to_hub")
+    if not target and "push_to_hub" not in values:
+        problems += [
+            f"{sources[name]} means nothing without push-to-hub: say where to publish"
+            for name in ("create_pr", "private", "dry_run", "publish_unvalidated")
+            if values.get(name)
+        ]
+    model = values.get("model", Inputs().model)
+    if target == "true" and model is not None and (not re.fullmatch(HUB_ID, model) or Path(model).exists()):
+        problems.append(
+            f"{sources['push_to_hub']} is true, but model {quoted(model)} is a folder: "
+            "name the repository to publish to, owner/name"
+        )
+    if target and values.get("validate") == "off" and not values.get("publish_unvalidated"):
+        problems.append(
+            f"{sources['validate']} is 'off': artifacts that nobody proved are published only with "
+            "publish-unvalidated: true"
+        )
+    return problems
+
+
+def _neuron_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """What is asked of the SDK for Inf1, where the other one is to compile."""
+    if values.get("neuron_target") != "inf2":
+        return []
+    defaults = Inputs()
+    return [
+        f"{sources[name]} is for Inf1 alone, but {sources['neuron_target']} is inf2: leave it out"
+        for name in ("neuron_minimum_segment_size", "neuron_fallback", "neuron_optimizations")
+        if values.get(name, getattr(defaults, name)) != getattr(defaults, name)
+    ]
+
+
+def _folder_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """What is wrong with the output folder: it is not one, or writing to it could replace the checkpoint."""
+    defaults = Inputs()
+    model, output = values.get("model", defaults.model), values.get("output", defaults.output)
+    if model is None or output is None:
+        return []  # reported already
+    written = f"{sources.get('output', 'the output folder')} is {quoted(output)}"
+    remedy = f"choose another one, such as {defaults.output}"
+    model_path, output_path = Path(os.path.realpath(model)), Path(os.path.realpath(output))
+    existing = output_path
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        return [f"{written}: {existing} is a file, not a folder"]
+    if _same_folder(model_path, output_path):
+        return [f"{written}, the checkpoint's own folder: {remedy}"]
+    if any(_same_folder(parent, output_path) for parent in model_path.parents):
+        return [f"{written}, which holds the checkpoint {quoted(model)}: {remedy}"]
+    return []
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    """By name, and by what lies there: a file system may ignore case, and a folder may be mounted twice."""
+    return one == other or (os.path.lexists(one) and os.path.lexists(other) and one.samefile(other))
+
+
+def _by_name() -> dict[str, InputField]:
+    return {name: part for part in input_fields() for name in part.names}
+
+
+def _read_variables(env: Mapping[str, str], problems: list[str]) -> dict[str, list[_Given]]:
+    """What `INPUT_*` says, by the input's name."""
+    known = {f"INPUT_{name.upper()}": part for name, part in _by_name().items()}
+    given: dict[str, list[_Given]] = {}
+    for variable, part in known.items():
+        if text := env.get(variable, "").strip():
+            given.setdefault(part.name, []).append(_Given(variable, text))
+    for variable in sorted(env):
+        if not variable.startswith("INPUT_") or not env[variable].strip():
+            continue
+        if variable in known or variable in (*_RUNNER_VARIABLES, *_OTHERS_VARIABLES):
+            continue
+        names = {name.removeprefix("INPUT_"): name for name in known}
+        name = variable.removeprefix("INPUT_").replace("_", "-").replace(" ", "-")
+        if close := difflib.get_close_matches(name, names, n=1, cutoff=0.8):
+            problems.append(f"{variable} is not an input: did you mean {names[close[0]]}?")
+    return given
+
+
+def _asked_for(part: InputField, given: list[_Given]) -> list[_Given]:
+    """Without the default: the runner sets it for an input that was left out, beside an alias that was not."""
+    others = [one for one in given if one.text != part.default]
+    return others or given
+
+
+def _read_options(argv: Sequence[str], problems: list[str]) -> tuple[dict[str, list[_Given]], frozenset[str]]:
+    """What the command line says, by the input's name, and its flags."""
+    by_name = _by_name()
+    given: dict[str, list[_Given]] = {}
+    flags: set[str] = set()
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        written, equals, value = word.partition("=")
+        name = SHORT.get(written, written).removeprefix("--")
+        is_long = written in SHORT or written.startswith("--")
+        if is_long and name in FLAGS:
+            if equals:
+                problems.append(f"{written} takes no value, but has {quoted(value)}")
+            flags.add(name)
+        elif is_long and name in by_name:
+            part = by_name[name]
+            if not equals and words and not _is_option(words[0]):
+                value = words.pop(0)
+            elif not equals and part.is_boolean:
+                value = "true"
+            elif not equals:
+                problems.append(f"{written} needs a value")
+                continue
+            given.setdefault(part.name, []).append(_Given(written, value.strip()))
+        elif _is_option(word) and word != "--":
+            _unknown_option(written, bool(equals), [*by_name, *FLAGS], words, problems)
+        else:
+            problems.append(f"unexpected argument {quoted(word)}: every input has a name, such as --model")
+    return given, frozenset(flags)
+
+
+def _is_option(word: str) -> bool:
+    """Whether a word cannot be a value; a negative number can, so that it is named with what is allowed."""
+    return word.startswith("-") and not re.match(r"-\.?[0-9]", word)
+
+
+def _unknown_option(written: str, has_value: bool, known: Iterable[str], words: list[str], problems: list[str]) -> None:
+    name = written.lstrip("-").lower().replace("_", "-")
+    close = difflib.get_close_matches(name, known, n=1)
+    problems.append(f"{written} is not an option: " + (f"did you mean --{close[0]}?" if close else "see --help"))
+    if not has_value and words and not _is_option(words[0]):
+        words.pop(0)  # most likely its value; one mistake is reported once

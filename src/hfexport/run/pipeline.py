@@ -1,0 +1,328 @@
+"""The way of the data: inputs, checkpoint, task and export config, artifacts, validation, manifest.
+
+`run` reads like the picture in docs/architecture.md. It decides nothing about the console or exit codes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfexport.checkpoint import (
+    Checkpoint,
+    Contents,
+    copy_along,
+    look_over,
+    read_checkpoint,
+    sha256,
+)
+from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
+from hfexport.errors import HfexportError, InputsError, PublishError, ValidationError
+from hfexport.export_config import ExportConfig
+from hfexport.hub.client import Hub
+from hfexport.hub.credentials import publishing_token, reading_token
+from hfexport.hub.source import Source, identity, locate
+from hfexport.run.exporter import Exporter
+from hfexport.run.output_folder import install, output_lock, withdraw
+from hfexport.run.selection import find_config, look_up, resolve_dtype, resolve_opset
+from hfexport.run.stages import Stages
+
+if TYPE_CHECKING:
+    from hfexport.backends.base import Artifact
+    from hfexport.backends.neuron.options import NeuronRun
+    from hfexport.export_config.probes import Probe
+    from hfexport.hub.publish import Publisher
+    from hfexport.manifest.entries import Manifest
+    from hfexport.run.inputs import Inputs
+    from hfexport.run.observer import Observer
+    from hfexport.validation.compare import ArtifactVerdict
+
+__all__ = ["Failed", "Run", "run"]
+
+
+class Failed(Exception):
+    """A run that ended early: the error for the user, and the manifest that records how far it came."""
+
+    def __init__(self, error: HfexportError, manifest: Manifest) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.manifest = manifest
+
+
+def run(
+    inputs: Inputs,
+    observer: Observer,
+    env: Mapping[str, str],
+    *,
+    further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None,
+) -> Manifest:
+    """Export what `inputs` asks for, prove it, and put it into the output folder.
+
+    Args:
+        inputs: checked inputs.
+        observer: is told about progress.
+        env: the environment; children see an allow-list of it.
+        further_probes: gives what shape-free artifacts are asked besides hfexport's own probes.
+
+    Returns:
+        The manifest, which also lies in the output folder.
+
+    Raises:
+        Failed: with the error; the output folder then holds a manifest that says so, and no artifact of ours.
+    """
+    from hfexport.manifest.entries import error_entry, new_manifest, provenance_entry, write_manifest
+    from hfexport.run.inputs import recorded
+
+    output = Path(inputs.output)
+    manifest = new_manifest(recorded(inputs), datetime.now(UTC).isoformat(timespec="seconds"))
+    manifest["provenance"] = provenance_entry(env)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = InputsError([f"output {inputs.output!r} cannot be made: {error.strerror}"])
+        manifest["error"] = error_entry(problem)
+        raise Failed(problem, manifest) from error
+    with output_lock(output), tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output) as staging:
+        work = Run(inputs, observer, env, Path(staging), manifest, further_probes)
+        try:
+            source, publisher = work.locate()
+            if publisher is not None and (found := work.answered(source, publisher)):
+                return found
+            artifacts = work.export_and_validate(source)
+        except HfexportError as error:
+            manifest["verdict"] = "failed" if isinstance(error, ValidationError) else "error"
+            manifest["error"] = error_entry(error)
+            withdraw(output)
+            write_manifest(manifest, output)
+            raise Failed(error, manifest) from error
+        except KeyboardInterrupt:
+            interrupted = HfexportError("interrupted", remedy="Run it again.")
+            manifest["error"] = error_entry(interrupted)
+            withdraw(output)
+            write_manifest(manifest, output)
+            raise
+        install(artifacts, output)
+        write_manifest(manifest, output)
+        if publisher is not None:
+            work.publish(publisher, output)
+    return manifest
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the steps of one run share: where they work, and the manifest they fill in."""
+
+    inputs: Inputs
+    observer: Observer
+    env: Mapping[str, str]
+    staging: Path
+    manifest: Manifest
+    further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None
+
+    @property
+    def stages(self) -> Stages:
+        """Records each step in the manifest."""
+        return Stages(self.observer, self.manifest["stages"])
+
+    def locate(self) -> tuple[Source, Publisher | None]:
+        """Find the checkpoint and, if it is to be published, the destination: what is wrong there is said at once."""
+        from hfexport.hub.publish import Destination, open_publisher
+
+        inputs = self.inputs
+        with self.stages("Source"):
+            source = locate(inputs.model, inputs.revision, inputs.subfolder, self.hub)
+            if inputs.push_to_hub is None:
+                return source, None
+            repository = inputs.model if inputs.push_to_hub == "true" else inputs.push_to_hub
+            destination = Destination(
+                repository, inputs.branch, inputs.create_pr, inputs.private, inputs.commit_message or "", inputs.dry_run
+            )
+
+            def hub() -> Hub:
+                token = publishing_token(inputs.hub_token, self.env, repository, self.observer.mask)
+                return Hub(token, note=self.observer.note, failure=PublishError)
+
+            return source, open_publisher(hub, destination, source, self.observer.note)
+
+    def answered(self, source: Source, publisher: Publisher) -> Manifest | None:
+        """The manifest of an export that is published already and answers what is asked."""
+        from hfexport.run.inputs import deciding_inputs
+
+        with self.stages("Published exports"):
+            found = publisher.answered(
+                self.manifest, deciding_inputs(), describe_source(source), lambda: self._describe_base(source)
+            )
+        if found is not None:
+            self.observer.note(
+                f"nothing to do: {found['publication']['commit_url']} holds this export, and its files hold"
+            )
+        return found
+
+    def publish(self, publisher: Publisher, output: Path) -> None:
+        """Publish what lies in the output folder; it stays there whatever comes of it.
+
+        Raises:
+            Failed: nothing was published.
+        """
+        from hfexport.manifest.entries import error_entry, write_manifest
+
+        try:
+            with self.stages("Publishing"):
+                self.manifest["publication"] = publisher.publish(output, self.manifest)
+        except HfexportError as error:
+            self.manifest["error"] = error_entry(error)
+            write_manifest(self.manifest, output)
+            raise Failed(error, self.manifest) from error
+        except KeyboardInterrupt:
+            self.manifest["error"] = error_entry(HfexportError("interrupted", remedy="Run it again."))
+            write_manifest(self.manifest, output)
+            raise
+        write_manifest(self.manifest, output)
+
+    def export_and_validate(self, source: Source) -> Path:
+        """The whole way; returns the folder that is ready to be put into place."""
+        from hfexport.manifest.entries import artifact_entry, files_entry, source_entry
+
+        with self.stages("Checkpoint"):
+            folder, digests = source.fetch(self.hub, self.observer.note, code=self.inputs.trust_remote_code)
+            given = find_adapter(folder) or look_over(folder)
+            source_identity, base = identity(source, folder), None
+        if isinstance(given, Adapter):
+            merged, base, base_identity = self.merge(given, self._locate_base(given))
+            source_identity += f" on {base_identity}"
+        contents = look_over(merged) if isinstance(given, Adapter) else given
+        self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
+        config_source = look_up(contents, self.inputs)
+        checkpoint = self.read(contents)
+        dtype = resolve_dtype(self.inputs.dtype, checkpoint, config_source, self.observer.note)
+        neuron = self._prepare_neuron() if "neuron" in self.inputs.formats else None
+        with ThreadPoolExecutor(max_workers=1) as hashing:
+            hashes = hashing.submit(lambda: {path: digests.get(path) or sha256(path) for path in given.files})
+            self.manifest["source"] = source_entry(checkpoint, source.to_dict(), {}, base)
+            with self.stages("Model configuration"):
+                config = find_config(checkpoint, config_source, self.inputs, dtype, self.observer.note)
+                opset = resolve_opset(self.inputs.opset, config)
+            self.manifest.update(task=config.task.name, dtype=dtype, interface=config.origin)
+            exporter = self.exporter(checkpoint, source_identity, config, dtype, opset)
+            exporter.neuron = neuron
+            # Artifacts are hashed while they are validated.
+            made: dict[Path, Future[str]] = {}
+            exporter.on_made = lambda path: made.update({path: hashing.submit(sha256, path)})
+            exporter.ready.mkdir()
+            results = exporter.run()
+        self.manifest["source"] = source_entry(checkpoint, source.to_dict(), hashes.result(), base)
+
+        def digest(path: Path) -> str:
+            return made[path].result() if path in made else sha256(path)
+
+        with self.stages("Files"):
+            self.manifest["artifacts"] = [
+                artifact_entry(
+                    artifact, artifact.config or config, artifact.dtype or dtype, exporter.ready, verdict, digest
+                )
+                for artifact, config, verdict in results
+            ]
+            self.manifest["files"] = files_entry(copy_along(checkpoint, exporter.ready), exporter.ready)
+        self._decide([(artifact, verdict) for artifact, _, verdict in results])
+        return exporter.ready
+
+    def exporter(self, checkpoint: Checkpoint, identity: str, config: ExportConfig, dtype: str, opset: int) -> Exporter:
+        """What makes and proves the artifacts of a checkpoint."""
+        return Exporter(
+            inputs=self.inputs,
+            observer=self.observer,
+            env=self.env,
+            staging=self.staging,
+            stages=self.stages,
+            checkpoint=checkpoint,
+            source_identity=identity,
+            family=config,
+            dtype=dtype,
+            opset=opset,
+            further_probes=self.further_probes,
+        )
+
+    def _locate_base(self, adapter: Adapter) -> Source:
+        return locate(*base_of(adapter, self.inputs.base_model), None, self.hub)
+
+    def _describe_base(self, source: Source) -> dict[str, Any] | None:
+        """What tells the base of an adapter from another, see `describe_source`; `None` if the source is no adapter."""
+        adapter = find_adapter(source.fetch(self.hub, self.observer.note)[0])
+        return None if adapter is None else describe_source(self._locate_base(adapter))
+
+    def merge(self, adapter: Adapter, source: Source) -> tuple[Path, dict[str, Any], str]:
+        """The folder of a checkpoint that is the adapter's base (`source`) with the adapter in it, and what the base is."""
+        from hfexport.manifest.entries import base_entry
+        from hfexport.modeling.conversion.adapter import merge
+
+        with self.stages("Base of the adapter"):
+            folder, digests = source.fetch(self.hub, self.observer.note)
+            contents = look_over(folder)
+            self.observer.note(f"{adapter.kind} adapter of {source.given}: {contents.weights.description}")
+        base = self.read(contents)
+        with self.stages("Merging of the adapter"):
+            merged = merge(adapter, base, self.staging / "merged", self.env)
+        hashes = {path: digests.get(path) or sha256(path) for path in contents.files}
+        return merged, base_entry(source.to_dict(), base, hashes, adapter.kind), identity(source, folder)
+
+    def read(self, contents: Contents) -> Checkpoint:
+        """The folder's safetensors, or its weights converted to that."""
+        if contents.weights.format == "safetensors":
+            with self.stages("Weights"):
+                return read_checkpoint(contents)
+        from hfexport.modeling.conversion import convert
+
+        with self.stages("Conversion of weights"):
+            checkpoint = convert(contents, self.staging / "converted", self.env)
+        if checkpoint.conversion is not None and checkpoint.conversion.left_out:
+            names = ", ".join(checkpoint.conversion.left_out)
+            self.observer.note(f"Weights that the PyTorch model has no use for were left out: {names}")
+        return checkpoint
+
+    def hub(self) -> Hub:
+        token = reading_token(self.inputs.hub_token, self.env, self.observer.mask)
+        return Hub(token, note=self.observer.note)
+
+    def _prepare_neuron(self) -> NeuronRun:
+        from hfexport.run.neuron import prepare
+
+        with self.stages("Neuron environment"):
+            neuron, versions = prepare(self.inputs, self.staging / "neuron", self.env, self.observer.child_output)
+            self.observer.note(", ".join(f"{name} {version}" for name, version in versions.items()))
+        return neuron
+
+    def _decide(self, results: Sequence[tuple[Artifact, ArtifactVerdict]]) -> None:
+        """Set the manifest's verdict, or raise what is wrong."""
+        failures = [
+            f"{artifact.format}/{artifact.path.name}: {line}"
+            for artifact, verdict in results
+            if verdict.verdict == "failed"
+            for line in (verdict.failures or ("no probe was answered",))
+        ]
+        if failures:
+            more = f"\nand {len(failures) - 5} more, in the manifest" if len(failures) > 5 else ""
+            raise ValidationError(
+                "\n".join(failures[:5]) + more,
+                remedy="The artifact is wrong or the tolerance too tight; nothing was left in the output folder.",
+            )
+        found = {verdict.verdict for _, verdict in results}
+        self.manifest["verdict"] = (
+            "passed" if found == {"passed"} else "not_validated" if "not_run" in found else "incomplete"
+        )
+
+
+def describe_source(source: Source) -> dict[str, Any]:
+    """What tells one source from another: the commit on the Hub, or of a folder the SHA-256 of every file that counts."""
+    if source.model is not None:
+        return {"hub": source.model.to_dict()}
+    given = find_adapter(source.folder) or look_over(source.folder)
+    return {
+        "hub": None,
+        "files": {path.name: sha256(path) for path in given.files},
+        "along": {name: sha256(path) for name, path in given.along.items()},
+    }

@@ -1,0 +1,156 @@
+"""What is exported: which export config describes the model, for which task, in which dtype and opset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hfexport.checkpoint import Checkpoint, Contents
+from hfexport.checkpoint.sentence import read_sentence_modules
+from hfexport.errors import CheckpointError, InputsError, UnsupportedError
+from hfexport.export_config import DeclaredConfig, ExportConfig, Seq2SeqConfig, TensorSpec
+from hfexport.export_config.builtin import known_architectures
+from hfexport.export_config.tasks import SENTENCE_TASK, TASKS, Task, is_encoder_alone, select_task
+from hfexport.run.inputs import Inputs
+
+if TYPE_CHECKING:
+    from hfexport.export_config import SentenceModules
+    from hfexport.modeling.user_class import OnnxConfig
+
+__all__ = ["ConfigSource", "find_config", "look_up", "resolve_dtype", "resolve_opset"]
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ConfigSource:
+    """Where the export config will come from: a class of `architectures`, a user's own, or (neither) the model itself."""
+
+    requested: str
+    known: type[ExportConfig] | None = None
+    task: Task | None = None
+    own: type[OnnxConfig] | None = None
+    sentence: SentenceModules | None = None
+
+
+def look_up(contents: Contents, inputs: Inputs) -> ConfigSource:
+    """All that can be told, or refused, before torch is imported."""
+    sentence = read_sentence_modules(contents.folder) if inputs.task == SENTENCE_TASK else None
+    requested = "default" if sentence is not None else inputs.task
+    if inputs.export_config is not None:
+        from hfexport.modeling.user_class import load_class
+
+        return ConfigSource(requested, own=load_class(inputs.export_config), sentence=sentence)
+    known = known_architectures().get(contents.model_type)
+    if known is None or (issubclass(known, Seq2SeqConfig) and is_encoder_alone(contents.architectures)):
+        return ConfigSource(requested, sentence=sentence)
+    task = select_task(
+        requested,
+        model_type=contents.model_type,
+        architectures=contents.architectures,
+        supported=known.tasks,
+    )
+    resolve_opset(inputs.opset, known)
+    return ConfigSource(requested, known, TASKS[SENTENCE_TASK] if sentence is not None else task, sentence=sentence)
+
+
+def _refuse_without_mask(config: ExportConfig) -> ExportConfig:
+    if config.sentence is not None and not any(spec.name == "attention_mask" for spec in config.inputs):
+        raise UnsupportedError(
+            f"model_type {config.config.model_type!r} takes no attention mask, without which nothing can be pooled",
+            remedy="Export task default, and pool outside.",
+        )
+    return config
+
+
+def resolve_opset(requested: int | None, config: ExportConfig | type[ExportConfig]) -> int:
+    """The ONNX opset to export to.
+
+    Raises:
+        InputsError: it is not one that the architecture is proved for.
+    """
+    low, high = config.opsets
+    opset = config.default_opset if requested is None else requested
+    if not low <= opset <= high:
+        asked = (
+            f"opset {opset}"
+            if requested is not None or isinstance(config, type)
+            else f"{config.origin}: default_onnx_opset {opset}"
+        )
+        raise InputsError([f"{asked} is out of range: {low} to {high} are proved for this architecture"])
+    return opset
+
+
+def resolve_dtype(requested: str, checkpoint: Checkpoint, source: ConfigSource, note: Note) -> str:
+    """`fp32` or `fp16`: what was asked for, or what the checkpoint has and artifacts can."""
+    if requested != "auto":
+        return requested
+    if checkpoint.dtype == "fp16" and source.known is not None and not source.known.half_precision:
+        note(f"{checkpoint.model_type} answers too coarsely in float16; exported as fp32, exactly.")
+        return "fp32"
+    if checkpoint.dtype == "bf16":
+        note("The checkpoint is bfloat16, which ONNX Runtime does not run on CPU; exported as fp32, exactly.")
+    return "fp16" if checkpoint.dtype == "fp16" else "fp32"
+
+
+def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dtype: str, note: Note) -> ExportConfig:
+    """The export config: of `architectures`, of the user's own class, or inferred from the model itself."""
+    model_config = _model_config(checkpoint, inputs)
+    trust = inputs.trust_remote_code
+    if source.known is not None and source.task is not None:
+        try:
+            known = source.known(model_config, source.task, trust_remote_code=trust, sentence=source.sentence)
+            return _refuse_without_mask(known)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _unreadable(checkpoint, error) from error
+    from hfexport.modeling.find_export_config import find_export_config
+
+    found = find_export_config(
+        checkpoint,
+        model_config,
+        source.requested,
+        dtype,
+        own=None if source.own is None else (str(inputs.export_config), source.own),
+        trust_remote_code=trust,
+        note=note,
+    )
+    config = found
+    if source.sentence is not None and isinstance(found, DeclaredConfig):
+        config = found.pooled(replace(TASKS[SENTENCE_TASK], auto_class=found.auto_class), source.sentence)
+    note(f"Interface {config.origin}: takes {_names(config.inputs)}; gives {_names(config.outputs)}")
+    for name, value in found.interface.config_values.items():
+        if getattr(model_config, name) != value:
+            note(f"By {config.origin}, the model is called with {name} {value!r} in its config")
+    return _refuse_without_mask(config)
+
+
+def _model_config(checkpoint: Checkpoint, inputs: Inputs) -> Any:
+    """The model's `PreTrainedConfig`; code that the checkpoint carries is run only if the user said so."""
+    from transformers import CONFIG_MAPPING
+
+    from hfexport.modeling.untrusted_config import read_model_config
+
+    remote = "AutoConfig" in (checkpoint.config.get("auto_map") or {})
+    if checkpoint.model_type not in CONFIG_MAPPING and not (remote and inputs.trust_remote_code):
+        remedy = "Use a checkpoint of an architecture that this version of transformers has."
+        if remote:
+            remedy = "Its code comes with the checkpoint: read it, and run it with --trust-remote-code."
+        raise UnsupportedError(
+            f"model_type {checkpoint.model_type!r} in config.json is not an architecture of transformers", remedy=remedy
+        )
+    shown = checkpoint.contents.folder / "config.json"
+    return read_model_config(checkpoint.folder, trust_remote_code=inputs.trust_remote_code, shown=shown)
+
+
+def _names(specs: Sequence[TensorSpec]) -> str:
+    """Names for the user; a cache is one of them."""
+    kinds = dict.fromkeys(spec.name.partition(".")[0] for spec in specs)
+    return ", ".join(kinds)
+
+
+def _unreadable(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{checkpoint.contents.folder / 'config.json'}: transformers cannot read it: {str(error).splitlines()[0]}",
+        remedy="Use the config.json that was saved with the model.",
+    )

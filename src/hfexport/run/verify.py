@@ -1,0 +1,288 @@
+"""`hfexport verify`: is an export what its manifest says, and does it still answer as the model it came from?
+
+Nothing in the manifest is believed: files are hashed, the source is read again from where it came, and artifacts are run
+against it with the tolerances of this hfexport or of whoever asks. Code that a manifest names is not run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from hfexport.checkpoint import Checkpoint, look_over, sha256
+from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
+from hfexport.errors import CheckpointError, NeuronError, UnsupportedError, ValidationError
+from hfexport.export_config import ExportConfig
+from hfexport.hub.client import Hub
+from hfexport.hub.credentials import reading_token
+from hfexport.hub.source import Source, locate
+from hfexport.manifest.entries import MANIFEST_FILE, Manifest, check_manifest, new_manifest
+from hfexport.run.inputs import Inputs, recorded
+from hfexport.run.observer import Observer
+from hfexport.run.pipeline import Run
+from hfexport.run.selection import find_config, look_up
+from hfexport.validation import ArtifactVerdict
+
+__all__ = ["verify"]
+
+MAX_MANIFEST_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class _Export:
+    """An export to verify: its folder here, and its manifest."""
+
+    name: str
+    folder: Path
+    manifest: Manifest
+
+
+def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str]) -> Manifest:
+    """Verify an export.
+
+    Args:
+        place: a folder, or `owner/name` on the Hub.
+        inputs: `revision` and `subfolder` of the place; `model`, where the source checkpoint lies if it is not where the
+            manifest says; `atol` and `rtol` to hold artifacts to; `neuron_python`, `hub_token`, `trust_remote_code`, `export_config`.
+        observer: is told about progress.
+        env: the environment; children see an allow-list of it.
+
+    Returns:
+        The manifest, which holds.
+
+    Raises:
+        CheckpointError: there is no export, or its source cannot be had.
+        ValidationError: something is not as the manifest says, or an artifact does not answer as the model does.
+        UnsupportedError: an artifact cannot be run here.
+    """
+
+    def hub() -> Hub:
+        return Hub(reading_token(inputs.hub_token, env, observer.mask), note=observer.note)
+
+    with observer.stage("Files"):
+        export = _open(place, inputs, hub)
+        _hold_hashes(export)
+    observer.note(f"{place}: all files have the hashes of the manifest")
+    with observer.stage("Source"):
+        source = _source(export, inputs, hub)
+        folder, digests = source.fetch(hub, observer.note, code=inputs.trust_remote_code)
+        _hold_source(export, folder, digests)
+    with tempfile.TemporaryDirectory(prefix="hfexport-") as staging:
+        _run_again(export, folder, inputs, observer, env, Path(staging))
+    return export.manifest
+
+
+def _open(place: str, inputs: Inputs, hub: Callable[[], Hub]) -> _Export:
+    """Find the export; of one on the Hub, bring the files that its manifest lists."""
+    if not Path(place).is_dir():
+        found = locate(place, inputs.revision, inputs.subfolder, hub)
+        if found.model is None:
+            raise CheckpointError(f"{place}: is no folder", remedy="Give an output folder, or owner/name on the Hub.")
+        model, client = found.model, hub()
+        prefix = f"{model.subfolder}/" if model.subfolder else ""
+        present = client.files(model.repository, model.commit)
+        if prefix + MANIFEST_FILE not in present:
+            raise CheckpointError(
+                f"{place}: has no {prefix}{MANIFEST_FILE} at {model.commit[:12]}",
+                remedy="Name a repository that hfexport published to, and its revision.",
+            )
+        root = client.download(model.repository, model.commit, [prefix + MANIFEST_FILE]) / prefix
+        manifest = _read_manifest(root / MANIFEST_FILE)
+        listed = [prefix + path for path in _entries(manifest) if prefix + path in present]
+        client.download(model.repository, model.commit, listed)
+        return _Export(place, root, manifest)
+    path = Path(place, inputs.subfolder or "", MANIFEST_FILE)
+    if not path.is_file():
+        raise CheckpointError(f"{place}: has no {MANIFEST_FILE}", remedy="Give the output folder of an export.")
+    return _Export(place, path.parent, _read_manifest(path))
+
+
+def _read_manifest(path: Path) -> Manifest:
+    import jsonschema
+
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise ValidationError(f"{path.name}: has {path.stat().st_size} bytes, too many for a manifest")
+    try:
+        manifest: Manifest = json.loads(path.read_bytes())
+        check_manifest(manifest)
+    except (ValueError, RecursionError, AttributeError, jsonschema.ValidationError) as error:
+        problem = error.message if isinstance(error, jsonschema.ValidationError) else str(error)
+        raise ValidationError(f"{path.name}: is no manifest of hfexport: {problem.splitlines()[0][:200]}") from error
+    if manifest["verdict"] not in ("passed", "incomplete"):
+        raise ValidationError(f"{path.name}: says itself that the verdict is {manifest['verdict']}")
+    return manifest
+
+
+def _entries(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """What a manifest lists, by path.
+
+    Raises:
+        ValidationError: a path leads out of the folder.
+    """
+    listed = [*manifest["files"], *(file for artifact in manifest["artifacts"] for file in artifact["files"])]
+    for entry in listed:
+        path = PurePosixPath(entry["path"])
+        if path.is_absolute() or ".." in path.parts or "\\" in entry["path"] or "\0" in entry["path"]:
+            raise ValidationError(f"{MANIFEST_FILE}: lists {entry['path']!r}, which is outside of the export")
+    paths = {artifact["path"] for artifact in manifest["artifacts"]}
+    entries = {entry["path"]: entry for entry in listed}
+    if unlisted := sorted(paths - entries.keys()):
+        raise ValidationError(f"{MANIFEST_FILE}: names {unlisted[0]!r}, of which it gives no hash")
+    return entries
+
+
+def _hold_hashes(export: _Export) -> None:
+    wrong = []
+    for name, entry in _entries(export.manifest).items():
+        path = export.folder / name
+        if not path.is_file():
+            wrong.append(f"{name}: is missing")
+        elif path.stat().st_size != entry["size_bytes"] or sha256(path) != entry["sha256"]:
+            wrong.append(f"{name}: is not the file that the manifest describes")
+    if wrong:
+        raise ValidationError("\n".join(wrong), remedy="Do not use this export; make or download it again.")
+
+
+def _source(export: _Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
+    """Where the source checkpoint is: where the user says, else where the manifest says."""
+    known = export.manifest["source"]["hub"]
+    if inputs.model != Inputs().model:
+        return locate(inputs.model, known["commit"] if known and not Path(inputs.model).is_dir() else "main", None, hub)
+    if known is not None:
+        return locate(known["repository"], known["commit"], known["subfolder"] or None, hub)
+    raise CheckpointError(
+        f"{export.name}: was made from a folder ({export.manifest['source']['model']}); its files have the right hashes, "
+        "but what they answer cannot be compared with the model",
+        remedy="Give the checkpoint that it was made from as --model.",
+    )
+
+
+def _hold_source(export: _Export, folder: Path, digests: Mapping[Path, str]) -> None:
+    """The source must be the very checkpoint that the manifest names."""
+    for entry in export.manifest["source"]["files"]:
+        path = folder / PurePosixPath(entry["path"]).name
+        if not path.is_file() or (digests.get(path) or sha256(path)) != entry["sha256"]:
+            raise ValidationError(
+                f"{path.name}: the checkpoint has another one than the one that was exported",
+                remedy="Give the checkpoint that it was made from as --model.",
+            )
+
+
+def _run_again(
+    export: _Export, folder: Path, given: Inputs, observer: Observer, env: Mapping[str, str], staging: Path
+) -> None:
+    """Run every artifact against the unpatched model, at the probes of this version."""
+    manifest = export.manifest
+    inputs = dataclasses.replace(
+        given,
+        task=manifest["task"],
+        dtype=manifest["dtype"],
+        layout=_layout(manifest),
+        validate="strict",
+    )
+    run = Run(inputs, observer, env, staging, new_manifest(recorded(inputs), manifest["created"]))
+    found = find_adapter(folder) or look_over(folder)
+    contents = look_over(_merged(export, found, run)) if isinstance(found, Adapter) else found
+    checkpoint = run.read(contents)
+    config = find_config(checkpoint, look_up(contents, inputs), inputs, inputs.dtype, observer.note)
+    exporter = run.exporter(checkpoint, "", config, inputs.dtype, config.default_opset)
+    try:
+        formats = dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"])
+        for name in sorted(formats, key=lambda name: name == "neuron"):  # last, as it may not run here
+            if name == "neuron":
+                _run_neuron(export, run, checkpoint, config)
+                continue
+            artifacts = [artifact for artifact in manifest["artifacts"] if artifact["format"] == name]
+            verdicts = exporter.revalidate(export.folder, name, artifacts)
+            for artifact, verdict in zip(artifacts, verdicts, strict=True):
+                _hold_verdict(artifact["path"], verdict)
+                observer.note(f"{artifact['path']}: answers as the model does, within {verdict.max_abs:.2g}")
+    finally:
+        exporter.stop()
+
+
+def _run_neuron(export: _Export, run: Run, checkpoint: Checkpoint, config: ExportConfig) -> None:
+    """Run the compiled artifact, where there are the SDK and a device.
+
+    Raises:
+        UnsupportedError: there are not.
+    """
+    from hfexport.run.neuron import prepare, revalidate
+
+    inputs = dataclasses.replace(run.inputs, **_neuron_settings(export.manifest))
+    try:
+        neuron, _ = prepare(inputs, run.staging / "neuron", run.env, run.observer.child_output)
+    except NeuronError as error:
+        raise UnsupportedError(
+            f"neuron: its files have the right hashes, but running it takes the Neuron SDK: {error.message}",
+            remedy="Verify it where it is served, with --neuron-python.",
+        ) from error
+    verdict = revalidate(neuron, inputs, checkpoint.folder, config, export.folder / "neuron", run.observer.warn)
+    for check in verdict.checks:
+        if check.verdict == "not_run":
+            raise UnsupportedError(
+                f"neuron: its files have the right hashes, but {check.name} was not run: {check.reason}",
+                remedy="Verify it where it is served, on an instance with a device.",
+            )
+    _hold_verdict("neuron", verdict)
+    run.observer.note(
+        f"neuron: {verdict.checks[-1].reason}; it answers as the model does, within {verdict.max_abs:.2g}"
+    )
+
+
+def _neuron_settings(manifest: Manifest) -> dict[str, Any]:
+    """The sizes that the artifact was asked to have; they decide nothing but what it is run with."""
+    defaults = Inputs()
+    names = ("neuron_target", "batch_size", "sequence_length", "neuron_decoder_length", "neuron_beams")
+    asked = {name: manifest["inputs"].get(name) for name in (*names, "neuron_dynamic_batch_size")}
+    numbers = (*names[1:], "neuron_dynamic_batch_size")
+    fitting = {name: value for name, value in asked.items() if name in numbers and isinstance(value, int)}
+    target = asked["neuron_target"] if asked["neuron_target"] in ("inf1", "inf2") else defaults.neuron_target
+    return {**fitting, "neuron_target": target}
+
+
+def _merged(export: _Export, adapter: Adapter, run: Run) -> Path:
+    """The adapter merged into its base at the commit that the manifest names, if that is the very base it was.
+
+    Which base is the adapter's to say, or the user's, not the manifest's.
+    """
+    known = (export.manifest["source"]["adapter"] or {}).get("base")
+    if known is None:
+        raise ValidationError(f"{MANIFEST_FILE}: does not say what the adapter was merged into")
+    name, revision = base_of(adapter, run.inputs.base_model)
+    if known["hub"] is not None:
+        if known["hub"]["repository"] != name:
+            raise ValidationError(
+                f"{MANIFEST_FILE}: says that the adapter was merged into {known['hub']['repository']}, but its base is {name}",
+                remedy="If that was meant, give the base as --base-model.",
+            )
+        revision = known["hub"]["commit"]
+    folder, base, _ = run.merge(adapter, locate(name, revision, None, run.hub))
+    hashes = [{file["path"]: file["sha256"] for file in entry["files"]} for entry in (known, base["base"])]
+    for path in sorted(hashes[0].keys() | hashes[1].keys()):
+        if hashes[0].get(path) != hashes[1].get(path):
+            raise ValidationError(
+                f"{path}: the adapter's base has another one than the one that it was merged into",
+                remedy="Give the base that it was merged into as --base-model.",
+            )
+    return folder
+
+
+def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:
+    if verdict.verdict != "passed":
+        failures = verdict.failures or (verdict.reason or "no probe was answered",)
+        raise ValidationError(
+            "\n".join(f"{path}: {line}" for line in failures[:5]),
+            remedy="Do not use this export. If it was made with a wider tolerance that you accept, give it as --atol.",
+        )
+
+
+def _layout(manifest: Manifest) -> Literal["auto", "split", "single"]:
+    """Which graphs an encoder-decoder was made into; it decides nothing but what is run."""
+    layouts: tuple[Literal["split", "single"], ...] = ("split", "single")
+    return next((layout for layout in layouts if manifest["inputs"].get("layout") == layout), "auto")

@@ -1,0 +1,1 @@
+"""The reference: what the unpatched eager model answers, computed in a process of its own."""

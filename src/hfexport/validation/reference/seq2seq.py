@@ -1,0 +1,180 @@
+"""What the unpatched model of an encoder-decoder answers, part by part and in generation. See `reference`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfexport.export_config.probes import beam_rows
+
+if TYPE_CHECKING:
+    import torch
+
+    from hfexport.export_config import Seq2SeqGraph
+
+__all__ = ["answer_graph", "decode_reordered", "generate"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def answer_graph(model: Any, config: Seq2SeqGraph, inputs: Arrays) -> Arrays:
+    """What the part of the model that `config` describes answers to `inputs`."""
+    import torch
+
+    tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    plain: dict[str, Any] = {
+        name: tensor for name, tensor in tensors.items() if not name.startswith("past_key_values.")
+    }
+    if config.part == "encoder":
+        given = model.get_encoder()(**plain)
+    elif config.part == "decoder":
+        given = _ask_decoder(model, config, plain, tensors)
+    else:
+        if config.task.with_past:
+            plain |= {"past_key_values": _filled_cache(tensors), "use_cache": True}
+        given = model(**plain)
+    outputs: Arrays = {}
+    for spec in config.outputs:
+        if not spec.name.startswith("present."):
+            outputs[spec.name] = given[spec.name].numpy()
+    if config.task.with_past and config.part != "encoder":
+        goes_on = any(spec.role == "past_key" for spec in config.inputs)
+        outputs |= _cache_arrays(given.past_key_values, cross=config.part == "model" or not goes_on)
+    return outputs
+
+
+def _ask_decoder(model: Any, config: Seq2SeqGraph, plain: Mapping[str, torch.Tensor], tensors: Any) -> Any:
+    """The decoder's answer, by the model as a whole: it is told the encoder's states, so that it needs no encoder."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
+
+    arguments: dict[str, Any] = {"decoder_input_ids": plain["input_ids"], "use_cache": config.task.with_past}
+    if config.task.with_past:
+        arguments["past_key_values"] = _filled_cache(tensors)
+    if "encoder_attention_mask" in plain:
+        arguments["attention_mask"] = plain["encoder_attention_mask"]
+    states = plain.get("encoder_hidden_states")
+    if states is None:
+        keys = tensors["past_key_values.0.encoder.key"]
+        # Not a number: had the model a use for these states, with its cache full, its answers would be of no use.
+        states = torch.full((keys.shape[0], keys.shape[2], config.family.encoder_size), torch.nan, dtype=keys.dtype)
+    read = BaseModelOutput(last_hidden_state=states)
+    mask = arguments.get("attention_mask")
+    if mask is not None and config.family.mask_of_states(mask, states.shape[1]) is not None:
+        # How the mask is shortened only the encoder knows; what it makes of silence is set aside.
+        read = model.get_encoder()(torch.zeros(mask.shape, dtype=states.dtype), attention_mask=mask)
+        read.last_hidden_state = states
+    return model(encoder_outputs=read, **arguments)
+
+
+def _filled_cache(tensors: Mapping[str, torch.Tensor]) -> Any:
+    """A cache filled as a model fills it; a half of length 0 is left empty, as a prefill finds it.
+
+    One that a model makes for itself has as many layers as the encoder, too few for a decoder that is deeper.
+    """
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    halves = {"decoder": DynamicCache(), "encoder": DynamicCache()}
+    for kind, cache in halves.items():
+        layer = 0
+        while (key := tensors.get(f"past_key_values.{layer}.{kind}.key")) is not None:
+            if key.shape[2] > 0:
+                cache.update(key, tensors[f"past_key_values.{layer}.{kind}.value"], layer)
+            layer += 1
+    return EncoderDecoderCache(halves["decoder"], halves["encoder"])
+
+
+def _cache_arrays(cache: Any, *, cross: bool) -> Arrays:
+    outputs: Arrays = {}
+    for layer, own in enumerate(cache.self_attention_cache.layers):
+        outputs[f"present.{layer}.decoder.key"] = own.keys.numpy()
+        outputs[f"present.{layer}.decoder.value"] = own.values.numpy()
+        if cross:
+            read = cache.cross_attention_cache.layers[layer]
+            outputs[f"present.{layer}.encoder.key"] = read.keys.numpy()
+            outputs[f"present.{layer}.encoder.value"] = read.values.numpy()
+    return outputs
+
+
+def generate(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: int) -> Arrays:
+    """Greedy tokens by `generate` of transformers itself, with nothing that ends them early or forbids any.
+
+    Args:
+        model: an encoder-decoder with a language model's head.
+        config: the graph that goes on with a text.
+        prompt: what the encoder takes; for a graph that is all of the model, also what the decoder begins with.
+        steps: tokens to generate.
+
+    Returns:
+        `tokens` (batch, steps), `logits` (batch, steps, vocabulary) that chose them, and the cache after the last call.
+    """
+    import torch
+    from transformers import GenerationConfig, GenerationMixin
+
+    asked: dict[str, Any] = {
+        name: torch.from_numpy(array) for name, array in prompt.items() if not name.startswith("past_key_values.")
+    }
+    start = torch.full((len(next(iter(asked.values()))), 1), config.start_token)
+    plan = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=steps,
+        eos_token_id=None,
+        decoder_start_token_id=config.start_token,
+        pad_token_id=model.config.pad_token_id,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    asked["decoder_input_ids"] = start
+    # Its own would fill in what the plan leaves open, such as an end.
+    model.generation_config = plan
+    # By name, not as the model's own: that of Whisper hears languages and cuts long sound before it generates.
+    given: Any = GenerationMixin.generate(model, **asked, past_key_values=_filled_cache({}), generation_config=plan)
+    # It widens logits; what the model gave, in its own dtype, is the same number.
+    logits = torch.stack(list(given.logits), dim=1).to(model.dtype)
+    outputs = {"tokens": given.sequences[:, start.shape[1] :].numpy(), "logits": logits.numpy()}
+    return outputs | _cache_arrays(given.past_key_values, cross=True)
+
+
+def decode_reordered(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: int) -> Arrays:
+    """Greedy tokens, with rows and cache reordered half-way as the model's own cache does it for a beam search.
+
+    Args:
+        model: an encoder-decoder with a language model's head.
+        config: the graph that goes on with a text.
+        prompt: see `generate`.
+        steps: tokens to generate.
+
+    Returns:
+        See `generate`; `tokens` and `logits` of each step are in the order of rows of that step.
+    """
+    import torch
+
+    names = [spec.name for spec in config.family.encoder_inputs]
+    read = {name: torch.from_numpy(prompt[name]) for name in names}
+    states = model.get_encoder()(**read)
+    masks = {"attention_mask": read["attention_mask"]} if "attention_mask" in read else {}
+    ids = torch.full((len(states.last_hidden_state), 1), config.start_token)
+    cache = _filled_cache({})
+    tokens: list[NDArray[Any]] = []
+    logits: list[NDArray[Any]] = []
+    for step in range(steps):
+        given = model(
+            encoder_outputs=states,
+            decoder_input_ids=ids,
+            past_key_values=cache,
+            use_cache=True,
+            **masks,
+        )
+        ids = given.logits[:, -1].argmax(dim=-1, keepdim=True)
+        logits.append(given.logits[:, -1].numpy())
+        tokens.append(ids[:, 0].numpy())
+        if step + 1 == steps // 2:
+            rows = torch.tensor(beam_rows(len(ids)))
+            cache.reorder_cache(rows)
+            ids, masks = ids[rows], {name: mask[rows] for name, mask in masks.items()}
+            for name, tensor in states.items():
+                states[name] = tensor[rows]
+    return {"tokens": np.stack(tokens, axis=1), "logits": np.stack(logits, axis=1), **_cache_arrays(cache, cross=True)}

@@ -1,0 +1,195 @@
+"""Reference outputs: the unpatched eager model, asked every probe in its own plain way.
+
+Runs as a child (see `hfexport._internal.workers`), apart from whatever makes artifacts and sharing no wrapper with it, so that a
+mistake there cannot cancel out here. It also writes the inputs that every artifact is then asked with.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfexport.errors import UnsupportedError
+from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph, Tolerance
+from hfexport.export_config.builtin import restore_config
+from hfexport.export_config.probes import Probe, beam_rows
+from hfexport.validation.arrays import write_arrays
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["answer_probes", "run"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer every probe of every graph, one at a time; the graphs of one job share one model.
+
+    Args:
+        job: `checkpoint` (folder), `dtype`, `threads`, and `graphs`, each with the `recipe` of its export config, its
+            `probes`, and a `folder` under which `inputs/{n}` and `outputs/{n}` are written for the n-th of them.
+
+    Returns:
+        `probes`: the names of the probes answered; `versions`: of torch and transformers.
+    """
+    import torch
+    import transformers
+
+    from hfexport.modeling.load import load_model
+    from hfexport.modeling.untrusted_config import read_model_config
+
+    torch.set_num_threads(int(job["threads"]))
+    checkpoint = Path(job["checkpoint"])
+    recipe = job["graphs"][0]["recipe"]
+    model_config = read_model_config(checkpoint, trust_remote_code=recipe["trust_remote_code"])
+    configs = [restore_config(graph["recipe"], model_config) for graph in job["graphs"]]
+    model = load_model(checkpoint, configs[0], job["dtype"])
+    for graph, config in zip(job["graphs"], configs, strict=True):
+        probes = [Probe.from_dict(values) for values in graph["probes"]]
+        answer_probes(model, config, probes, job["dtype"], Path(graph["folder"]))
+    return {
+        "probes": [probe["name"] for graph in job["graphs"] for probe in graph["probes"]],
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
+def answer_probes(
+    model: torch.nn.Module, config: ExportConfig, probes: Sequence[Probe], dtype: str, folder: Path
+) -> None:
+    """Ask `model` every probe; `folder` gets `inputs/{n}` and `outputs/{n}` for the n-th.
+
+    Raises:
+        UnsupportedError: the model has no answer to a probe, or not always the same.
+    """
+    import torch
+
+    from hfexport.modeling.load import MODEL_FAILURES
+
+    with torch.inference_mode():
+        for number, probe in enumerate(probes):
+            inputs = probe.inputs(config, dtype)
+            write_arrays(folder / "inputs" / str(number), inputs)
+            asked = copy.deepcopy(model) if config.changes_when_called else model
+            try:
+                outputs = _answer_probe(asked, config, probe, inputs)
+                if number == 0:
+                    again = copy.deepcopy(model) if config.changes_when_called else model
+                    _refuse_chance(outputs, _answer_probe(again, config, probe, inputs), config.tolerance(dtype))
+            except MODEL_FAILURES as error:
+                raise UnsupportedError(
+                    f"the model itself fails at {probe.name}, so there is nothing to compare with:"
+                    f" {type(error).__name__}: {error}",
+                    remedy="Check that the model runs in transformers with this config.json; without a model that"
+                    " answers, nothing can be proved.",
+                ) from error
+            write_arrays(folder / "outputs" / str(number), outputs)
+
+
+def _refuse_chance(outputs: Arrays, again: Arrays, tolerance: Tolerance) -> None:
+    """See that a model that was asked twice answered twice the same."""
+    for name, first in outputs.items():
+        if not np.allclose(first, again[name], rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True):
+            raise UnsupportedError(
+                f"the model answers differently when asked twice: {name} is not the same, so there is nothing to compare"
+                " with",
+                remedy="It draws at random while it computes; an artifact of it cannot be proved right.",
+            )
+
+
+def _answer_probe(model: torch.nn.Module, config: ExportConfig, probe: Probe, inputs: Arrays) -> Arrays:
+    from hfexport.validation.reference.seq2seq import answer_graph, decode_reordered, generate
+
+    if isinstance(config, Seq2SeqGraph):
+        if not probe.greedy_steps:
+            return answer_graph(model, config, inputs)
+        decode = decode_reordered if probe.reorders else generate
+        return decode(model, config, inputs, probe.greedy_steps)
+    return _decode_greedily(model, inputs, probe) if probe.greedy_steps else _answer(model, config, inputs)
+
+
+def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arrays:
+    """One call of the model, with a cache if the task has one."""
+    import torch
+    from transformers import DynamicCache
+
+    from hfexport.modeling.load import named_output
+
+    arguments: dict[str, Any] = {
+        name: torch.from_numpy(array) for name, array in inputs.items() if not name.startswith("past_key_values.")
+    }
+    if config.task.with_past:
+        arguments["past_key_values"] = _cache(DynamicCache(), inputs)
+        arguments["use_cache"] = True
+    elif isinstance(config, DecoderConfig) or "decoder_input_ids" in inputs:
+        # A cache that nobody asked for, of as many layers as the encoder has, is too small for a deeper decoder.
+        arguments["use_cache"] = False
+    given = model(**arguments)
+    if config.sentence is not None:
+        from hfexport.validation.reference.sentence import sentence_embeddings
+
+        tokens = given.last_hidden_state.numpy()
+        pooled = sentence_embeddings(tokens, inputs["attention_mask"], config.sentence)
+        return {"token_embeddings": tokens, "sentence_embedding": pooled}
+    outputs: Arrays = {}
+    for spec in config.outputs:
+        if not spec.name.startswith("present."):
+            outputs[spec.name] = named_output(given, spec.name).numpy()
+    if config.task.with_past:
+        for layer, cached in enumerate(given.past_key_values.layers):
+            outputs[f"present.{layer}.key"] = cached.keys.numpy()
+            outputs[f"present.{layer}.value"] = cached.values.numpy()
+    return outputs
+
+
+def _cache(cache: Any, inputs: Arrays) -> Any:
+    """`cache` filled as a model fills it; left empty for a past of length 0, as a prefill finds it."""
+    import torch
+
+    layer = 0
+    while (key := inputs.get(f"past_key_values.{layer}.key")) is not None:
+        if key.shape[2] > 0:
+            value = inputs[f"past_key_values.{layer}.value"]
+            cache.update(torch.from_numpy(key), torch.from_numpy(value), layer)
+        layer += 1
+    return cache
+
+
+def _decode_greedily(model: torch.nn.Module, prompt: Arrays, probe: Probe) -> Arrays:
+    """Decode greedily through the model's own cache, which it keeps, grows and reorders itself.
+
+    Returns:
+        `tokens` (batch, steps), `logits` (batch, steps, vocabulary) that chose them, and the cache after the last call.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    cache = _cache(DynamicCache(), prompt)
+    ids, mask = torch.from_numpy(prompt["input_ids"]), torch.from_numpy(prompt["attention_mask"])
+    positions = {name: torch.from_numpy(prompt[name]) for name in ("position_ids",) if name in prompt}
+    tokens: list[NDArray[Any]] = []
+    logits: list[NDArray[Any]] = []
+    steps = probe.greedy_steps
+    for step in range(steps):
+        given = model(input_ids=ids, attention_mask=mask, **positions, past_key_values=cache, use_cache=True)
+        cache, last = given.past_key_values, given.logits[:, -1]
+        ids = last.argmax(dim=-1, keepdim=True)
+        logits.append(last.numpy())
+        tokens.append(ids[:, 0].numpy())
+        if probe.reorders and step + 1 == steps // 2:
+            rows = torch.tensor(beam_rows(len(ids)))
+            cache.reorder_cache(rows)
+            ids, mask = ids[rows], mask[rows]
+        if step + 1 < steps:
+            mask = torch.cat([mask, mask.new_ones((len(mask), 1))], dim=1)
+            positions = {name: mask.sum(dim=1, keepdim=True) - 1 for name in positions}
+    outputs = {"tokens": np.stack(tokens, axis=1), "logits": np.stack(logits, axis=1)}
+    for layer, cached in enumerate(cache.layers):
+        outputs[f"present.{layer}.key"] = cached.keys.numpy()
+        outputs[f"present.{layer}.value"] = cached.values.numpy()
+    return outputs
