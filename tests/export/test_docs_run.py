@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfexport.cli.main import main as cli
+from hfexport.cli import main as cli
 from hfexport.onnx.__main__ import main
 from tiny import make_checkpoint
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hfexport.cli.main import main as cli
+from hfexport.cli import main as cli
 from hfexport.errors import CheckpointError
 from hfexport.modeling import untrusted_config as building
 from hfexport.modeling.untrusted_config import refuse_implausible

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hfexport.cli.main import main as cli
+from hfexport.cli import main as cli
 from hfexport.runtime import load_torchscript
 from tensorflow_checkpoints import ANSWER_OTHERWISE, COMMITTED, TOLERANCE, difference
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from hfexport.cli.main import main as cli
+from hfexport.cli import main as cli
 from tiny import make_checkpoint
 
 
