@@ -1,4 +1,4 @@
-"""Writes action.yml, slim/action.yml and the README's tables from `hfexport.run.inputs`; with --check, says where they differ.
+"""Write action.yml, slim/action.yml and the tables of docs/inputs.md from `hfexport.run.inputs`; --check says where they differ.
 
 .venv/bin/python scripts/sync_inputs.py [--check]
 """
@@ -9,7 +9,7 @@ import difflib
 import sys
 from pathlib import Path
 
-from hfexport.run.inputs import OUTPUTS, InputField, input_fields
+from hfexport.run.inputs import GROUPS, OUTPUTS, InputField, input_fields
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,11 +51,13 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def inputs_table() -> str:
-    """The table of inputs in Markdown."""
-    lines = ["| input | meaning | default |", "|---|---|---|"]
-    lines += [_table_row(part) for part in input_fields()]
-    return "\n".join(lines)
+def inputs_tables() -> str:
+    """Render the inputs in Markdown, a heading and a table for each group."""
+    lines = []
+    for group, heading in GROUPS.items():
+        lines += ["", f"### {heading}", "", "| input | meaning | default |", "|---|---|---|"]
+        lines += [_table_row(part) for part in input_fields() if part.group == group]
+    return "\n".join([*lines, ""])
 
 
 def outputs_table() -> str:
@@ -71,12 +73,12 @@ def _table_row(part: InputField) -> str:
     return f"| {names} | {part.description} | {default} |"
 
 
-def readme(text: str) -> str:
-    """`text` with the tables between their markers."""
-    for name, table in (("inputs", inputs_table()), ("outputs", outputs_table())):
+def documentation(text: str) -> str:
+    """Return `text` with the tables between their markers."""
+    for name, table in (("inputs", inputs_tables()), ("outputs", outputs_table())):
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
         if start not in text or end not in text:
-            sys.exit(f"README.md has no {start} and {end}")
+            sys.exit(f"docs/inputs.md has no {start} and {end}")
         before, rest = text.split(start, 1)
         text = f"{before}{start}\n{table}\n{end}{rest.split(end, 1)[1]}"
     return text
@@ -84,9 +86,9 @@ def readme(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write both files, or check them; returns the exit code."""
-    readme_path, action_path = ROOT / "README.md", ROOT / "action.yml"
+    inputs_path, action_path = ROOT / "docs" / "inputs.md", ROOT / "action.yml"
     wanted = {
-        readme_path: readme(readme_path.read_text(encoding="utf-8")),
+        inputs_path: documentation(inputs_path.read_text(encoding="utf-8")),
         action_path: action_yml(),
         # The same without the Neuron SDK; what a plain build gives. The release names another image in each.
         ROOT / "slim" / "action.yml": action_yml(

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from hfexport.cli.commands import EXPORT, split_command
+from hfexport.cli.help import command_help
 from hfexport.errors import InputsError
 from hfexport.export_config.tasks import TASK_NAMES
-from hfexport.run.inputs import FLAGS, InputField, Inputs, given_secrets, help_text, input_fields, parse_inputs
+from hfexport.run.inputs import FLAGS, InputField, Inputs, given_secrets, input_fields, parse_inputs
 
 
 def _parse(*argv: str, **env: str) -> Inputs:
@@ -386,17 +388,17 @@ def test_an_unknown_option_takes_its_value_with_it() -> None:
     assert _problem("-x") == "-x is not an option: see --help"
 
 
-@pytest.mark.parametrize("word", ["ckpt", "", "-", "--"])
+@pytest.mark.parametrize("word", ["ckpt", "", "-"])
 def test_an_argument_without_a_name(word: str) -> None:
     assert _problem(word).startswith(("unexpected argument", "- is not an option"))
 
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_flags(flag: str) -> None:
-    assert parse_inputs([f"--{flag}"], {}) == (Inputs(), frozenset({flag}))
+    assert parse_inputs([f"--{flag}"], {})[:2] == (Inputs(), frozenset({flag}))
     if flag in ("json", "verbose"):
         assert _problem(f"--{flag}=1") == f"--{flag} takes no value, but has '1'"
-        assert parse_inputs([], {f"INPUT_{flag.upper()}": "true"}) == (Inputs(), frozenset())
+        assert parse_inputs([], {f"INPUT_{flag.upper()}": "true"})[:2] == (Inputs(), frozenset())
 
 
 def test_help_and_version_come_before_anything_wrong() -> None:
@@ -459,8 +461,8 @@ def test_all_problems_at_once() -> None:
     )
     assert [problem.split(":")[0] for problem in problems] == [
         "--modle is not an option",
-        "unexpected argument 'stray'",
         "--opset needs a value",
+        "unexpected argument 'stray'",
         "INPUT_BATCH_SIZE is not an input",
         "--task is 'maskd-lm'",
         "INPUT_ATOL is 'tiny'",
@@ -537,7 +539,7 @@ def test_no_command_line_raises_anything_but_an_inputs_error() -> None:
 
 
 def test_help_shows_everything_and_fits() -> None:
-    text = help_text()
+    text = command_help(EXPORT)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 104
     for part in input_fields():
@@ -546,3 +548,51 @@ def test_help_shows_everything_and_fits() -> None:
         assert part.description in " ".join(text.split())
     assert all(f"--{flag}" in text for flag in FLAGS)
     assert all(task in text for task in TASK_NAMES)
+
+
+def test_a_bare_command_line_is_an_export_and_takes_the_model_without_its_name() -> None:
+    for words in (["ckpt", "--opset", "18"], ["export", "--opset=18", "ckpt"], ["--opset", "18", "--model", "ckpt"]):
+        command, arguments = split_command(words)
+        assert command is EXPORT
+        assert parse_inputs(arguments, {}, command.syntax).inputs == Inputs(model="ckpt", opset=18)
+
+
+def test_verify_takes_its_own_options_alone() -> None:
+    command, arguments = split_command(["verify", "--atol", "1e-4", "out"])
+    parsed = parse_inputs(arguments, {"INPUT_OPSET": "18"}, command.syntax)
+    assert parsed.positional == "out"
+    assert parsed.inputs.atol == 1e-4
+    with pytest.raises(InputsError) as caught:
+        parse_inputs(["out", "--push-to-hub", "org/name", "--opest", "3", "more"], {}, command.syntax)
+    assert caught.value.problems[:2] == (
+        "--push-to-hub is not an option of hfexport verify: see hfexport verify --help",
+        "--opest is not an option: did you mean --opset?",
+    )
+    with pytest.raises(InputsError, match="verify needs what to verify"):
+        parse_inputs([], {}, command.syntax)
+
+
+def test_two_models_contradict_each_other() -> None:
+    with pytest.raises(InputsError, match="argument model 'one' and --model 'two' contradict"):
+        parse_inputs(["one", "--model", "two"], {}, EXPORT.syntax)
+
+
+def test_words_after_a_double_dash_are_no_options() -> None:
+    assert parse_inputs(["--opset", "18", "--", "-ckpt"], {}, EXPORT.syntax).inputs == Inputs(model="-ckpt", opset=18)
+    assert _problem("--", "--opset") == "unexpected argument '--opset': every input has a name, such as --model"
+
+
+def test_a_command_that_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputsError, match="'verfy' is neither a command nor a folder: did you mean hfexport verify"):
+        split_command(["verfy", "out"])
+    (tmp_path / "verfy").mkdir()
+    assert split_command(["verfy"]) == (EXPORT, ["verfy"])
+
+
+def test_each_command_has_help_of_its_own() -> None:
+    text = command_help(split_command(["verify"])[0])
+    assert "--neuron-python" in text
+    assert "--push-to-hub" not in text
+    assert "Source checkpoint" in text
+    assert max(map(len, text.splitlines())) <= 104

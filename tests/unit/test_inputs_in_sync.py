@@ -10,7 +10,9 @@ from types import ModuleType
 import pytest
 import yaml
 
-from hfexport.run.inputs import OUTPUTS, help_text, input_fields, parse_inputs
+from hfexport.cli.commands import EXPORT
+from hfexport.cli.help import command_help
+from hfexport.run.inputs import GROUPS, OUTPUTS, input_fields, parse_inputs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WRITE_THEM = "run scripts/sync_inputs.py"
@@ -49,24 +51,26 @@ def test_what_action_yml_sets_by_default_is_the_defaults() -> None:
     assert parse_inputs([], env) == parse_inputs([], {})
 
 
-def test_the_readme_lists_every_input_with_its_default() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = text.split("<!-- inputs:start -->")[1].split("<!-- inputs:end -->")[0].strip().splitlines()
-    rows = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table[2:]]
+def test_the_documentation_lists_every_input_with_its_default() -> None:
+    text = (ROOT / "docs/inputs.md").read_text(encoding="utf-8")
+    tables = text.split("<!-- inputs:start -->")[1].split("<!-- inputs:end -->")[0].strip().splitlines()
+    rows = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in tables if row.startswith("| `")]
     found = {row[0].split(" or ")[0].strip("`"): (row[1], row[2].strip(" |`")) for row in rows}
     assert found == {part.name: (part.description, part.default) for part in input_fields()}, WRITE_THEM
+    assert [line.removeprefix("### ") for line in tables if line.startswith("#")] == list(GROUPS.values())
 
 
 def test_help_knows_what_action_yml_knows() -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
-    assert all(f"--{name}" in help_text() for name in action["inputs"])
+    assert all(f"--{name}" in command_help(EXPORT) for name in action["inputs"])
 
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, Path]:
     """The script, on a copy of the files it keeps."""
     script = _sync_script()
-    for name in ("README.md", "action.yml"):
+    (tmp_path / "docs").mkdir()
+    for name in ("docs/inputs.md", "action.yml"):
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(script, "ROOT", tmp_path)
     return script, tmp_path
@@ -78,8 +82,8 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, P
         ("action.yml", 'default: "128"', 'default: "129"'),
         ("action.yml", "  atol:", "  atoll:"),
         ("action.yml", "  verdict:", "  result:"),
-        ("README.md", "| `128` |", "| `129` |"),
-        ("README.md", "| `opset` |", "| `opsets` |"),
+        ("docs/inputs.md", "| `128` |", "| `129` |"),
+        ("docs/inputs.md", "| `opset` |", "| `opsets` |"),
     ],
 )
 def test_the_check_says_no_and_the_script_repairs(
@@ -99,6 +103,6 @@ def test_the_check_says_no_to_missing_files_and_markers(copy: tuple[ModuleType, 
     script, folder = copy
     (folder / "action.yml").unlink()
     assert script.main(["--check"]) == 1
-    (folder / "README.md").write_text("no markers\n", encoding="utf-8")
+    (folder / "docs/inputs.md").write_text("no markers\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="inputs:start"):
         script.main(["--check"])

@@ -16,7 +16,7 @@ def test_everything_printed_arrives_and_the_exit_code_is_kept() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
-    program = "from hfexport.cli import main as cli; cli.help_text = lambda: 'x' * 1_000_000; cli.command()"
+    program = "from hfexport.cli import main as cli; cli.overview = lambda: 'x' * 1_000_000; cli.command()"
     arguments = [sys.executable, "-c", program, "--help"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None

@@ -12,10 +12,13 @@ from typing import NoReturn
 
 from hfexport import __version__
 from hfexport._internal.process import READER_GONE, collect_rarely, end_process
+from hfexport.cli.commands import COMMANDS, split_command
+from hfexport.cli.completion import VARIABLE, answer, print_script
 from hfexport.cli.console import Console
+from hfexport.cli.help import command_help, overview
 from hfexport.errors import HfexportError, InputsError
 from hfexport.hub.credentials import TOKEN_VARIABLES
-from hfexport.run.inputs import Inputs, given_secrets, help_text, parse_inputs
+from hfexport.run.inputs import Inputs, given_secrets, parse_inputs
 
 __all__ = ["command", "main"]
 
@@ -47,34 +50,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str], env: Mapping[str, str]) -> int:
-    if "--help" in words or "-h" in words:
-        print(help_text())
-        return 0
-    if "--version" in words:
-        print(f"hfexport {__version__}")
+    if instruction := env.get(VARIABLE):
+        return answer(instruction)
+    if (text := _asked_for(words)) is not None:
+        print(text)
         return 0
     console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words, verbose="--verbose" in words)
     for secret in (*given_secrets(words, env), *(env[name] for name in TOKEN_VARIABLES if env.get(name))):
         console.mask(secret)
-    place = None
     try:
-        if words[:1] == ["verify"]:
-            place, words = _place(words[1:])
-        inputs, flags = parse_inputs(words, env)
+        if words[:1] == ["completion"]:
+            return print_script(words[1:])
+        command, arguments = split_command(words)
+        inputs, flags, place = parse_inputs(arguments, env, command.syntax)
     except InputsError as error:
         console.error(error)
         return error.exit_code
     as_json = "json" in flags
-    if place is None:
+    if command.name == "export":
         return _export(inputs, console, env, as_json=as_json)
     return _verify(place, inputs, console, env, as_json=as_json)
 
 
-def _place(words: Sequence[str]) -> tuple[str, list[str]]:
-    """What `verify` is to look at, and the options after it."""
-    if not words or words[0].startswith("-"):
-        raise InputsError(["verify needs what to verify: an output folder, or owner/name on the Hub"])
-    return words[0], list(words[1:])
+def _asked_for(words: Sequence[str]) -> str | None:
+    """Return the help or the version if a command line asks for it."""
+    if "--help" in words or "-h" in words:
+        return command_help(COMMANDS[words[0]]) if words[0] in COMMANDS else overview()
+    return f"hfexport {__version__}" if "--version" in words else None
 
 
 def _verify(place: str, inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json: bool) -> int:

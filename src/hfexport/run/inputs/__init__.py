@@ -10,18 +10,21 @@ All problems are gathered before any is reported. Standard library only: a wrong
 
 from __future__ import annotations
 
-from hfexport.run.inputs.fields import FLAGS, OUTPUTS, InputField, Inputs, deciding_inputs, input_fields, recorded
-from hfexport.run.inputs.help import help_text
-from hfexport.run.inputs.reading import given_secrets, parse_inputs
+from hfexport.run.inputs.fields import FLAGS, OUTPUTS, Inputs, deciding_inputs, input_fields, recorded
+from hfexport.run.inputs.input_field import GROUPS, InputField
+from hfexport.run.inputs.reading import SHORT, Parsed, Syntax, given_secrets, parse_inputs
 
 __all__ = [
     "FLAGS",
+    "GROUPS",
     "OUTPUTS",
+    "SHORT",
     "InputField",
     "Inputs",
+    "Parsed",
+    "Syntax",
     "deciding_inputs",
     "given_secrets",
-    "help_text",
     "input_fields",
     "parse_inputs",
     "recorded",

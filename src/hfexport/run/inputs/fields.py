@@ -1,14 +1,23 @@
-"""The inputs themselves: one frozen `Inputs`, the source of options, `INPUT_*`, action.yml and the README's tables."""
+"""The inputs: one frozen `Inputs`, the source of options, `INPUT_*`, action.yml and the tables of docs/inputs.md."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 from hfexport.run.inputs import parsers
+from hfexport.run.inputs.input_field import InputField
+from hfexport.run.inputs.input_field import input_field as _input
 
-__all__ = ["FLAGS", "OUTPUTS", "InputField", "Inputs", "deciding_inputs", "input_fields", "recorded"]
+__all__ = [
+    "FLAGS",
+    "OUTPUTS",
+    "Inputs",
+    "deciding_inputs",
+    "input_fields",
+    "recorded",
+]
 
 OUTPUTS: Final[Mapping[str, str]] = {
     "manifest": "Path of hfexport.json.",
@@ -28,73 +37,11 @@ OUTPUTS: Final[Mapping[str, str]] = {
 
 FLAGS: Final[Mapping[str, str]] = {
     "json": "Print the manifest on stdout; everything else goes to stderr.",
-    "verbose": "Show every line of a compiler's, and with an error also the exception behind it.",
+    "verbose": "Show every line of a compiler's output, and with an error also the exception behind it.",
     "version": "Show the version and exit.",
     "help": "Show this text and exit.",
 }
 """Options of the command line alone; they take no value."""
-
-
-Concern = Literal["artifacts", "source", "place"]
-
-
-@dataclass(frozen=True)
-class InputField:
-    """One input, as users meet it.
-
-    Attributes:
-        name: in action.yml, and with `--` as an option.
-        default: as text; empty if the input is unset unless given.
-        description: one or two sentences.
-        parser: from text to value.
-        aliases: other names for it.
-        concerns: `artifacts` if it decides what is made; otherwise where that comes from (`source`) or goes to (`place`).
-    """
-
-    name: str
-    default: str
-    description: str
-    parser: parsers.Parser
-    aliases: tuple[str, ...] = ()
-    concerns: Concern = "artifacts"
-
-    @property
-    def attribute(self) -> str:
-        """Its name in `Inputs`."""
-        return self.name.replace("-", "_")
-
-    @property
-    def is_secret(self) -> bool:
-        """Whether its value must not be shown or written anywhere."""
-        return self.parser is parsers.secret
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Its name and its aliases."""
-        return (self.name, *self.aliases)
-
-    @property
-    def is_boolean(self) -> bool:
-        """Whether the bare option means true."""
-        return self.parser in (parsers.boolean, parsers.push)
-
-
-def _input(
-    default: str,
-    description: str,
-    parser: parsers.Parser,
-    *,
-    aliases: tuple[str, ...] = (),
-    concerns: Concern = "artifacts",
-) -> Any:
-    return field(
-        default=parser(default) if default else None,
-        repr=parser is not parsers.secret,
-        metadata={
-            **{"default": default, "description": description, "parser": parser},
-            **{"aliases": aliases, "concerns": concerns},
-        },
-    )
 
 
 @dataclass(frozen=True)
@@ -107,17 +54,26 @@ class Inputs:
         "owner/name.",
         parsers.path,
         concerns="source",
+        group="common",
     )
     revision: str = _input(
-        "main", "Branch, tag, commit or refs/pr/N of a model on the Hub.", parsers.revision, concerns="source"
+        "main",
+        "Branch, tag, commit or refs/pr/N of a model on the Hub.",
+        parsers.revision,
+        concerns="source",
+        group="common",
     )
     subfolder: str | None = _input(
-        "", "Folder inside the model's repository that holds the checkpoint.", parsers.folder_inside
+        "",
+        "Folder inside the model's repository that holds the checkpoint.",
+        parsers.folder_inside,
+        group="checkpoint",
     )
     base_model: str | None = _input(
         "",
         "Base of an adapter (LoRA, …), a folder or owner/name; if unset, the one that the adapter names.",
         parsers.path,
+        group="checkpoint",
     )
     hub_token: str | None = _input(
         "",
@@ -125,11 +81,13 @@ class Inputs:
         "(with permission id-token: write) or a stored login.",
         parsers.secret,
         concerns="source",
+        group="checkpoint",
     )
     formats: tuple[str, ...] = _input(
         "onnx,torchscript",
         "Artifacts to make: any of onnx, torchscript, neuron; separated by commas or newlines.",
         parsers.formats,
+        group="common",
     )
     task: str = _input(
         "auto",
@@ -137,18 +95,23 @@ class Inputs:
         "sequence-classification or causal-lm-with-past.",
         parsers.TASK,
         aliases=("feature",),
+        group="common",
     )
-    output: str = _input("hfexport-out", "Folder for the artifacts and the manifest.", parsers.path, concerns="place")
+    output: str = _input(
+        "hfexport-out", "Folder for the artifacts and the manifest.", parsers.path, concerns="place", group="common"
+    )
     opset: int | None = _input("", "ONNX opset; if unset, the architecture's own.", parsers.positive_integer)
     atol: float | None = _input(
         "",
-        "Absolute tolerance of validation; if unset, by dtype and architecture. Given alone, it is all there is.",
+        "Absolute tolerance of validation; if unset, by dtype and architecture. If set without rtol, rtol is 0.",
         parsers.tolerance,
+        group="validation",
     )
     rtol: float | None = _input(
         "",
         "Relative tolerance of validation; if unset, by dtype and architecture, or 0 if atol is given.",
         parsers.tolerance,
+        group="validation",
     )
     dtype: str = _input(
         "auto", "fp32, fp16, or auto: as the checkpoint, bfloat16, and fp16 of bloom, widened to fp32.", parsers.DTYPE
@@ -158,7 +121,7 @@ class Inputs:
         "Graphs of an encoder-decoder: auto (encoder and decoder, which in ONNX is one file with and without cache, as "
         "Optimum and Transformers.js load it), split (decoder and decoder with past apart) or single (one graph, as "
         "transformers.onnx wrote it).",
-        parsers.choice(("auto", "split", "single")),
+        parsers.Choice(("auto", "split", "single")),
     )
     external_data: bool = _input(
         "false", "Write ONNX weights to model.onnx_data also below 2 GB: true or false.", parsers.boolean
@@ -177,7 +140,8 @@ class Inputs:
     validate: str = _input(
         "strict",
         "strict, or off: artifacts are written unproved and the manifest says so.",
-        parsers.choice(("strict", "off")),
+        parsers.Choice(("strict", "off")),
+        group="validation",
     )
     push_to_hub: str | None = _input(
         "",
@@ -185,79 +149,131 @@ class Inputs:
         "published.",
         parsers.push,
         concerns="place",
+        group="common",
     )
-    branch: str = _input("main", "Branch to publish to; made if it is not there.", parsers.revision, concerns="place")
+    branch: str = _input(
+        "main", "Branch to publish to; made if it is not there.", parsers.revision, concerns="place", group="publishing"
+    )
     create_pr: bool = _input(
         "false",
         "Publish as a pull request; an open one for the same source is updated.",
         parsers.boolean,
         concerns="place",
+        group="publishing",
     )
     private: bool = _input(
-        "false", "If the repository has to be made, make it private.", parsers.boolean, concerns="place"
+        "false",
+        "If the repository has to be made, make it private.",
+        parsers.boolean,
+        concerns="place",
+        group="publishing",
     )
     commit_message: str | None = _input(
-        "", "First line of the commit's message; if unset, it says what was exported.", parsers.line, concerns="place"
+        "",
+        "First line of the commit's message; if unset, it says what was exported.",
+        parsers.line,
+        concerns="place",
+        group="publishing",
     )
     publish_unvalidated: bool = _input(
-        "false", "Publish although validate is off, which is refused otherwise.", parsers.boolean, concerns="place"
+        "false",
+        "Publish although validate is off, which is refused otherwise.",
+        parsers.boolean,
+        concerns="place",
+        group="publishing",
     )
     dry_run: bool = _input(
-        "false", "Say what would be published, file by file, and publish nothing.", parsers.boolean, concerns="place"
+        "false",
+        "Say what would be published, file by file, and publish nothing.",
+        parsers.boolean,
+        concerns="place",
+        group="publishing",
     )
 
     neuron_target: str = _input(
-        "inf1", "Chip to compile for: inf1, or inf2 (also for Trn1 and Trn2).", parsers.choice(("inf1", "inf2"))
+        "inf1",
+        "Chip to compile for: inf1, or inf2 (also for Trn1 and Trn2).",
+        parsers.Choice(("inf1", "inf2")),
+        group="neuron",
     )
     neuron_python: str | None = _input(
         "",
         "Python of an environment with the Neuron SDK for the target; if unset, the one that the image carries.",
         parsers.program,
+        group="neuron",
     )
     neuron_compiler_args: tuple[str, ...] | None = _input(
-        "", "Arguments for neuron-cc (Inf1) or neuronx-cc (Inf2), as a shell would split them.", parsers.words
+        "",
+        "Arguments for neuron-cc (Inf1) or neuronx-cc (Inf2), as a shell would split them.",
+        parsers.words,
+        group="neuron",
     )
     neuron_decoder_length: int | None = _input(
         "",
         "Tokens that a Neuron artifact of an encoder-decoder can write; if unset, sequence-length.",
         parsers.positive_integer,
+        group="neuron",
     )
     neuron_beams: int | None = _input(
         "",
         "Beams for which such an artifact is made; if unset, as the checkpoint's generation config.",
         parsers.positive_integer,
+        group="neuron",
     )
     neuron_dynamic_batch_size: bool = _input(
-        "false", "Let the Neuron artifact take any batch, in parts of batch-size: true or false.", parsers.boolean
+        "false",
+        "Let the Neuron artifact take any batch, in parts of batch-size: true or false.",
+        parsers.boolean,
+        group="neuron",
     )
     neuron_minimum_segment_size: int = _input(
-        "2", "Fewer operators than this in a row stay on CPU (Inf1).", parsers.positive_integer
+        "2",
+        "Fewer operators than this in a row stay on CPU (Inf1).",
+        parsers.positive_integer,
+        group="neuron",
     )
     neuron_fallback: bool = _input(
-        "true", "Leave operators that cannot be compiled on CPU, or fail: true or false (Inf1).", parsers.boolean
+        "true",
+        "Leave operators that cannot be compiled on CPU, or fail: true or false (Inf1).",
+        parsers.boolean,
+        group="neuron",
     )
     neuron_optimizations: tuple[str, ...] | None = _input(
-        "", "Optimisations of torch_neuron: FLOAT32_TO_FLOAT16 (Inf1).", parsers.optimizations
+        "",
+        "Optimisations of torch_neuron: FLOAT32_TO_FLOAT16 (Inf1).",
+        parsers.optimizations,
+        group="neuron",
     )
     neuron_separate_weights: str = _input(
         "auto",
         "Keep weights beside the compiled graph, whose format ends at 2 GB: true, false, or auto (above 1.9 GB).",
-        parsers.choice(("auto", "true", "false")),
+        parsers.Choice(("auto", "true", "false")),
+        group="neuron",
     )
     neuron_timeout: int = _input(
-        "3600", "Seconds that compiling one graph for Neuron may take.", parsers.positive_integer
+        "3600",
+        "Seconds that compiling one graph for Neuron may take.",
+        parsers.positive_integer,
+        group="neuron",
     )
     neuron_min_compiled: float = _input(
-        "0.9", "Share of operators that must have been compiled for Neuron, from 0 to 1.", parsers.share
+        "0.9",
+        "Share of operators that must have been compiled for Neuron, from 0 to 1.",
+        parsers.share,
+        group="neuron",
     )
     export_config: str | None = _input(
         "",
         "path/file.py:Class in the workspace: an export config of your own, for an architecture that hfexport does not"
         " know. Its code is run.",
         parsers.class_reference,
+        group="checkpoint",
     )
     trust_remote_code: bool = _input(
-        "false", "Run code that the checkpoint carries (auto_map in config.json): true or false.", parsers.boolean
+        "false",
+        "Run code that the checkpoint carries (auto_map in config.json): true or false.",
+        parsers.boolean,
+        group="checkpoint",
     )
 
     def __post_init__(self) -> None:

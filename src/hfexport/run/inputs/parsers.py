@@ -6,7 +6,8 @@ import difflib
 import math
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +17,9 @@ from hfexport.export_config.tasks import TASK_NAMES
 __all__ = [
     "DTYPE",
     "TASK",
+    "Choice",
     "Parser",
     "boolean",
-    "choice",
     "class_reference",
     "folder_inside",
     "formats",
@@ -113,24 +114,31 @@ def class_reference(value: str) -> str:
     return value
 
 
-def choice(allowed: Sequence[str], also_known_as: Mapping[str, str] | None = None) -> Parser:
-    """A parser that takes one of `allowed`, or another name for one."""
-    names = {name: name for name in allowed} | dict(also_known_as or {})
+@dataclass(frozen=True)
+class Choice:
+    """Take one of a few names.
 
-    def parse(value: str) -> str:
-        if value in allowed:
+    Attributes:
+        allowed: the names.
+        also_known_as: other names that users may write, which an error translates.
+    """
+
+    allowed: tuple[str, ...]
+    also_known_as: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, value: str) -> str:
+        if value in self.allowed:
             return value
+        names = {name: name for name in self.allowed} | dict(self.also_known_as)
         close = difflib.get_close_matches(value.lower(), names, n=1)
         hint = f"did you mean {names[close[0]]}? " if close else ""
-        raise ValueError(f"{hint}allowed: {', '.join(allowed)}")
-
-    return parse
+        raise ValueError(f"{hint}allowed: {', '.join(self.allowed)}")
 
 
 def formats(value: str) -> tuple[str, ...]:
     """Formats, each once, in the order given."""
     names = [name.strip() for name in re.split(r"[,\r\n]", value)]
-    parse = choice(FORMATS)
+    parse = Choice(FORMATS)
     chosen: dict[str, None] = {}
     for name in filter(None, names):
         try:
@@ -176,7 +184,7 @@ def words(value: str) -> tuple[str, ...]:
 
 def optimizations(value: str) -> tuple[str, ...]:
     """Optimisations of the Neuron compiler."""
-    parse = choice(OPTIMIZATIONS)
+    parse = Choice(OPTIMIZATIONS)
     names = [name.strip().upper() for name in re.split(r"[,\r\n]", value) if name.strip()]
     if not names:
         raise ValueError(f"must name at least one of {', '.join(OPTIMIZATIONS)}")
@@ -191,7 +199,7 @@ def tolerance(value: str) -> float:
     return float(value)
 
 
-TASK = choice(
+TASK = Choice(
     ("auto", *TASK_NAMES),
     # The names that pipelines of transformers and model cards use for the same heads.
     {
@@ -206,7 +214,7 @@ TASK = choice(
 )
 
 
-DTYPE = choice(("auto", "fp32", "fp16"), {"float32": "fp32", "float16": "fp16", "float": "fp32", "half": "fp16"})
+DTYPE = Choice(("auto", "fp32", "fp16"), {"float32": "fp32", "float16": "fp16", "float": "fp32", "half": "fp16"})
 
 
 def quoted(text: str) -> str:

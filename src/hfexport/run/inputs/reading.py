@@ -6,15 +6,17 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hfexport.checkpoint.model_id import HUB_ID
 from hfexport.errors import InputsError
-from hfexport.run.inputs.fields import FLAGS, InputField, Inputs, input_fields
+from hfexport.run.inputs.fields import FLAGS, Inputs, input_fields
+from hfexport.run.inputs.input_field import InputField
 from hfexport.run.inputs.parsers import quoted
 
-__all__ = ["SHORT", "given_secrets", "parse_inputs"]
+__all__ = ["SHORT", "Parsed", "Syntax", "given_secrets", "parse_inputs"]
 
 SHORT: Final = {"-m": "--model", "-h": "--help"}
 
@@ -27,27 +29,61 @@ _OTHERS_VARIABLES: Final = ("INPUT_GITHUB-TOKEN",)
 """What enclosing actions often have, and what a misspelt input of ours would look like too."""
 
 
+@dataclass(frozen=True)
+class Syntax:
+    """What the command line of one command may hold.
+
+    Attributes:
+        command: words before its arguments, as an error shows them.
+        inputs: names of the inputs that it takes as options; `None` for all.
+        positional: the input that an argument without a name sets; if it names no input, the argument is given back as it is.
+        needs: the problem to report where that argument is missing; empty if it may be.
+    """
+
+    command: str = "hfexport"
+    inputs: frozenset[str] | None = None
+    positional: str = ""
+    needs: str = ""
+
+
+class Parsed(NamedTuple):
+    """A command line that was read.
+
+    Attributes:
+        inputs: of the command line and, for what it leaves out, of `INPUT_*`.
+        flags: names of the flags that were given.
+        positional: the argument without a name, if it sets no input.
+    """
+
+    inputs: Inputs
+    flags: frozenset[str]
+    positional: str = ""
+
+
 class _Given(NamedTuple):
     written: str  # the option or variable, as the user wrote it
     text: str
 
 
-def parse_inputs(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Inputs, frozenset[str]]:
-    """Inputs from the command line and, for what it leaves out, from `INPUT_*`; and the flags that were given.
+def parse_inputs(argv: Sequence[str], env: Mapping[str, str], syntax: Syntax | None = None) -> Parsed:
+    """Read inputs from the command line and, for what it leaves out, from `INPUT_*`.
 
-    With `--help` or `--version` nothing else is looked at, and the inputs are the defaults.
+    With `--help` or `--version` nothing else is read, and the inputs are the defaults.
 
     Args:
-        argv: the command line without the program's name.
+        argv: the command line without the names of the program and the command.
         env: the environment.
+        syntax: of the command; by default every input is an option, and there is no argument without a name.
 
     Raises:
         InputsError: with every problem found.
     """
     problems: list[str] = []
-    options, flags = _read_options(argv, problems)
+    syntax = syntax or Syntax()
+    options, flags, arguments = _read_options(argv, problems, syntax)
     if flags & {"help", "version"}:
-        return Inputs(), flags
+        return Parsed(Inputs(), flags)
+    positional = _place_arguments(arguments, options, syntax, problems)
     variables = _read_variables(env, problems)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -61,7 +97,7 @@ def parse_inputs(argv: Sequence[str], env: Mapping[str, str]) -> tuple[Inputs, f
     problems.extend(_neuron_problems(values, sources))
     if problems:
         raise InputsError(problems)
-    return Inputs(**values), flags
+    return Parsed(Inputs(**values), flags, positional)
 
 
 def _parse_each(part: InputField, given: list[_Given], problems: list[str]) -> Any:
@@ -85,7 +121,7 @@ def _shown(part: InputField, given: _Given) -> str:
 
 def given_secrets(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
     """Whatever is given for a secret input, usable or not, so that it can be hidden before anything is printed."""
-    options, _ = _read_options(argv, [])
+    options, _, _ = _read_options(argv, [], Syntax())
     variables = _read_variables(env, [])
     return tuple(
         given.text
@@ -187,11 +223,14 @@ def _asked_for(part: InputField, given: list[_Given]) -> list[_Given]:
     return others or given
 
 
-def _read_options(argv: Sequence[str], problems: list[str]) -> tuple[dict[str, list[_Given]], frozenset[str]]:
-    """What the command line says, by the input's name, and its flags."""
+def _read_options(
+    argv: Sequence[str], problems: list[str], syntax: Syntax
+) -> tuple[dict[str, list[_Given]], frozenset[str], list[str]]:
+    """Split a command line into values by the input's name, flags, and arguments without a name."""
     by_name = _by_name()
     given: dict[str, list[_Given]] = {}
     flags: set[str] = set()
+    arguments: list[str] = []
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -204,19 +243,48 @@ def _read_options(argv: Sequence[str], problems: list[str]) -> tuple[dict[str, l
             flags.add(name)
         elif is_long and name in by_name:
             part = by_name[name]
-            if not equals and words and not _is_option(words[0]):
-                value = words.pop(0)
-            elif not equals and part.is_boolean:
-                value = "true"
-            elif not equals:
+            if syntax.inputs is not None and part.name not in syntax.inputs:
+                problems.append(f"{written} is not an option of {syntax.command}: see {syntax.command} --help")
+            text = value if equals else _value_of(part, words)
+            if text is None:
                 problems.append(f"{written} needs a value")
-                continue
-            given.setdefault(part.name, []).append(_Given(written, value.strip()))
+            else:
+                given.setdefault(part.name, []).append(_Given(written, text.strip()))
         elif _is_option(word) and word != "--":
             _unknown_option(written, bool(equals), [*by_name, *FLAGS], words, problems)
+        elif word == "--":
+            arguments += words
+            words = []
         else:
-            problems.append(f"unexpected argument {quoted(word)}: every input has a name, such as --model")
-    return given, frozenset(flags)
+            arguments.append(word)
+    return given, frozenset(flags), arguments
+
+
+def _value_of(part: InputField, words: list[str]) -> str | None:
+    """Take the value of an option from the words after it; `None` if there is none."""
+    if words and not _is_option(words[0]):
+        return words.pop(0)
+    return "true" if part.is_boolean else None
+
+
+def _place_arguments(
+    arguments: Sequence[str], options: dict[str, list[_Given]], syntax: Syntax, problems: list[str]
+) -> str:
+    """Give the argument without a name to its input, or return it if it sets none; any other is a problem."""
+    taken = 1 if syntax.positional else 0
+    problems += [
+        f"unexpected argument {quoted(word)}: every input has a name, such as --model" for word in arguments[taken:]
+    ]
+    if not arguments and syntax.needs:
+        problems.append(syntax.needs)
+    if not arguments or not syntax.positional:
+        return ""
+    if syntax.positional in _by_name():
+        options.setdefault(syntax.positional, []).insert(
+            0, _Given(f"argument {syntax.positional}", arguments[0].strip())
+        )
+        return ""
+    return arguments[0]
 
 
 def _is_option(word: str) -> bool:

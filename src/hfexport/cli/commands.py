@@ -1,0 +1,101 @@
+"""The commands of `hfexport`: what each takes, and what its help says."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from hfexport.errors import InputsError
+from hfexport.run.inputs import Syntax, input_fields
+
+__all__ = ["COMMANDS", "EXPORT", "Command", "split_command"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: the word that chooses it.
+        summary: one sentence.
+        argument: how help writes the argument without a name.
+        argument_help: what that argument is.
+        syntax: what its command line may hold.
+        meanings: descriptions of inputs that mean something else to this command than to an export.
+        examples: command lines, each with what it does.
+    """
+
+    name: str
+    summary: str
+    argument: str
+    argument_help: str
+    syntax: Syntax
+    examples: Mapping[str, str]
+    meanings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """Names of the inputs that are options of this command."""
+        return self.syntax.inputs or frozenset(part.name for part in input_fields())
+
+
+EXPORT: Final = Command(
+    "export",
+    "Export a checkpoint and validate each artifact. The command if none is named.",
+    "[MODEL]",
+    "The same as --model: a checkpoint folder, or owner/name on the Hub.",
+    Syntax("hfexport export", None, "model"),
+    {
+        "hfexport path/to/checkpoint": "ONNX and TorchScript in hfexport-out/",
+        "hfexport owner/name --formats onnx --opset 18 --output out": "a model on the Hub, ONNX alone",
+        "hfexport owner/name --push-to-hub --create-pr": "publish to the model's own repository as a pull request",
+    },
+)
+
+VERIFY: Final = Command(
+    "verify",
+    "Check an export: hash its files, and run each artifact against its source again.",
+    "EXPORT",
+    "Output folder of an export, or owner/name on the Hub.",
+    Syntax(
+        "hfexport verify",
+        frozenset(
+            (
+                *("model", "revision", "subfolder", "base-model", "hub-token", "export-config", "trust-remote-code"),
+                *("atol", "rtol", "neuron-python"),
+            )
+        ),
+        "EXPORT",
+        "verify needs what to verify: an output folder, or owner/name on the Hub",
+    ),
+    {
+        "hfexport verify hfexport-out --model path/to/checkpoint": "an output folder, with its source at another place",
+        "hfexport verify owner/name": "an export on the Hub",
+        "hfexport verify owner/name --revision refs/pr/3": "one in a pull request, before it is merged",
+    },
+    {
+        "model": "Source checkpoint, a folder or owner/name; if unset, the one that the manifest names.",
+        "revision": "Branch, tag, commit or refs/pr/N of an export on the Hub.",
+        "subfolder": "Folder inside the export's repository that holds it.",
+    },
+)
+
+COMMANDS: Final[Mapping[str, Command]] = {command.name: command for command in (EXPORT, VERIFY)}
+
+
+def split_command(words: Sequence[str]) -> tuple[Command, list[str]]:
+    """Split a command line into the command and its arguments; without the name of a command it is `export`.
+
+    Raises:
+        InputsError: the first word is a misspelt command.
+    """
+    first = words[0] if words else ""
+    if first in COMMANDS:
+        return COMMANDS[first], list(words[1:])
+    close = difflib.get_close_matches(first, [*COMMANDS, "completion"], n=1, cutoff=0.75)
+    if close and "/" not in first and not Path(first).exists():
+        raise InputsError([f"{first!r} is neither a command nor a folder: did you mean hfexport {close[0]}?"])
+    return EXPORT, list(words)
