@@ -18,7 +18,7 @@ from tiny import make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"
-README = ROOT / "README.md"
+ARTIFACTS_PAGE = ROOT / "docs" / "artifacts.md"
 
 BLOCK = re.compile(r"```(sh|pycon|python)\n(.*?)```", re.DOTALL)
 
@@ -81,16 +81,18 @@ def test_the_transformers_onnx_page_runs(published: Path, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize("model_type", ["bert", "longformer", "perceiver"])
-def test_the_readme_calls_any_encoder_of_text(
+def test_the_artifacts_page_calls_any_encoder_of_text(
     model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     task = "sequence-classification"
     make_checkpoint(Path("checkpoint"), model_type, task, tokenizer=True)
     assert cli.main(["--model", "checkpoint", "--task", task, "--formats", "onnx", "--validate", "off"]) == 0
-    blocks = [code for _, code in BLOCK.findall(README.read_text(encoding="utf-8")) if "InferenceSession" in code]
+    blocks = [
+        code for _, code in BLOCK.findall(ARTIFACTS_PAGE.read_text(encoding="utf-8")) if "InferenceSession" in code
+    ]
     capsys.readouterr()
-    exec(compile(blocks[0], "README.md", "exec"), {"__name__": "page"})
+    exec(compile(blocks[0], "artifacts.md", "exec"), {"__name__": "page"})
     assert capsys.readouterr().out.strip() == "(1, 3)"
 
 

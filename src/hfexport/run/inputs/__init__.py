@@ -1,4 +1,4 @@
-"""The inputs: one frozen `Inputs` whose fields are the source of options, `INPUT_*`, action.yml and the README's table.
+"""The inputs: one frozen `Inputs` whose fields are the source of options, `INPUT_*`, action.yml and docs/inputs.md.
 
 An input is given as an option (`--batch-size 2`), or as the variable that GitHub's runner makes of a workflow's `with:`
 (`INPUT_BATCH-SIZE`: upper-case, hyphens kept). The command line wins, input by input. Of variables, an empty one counts
