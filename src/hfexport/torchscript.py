@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 
+from hfexport._internal.upstream.models import attend_eagerly
 from hfexport.backends.torchscript.backend import give_own_storage, tidy_graphs
 from hfexport.errors import ExportError, InputsError
 from hfexport.modeling.load import plain, quiet
@@ -75,7 +76,8 @@ def _with_flag(model_class: Any) -> Any:
             flagged = getattr(config, "torchscript", False)
             if flagged:
                 config = copy.deepcopy(config)
-                config.return_dict, config._attn_implementation = False, "eager"
+                config.return_dict = False
+                attend_eagerly(config)
             super().__init__(config, *arguments, **settings)
             if flagged:
                 give_own_storage(self)

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import torch
 
+from hfexport._internal.upstream.models import replaced_part
+
 __all__ = ["model_patches", "model_translations"]
 
 _LOOK_FOR_OVERFLOW: Final = frozenset(
@@ -37,17 +39,13 @@ def model_patches(model_type: str) -> Iterator[None]:
         if model_type in _SCAN:
             from hfexport.modeling.traceable.selective_scan import selective_scan
 
-            modeling = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
-            stack.enter_context(_replaced(modeling, "mamba_selective_scan", selective_scan))
+            stack.enter_context(replaced_part(model_type, "mamba_selective_scan", selective_scan))
         if model_type == "longt5":
-            from transformers.models.longt5 import modeling_longt5
-
-            stack.enter_context(_replaced(modeling_longt5, "_split_into_blocks", _split_into_blocks))
-            stack.enter_context(_replaced(modeling_longt5, "_create_global_aggregates", _sum_blocks))
+            stack.enter_context(replaced_part(model_type, "_split_into_blocks", _split_into_blocks))
+            stack.enter_context(replaced_part(model_type, "_create_global_aggregates", _sum_blocks))
         if model_type == "moonshine":
-            from transformers.models.moonshine.modeling_moonshine import MoonshinePreTrainedModel
-
-            stack.enter_context(_replaced(MoonshinePreTrainedModel, "_get_feat_extract_output_lengths", _states_of))
+            lengths = "MoonshinePreTrainedModel._get_feat_extract_output_lengths"
+            stack.enter_context(replaced_part(model_type, lengths, _states_of))
         if model_type == "rt_detr":
             from transformers.models.rt_detr import modeling_rt_detr
 

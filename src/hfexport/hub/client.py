@@ -297,7 +297,8 @@ def git_sha1(content: bytes) -> str:
 def _client() -> httpx2.Client:
     """The client's own, which would wait for an answer without end, with time limits."""
     import httpx2
-    from huggingface_hub.utils._http import default_client_factory
+
+    from hfexport._internal.upstream.hub_client import default_client_factory
 
     client = default_client_factory()
     client.timeout = httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)

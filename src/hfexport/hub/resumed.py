@@ -33,8 +33,8 @@ def finish_downloads(
         HfexportError: the Hub does not give the rest, which then is for the next run to ask for.
     """
     from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.file_download import repo_folder_name
-    from huggingface_hub.utils._fixes import WeakFileLock
+
+    from hfexport._internal.upstream.hub_client import WeakFileLock, repo_folder_name
 
     cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
     for file in files:
@@ -57,8 +57,7 @@ def finish_downloads(
 
 def _fetch_rest(hub: Hub, url: str, part: Path, size_bytes: int) -> None:
     """Append to `part` what it lacks of a file of `size_bytes`."""
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils._headers import build_hf_headers
+    from hfexport._internal.upstream.hub_client import build_hf_headers, http_get
 
     headers = build_hf_headers(token=hub.token, library_name="hfexport")
     with part.open("ab") as content:

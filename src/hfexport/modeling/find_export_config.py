@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
+from hfexport._internal.upstream.models import model_mapping
 from hfexport.errors import CheckpointError, InputsError, UnsupportedError
 from hfexport.export_config import DeclaredConfig, DeclaredSeq2Seq, Interface
 from hfexport.export_config.tasks import TASKS, Task, is_encoder_alone, select_task
@@ -152,7 +153,7 @@ def _loadable(checkpoint: Checkpoint, model_config: Any, *, caches: bool) -> tup
     remote = checkpoint.config.get("auto_map") or {}
 
     def has(auto_class: str) -> bool:
-        mapping = getattr(transformers, auto_class)._model_mapping
+        mapping = model_mapping(auto_class)
         return auto_class in remote or type(model_config) in mapping
 
     decodes = caches or (has("AutoModelForCausalLM") and not has("AutoModelForMaskedLM"))

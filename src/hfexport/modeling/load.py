@@ -18,12 +18,12 @@ import torch
 import transformers
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from hfexport._internal.upstream.models import attention_of, from_config
 from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.modeling.untrusted_config import BUILD_FAILURES, bounded, refuse_implausible
 
 if TYPE_CHECKING:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
+    from hfexport._internal.upstream.torch_core import FakeTensorMode
     from hfexport.export_config import ExportConfig
 
 __all__ = [
@@ -179,7 +179,7 @@ def empty_like(model: torch.nn.Module, fake_mode: FakeTensorMode) -> torch.nn.Mo
         )
     dtype = model.dtype
     with quiet(), torch.device("meta"):
-        empty = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype, attn_implementation="eager")
+        empty = from_config(model, copy.deepcopy(model.config), dtype=dtype, attn_implementation="eager")
     return _faked(empty, fake_mode, model)
 
 
@@ -200,7 +200,7 @@ def plain(model: Any, values: Mapping[str, Any] = MappingProxyType({})) -> Itera
         model: a model of transformers.
         values: of its config, which hold meanwhile.
     """
-    training, attention = model.training, model.config._attn_implementation
+    training, attention = model.training, attention_of(model.config)
     before = {name: getattr(model.config, name) for name in values}
     model.eval()
     model.set_attn_implementation("eager")

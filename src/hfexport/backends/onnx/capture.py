@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.fx
-from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers.exporters import exporter_onnx
-from transformers.exporters import utils as exporter_utils
 
+from hfexport._internal.upstream import exporters
+from hfexport._internal.upstream.torch_core import FakeTensorMode
 from hfexport.backends.onnx.lowering import lower
 from hfexport.backends.patches import model_patches, model_translations
 from hfexport.errors import ExportError
@@ -68,15 +67,15 @@ def capture(
         with fake_mode, _patches("onnx"), _patches("dynamo"), model_patches(config.config.model_type):
             try:
                 program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
-                exporter_utils.apply_fx_node_fixes("onnx", program.graph_module)
+                exporters.apply_fx_node_fixes("onnx", program.graph_module)
                 own = model_translations(config.config.model_type)
-                onnx_program = lower(program, config, opset, {**exporter_onnx._ONNX_TRANSLATION_TABLE, **own})
+                onnx_program = lower(program, config, opset, {**exporters.translations(), **own})
             except MODEL_FAILURES as error:
                 raise ExportError(
                     f"ONNX: {type(model.model).__name__} cannot be captured for task {config.task.name}: {_root(error)}",
                     remedy="This is likely a limit of torch.export for it; please report it with config.json.",
                 ) from error
-        exporter_onnx.apply_onnx_ir_fixes(onnx_program)
+        exporters.apply_onnx_ir_fixes(onnx_program)
     return onnx_program
 
 
@@ -87,13 +86,13 @@ def _patches(exporter: str) -> Iterator[None]:
     Their own `apply_patches` first imports every architecture that has one, three dozen of them, whichever model is
     exported. This can go when they leave alone what nobody has imported.
     """
-    loaded = [patch for patch in exporter_utils._PATCHES.get(exporter, []) if _is_loaded(patch[0])]
+    loaded = [patch for patch in exporters.patches_of(exporter) if _is_loaded(patch[0])]
     resolved = [
         (target, attribute, patch)
         for path, attribute, patch in loaded
-        if (target := exporter_utils.import_dotted_path(path, missing_ok=True)) is not None
+        if (target := exporters.import_dotted_path(path, missing_ok=True)) is not None
     ]
-    with exporter_utils.patch_attributes(resolved):
+    with exporters.patch_attributes(resolved):
         yield
 
 

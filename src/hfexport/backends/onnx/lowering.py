@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.fx
-from onnxscript import values
-from torch.onnx._internal.exporter import _core, _fx_passes
-from torch.onnx._internal.fx.passes import type_promotion
+
+from hfexport._internal.upstream.script import values
+from hfexport._internal.upstream.torch_onnx import (
+    OpOverload,
+    exporter_core,
+    fx_passes,
+    set_graph_module,
+    type_promotion,
+)
 
 if TYPE_CHECKING:
     from hfexport.export_config import ExportConfig
@@ -95,14 +101,14 @@ def _light_preparation() -> Iterator[None]:
     same graph: https://github.com/pytorch/pytorch/issues/150523 asks for an export that needs no decomposition table.
     This can go when `torch.onnx` skips operators that need none. A graph with any other operator is decomposed as ever.
     """
-    thorough = _core._prepare_exported_program_for_export
+    thorough = exporter_core._prepare_exported_program_for_export
 
     def prepare(program: torch.export.ExportedProgram, *, registry: Any) -> torch.export.ExportedProgram:
         graph = program.graph_module.graph
         nodes = [node for node in graph.nodes if node.op == "call_function"]
         if any(isinstance(module, torch.fx.GraphModule) for module in program.graph_module.children()):
             return thorough(program, registry=registry)
-        operators = [node for node in nodes if isinstance(node.target, torch._ops.OpOverload)]
+        operators = [node for node in nodes if isinstance(node.target, OpOverload)]
         if any(not _has_translation(node, registry) for node in operators):
             return thorough(program, registry=registry)
         for node in nodes:
@@ -111,11 +117,11 @@ def _light_preparation() -> Iterator[None]:
                 node.meta["val"] = node.args[0].meta["val"]
             _REWRITES.get(node.target, _keep)(graph, node)
         graph.eliminate_dead_code()
-        _fx_passes.insert_type_promotion_nodes(program.graph_module)
-        program._graph_module = _fx_passes.remove_assertion_nodes(program.graph_module)
+        fx_passes.insert_type_promotion_nodes(program.graph_module)
+        set_graph_module(program, fx_passes.remove_assertion_nodes(program.graph_module))
         return program
 
-    with _replaced(_core, "_prepare_exported_program_for_export", prepare):
+    with _replaced(exporter_core, "_prepare_exported_program_for_export", prepare):
         yield
 
 

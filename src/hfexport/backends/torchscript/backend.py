@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hfexport._internal.upstream.torch_core import graphs_of, list_of_ints
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.patches import model_patches
 from hfexport.backends.torchscript.archive import make_reproducible
@@ -142,7 +143,7 @@ def _refuse_other_sizes(graph: Any, specs: Sequence[TensorSpec], held: Mapping[s
             for dimension, size in _fixed_sizes(spec, held).items():
                 sizes = graph.create("prim::ListConstruct", [graph.insertConstant(size)])
                 graph.insertNode(sizes)
-                sizes.output().setType(torch._C.ListType.ofInts())
+                sizes.output().setType(list_of_ints())
                 checked = graph.create("aten::unflatten", [value, graph.insertConstant(dimension), sizes.output()])
                 graph.insertNode(checked)
                 value.replaceAllUsesAfterNodeWith(checked, checked.output())
@@ -166,18 +167,12 @@ def tidy_graphs(traced: torch.jit.ScriptModule) -> int:
     Returns:
         The number of nodes left.
     """
-    graphs = [graph for module in traced.modules() for graph in _graphs(module)]
+    graphs = [graph for module in traced.modules() for graph in graphs_of(module)]
     for graph in graphs:
         _follow_device_of_input(graph)
         _remove_dropout(graph)
         _name_values(graph)
     return sum(len(list(graph.nodes())) for graph in graphs)
-
-
-def _graphs(module: torch.nn.Module) -> list[Any]:
-    """One graph for every time that the module was called: `forward`, `forward1`, ...; none if it never was."""
-    script: Any = module._c
-    return [script._get_method(name).graph for name in script._method_names()]
 
 
 def _follow_device_of_input(graph: Any) -> None:

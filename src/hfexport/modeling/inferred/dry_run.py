@@ -17,11 +17,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers.cache_utils import DynamicCache
 
+from hfexport._internal.upstream.torch_core import FakeTensorMode, TorchDispatchMode, tree_leaves
 from hfexport.export_config import Axis, ExportConfig
 from hfexport.modeling.load import filled_cache, quiet
 from hfexport.modeling.wrappers import flat_model

@@ -10,6 +10,8 @@ import importlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from hfexport._internal.upstream.models import check_model
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -33,6 +35,8 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
 
 def make_traceable(model: torch.nn.Module) -> None:
     """Change `model` in place, where it computes in a way that depends on data or on the length it is traced at."""
-    name = _MODULES.get(getattr(getattr(model, "config", None), "model_type", ""))
+    model_type = getattr(getattr(model, "config", None), "model_type", "")
+    name = _MODULES.get(model_type)
     if name is not None:
+        check_model(model_type)
         importlib.import_module(f"{__name__}.{name}").make_traceable(model)

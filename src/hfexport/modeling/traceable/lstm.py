@@ -11,7 +11,8 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch.onnx._internal.exporter._torchlib.ops.hop import call_op
+
+from hfexport._internal.upstream.torch_onnx_ops import call_op
 
 __all__ = ["TRANSLATIONS", "lstm"]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfexport._internal.upstream.models import model_mapping
 from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.export_config.tasks import TASKS
 from hfexport.modeling.conversion.tensorflow.placement import Placed, place
@@ -63,7 +64,7 @@ def _classes(config: Any, architectures: Sequence[str]) -> Iterator[Any]:
             yield named
         return
     for auto_class in dict.fromkeys(task.auto_class for task in TASKS.values()):
-        found = getattr(transformers, auto_class)._model_mapping.get(type(config), None)
+        found = model_mapping(auto_class).get(type(config), None)
         if found is not None:
             yield found[0] if isinstance(found, tuple) else found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from hfexport._internal.upstream.models import loader_renaming
 from hfexport.checkpoint.stored import StoredTensor, same_data
 from hfexport.errors import CheckpointError
 from hfexport.modeling.conversion.tensorflow.naming import axes_order, pytorch_name
@@ -80,11 +81,8 @@ def _loader_renaming(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], s
 
     It is no public interface of transformers, whose version is held at one.
     """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
-    return lambda name: rename_source_key(name, renamings, [], model.base_model_prefix, dict(wanted))[0]
+    renamed = loader_renaming(model)
+    return lambda name: renamed(name, wanted)
 
 
 def _refuse_strays(found: Mapping[str, tuple[StoredTensor, str]], wanted: Mapping[str, Any]) -> None:
