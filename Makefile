@@ -67,6 +67,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m pip --disable-pip-version-check check
 	$(BIN)/python scripts/lock.py --check
 	$(BIN)/python scripts/sync_inputs.py --check
+	$(BIN)/python scripts/write_schema.py --check
 	$(BIN)/python -m pytest -q tests/unit/test_import_direction.py
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml slim/action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hfexport import __version__
 from hfexport._internal.process import READER_GONE, collect_rarely, end_process
@@ -110,7 +110,7 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
     from hfexport.manifest.entries import MANIFEST_FILE, to_json
     from hfexport.manifest.summary import TABLE_COLUMNS, job_summary, table_rows
 
-    publication = manifest["publication"] or {}
+    publication: Mapping[str, Any] = manifest["publication"] or {}
     here = (
         manifest["verdict"] in ("passed", "incomplete", "not_validated") and publication.get("state") != "nothing_to_do"
     )

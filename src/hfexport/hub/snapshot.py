@@ -16,6 +16,7 @@ from hfexport.checkpoint.weights import WEIGHT_FILE_NAMES
 from hfexport.errors import CheckpointError
 from hfexport.hub.client import Hub, HubFile
 from hfexport.hub.resumed import finish_downloads
+from hfexport.manifest.model import HubEntry
 
 __all__ = ["HubModel", "Snapshot", "download", "needed_files", "resolve"]
 
@@ -44,7 +45,7 @@ class HubModel:
     commit: str
     subfolder: str
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> HubEntry:
         return {
             "repository": self.repository,
             "revision": self.revision,

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hfexport.checkpoint.adapter import ADAPTER_CONFIG
 from hfexport.checkpoint.model_id import is_hub_id
 from hfexport.errors import CheckpointError, InputsError
 from hfexport.hub.client import Hub
 from hfexport.hub.snapshot import HubModel, download, resolve
+from hfexport.manifest.model import GivenEntry
 
 __all__ = ["Source", "identity", "locate"]
 
@@ -31,7 +31,7 @@ class Source:
     folder: Path
     model: HubModel | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> GivenEntry:
         """The model as it was named and, on the Hub, its repository and commit, as JSON values."""
         return {"model": self.given, "hub": None if self.model is None else self.model.to_dict()}
 

@@ -10,13 +10,29 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from hfexport import __version__
 from hfexport.backends.base import Artifact
 from hfexport.checkpoint import Checkpoint, Conversion, sha256
-from hfexport.errors import HfexportError, InputsError
+from hfexport.errors import HfexportError, InputsError, ValidationError
 from hfexport.export_config import ExportConfig, TensorSpec
+from hfexport.manifest.model import (
+    SCHEMA_VERSION,
+    AdapterEntry,
+    ArtifactEntry,
+    ConversionEntry,
+    ErrorEntry,
+    FileEntry,
+    Format,
+    GivenEntry,
+    LimitEntry,
+    Manifest,
+    ProvenanceEntry,
+    SourceEntry,
+    TensorEntry,
+    ValidationEntry,
+)
 from hfexport.validation.verdict import ArtifactVerdict
 
 __all__ = [
@@ -29,17 +45,14 @@ __all__ = [
     "error_entry",
     "provenance_entry",
     "source_entry",
+    "source_of",
     "write_manifest",
 ]
 
 MANIFEST_FILE = "hfexport.json"
 SCHEMA_FILE = Path(__file__).parent / "hfexport.schema.json"
-SCHEMA_VERSION = 1
 
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "safetensors")
-
-Manifest = dict[str, Any]
-"""The manifest as JSON values; its form is the schema's."""
 
 
 def new_manifest(inputs: Mapping[str, Any], created: str) -> Manifest:
@@ -65,7 +78,7 @@ def new_manifest(inputs: Mapping[str, Any], created: str) -> Manifest:
     }
 
 
-def provenance_entry(env: Mapping[str, str]) -> dict[str, Any] | None:
+def provenance_entry(env: Mapping[str, str]) -> ProvenanceEntry | None:
     """Which run of which workflow made an export, in which image; `None` outside of both.
 
     Args:
@@ -88,8 +101,8 @@ def provenance_entry(env: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def source_entry(
-    checkpoint: Checkpoint, source: Mapping[str, Any], hashes: Mapping[Path, str], base: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    checkpoint: Checkpoint, source: GivenEntry, hashes: Mapping[Path, str], base: AdapterEntry | None = None
+) -> SourceEntry:
     """Describe what the artifacts come from: `source` is `Source.to_dict()`, `base` that of an adapter (`base_entry`)."""
     return {
         **source,
@@ -99,11 +112,11 @@ def source_entry(
         "files": _given_files(hashes),
         "weight_format": checkpoint.contents.weights.format,
         "conversion": None if checkpoint.conversion is None else _conversion_entry(checkpoint.conversion),
-        "adapter": None if base is None else dict(base),
+        "adapter": base,
     }
 
 
-def base_entry(source: Mapping[str, Any], base: Checkpoint, hashes: Mapping[Path, str], kind: str) -> dict[str, Any]:
+def base_entry(source: GivenEntry, base: Checkpoint, hashes: Mapping[Path, str], kind: str) -> AdapterEntry:
     """What an adapter was merged into, and what kind of adapter it is."""
     return {
         "kind": kind,
@@ -117,11 +130,22 @@ def base_entry(source: Mapping[str, Any], base: Checkpoint, hashes: Mapping[Path
     }
 
 
-def _given_files(hashes: Mapping[Path, str]) -> list[dict[str, Any]]:
+def source_of(manifest: Manifest) -> SourceEntry:
+    """Return the source of an export.
+
+    Raises:
+        ValidationError: the manifest names none, as that of a run which ended before it read the checkpoint.
+    """
+    if manifest["source"] is None:
+        raise ValidationError(f"{MANIFEST_FILE}: does not say what was exported")
+    return manifest["source"]
+
+
+def _given_files(hashes: Mapping[Path, str]) -> list[FileEntry]:
     return [{"path": path.name, "size_bytes": path.stat().st_size, "sha256": digest} for path, digest in hashes.items()]
 
 
-def _conversion_entry(conversion: Conversion) -> dict[str, Any]:
+def _conversion_entry(conversion: Conversion) -> ConversionEntry:
     """How weights of another format became PyTorch safetensors."""
     return {
         "left_out": list(conversion.left_out),
@@ -137,15 +161,15 @@ def artifact_entry(
     folder: Path,
     verdict: ArtifactVerdict,
     digest: Callable[[Path], str] = sha256,
-) -> dict[str, Any]:
+) -> ArtifactEntry:
     """One artifact with its files (below `folder`), its interface and what validation found."""
-    limits = {
+    limits: dict[str, LimitEntry] = {
         name: {"minimum": limit.minimum, "maximum": limit.maximum}
         for name, limit in config.limits.items()
         if any(name in str(axis).split(" + ") for spec in config.inputs for axis in spec.axes)
     }
     return {
-        "format": artifact.format,
+        "format": cast("Format", artifact.format),
         "path": artifact.path.relative_to(folder).as_posix(),
         "files": [_file_entry(path, folder, digest(path)) for path in artifact.files],
         "inputs": [_tensor_entry(spec, dtype) for spec in config.inputs],
@@ -153,16 +177,16 @@ def artifact_entry(
         "fixed_sizes": dict(artifact.fixed_sizes) or None,
         "limits": limits,
         "details": dict(artifact.details),
-        "validation": verdict.to_dict(),
+        "validation": cast("ValidationEntry", verdict.to_dict()),
     }
 
 
-def files_entry(files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
+def files_entry(files: Sequence[Path], folder: Path) -> list[FileEntry]:
     """Files that went along unchanged."""
     return [_file_entry(path, folder, sha256(path)) for path in files]
 
 
-def error_entry(error: HfexportError) -> dict[str, Any]:
+def error_entry(error: HfexportError) -> ErrorEntry:
     """Why a run ended early, with the exit code it ends with."""
     problems = error.problems if isinstance(error, InputsError) else (error.message,)
     return {
@@ -209,12 +233,13 @@ def _encodable(value: Any) -> Any:
     return value
 
 
-def _file_entry(path: Path, folder: Path, digest: str) -> dict[str, Any]:
+def _file_entry(path: Path, folder: Path, digest: str) -> FileEntry:
     return {"path": path.relative_to(folder).as_posix(), "size_bytes": path.stat().st_size, "sha256": digest}
 
 
-def _tensor_entry(spec: TensorSpec, dtype: str) -> dict[str, Any]:
-    element = {"fp32": "float32", "fp16": "float16"}[dtype] if spec.dtype == "float" else spec.dtype
+def _tensor_entry(spec: TensorSpec, dtype: str) -> TensorEntry:
+    floats: dict[str, Literal["float32", "float16"]] = {"fp32": "float32", "fp16": "float16"}
+    element = floats[dtype] if spec.dtype == "float" else spec.dtype
     return {"name": spec.name, "dtype": element, "axes": list(spec.axes)}
 
 

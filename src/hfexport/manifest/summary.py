@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-from hfexport.manifest.entries import Manifest
+from hfexport.manifest.model import ArtifactEntry, Manifest
 
 __all__ = ["TABLE_COLUMNS", "job_summary", "load_snippet", "table_rows"]
 
@@ -87,7 +87,7 @@ def _checks(manifest: Manifest) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def load_snippet(artifact: dict[str, Any], manifest: Manifest) -> str:
+def load_snippet(artifact: ArtifactEntry, manifest: Manifest) -> str:
     """Python that loads the artifact and runs it on zeros of a small shape, as it stands in the output folder."""
     del manifest
     if artifact["format"] == "neuron":
@@ -109,7 +109,7 @@ def load_snippet(artifact: dict[str, Any], manifest: Manifest) -> str:
     )
 
 
-def _neuron_snippet(artifact: dict[str, Any]) -> str:
+def _neuron_snippet(artifact: ArtifactEntry) -> str:
     """By the run time that the artifact carries, which pads inputs to the fixed sizes, cuts outputs and generates text."""
     parts = artifact["details"]["parts"]
     sizes, pads = parts[0]["fixed_sizes"], parts[0]["pad_values"].values()
@@ -141,7 +141,7 @@ def _shorter(axis: str, fixed: int | None, *, padded: bool) -> int:
     return min(small, fixed) if paddable else fixed
 
 
-def _example_inputs(artifact: dict[str, Any], size_of: Callable[[str], int]) -> str:
+def _example_inputs(artifact: ArtifactEntry, size_of: Callable[[str], int]) -> str:
     """A dictionary of arrays, in Python."""
     arrays = []
     for entry in artifact["inputs"]:

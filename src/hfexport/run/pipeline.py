@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hfexport.checkpoint import (
     Checkpoint,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hfexport.backends.neuron.options import NeuronRun
     from hfexport.export_config.probes import Probe
     from hfexport.hub.publish import Publisher
-    from hfexport.manifest.entries import Manifest
+    from hfexport.manifest.model import AdapterEntry, Dtype, Manifest
     from hfexport.run.inputs import Inputs
     from hfexport.run.observer import Observer
     from hfexport.validation.compare import ArtifactVerdict
@@ -157,7 +157,7 @@ class Run:
             found = publisher.answered(
                 self.manifest, deciding_inputs(), describe_source(source), lambda: self._describe_base(source)
             )
-        if found is not None:
+        if found is not None and found["publication"] is not None:
             self.observer.note(
                 f"nothing to do: {found['publication']['commit_url']} holds this export, and its files hold"
             )
@@ -207,7 +207,8 @@ class Run:
             with self.stages("Model configuration"):
                 config = find_config(checkpoint, config_source, self.inputs, dtype, self.observer.note)
                 opset = resolve_opset(self.inputs.opset, config)
-            self.manifest.update(task=config.task.name, dtype=dtype, interface=config.origin)
+            self.manifest["task"], self.manifest["dtype"] = config.task.name, cast("Dtype", dtype)
+            self.manifest["interface"] = config.origin
             exporter = self.exporter(checkpoint, source_identity, config, dtype, opset)
             exporter.neuron = neuron
             # Artifacts are hashed while they are validated.
@@ -255,7 +256,7 @@ class Run:
         adapter = find_adapter(source.fetch(self.hub, self.observer.note)[0])
         return None if adapter is None else describe_source(self._locate_base(adapter))
 
-    def merge(self, adapter: Adapter, source: Source) -> tuple[Path, dict[str, Any], str]:
+    def merge(self, adapter: Adapter, source: Source) -> tuple[Path, AdapterEntry, str]:
         """The folder of a checkpoint that is the adapter's base (`source`) with the adapter in it, and what the base is."""
         from hfexport.manifest.entries import base_entry
         from hfexport.modeling.conversion.adapter import merge

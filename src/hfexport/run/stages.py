@@ -5,22 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from hfexport.manifest.model import StageEntry
 from hfexport.run.observer import Observer
 
-__all__ = ["Stage", "Stages"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step: how long it took, and the largest resident set of this process in it (0: not known)."""
-
-    name: str
-    seconds: float
-    peak_memory_bytes: int
+__all__ = ["Stages"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +19,7 @@ class Stages:
     """Gives a context for each step; `entries` grows by one as each ends, however it ends."""
 
     observer: Observer
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[StageEntry] = field(default_factory=list)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -39,7 +30,8 @@ class Stages:
             with self.observer.stage(name):
                 yield
         finally:
-            self.entries.append(asdict(Stage(name, round(time.perf_counter() - start, 3), _peak_memory_bytes())))
+            seconds = round(time.perf_counter() - start, 3)
+            self.entries.append({"name": name, "seconds": seconds, "peak_memory_bytes": _peak_memory_bytes()})
 
 
 def _reset_peak_memory() -> None:

@@ -21,7 +21,8 @@ from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import reading_token
 from hfexport.hub.source import Source, locate
-from hfexport.manifest.entries import MANIFEST_FILE, Manifest, check_manifest, new_manifest
+from hfexport.manifest.entries import MANIFEST_FILE, check_manifest, new_manifest, source_of
+from hfexport.manifest.model import FileEntry, Manifest
 from hfexport.run.inputs import Inputs, recorded
 from hfexport.run.observer import Observer
 from hfexport.run.pipeline import Run
@@ -118,7 +119,7 @@ def _read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _entries(manifest: Manifest) -> dict[str, dict[str, Any]]:
+def _entries(manifest: Manifest) -> dict[str, FileEntry]:
     """What a manifest lists, by path.
 
     Raises:
@@ -150,13 +151,13 @@ def _hold_hashes(export: _Export) -> None:
 
 def _source(export: _Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
     """Where the source checkpoint is: where the user says, else where the manifest says."""
-    known = export.manifest["source"]["hub"]
+    known = source_of(export.manifest)["hub"]
     if inputs.model != Inputs().model:
         return locate(inputs.model, known["commit"] if known and not Path(inputs.model).is_dir() else "main", None, hub)
     if known is not None:
         return locate(known["repository"], known["commit"], known["subfolder"] or None, hub)
     raise CheckpointError(
-        f"{export.name}: was made from a folder ({export.manifest['source']['model']}); its files have the right hashes, "
+        f"{export.name}: was made from a folder ({source_of(export.manifest)['model']}); its files have the right hashes, "
         "but what they answer cannot be compared with the model",
         remedy="Give the checkpoint that it was made from as --model.",
     )
@@ -164,7 +165,7 @@ def _source(export: _Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
 
 def _hold_source(export: _Export, folder: Path, digests: Mapping[Path, str]) -> None:
     """The source must be the very checkpoint that the manifest names."""
-    for entry in export.manifest["source"]["files"]:
+    for entry in source_of(export.manifest)["files"]:
         path = folder / PurePosixPath(entry["path"]).name
         if not path.is_file() or (digests.get(path) or sha256(path)) != entry["sha256"]:
             raise ValidationError(
@@ -180,8 +181,8 @@ def _run_again(
     manifest = export.manifest
     inputs = dataclasses.replace(
         given,
-        task=manifest["task"],
-        dtype=manifest["dtype"],
+        task=manifest["task"] or "default",
+        dtype=manifest["dtype"] or "auto",
         layout=_layout(manifest),
         validate="strict",
     )
@@ -251,9 +252,10 @@ def _merged(export: _Export, adapter: Adapter, run: Run) -> Path:
 
     Which base is the adapter's to say, or the user's, not the manifest's.
     """
-    known = (export.manifest["source"]["adapter"] or {}).get("base")
-    if known is None:
+    merged = source_of(export.manifest)["adapter"]
+    if merged is None:
         raise ValidationError(f"{MANIFEST_FILE}: does not say what the adapter was merged into")
+    known = merged["base"]
     name, revision = base_of(adapter, run.inputs.base_model)
     if known["hub"] is not None:
         if known["hub"]["repository"] != name:

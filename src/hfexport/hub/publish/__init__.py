@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hfexport.checkpoint import sha256
 from hfexport.checkpoint.local import goes_along
-from hfexport.errors import PublishError
+from hfexport.errors import PublishError, ValidationError
 from hfexport.hub.client import Hub
 from hfexport.hub.publish.answered import Described, Place, difference, published_manifest
 from hfexport.hub.publish.card import Metadata, section, updated_card
@@ -28,7 +28,8 @@ from hfexport.hub.publish.plan import (
 from hfexport.hub.publish.pull_request import describe, find_own, marker_of, update_texts
 from hfexport.hub.snapshot import BESIDE, HubModel
 from hfexport.hub.source import Source
-from hfexport.manifest.entries import MANIFEST_FILE, Manifest
+from hfexport.manifest.entries import MANIFEST_FILE, source_of
+from hfexport.manifest.model import Manifest, PublicationEntry, PublicationState
 
 if TYPE_CHECKING:
     from hfexport.hub.publish.commit import Operations
@@ -91,7 +92,7 @@ class Publisher:
             self._note(f"{self._to.repository}, {ref}: holds an export, but {reason}")
         return None
 
-    def publish(self, output: Path, manifest: Manifest) -> dict[str, Any]:
+    def publish(self, output: Path, manifest: Manifest) -> PublicationEntry:
         """Push what the output folder holds.
 
         Args:
@@ -105,7 +106,7 @@ class Publisher:
             PublishError: the destination is as it was.
         """
         self._hub = self._make_hub()
-        marker = marker_of(manifest["source"])
+        marker = marker_of(source_of(manifest)["hub"])
         with tempfile.TemporaryDirectory(prefix="hfexport-") as folder:
             number, base = self._target(marker)
             for last_try in (False, True):
@@ -147,10 +148,11 @@ class Publisher:
         """
         model = self._source.model
         try:
-            before = HubModel(**found["source"]["hub"])
-        except (KeyError, TypeError):
+            hub = source_of(found)["hub"]
+            before = HubModel(**hub) if hub is not None else None
+        except (KeyError, TypeError, ValidationError):
             return source
-        if model is None or model.repository != self._to.repository or model.commit == before.commit:
+        if model is None or before is None or model.repository != self._to.repository or model.commit == before.commit:
             return source
         if (model.repository, model.subfolder) != (before.repository, before.subfolder):
             return source
@@ -161,7 +163,7 @@ class Publisher:
         listed = {place.prefix + file["path"] for file in found["files"]} - then.keys()
         ours = {path for path in listed & now.keys() & place.tree.keys() if now[path] == place.tree[path]}
         changed = changed_paths(then, now) - ours
-        return source if self._read_by_export(changed) else {"hub": found["source"]["hub"]}
+        return source if self._read_by_export(changed) else {"hub": before.to_dict()}
 
     def _read_by_export(self, paths: Iterable[str]) -> list[str]:
         """Those of `paths` that belong to the checkpoint: its config, tokenizer and weights."""
@@ -177,7 +179,7 @@ class Publisher:
         base = self._base
         places = [(base.ref, base)] if base.commit else []
         if self._to.create_pr:
-            number, own = self._target(marker_of({"hub": source["hub"]}))
+            number, own = self._target(marker_of(source["hub"]))
             places += [(own.ref, own)] if number else []
         return places
 
@@ -205,7 +207,7 @@ class Publisher:
         """A repository that holds weights of the same name must hold the same weights."""
         other = [
             file["path"]
-            for file in manifest["source"]["files"]
+            for file in source_of(manifest)["files"]
             if (entry := base.tree.get(self._prefix + file["path"])) is not None
             and entry.sha256 not in (None, file["sha256"])
         ]
@@ -246,7 +248,7 @@ class Publisher:
 
     def _commit(
         self, plan: Plan, operations: Operations, base: Base, number: int, manifest: Manifest, marker: str
-    ) -> dict[str, Any]:
+    ) -> PublicationEntry:
         to = self._to
         opens = to.create_pr and not number
         message = self._message(manifest)
@@ -262,7 +264,7 @@ class Publisher:
     def _describe(self, number: int, manifest: Manifest) -> None:
         """Title and description of a pull request, as this export has them: its number is known only once it is open."""
         if number and not self._to.dry_run:
-            text = describe(manifest, self._to.repository, self._prefix, number, marker_of(manifest["source"]))
+            text = describe(manifest, self._to.repository, self._prefix, number, marker_of(source_of(manifest)["hub"]))
             update_texts(self._hub, self._to.repository, number, self._message(manifest), text)
 
     def _message(self, manifest: Manifest) -> str:
@@ -279,7 +281,7 @@ class Publisher:
         now = head_of(self._hub, self._to.repository, base.ref)
         changed = changed_paths(base.tree, now.tree)
         related = {change.path for change in plan.changes} | {file.path for file in plan.unchanged}
-        related |= {self._prefix + file["path"] for file in manifest["source"]["files"]}
+        related |= {self._prefix + file["path"] for file in source_of(manifest)["files"]}
         related -= {CARD}  # of which everything but our own section is kept
         conflicts = sorted(changed & related)
         if conflicts or last_try:
@@ -291,7 +293,7 @@ class Publisher:
         self._note(f"{self._to.repository}: {base.ref} moved, but only in {', '.join(sorted(changed)[:5])}; once more")
         return now
 
-    def _tell(self, plan: Plan, base: Base, manifest: Manifest) -> dict[str, Any]:
+    def _tell(self, plan: Plan, base: Base, manifest: Manifest) -> PublicationEntry:
         """Say what a push would do."""
         to = self._to
         how = f"a pull request against {to.branch}" if to.create_pr else f"one commit to {to.branch}"
@@ -308,7 +310,9 @@ class Publisher:
             self._note(f"  keep     {file.path}")
         return self._publication("dry_run", "", 0, plan.changes)
 
-    def _publication(self, state: str, commit_id: str, number: int, changes: tuple[Change, ...]) -> dict[str, Any]:
+    def _publication(
+        self, state: PublicationState, commit_id: str, number: int, changes: tuple[Change, ...]
+    ) -> PublicationEntry:
         url = f"{self._hub.endpoint}/{self._to.repository}"
         return {
             "state": state,
@@ -333,7 +337,7 @@ def open_publisher(
 
 
 def _description(manifest: Manifest) -> str:
-    hub = manifest["source"]["hub"]
+    hub = source_of(manifest)["hub"]
     made_from = f"of {hub['repository']} at {hub['commit']}" if hub else "of a checkpoint folder"
     verdict = manifest["verdict"].replace("_", " ")
     return f"Made by hfexport {manifest['producer']['version']}, {made_from}; verdict: {verdict}. See {MANIFEST_FILE}."

@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hfexport.checkpoint import sha256
+from hfexport.errors import ValidationError
 from hfexport.hub.client import Hub, HubFile
-from hfexport.manifest.entries import MANIFEST_FILE, Manifest
+from hfexport.manifest.entries import MANIFEST_FILE, source_of
+from hfexport.manifest.model import BaseEntry, FileEntry, Manifest, SourceEntry
 
 __all__ = ["Described", "Place", "difference", "published_manifest"]
 
@@ -44,7 +46,7 @@ def published_manifest(place: Place) -> Manifest | None:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return cast("Manifest", found) if isinstance(found, dict) else None  # `difference` reads it with care
 
 
 def difference(
@@ -68,16 +70,16 @@ def difference(
     try:
         return (
             _other_making(found, wanted, deciding)
-            or _other_source(found["source"], source)
+            or _other_source(source_of(found), source)
             or _other_along(found, source, base)
             or _other_files(found, place)
         )
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValidationError):
         return "its manifest is of another form"
 
 
 def _other_making(found: Manifest, wanted: Manifest, deciding: Mapping[str, str]) -> str | None:
-    if found["schema_version"] != wanted["schema_version"] or found["producer"] != wanted["producer"]:
+    if (found["schema_version"], found["producer"]) != (wanted["schema_version"], wanted["producer"]):
         return "it was made by another version of hfexport"
     good = ("passed", "incomplete") if wanted["inputs"]["validate"] == "strict" else ("not_validated",)
     if found["verdict"] not in good or not found["artifacts"]:
@@ -98,20 +100,22 @@ def _differs(found: Manifest, wanted: Manifest, name: str) -> bool:
     return bool(found["versions"].get(name) != wanted["versions"].get(name))
 
 
-def _other_source(found: Mapping[str, Any], source: Described) -> str | None:
-    if (found["hub"] is None) != (source["hub"] is None):
+def _other_source(found: SourceEntry | BaseEntry, source: Described) -> str | None:
+    before, now = found["hub"], source["hub"]
+    if (before is None) != (now is None):
         return "it was made from somewhere else"
-    if source["hub"] is not None:
-        names = ("repository", "commit", "subfolder")
-        same = all(found["hub"][name] == source["hub"][name] for name in names)
-        return None if same else f"it was made from commit {found['hub']['commit'][:12]}"
+    if before is not None and now is not None:
+        same = (before["repository"], before["commit"], before["subfolder"]) == tuple(
+            now[name] for name in ("repository", "commit", "subfolder")
+        )
+        return None if same else f"it was made from commit {before['commit'][:12]}"
     return None if _hashes(found["files"]) == source["files"] else "the checkpoint has changed"
 
 
 def _other_along(found: Manifest, source: Described, base: Callable[[], Described | None]) -> str | None:
     """Whether what an adapter was merged into is another now, and whether files that went along are."""
     along = _hashes(found["files"])
-    adapter = found["source"]["adapter"]
+    adapter = source_of(found)["adapter"]
     if adapter is None:
         return None if source.get("along", along) == along else "files that go along have changed"
     now = base()
@@ -127,7 +131,7 @@ def _other_along(found: Manifest, source: Described, base: Callable[[], Describe
     return None
 
 
-def _hashes(files: list[dict[str, Any]]) -> dict[str, str]:
+def _hashes(files: list[FileEntry]) -> dict[str, str]:
     return {file["path"]: file["sha256"] for file in files}
 
 

@@ -10,7 +10,8 @@ from typing import Final
 import yaml
 
 from hfexport.errors import PublishError
-from hfexport.manifest.entries import Manifest
+from hfexport.manifest.entries import source_of
+from hfexport.manifest.model import ArtifactEntry, Manifest
 from hfexport.manifest.summary import TABLE_COLUMNS, load_snippet, table_rows
 
 __all__ = ["END", "START", "Metadata", "hub_snippet", "section", "updated_card"]
@@ -74,7 +75,7 @@ def updated_card(card: str, section_text: str, metadata: Metadata) -> str:
 
 def section(manifest: Manifest, repository: str, prefix: str) -> str:
     """What the card says about the artifacts: what they are proved to be, and code that loads each from the Hub."""
-    source = manifest["source"]
+    source = source_of(manifest)
     made_from = f" of `{source['hub']['repository']}` at commit `{source['hub']['commit']}`" if source["hub"] else ""
     claim = CLAIMS[manifest["verdict"]]
     version = manifest["producer"]["version"]
@@ -96,9 +97,7 @@ def table(manifest: Manifest) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
-def hub_snippet(
-    artifact: dict[str, object], manifest: Manifest, repository: str, prefix: str, revision: str = ""
-) -> str:
+def hub_snippet(artifact: ArtifactEntry, manifest: Manifest, repository: str, prefix: str, revision: str = "") -> str:
     """Python that downloads an artifact from the Hub, loads it and runs it once.
 
     Args:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from hfexport.checkpoint.local import goes_along
 from hfexport.errors import PublishError
 from hfexport.hub.client import HubFile
-from hfexport.manifest.entries import MANIFEST_FILE, Manifest
+from hfexport.manifest.entries import MANIFEST_FILE
+from hfexport.manifest.model import Manifest, OperationEntry
 
 __all__ = ["CARD", "Change", "LocalFile", "Plan", "changed_paths", "holds_weights", "made_files", "make_plan"]
 
@@ -47,8 +48,8 @@ class Change:
     path: str
     file: LocalFile | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        described: dict[str, Any] = {"operation": self.operation, "path": self.path}
+    def to_dict(self) -> OperationEntry:
+        described: OperationEntry = {"operation": self.operation, "path": self.path}
         if self.file is not None:
             described |= {"size_bytes": self.file.size_bytes, "sha256": self.file.sha256}
         return described

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hfexport.hub.client import Hub
 from hfexport.hub.publish.card import CLAIMS, hub_snippet, table
-from hfexport.manifest.entries import Manifest
+from hfexport.manifest.entries import source_of
+from hfexport.manifest.model import Manifest
 
 __all__ = ["describe", "find_own", "marker_of", "update_texts"]
 
 
-def marker_of(source: Manifest) -> str:
+def marker_of(hub: Mapping[str, Any] | None) -> str:
     """What a description carries, unseen, so that the next run finds the pull request for the same source.
 
     Args:
-        source: `source` of the manifest. All commits of one model are the same source.
+        hub: `source.hub` of the manifest. All commits of one model are the same source.
     """
-    hub = source["hub"]
     name = "a folder" if hub is None else "/".join(filter(None, (hub["repository"], hub["subfolder"])))
     return f"<!-- hfexport: {name} -->"
 
@@ -32,8 +33,7 @@ def describe(manifest: Manifest, repository: str, prefix: str, number: int, mark
         number: of the pull request; 0 while it is not known.
         marker: see `marker_of`.
     """
-    source = manifest["source"]
-    hub = source["hub"]
+    hub = source_of(manifest)["hub"]
     made_from = f"`{hub['repository']}` at `{hub['commit']}`" if hub else "a checkpoint folder"
     revision = f"refs/pr/{number}" if number else "refs/pr/N"
     lines = [

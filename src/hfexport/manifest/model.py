@@ -1,0 +1,361 @@
+"""The manifest as typed data. `scripts/write_schema.py` generates hfexport.schema.json from these types.
+
+The types are dictionaries (`TypedDict`), so that a manifest is what `json` reads and writes; mypy checks every key.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
+
+from msgspec import Meta
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AdapterEntry",
+    "ArtifactEntry",
+    "BaseEntry",
+    "CheckEntry",
+    "ConversionEntry",
+    "Dtype",
+    "ErrorEntry",
+    "FileEntry",
+    "Format",
+    "GivenEntry",
+    "HubEntry",
+    "LimitEntry",
+    "MachineEntry",
+    "Manifest",
+    "OperationEntry",
+    "OutputEntry",
+    "ProbeEntry",
+    "ProducerEntry",
+    "ProvenanceEntry",
+    "PublicationEntry",
+    "PublicationState",
+    "SourceEntry",
+    "StageEntry",
+    "TensorEntry",
+    "ToleranceEntry",
+    "ValidationEntry",
+    "WorstEntry",
+    "schema",
+]
+
+SCHEMA_VERSION: Final = 1
+
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
+
+Number = float | str | None
+"""A number; a string where JSON cannot hold it (`inf`, `nan`); null where there is none."""
+
+Dtype = Literal["fp32", "fp16"]
+Format = Literal["onnx", "torchscript", "neuron"]
+WeightFormat = Literal["safetensors", "pytorch", "tensorflow-h5", "tensorflow-safetensors"]
+PublicationState = Literal["committed", "pull_request", "nothing_to_do", "dry_run"]
+ManifestVerdict = Literal["passed", "incomplete", "failed", "not_validated", "error"]
+
+
+class ProducerEntry(TypedDict):
+    """What made the manifest."""
+
+    name: Literal["hfexport"]
+    version: str
+
+
+class ProvenanceEntry(TypedDict):
+    """The workflow run and the image that made an export, as far as they are known."""
+
+    image: str | None
+    repository: str | None
+    commit: str | None
+    workflow: str | None
+    run: str | None
+
+
+class HubEntry(TypedDict):
+    """A model on the Hub: the revision asked for, and the commit that it was."""
+
+    repository: str
+    revision: str
+    commit: Commit
+    subfolder: str
+
+
+class GivenEntry(TypedDict):
+    """A model as the user named it, and what it is on the Hub (null: a folder)."""
+
+    model: str
+    hub: HubEntry | None
+
+
+class FileEntry(TypedDict):
+    """A file by its path, size and SHA-256."""
+
+    path: str
+    size_bytes: Count
+    sha256: Sha256
+
+
+class ConversionEntry(TypedDict):
+    """How weights of another format became PyTorch safetensors."""
+
+    left_out: list[str]
+    wall_s: Seconds
+    peak_rss_bytes: Count
+
+
+class BaseEntry(TypedDict):
+    """The base that an adapter was merged into."""
+
+    model: str
+    hub: HubEntry | None
+    dtype: str
+    files: list[FileEntry]
+    weight_format: WeightFormat
+    conversion: ConversionEntry | None
+
+
+class AdapterEntry(TypedDict):
+    """An adapter: its kind, and its base."""
+
+    kind: str
+    base: BaseEntry
+
+
+class SourceEntry(TypedDict):
+    """The checkpoint that the artifacts come from."""
+
+    model: str
+    hub: HubEntry | None
+    model_type: str
+    architectures: list[str]
+    dtype: str
+    files: list[FileEntry]
+    weight_format: WeightFormat
+    conversion: ConversionEntry | None
+    adapter: AdapterEntry | None
+
+
+class MachineEntry(TypedDict):
+    """The machine that made an export."""
+
+    platform: str
+    cores: Count
+    memory_bytes: Count
+
+
+class StageEntry(TypedDict):
+    """One step of a run: seconds, and peak memory of the parent process."""
+
+    name: str
+    seconds: Seconds
+    peak_memory_bytes: Count
+
+
+class TensorEntry(TypedDict):
+    """An input or output: an axis is a name if it is free, or a sum of names, and else a number."""
+
+    name: str
+    dtype: Literal["int64", "bool", "float32", "float16"]
+    axes: list[str | int]
+
+
+class LimitEntry(TypedDict):
+    """The least and the largest size of a free axis; `maximum` is null if there is none."""
+
+    minimum: Count
+    maximum: int | None
+
+
+class ToleranceEntry(TypedDict):
+    """A value may differ by `atol + rtol * |reference|`."""
+
+    atol: Annotated[float, Meta(ge=0)]
+    rtol: Annotated[float, Meta(ge=0)]
+
+
+class WorstEntry(TypedDict):
+    """The element that comes closest to its tolerance, or goes farthest past it."""
+
+    index: list[Count]
+    artifact: Number
+    reference: Number
+
+
+class OutputEntry(TypedDict):
+    """One output of one probe; `problem` is empty if it passed."""
+
+    name: str
+    dtype: str
+    shape: list[Count]
+    max_abs: Number
+    max_rel: Number
+    worst: WorstEntry | None
+    problem: str
+
+
+class ProbeEntry(TypedDict):
+    """One probe with its sizes by axis."""
+
+    name: str
+    sizes: dict[str, Count]
+    padding: Literal["none", "right", "left"]
+    greedy_steps: Count
+    verdict: Literal["passed", "failed"]
+    problem: str
+    outputs: list[OutputEntry]
+
+
+class CheckEntry(TypedDict):
+    """Something else that has to hold of an artifact, beside its probes; `not_run` gives the reason."""
+
+    name: str
+    verdict: Literal["passed", "failed", "not_run"]
+    reason: str
+    tolerance: ToleranceEntry | None
+    max_abs_diff: Number
+    probes: list[ProbeEntry]
+
+
+class ValidationEntry(TypedDict):
+    """What validation found of an artifact."""
+
+    verdict: Literal["passed", "failed", "incomplete", "not_run"]
+    reason: str
+    session: str
+    tolerance: ToleranceEntry | None
+    max_abs_diff: Number
+    max_rel_diff: Number
+    probes: list[ProbeEntry]
+    checks: list[CheckEntry]
+
+
+class ArtifactEntry(TypedDict):
+    """An artifact: its files, its interface, and what validation found."""
+
+    format: Format
+    path: str
+    files: Annotated[list[FileEntry], Meta(min_length=1)]
+    inputs: list[TensorEntry]
+    outputs: list[TensorEntry]
+    fixed_sizes: dict[str, Count] | None
+    limits: dict[str, LimitEntry]
+    details: dict[str, Any]
+    validation: ValidationEntry
+
+
+class OperationEntry(TypedDict):
+    """One change of a commit."""
+
+    operation: Literal["add", "replace", "delete"]
+    path: str
+    size_bytes: NotRequired[Count]
+    sha256: NotRequired[Sha256]
+
+
+class PublicationEntry(TypedDict):
+    """What was published, and where."""
+
+    state: PublicationState
+    repository: str
+    branch: str
+    commit: str | None
+    commit_url: str | None
+    pull_request_url: str | None
+    operations: list[OperationEntry]
+
+
+class ErrorEntry(TypedDict):
+    """Why a run ended early, with its exit code."""
+
+    exit_code: Count
+    title: str
+    message: str
+    remedy: str
+
+
+class Manifest(TypedDict):
+    """What hfexport made, from what, with what, and what validation found."""
+
+    schema_version: Literal[1]
+    producer: ProducerEntry
+    created: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T")]
+    verdict: ManifestVerdict
+    inputs: dict[str, Any]
+    provenance: ProvenanceEntry | None
+    source: SourceEntry | None
+    task: str | None
+    interface: Annotated[
+        str | None,
+        Meta(
+            description="Where inputs and outputs were learned from: built in, inferred from the model, or a user's class."
+        ),
+    ]
+    dtype: Dtype | None
+    versions: dict[str, str]
+    machine: MachineEntry
+    stages: list[StageEntry]
+    artifacts: list[ArtifactEntry]
+    files: list[FileEntry]
+    publication: Annotated[
+        PublicationEntry | None,
+        Meta(description="What was published; null in the manifest that is itself published."),
+    ]
+    error: ErrorEntry | None
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a manifest: its types, and the rules between its fields."""
+    import msgspec
+
+    definitions = msgspec.json.schema(Manifest)["$defs"]
+    for definition in definitions.values():
+        definition["additionalProperties"] = False
+    definitions["ValidationEntry"]["allOf"] = _VALIDATION_RULES
+    definitions["CheckEntry"] |= _CHECK_RULE
+    root = definitions.pop("Manifest")
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "title": "hfexport manifest"}
+    return {**head, "allOf": _RULES, "$defs": definitions}
+
+
+def _if_verdict(verdict: str, then: dict[str, Any]) -> dict[str, Any]:
+    return {"if": {"properties": {"verdict": {"const": verdict}}}, "then": {"properties": then}}
+
+
+def _all_artifacts(verdicts: list[str]) -> dict[str, Any]:
+    validation = {"properties": {"verdict": {"enum": verdicts}}}
+    return {
+        "source": {"type": "object"},
+        "task": {"type": "string"},
+        "dtype": {"type": "string"},
+        "error": {"type": "null"},
+        "artifacts": {"minItems": 1, "items": {"properties": {"validation": validation}}},
+    }
+
+
+_RULES: Final = [
+    _if_verdict("passed", _all_artifacts(["passed"])),
+    _if_verdict("incomplete", _all_artifacts(["passed", "incomplete"])),
+]
+"""A good verdict names what was exported, has no error, and at least one artifact, all of which are as good."""
+
+_VALIDATION_RULES: Final = [
+    _if_verdict("passed", {"checks": {"items": {"properties": {"verdict": {"const": "passed"}}}}}),
+    _if_verdict(
+        "incomplete",
+        {
+            "checks": {
+                "contains": {"properties": {"verdict": {"const": "not_run"}}},
+                "items": {"properties": {"verdict": {"enum": ["passed", "not_run"]}}},
+            }
+        },
+    ),
+]
+
+_CHECK_RULE: Final = {
+    "if": {"properties": {"verdict": {"not": {"const": "passed"}}}},
+    "then": {"properties": {"reason": {"minLength": 1}}},
+}
