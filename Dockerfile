@@ -1,10 +1,15 @@
 # Which Neuron SDK the image carries: none, inf1 or inf2. The published image carries inf1; the slim one, and a plain
-# `docker build`, none. For inf1 the interpreter's image has to be one of Python 3.10, for inf2 of 3.10 or newer.
+# `docker build`, none. For inf1 the interpreter's image has to be one of Python 3.10, for inf2 one of 3.11.
 ARG NEURON=none
+
+# Published images stand on bases by digest, which the release workflow takes from .github/base/Dockerfile, where Dependabot
+# keeps them current. An engine that has a base of its own under these tags builds on that one.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG NEURON_PYTHON_IMAGE=python:3.11-slim-bookworm
 
 # The builder makes one virtual environment; the image is the base and that environment.
-FROM python:3.11-slim-bookworm AS builder
+# hadolint ignore=DL3006
+FROM ${PYTHON_IMAGE} AS builder
 
 # Where torch's CPU files are. Everything else comes from pip's own index, each file by its hash.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -16,7 +21,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 WORKDIR /build
 RUN python3 -m venv /opt/hfexport && python3 -m venv /opt/build
 COPY requirements/torch.txt requirements/runtime.txt requirements/build.txt requirements/
-RUN /opt/hfexport/bin/pip install --no-deps --retries 1 --extra-index-url "${TORCH_INDEX}" -r requirements/torch.txt
+RUN /opt/hfexport/bin/pip install --no-deps --require-hashes --retries 1 --index-url "${TORCH_INDEX}" \
+    -r requirements/torch.txt
 RUN /opt/hfexport/bin/pip install --no-deps --require-hashes -r requirements/runtime.txt \
     && /opt/build/bin/pip install --no-deps --require-hashes -r requirements/build.txt
 
@@ -46,8 +52,9 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /build
-COPY requirements/neuron.txt requirements/neuron-inf1.txt requirements/neuron-inf1-sdk.txt \
-    requirements/neuron-inf2-sdk.txt requirements/
+COPY requirements/neuron.txt requirements/neuron-inf1.txt requirements/neuron-inf1-torch.txt \
+    requirements/neuron-inf1-sdk.txt requirements/neuron-inf2-torch.txt requirements/neuron-inf2-sdk.txt requirements/
+COPY scripts/install_sdk.py scripts/install_sdk.py
 # The interpreter finds its library beside itself, so it can be moved.
 RUN mkdir /opt/neuron \
     && if [ "${NEURON}" != none ]; then \
@@ -59,12 +66,15 @@ RUN mkdir /opt/neuron \
         /opt/neuron/inf1/bin/pip install --no-deps --require-hashes -r requirements/neuron-inf1.txt; \
     fi
 RUN if [ "${NEURON}" != none ]; then \
-        "/opt/neuron/${NEURON}/bin/pip" install --retries 1 --extra-index-url "${TORCH_INDEX}" \
-            --extra-index-url "${NEURON_INDEX}" -r "requirements/neuron-${NEURON}-sdk.txt"; \
+        "/opt/neuron/${NEURON}/bin/pip" install --no-deps --require-hashes --retries 1 --index-url "${TORCH_INDEX}" \
+            -r "requirements/neuron-${NEURON}-torch.txt" \
+        && "/opt/neuron/${NEURON}/bin/python" scripts/install_sdk.py "${NEURON_INDEX}" \
+            "requirements/neuron-${NEURON}-sdk.txt"; \
     fi
 
 
-FROM python:3.11-slim-bookworm AS slim
+# hadolint ignore=DL3006
+FROM ${PYTHON_IMAGE} AS slim
 
 ARG VERSION=dev
 ARG REVISION=unknown

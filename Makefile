@@ -114,7 +114,7 @@ $(BIN)/python:
 
 # Torch first and alone: it has an index of its own. Everything else by the hashes of the locks.
 $(VENV)/.runtime: requirements/torch.txt requirements/runtime.txt requirements/build.txt pyproject.toml | $(BIN)/python
-	$(PIP) --no-deps --retries 1 --extra-index-url "$(TORCH_INDEX)" -r requirements/torch.txt
+	$(PIP) --no-deps --require-hashes --retries 1 --index-url "$(TORCH_INDEX)" -r requirements/torch.txt
 	$(PIP) --no-deps --require-hashes -r requirements/runtime.txt -r requirements/build.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -132,8 +132,10 @@ $(NEURON_VENV)/.ready: requirements/neuron.txt requirements/neuron-test.txt
 	@if [[ -z "$(NEURON_PYTHON)" ]]; then echo "No Python 3.10 or 3.11 with venv was found for the Neuron tests." \
 		"Install one, or name it: make neuron-test NEURON_PYTHON=/path/to/python" >&2; exit 1; fi
 	$(NEURON_PYTHON) -m venv --clear $(NEURON_VENV)
-	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --retries 1 \
-		--extra-index-url "$(TORCH_INDEX)" -r requirements/neuron-test.txt
+	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --retries 1 \
+		--index-url "$(TORCH_INDEX)" torch==1.13.1 \
+		|| $(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install torch==1.13.1
+	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/neuron-test.txt
 	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \
 		-r requirements/neuron.txt
 	@touch $@
@@ -152,8 +154,9 @@ $(NEURON_VENV)/.optimum: requirements/neuron-optimum-test.txt $(NEURON_VENV)/.re
 
 $(NEURONX_VENV)/.ready: requirements/neuron.txt requirements/neuronx-test.txt requirements/torch.txt | $(BIN)/python
 	$(BIN)/python -m venv --clear $(NEURONX_VENV)
-	$(NEURONX_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --retries 1 \
-		--extra-index-url "$(TORCH_INDEX)" -r requirements/torch.txt -r requirements/neuronx-test.txt
+	$(NEURONX_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes --retries 1 \
+		--index-url "$(TORCH_INDEX)" -r requirements/torch.txt
+	$(NEURONX_VENV)/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/neuronx-test.txt
 	$(NEURONX_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \
 		-r requirements/neuron.txt
 	@touch $@
@@ -167,7 +170,8 @@ $(NEURONX_VENV)/.stand-in: $(NEURONX_VENV)/.ready $(STAND_INS)
 # Optimum needs another transformers than ours.
 $(PEER)/.installed: requirements/torch.txt benchmarks/requirements-optimum.txt | $(BIN)/python
 	$(BIN)/python -m venv $(PEER)
-	$(PEER)/bin/python -m pip --quiet install --no-deps --retries 1 --extra-index-url "$(TORCH_INDEX)" -r requirements/torch.txt
+	$(PEER)/bin/python -m pip --quiet install --no-deps --require-hashes --retries 1 \
+		--index-url "$(TORCH_INDEX)" -r requirements/torch.txt
 	$(PEER)/bin/python -m pip --quiet install --no-deps -r benchmarks/requirements-optimum.txt
 	@touch $@
 

@@ -5,7 +5,8 @@
     python scripts/lock.py --check # needs no network; part of `make check`
 
 Torch stands apart, in requirements/torch.txt: it comes from an index of its own, with one file for each kind of
-accelerator, and is installed first. What it depends on is in the locks. No lock names an index.
+accelerator, and is installed first, by the hashes of that index's files, which are taken over by hand from its page when
+the version moves. What it depends on is in the locks. No lock names an index, and no name is looked for in two.
 """
 
 from __future__ import annotations
@@ -64,15 +65,28 @@ def write(*, upgrade: bool, torch_index: str) -> None:
     """Compile every lock of `LOCKS`, with torch's CPU wheel at hand so that no CUDA package comes along."""
     environment = {**os.environ, "CUSTOM_COMPILE_COMMAND": "make lock"}
     with tempfile.TemporaryDirectory(prefix="hfexport-lock-") as folder:
+        torch = Path(folder) / "torch.txt"  # without hashes, which pip-compile would ask of everything
+        torch.write_text("".join(f"{name}=={version}\n" for name, version in _pins((ROOT / TORCH).read_text()).items()))
         wheels, output, build = Path(folder) / "wheels", Path(folder) / "lock.txt", Path(folder) / "build.in"
         build.write_text("\n".join(str(requirement) for requirement in _build_requirements(ROOT)), encoding="utf-8")
-        download = ("download", "--quiet", "--no-deps", "--retries", "1", "--dest", wheels, "--requirement", TORCH)
-        _run([sys.executable, "-m", "pip", *download, "--extra-index-url", torch_index], environment)
+        download = (
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--retries",
+            "1",
+            "--dest",
+            wheels,
+            "--requirement",
+            TORCH,
+        )
+        _run([sys.executable, "-m", "pip", *download, "--index-url", torch_index], environment)
         for name, options in LOCKS.items():
             lock = ROOT / f"requirements/{name}.txt"
             output.write_text(lock.read_text(encoding="utf-8") if lock.exists() else "", encoding="utf-8")
             source = build if name == "build" else "pyproject.toml"
-            place = ("--find-links", wheels, "--constraint", TORCH, "--output-file", output, source)
+            place = ("--find-links", wheels, "--constraint", torch, "--output-file", output, source)
             more = ("--upgrade",) if upgrade else ()
             _run([sys.executable, "-m", "piptools", "compile", *_COMMON, *options, *more, *place], environment)
             compiled = output.read_text(encoding="utf-8").replace(f"-r {build}", "pyproject.toml (build-system)")
@@ -97,6 +111,9 @@ def check(root: Path) -> list[str]:
         "neuron": _listed(root / "requirements/neuron.in"),
         "neuron-inf1": _listed(root / "requirements/neuron-inf1.in"),
     }
+    problems += [
+        f"torch.txt: {key} has no hash" for key, entry in _entries(texts["torch"]).items() if "--hash=" not in entry
+    ]
     for name, requirements in needs.items():
         text = texts[name]
         problems += [f"{name}.txt: {problem}" for problem in _text_problems(text)]

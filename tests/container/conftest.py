@@ -15,7 +15,8 @@ from container.runs import Workspace
 from tiny import make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BASE = "python:3.11-slim-bookworm"
+BASE = os.environ.get("HFEXPORT_PYTHON_IMAGE", "python:3.11-slim-bookworm")
+"""What images under test stand on; in CI by digest."""
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +36,13 @@ def engine() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def image(engine: docker.DockerClient) -> Image:
-    """The image under test: the slim one, which is what a plain build gives. AWS's index need not be in reach."""
-    arguments = {"VERSION": "v0.0.0-test", "REVISION": "0" * 40}
+    """The image under test: the slim one, which is what a plain build gives. AWS's index need not be in reach.
+
+    `HFEXPORT_TEST_IMAGE` names one that was built already, as a release tests the very image that it publishes.
+    """
+    if name := os.environ.get("HFEXPORT_TEST_IMAGE"):
+        return engine.images.pull(name)
+    arguments = {"VERSION": "v0.0.0-test", "REVISION": "0" * 40, "PYTHON_IMAGE": BASE}
     built, _ = engine.images.build(path=str(ROOT), tag="hfexport:test", buildargs=arguments, rm=True, forcerm=True)
     return built
 
@@ -45,6 +51,8 @@ def image(engine: docker.DockerClient) -> Image:
 def base(engine: docker.DockerClient, image: Image) -> Image:
     """What the image stands on; there once the image is built."""
     del image
+    if "HFEXPORT_TEST_IMAGE" in os.environ:
+        return engine.images.pull(BASE)
     return engine.images.get(BASE)
 
 

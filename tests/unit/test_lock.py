@@ -38,6 +38,7 @@ def test_the_locks_fit(lock: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("file", "pattern", "replacement", "complaint"),
     [
+        ("requirements/torch.txt", r"==2.13.0 (?s:.*)", "==2.13.0\n", "torch.txt: torch has no hash"),
         ("pyproject.toml", r'"rich>=15,<16"', '"rich>=16"', "rich 15"),
         ("pyproject.toml", r'"rich>=15,<16"', '"rich>=15,<16", "left-pad>=1"', "left-pad>=1"),
         ("pyproject.toml", r"torch==2\.13\.\*", "torch==2.14.*", "torch 2.13"),
@@ -59,3 +60,9 @@ def test_drift_is_found(
     assert changes == 1
     path.write_text(text, encoding="utf-8")
     assert any(complaint in problem for problem in lock.check(project))
+
+
+def test_no_name_is_looked_for_in_two_indexes() -> None:
+    files = [ROOT / "Makefile", ROOT / "Dockerfile", ROOT / "scripts/lock.py", ROOT / ".ci/run"]
+    files += [*(ROOT / ".github").rglob("*.yml"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "requirements").iterdir()]
+    assert [str(path) for path in files if "extra-index-url" in path.read_text(encoding="utf-8")] == []
