@@ -12,12 +12,24 @@ __all__ = [
     "ExportError",
     "HfexportError",
     "InputsError",
+    "InternalError",
     "NeuronError",
     "PublishError",
     "UnsupportedError",
     "UpstreamError",
     "ValidationError",
+    "first_line",
 ]
+
+
+def first_line(error: BaseException, *, limit: int = 300) -> str:
+    """Return the first line of an exception's text that is not blank, or the name of its class if it has none."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  the class of an exception may be anybody's
+        text = ""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:limit]
 
 
 class HfexportError(Exception):
@@ -38,6 +50,19 @@ class HfexportError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+
+class InternalError(HfexportError):
+    """A bug in hfexport.
+
+    Args:
+        message: where it happened and what was raised, in one line.
+        details: the traceback, for the report file; never shown unless asked for.
+    """
+
+    def __init__(self, message: str, *, details: str = "", remedy: str = "This is a bug in hfexport.") -> None:
+        super().__init__(message, remedy=remedy)
+        self.details = details
 
 
 class InputsError(HfexportError):

@@ -5,19 +5,16 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["READER_GONE", "Limits", "collect_rarely", "end_process", "python_command"]
-
-READER_GONE: Final = 128 + signal.SIGPIPE
-"""The shell's exit code where whoever reads the output goes away, as `head` does: no error of ours."""
+__all__ = ["Limits", "collect_rarely", "end_process", "python_command"]
 
 _ALLOCATIONS = 100_000
 """Objects made before the youngest generation is looked through; Python's own number is 700."""
@@ -69,9 +66,9 @@ def end_process(exit_code: int) -> NoReturn:
     Everything of ours is closed by then; taking torch and its graphs apart, object by object, would take a second or two,
     and may crash.
     """
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        exit_code = READER_GONE
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # nobody reads it, it is closed, or there is none
+            stream.flush()
     os._exit(exit_code)

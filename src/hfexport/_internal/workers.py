@@ -20,10 +20,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 
-from hfexport import errors
+from hfexport._internal.answers import answer_to, answer_to_any, error_from
+from hfexport._internal.blame import is_no_room, no_room
 from hfexport._internal.forkserver import FORK_SERVERS, Forked, fork
 from hfexport._internal.process import Limits, collect_rarely, end_process, python_command
-from hfexport.errors import HfexportError, InputsError, ValidationError
+from hfexport.errors import HfexportError, InternalError, ValidationError
 
 __all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "run_job", "start"]
 
@@ -36,6 +37,9 @@ LOG_LINE_BYTES: Final = 4096
 
 POLL_S: Final = 0.2
 """How often a child's output is looked at for new lines."""
+
+NO_ROOM: Final = 28
+"""Exit code of a child that cannot write its answer since the disk is full; the number of ENOSPC."""
 
 PR_SET_PDEATHSIG: Final = 1
 """From linux/prctl.h: the signal a process gets when the thread that started it ends."""
@@ -156,8 +160,8 @@ class Worker:
         """
         code = self.wait(timeout_s)
         answer = self._read_answer(code)
-        if answer["status"] == "error":
-            raise _error_from(answer)
+        if answer["status"] in ("error", "bug"):
+            raise error_from(answer, self.name)
         if answer["status"] == "memory":
             raise self._failure(
                 f"{self.name}: takes more memory than what it is about should need: {answer['message']}"
@@ -223,17 +227,17 @@ class Worker:
         return self._failure(f"{self.name}: ended by {which.name}{self.log_tail()}")
 
     def _read_answer(self, code: int) -> dict[str, Any]:
+        if code == NO_ROOM:
+            raise no_room(self.folder)
         try:
             answer = json.loads((self.folder / "result.json").read_bytes())
         except (OSError, ValueError) as error:
-            raise HfexportError(
-                f"{self.name}: ended with exit code {code} and no readable answer{self.log_tail()}",
-                remedy="This is a bug in hfexport; please report it with the lines above.",
+            raise InternalError(
+                f"{self.name}: ended with exit code {code} and no readable answer{self.log_tail()}"
             ) from error
-        if code != 0 or not isinstance(answer, dict) or answer.get("status") not in ("ok", "error", "memory"):
-            raise HfexportError(
-                f"{self.name}: ended with exit code {code} and an answer that is not one{self.log_tail()}",
-                remedy="This is a bug in hfexport; please report it with the lines above.",
+        if code != 0 or not isinstance(answer, dict) or answer.get("status") not in ("ok", "error", "memory", "bug"):
+            raise InternalError(
+                f"{self.name}: ended with exit code {code} and an answer that is not one{self.log_tail()}"
             )
         return answer
 
@@ -321,14 +325,6 @@ def _kill(process: subprocess.Popen[bytes] | Forked) -> None:
         process.wait()
 
 
-def _error_from(answer: Mapping[str, Any]) -> HfexportError:
-    kind = getattr(errors, str(answer["class"]), HfexportError)
-    if kind is InputsError:
-        return InputsError(tuple(answer["problems"]))
-    error: HfexportError = kind(answer["message"], remedy=answer["remedy"])
-    return error
-
-
 def main(module: str, job: str) -> None:
     """The child's side in a new interpreter: run the job of that file, for as long as the parent lives."""
     collect_rarely()
@@ -345,22 +341,17 @@ def run_job(module: str, path: Path) -> NoReturn:
     try:
         answer: dict[str, Any] = {"status": "ok", "result": importlib.import_module(module).run(content["job"])}
     except HfexportError as error:
-        answer = {
-            "status": "error",
-            "class": type(error).__name__,
-            "message": error.message,
-            "remedy": error.remedy,
-            "problems": list(getattr(error, "problems", ())),
-        }
-    except (MemoryError, RuntimeError) as error:
-        if content["limits"] is None or not (isinstance(error, MemoryError) or "allocate memory" in str(error)):
-            raise
-        answer = {"status": "memory", "message": str(error).partition("\n")[0][:300] or "it was refused more"}
+        answer = answer_to(error)
+    except Exception as error:  # noqa: BLE001  the boundary of a child: its parent is told, whatever it is
+        answer = answer_to_any(error, limited=content["limits"] is not None)
     answer["wall_s"] = round(time.monotonic() - float(content["started"]), 3)
     answer["peak_rss_bytes"] = _peak_rss_bytes()
     staged = path.with_name("result.json.part")
-    staged.write_text(json.dumps(answer), encoding="utf-8")
-    os.replace(staged, path.with_name("result.json"))
+    try:
+        staged.write_text(json.dumps(answer), encoding="utf-8")
+        os.replace(staged, path.with_name("result.json"))
+    except OSError as error:
+        end_process(NO_ROOM if is_no_room(error) else 1)
     end_process(0)
 
 

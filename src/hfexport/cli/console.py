@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
-from hfexport.errors import HfexportError, InputsError
+from hfexport.errors import HfexportError, InputsError, InternalError
 from hfexport.run.observer import Advance, peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -33,6 +33,17 @@ MAX_CHILD_LINES: Final = 2000
 HIDDEN: Final = "***"
 MB: Final = 10**6
 GB: Final = 10**9
+
+
+def _exception_behind(error: HfexportError) -> str:
+    """The traceback of what an error came from; of a bug in a child process, the child's."""
+    if isinstance(error, InternalError) and error.details:
+        return error.details.rstrip()
+    if error.__cause__ is None:
+        return ""
+    import traceback
+
+    return "".join(traceback.format_exception(error.__cause__)).rstrip()
 
 
 def _random_token() -> str:
@@ -88,7 +99,7 @@ class Console:
 
     def data(self, json_text: str) -> None:
         """Print what the user asked for, a JSON text, to stdout."""
-        text = self._masked(json_text)
+        text = self.masked(json_text)
         if self._on_actions:
             # `##[` begins an old form of command anywhere in a line; in JSON it can only stand inside a string.
             text = text.replace("##[", "##\\u005b")
@@ -107,10 +118,8 @@ class Console:
         problems = error.problems if isinstance(error, InputsError) else (str(error),)
         for problem in problems:
             self._annotate("error", error.title, problem)
-        if self._verbose and error.__cause__ is not None:
-            import traceback
-
-            self._say("".join(traceback.format_exception(error.__cause__)).rstrip())
+        if self._verbose and (shown := _exception_behind(error)):
+            self._say(shown)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -198,7 +207,7 @@ class Console:
                 raise ValueError(f"{name!r} is no name for an output")
             if delimiter in value:
                 raise ValueError(f"the value of output {name!r} contains its delimiter")
-            entries.append(f"{name}<<{delimiter}\n{self._masked(value)}\n{delimiter}\n")
+            entries.append(f"{name}<<{delimiter}\n{self.masked(value)}\n{delimiter}\n")
         self._append("GITHUB_OUTPUT", "".join(entries).encode(errors="backslashreplace"))
 
     def append_summary(self, markdown: str) -> None:
@@ -207,7 +216,7 @@ class Console:
         if not path:
             return
         present = Path(path).stat().st_size if Path(path).is_file() else 0
-        text = self._masked(markdown).rstrip("\n") + "\n"
+        text = self.masked(markdown).rstrip("\n") + "\n"
         self._append("GITHUB_STEP_SUMMARY", _cut(text.encode(errors="backslashreplace"), MAX_SUMMARY_BYTES - present))
 
     def _append(self, variable: str, content: bytes) -> None:
@@ -263,10 +272,11 @@ class Console:
 
     def _clean(self, text: str) -> str:
         """Without secrets, and without control characters other than tab and newline."""
-        text = re.sub(r"\r\n?", "\n", self._masked(text))
+        text = re.sub(r"\r\n?", "\n", self.masked(text))
         return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]", lambda match: ascii(match[0])[1:-1], text)
 
-    def _masked(self, text: str) -> str:
+    def masked(self, text: str) -> str:
+        """The text without secrets."""
         if not self._secrets:
             return text
         # The longest first: a secret may contain another.
@@ -315,12 +325,16 @@ class _Terminal:
 
 
 def _write(stream: TextIO, text: str) -> None:
+    """Write and flush; where nobody reads any more, the text is lost and the work goes on."""
     try:
-        stream.write(text)
-    except UnicodeEncodeError:
-        encoding = stream.encoding or "ascii"
-        stream.write(text.encode(encoding, errors="backslashreplace").decode(encoding))
-    stream.flush()
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(text.encode(encoding, errors="backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError:  # a closed pipe, a terminal that is gone, a full disk
+        return
 
 
 def _escape_data(text: str) -> str:

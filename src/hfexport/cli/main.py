@@ -6,19 +6,22 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from hfexport import __version__
-from hfexport._internal.process import READER_GONE, collect_rarely, end_process
+from hfexport._internal.blame import explain
+from hfexport._internal.process import collect_rarely, end_process
 from hfexport.cli.commands import COMMANDS, split_command
 from hfexport.cli.completion import VARIABLE, answer, print_script
 from hfexport.cli.console import Console
 from hfexport.cli.help import command_help, overview
-from hfexport.errors import HfexportError, InputsError
+from hfexport.errors import HfexportError, InputsError, InternalError
 from hfexport.hub.credentials import TOKEN_VARIABLES
 from hfexport.run.inputs import Inputs, given_secrets, parse_inputs
+from hfexport.run.report import write_report
 
 __all__ = ["command", "main"]
 
@@ -30,11 +33,15 @@ class _Terminated(KeyboardInterrupt):
 def command() -> NoReturn:
     """What the installed command runs: `main`, as a process of its own."""
     collect_rarely()
-    try:
-        exit_code = main()
-    except BrokenPipeError:
-        exit_code = READER_GONE
-    end_process(exit_code)
+    _open_standard_streams()
+    end_process(main())
+
+
+def _open_standard_streams() -> None:
+    """Give output that was closed before the start a place to go to, so that it disturbs nothing."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,9 +60,35 @@ def _run(words: list[str], env: Mapping[str, str]) -> int:
     if instruction := env.get(VARIABLE):
         return answer(instruction)
     if (text := _asked_for(words)) is not None:
-        print(text)
+        with suppress(BrokenPipeError):  # `hfexport --help | head`
+            print(text, flush=True)
         return 0
     console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words, verbose="--verbose" in words)
+    try:
+        return _command(words, env, console)
+    except Exception as raised:  # noqa: BLE001  the boundary of the command line: a bug is told as one
+        return _told(raised, "hfexport", console)
+
+
+def _told(raised: Exception, subject: str, console: Console) -> int:
+    """Print the error that an exception is for the user; a bug is also written down, in the working directory.
+
+    Returns:
+        The exit code.
+    """
+    error = explain(raised, subject)
+    if isinstance(error, InternalError):
+        from hfexport.manifest.entries import new_manifest
+
+        path = write_report(error, new_manifest({}, ""), Path.cwd(), console.masked)
+        how = "" if path is None else f" with the file {path}, which holds no secrets"
+        error.remedy = f"{error.remedy} Please report it{how}."
+    error.__cause__ = error.__cause__ or (None if raised is error else raised)
+    console.error(error)
+    return error.exit_code
+
+
+def _command(words: list[str], env: Mapping[str, str], console: Console) -> int:
     for secret in (*given_secrets(words, env), *(env[name] for name in TOKEN_VARIABLES if env.get(name))):
         console.mask(secret)
     try:
@@ -85,9 +118,8 @@ def _verify(place: str, inputs: Inputs, console: Console, env: Mapping[str, str]
 
     try:
         manifest = verify(place, inputs, console, env)
-    except HfexportError as error:
-        console.error(error)
-        return error.exit_code
+    except Exception as raised:  # noqa: BLE001  whatever an export that anybody made leads to
+        return _told(raised, place, console)
     if as_json:
         console.data(to_json(manifest).rstrip())
     console.note(f"verified: {place}")

@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from hfexport.onnx.log import log_outputs, log_validating
 from hfexport.onnx.question import older_probes
 from hfexport.run.inputs import Inputs
 from hfexport.run.observer import Advance
+from hfexport.run.output_folder import staging_folder
 
 if TYPE_CHECKING:
     from hfexport.manifest.entries import Manifest
@@ -77,19 +77,19 @@ def _export(arguments: Namespace, env: Mapping[str, str]) -> int:
     output: Path = arguments.output if arguments.output.is_file() else arguments.output / "model.onnx"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output.parent) as scratch:
+        with staging_folder(output.parent) as scratch:
             inputs = Inputs(
                 model=arguments.model,
                 formats=("onnx",),
                 task=arguments.feature,
-                output=scratch,
+                output=str(scratch),
                 opset=arguments.opset,
                 atol=arguments.atol,
                 layout="single",
             )
             manifest = run(inputs, _Log(), env, further_probes=older_probes)
             _log_validation(manifest)
-            saved = _put_in_place(Path(scratch) / "onnx", output)
+            saved = _put_in_place(scratch / "onnx", output)
     except Failed as failed:
         _log_validation(failed.manifest)
         return _failed(failed.error)
@@ -142,19 +142,19 @@ class _Log:
 
     def note(self, text: str) -> None:
         # Not among the old package's lines, which scripts may read.
-        _logger.debug("%s", self._masked(text))
+        _logger.debug("%s", self.masked(text))
 
     def warn(self, text: str) -> None:
-        _logger.warning("%s", self._masked(text))
+        _logger.warning("%s", self.masked(text))
 
     def mask(self, secret: str) -> None:
         self._secrets.append(secret)
 
     def child_output(self, lines: Iterable[str]) -> None:
         for line in lines:
-            _logger.info("%s", self._masked(line))
+            _logger.info("%s", self.masked(line))
 
-    def _masked(self, text: str) -> str:
+    def masked(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text

@@ -22,6 +22,7 @@ from hfexport.modeling.user_class import OnnxConfig
 from hfexport.onnx.known import KnownOnnxConfig
 from hfexport.onnx.log import log_outputs, log_validating
 from hfexport.onnx.question import older_probes
+from hfexport.run.output_folder import staging_folder
 
 __all__ = ["OpsetError", "OutputsDifferError", "export", "validate_model_outputs"]
 
@@ -76,8 +77,8 @@ def export(
         if not low <= opset <= high:
             raise OpsetError(f"opset {opset} is out of range", remedy=f"{low} to {high} are proved.")
         output.parent.mkdir(parents=True, exist_ok=True)
-        staging = stack.enter_context(tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output.parent))
-        job = ExportJob(Path(), interface, _dtype(model), Path(staging), metadata, opset, model=model)
+        staging = stack.enter_context(staging_folder(output.parent))
+        job = ExportJob(Path(), interface, _dtype(model), staging, metadata, opset, model=model)
         artifact = OnnxBackend().export(job)
         for file in artifact.files:
             os.replace(file, output if file == artifact.path else output.parent / file.name)

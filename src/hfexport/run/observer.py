@@ -39,6 +39,10 @@ class Observer(Protocol):
         """Something that must never be shown."""
         ...
 
+    def masked(self, text: str) -> str:
+        """Return the text with `***` in place of everything that must never be shown."""
+        ...
+
     def warn(self, text: str) -> None:
         """Something the user should look at."""
         ...

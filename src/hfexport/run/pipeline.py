@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,13 +22,14 @@ from hfexport.checkpoint import (
     sha256,
 )
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
-from hfexport.errors import HfexportError, InputsError, PublishError, ValidationError
+from hfexport.errors import InputsError, PublishError, ValidationError
 from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import publishing_token, reading_token
 from hfexport.hub.source import Source, identity, locate
+from hfexport.run.boundary import Boundary, Failed
 from hfexport.run.exporter import Exporter
-from hfexport.run.output_folder import install, output_lock, withdraw
+from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
 from hfexport.run.selection import find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
 
@@ -43,15 +44,6 @@ if TYPE_CHECKING:
     from hfexport.validation.compare import ArtifactVerdict
 
 __all__ = ["Failed", "Run", "run"]
-
-
-class Failed(Exception):
-    """A run that ended early: the error for the user, and the manifest that records how far it came."""
-
-    def __init__(self, error: HfexportError, manifest: Manifest) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.manifest = manifest
 
 
 def run(
@@ -75,39 +67,29 @@ def run(
     Raises:
         Failed: with the error; the output folder then holds a manifest that says so, and no artifact of ours.
     """
-    from hfexport.manifest.entries import error_entry, new_manifest, provenance_entry, write_manifest
+    from hfexport.manifest.entries import new_manifest, provenance_entry
     from hfexport.run.inputs import recorded
 
     output = Path(inputs.output)
     manifest = new_manifest(recorded(inputs), datetime.now(UTC).isoformat(timespec="seconds"))
     manifest["provenance"] = provenance_entry(env)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = InputsError([f"output {inputs.output!r} cannot be made: {error.strerror}"])
-        manifest["error"] = error_entry(problem)
-        raise Failed(problem, manifest) from error
-    with output_lock(output), tempfile.TemporaryDirectory(prefix=".hfexport-", dir=output) as staging:
-        work = Run(inputs, observer, env, Path(staging), manifest, further_probes)
+    boundary = Boundary(inputs.model, output, manifest, observer.masked)
+    with ExitStack() as stack:
         try:
-            source, publisher = work.locate()
-            if publisher is not None and (found := work.answered(source, publisher)):
-                return found
-            artifacts = work.export_and_validate(source)
-        except HfexportError as error:
-            manifest["verdict"] = "failed" if isinstance(error, ValidationError) else "error"
-            manifest["error"] = error_entry(error)
-            withdraw(output)
-            write_manifest(manifest, output)
-            raise Failed(error, manifest) from error
-        except KeyboardInterrupt:
-            interrupted = HfexportError("interrupted", remedy="Run it again.")
-            manifest["error"] = error_entry(interrupted)
-            withdraw(output)
-            write_manifest(manifest, output)
-            raise
-        install(artifacts, output)
-        write_manifest(manifest, output)
+            output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(output_lock(output))
+        except OSError as error:
+            problem = InputsError([f"output {inputs.output!r} cannot be made: {error.strerror}"])
+            raise boundary.failed(problem) from error
+        except InputsError as error:  # another run has it: its files are not touched
+            raise boundary.failed(error) from error
+        work = Run(inputs, observer, env, Path(), manifest, further_probes)
+        with boundary:
+            sweep(output)
+            with staging_folder(output) as staging:
+                found, publisher = replace(work, staging=staging).make(output)
+        if found is not None:
+            return found
         if publisher is not None:
             work.publish(publisher, output)
     return manifest
@@ -128,6 +110,26 @@ class Run:
     def stages(self) -> Stages:
         """Records each step in the manifest."""
         return Stages(self.observer, self.manifest["stages"])
+
+    def make(self, output: Path) -> tuple[Manifest | None, Publisher | None]:
+        """Put the export into the output folder.
+
+        Returns:
+            The manifest of an export that is published already and answers what is asked (`None`: there is none, and the
+            export was made), and what is to publish the export (`None`: it is not to be published).
+        """
+        from hfexport.manifest.entries import write_manifest
+
+        source, publisher = self.locate()
+        if publisher is not None and (found := self.answered(source, publisher)):
+            if not lists_same_files(output, found):
+                withdraw(output)
+            write_manifest(found, output)
+            return found, None
+        install(self.export_and_validate(source), output)
+        write_manifest(self.manifest, output)
+        sweep(output)
+        return None, publisher
 
     def locate(self) -> tuple[Source, Publisher | None]:
         """Find the checkpoint and, if it is to be published, the destination: what is wrong there is said at once."""
@@ -169,19 +171,11 @@ class Run:
         Raises:
             Failed: nothing was published.
         """
-        from hfexport.manifest.entries import error_entry, write_manifest
+        from hfexport.manifest.entries import write_manifest
 
-        try:
-            with self.stages("Publishing"):
-                self.manifest["publication"] = publisher.publish(output, self.manifest)
-        except HfexportError as error:
-            self.manifest["error"] = error_entry(error)
-            write_manifest(self.manifest, output)
-            raise Failed(error, self.manifest) from error
-        except KeyboardInterrupt:
-            self.manifest["error"] = error_entry(HfexportError("interrupted", remedy="Run it again."))
-            write_manifest(self.manifest, output)
-            raise
+        boundary = Boundary(self.inputs.model, output, self.manifest, self.observer.masked, made=True)
+        with boundary, self.stages("Publishing"):
+            self.manifest["publication"] = publisher.publish(output, self.manifest)
         write_manifest(self.manifest, output)
 
     def export_and_validate(self, source: Source) -> Path:

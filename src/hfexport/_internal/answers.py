@@ -1,0 +1,49 @@
+"""Errors of a child process as JSON values, and back again in its parent. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hfexport import errors
+from hfexport._internal.blame import explain
+from hfexport.errors import HfexportError, InputsError, InternalError, first_line
+
+__all__ = ["answer_to", "answer_to_any", "error_from"]
+
+
+def answer_to(error: HfexportError) -> dict[str, Any]:
+    """Return the answer of a child that raised `error`."""
+    return {
+        "status": "error",
+        "class": type(error).__name__,
+        "message": error.message,
+        "remedy": error.remedy,
+        "problems": list(getattr(error, "problems", ())),
+    }
+
+
+def answer_to_any(error: Exception, *, limited: bool) -> dict[str, Any]:
+    """Return the answer of a child that raised anything else than an `HfexportError`.
+
+    Args:
+        error: what it raised.
+        limited: the child had a limit of memory, which most likely is what it ran into.
+    """
+    if limited and (isinstance(error, MemoryError) or "allocate memory" in str(error)):
+        return {"status": "memory", "message": first_line(error)}
+    found = explain(error, "the checkpoint")
+    if isinstance(found, InternalError):
+        return {"status": "bug", "message": found.message, "details": found.details}
+    return answer_to(found)
+
+
+def error_from(answer: Mapping[str, Any], name: str) -> HfexportError:
+    """Return the error that an answer stands for; `name` is the child's, for a bug."""
+    if answer["status"] == "bug":
+        return InternalError(f"{name}: {answer['message']}", details=answer["details"])
+    kind = getattr(errors, str(answer["class"]), HfexportError)
+    if kind is InputsError:
+        return InputsError(tuple(answer["problems"]))
+    error: HfexportError = kind(answer["message"], remedy=answer["remedy"])
+    return error

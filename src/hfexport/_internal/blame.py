@@ -1,0 +1,105 @@
+"""Turns any exception into an error for the user: whose it is, and what to do. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from hfexport.errors import CheckpointError, ExportError, HfexportError, InputsError, InternalError, first_line
+
+__all__ = ["USER_MODULE_PREFIX", "explain", "is_no_room", "no_memory", "no_room"]
+
+USER_MODULE_PREFIX: Final = "hfexport_own_"
+"""What the name of a module begins with that is a user's own file."""
+
+_REMOTE_MODULES: Final = "transformers_modules"
+"""The package in which transformers runs code that a checkpoint carries."""
+
+_MODEL_CODE: Final = ("transformers.models.", "transformers.configuration_utils", "transformers.modeling_rope_utils")
+"""Modules of transformers that compute with the values of config.json."""
+
+_CONFIG_READERS: Final = "hfexport.export_config."
+"""Modules of hfexport that compute with the values of config.json."""
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def explain(error: BaseException, subject: str) -> HfexportError:
+    """Return the error that a user is shown for `error`, whatever it is.
+
+    Args:
+        error: what was raised.
+        subject: the checkpoint as the user named it, for messages.
+
+    Returns:
+        `error` itself if it is an `HfexportError`; `ExportError` if disk or memory ran out; `InputsError` if a user's own
+        file raised it; `CheckpointError` if code that computes with the values of config.json did; else `InternalError`.
+    """
+    if isinstance(error, HfexportError):
+        return error
+    if isinstance(error, OSError) and is_no_room(error):
+        return no_room(Path(str(error.filename or ".")))
+    if isinstance(error, MemoryError) or "allocate memory" in first_line(error):
+        return no_memory(first_line(error))
+    return _by_frames(error, subject)
+
+
+def _by_frames(error: BaseException, subject: str) -> HfexportError:
+    """The error for an exception of Python code, by whose code raised it."""
+    modules = _modules(error.__traceback__)
+    text = first_line(error)
+    said = text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
+    for name, file, line in reversed(modules):
+        if name.startswith(USER_MODULE_PREFIX):
+            return InputsError([f"export-config: {file}, line {line}: {said}"])
+        if name.partition(".")[0] == _REMOTE_MODULES:
+            return CheckpointError(
+                f"{subject}: the code that it carries fails in {Path(file).name}, line {line}: {said}",
+                remedy="Correct that code, or use a revision of the checkpoint with which it works.",
+            )
+    ours = max((n for n, (name, _, _) in enumerate(modules) if name.split(".")[0] == "hfexport"), default=-1)
+    beyond = [name for name, _, _ in modules[ours + 1 :]]
+    reads_config = ours >= 0 and modules[ours][0].startswith(_CONFIG_READERS)
+    if reads_config or any(name.startswith(_MODEL_CODE) for name in beyond):
+        return CheckpointError(
+            f"{subject}: config.json has values that do not go together or are of the wrong kind: {said}",
+            remedy="Use the config.json that was saved with these weights.",
+        )
+    where = f"{modules[ours][0]}, line {modules[ours][2]}: " if ours >= 0 else ""
+    return InternalError(f"{where}{said}", details="".join(traceback.format_exception(error)))
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether a write failed since the disk, or what a user may have of it, is full."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def no_room(folder: Path, needed_bytes: int | None = None) -> ExportError:
+    """Return the error of a disk that is full: the folder, the bytes needed if they are known, and the bytes free."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+    needed = "" if needed_bytes is None else f"{needed_bytes} bytes are needed, "
+    return ExportError(
+        f"the disk of folder {str(folder)!r} is full: {needed}{free} bytes are free",
+        remedy="Free some space, or choose an output folder on a larger disk.",
+    )
+
+
+def no_memory(said: str) -> ExportError:
+    """Return the error of a machine whose memory ran out."""
+    return ExportError(f"memory ran out: {said}", remedy="Use a machine or container with more memory.")
+
+
+def _modules(trace: TracebackType | None) -> list[tuple[str, str, int]]:
+    """Name of the module, file and line of each frame, the outermost first."""
+    found = []
+    while trace is not None:
+        frame = trace.tb_frame
+        found.append((str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    return found

@@ -1,0 +1,117 @@
+"""The boundary of a run: whatever is raised inside it, the folder and the manifest say what happened."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from hfexport._internal.blame import explain, is_no_room
+from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError, first_line
+from hfexport.run.output_folder import withdraw
+from hfexport.run.report import write_report
+
+if TYPE_CHECKING:
+    from hfexport.manifest.entries import Manifest
+
+__all__ = ["Boundary", "Failed"]
+
+_FOLDER_GONE: Final = (errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ESTALE, errno.EIO)
+
+
+class Failed(Exception):
+    """A run that ended early: the error for the user, and the manifest that records how far it came."""
+
+    def __init__(self, error: HfexportError, manifest: Manifest) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.manifest = manifest
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A context out of which comes `Failed`, or KeyboardInterrupt, and nothing else.
+
+    On the way the earlier export is withdrawn from the output folder and a manifest with the error is written into it. A bug
+    also leaves a report file.
+
+    Attributes:
+        model: as the user named it, for messages.
+        output: the output folder.
+        manifest: of the run; gets `verdict` and `error`.
+        masked: gives a text without secrets.
+        made: the export in the output folder is the one of this run; it stays.
+    """
+
+    model: str
+    output: Path
+    manifest: Manifest
+    masked: Callable[[str], str]
+    made: bool = False
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if raised is None or isinstance(raised, GeneratorExit | Failed):
+            return
+        if isinstance(raised, KeyboardInterrupt):
+            self._record(HfexportError("interrupted", remedy="Run it again."))
+            return
+        error = self._explained(raised)
+        self._record(error)
+        raise Failed(error, self.manifest) from (raised.__cause__ if raised is error else raised)
+
+    def failed(self, error: HfexportError) -> Failed:
+        """Give what to raise for an error before the output folder was this run's: nothing in it is touched."""
+        self._describe(error)
+        return Failed(error, self.manifest)
+
+    def _explained(self, raised: BaseException) -> HfexportError:
+        if isinstance(raised, OSError) and not is_no_room(raised) and raised.errno in _FOLDER_GONE:
+            places = [Path(str(name)) for name in (raised.filename, raised.filename2) if name is not None]
+            if any(self.output.absolute() in (place.absolute(), *place.absolute().parents) for place in places):
+                return ExportError(
+                    f"output {str(self.output)!r} cannot be written: {raised.strerror}",
+                    remedy="Choose a folder that can be written to and that nothing else changes meanwhile.",
+                )
+        return explain(raised, self.model)
+
+    def _record(self, error: HfexportError) -> None:
+        """Withdraw the earlier export, and write what happened."""
+        from hfexport.manifest.entries import write_manifest
+
+        try:
+            if not self.made:
+                withdraw(self.output)
+        except OSError as problem:
+            error.remedy += f" The earlier export in {str(self.output)!r} could not be removed ({first_line(problem)}): do not use it."
+        if isinstance(error, InternalError):
+            self._report(error)
+        self._describe(error)
+        try:
+            write_manifest(self.manifest, self.output)
+        except OSError as problem:
+            error.remedy += f" No manifest could be written ({problem.strerror or first_line(problem)})."
+            error.remedy = error.remedy.strip()
+
+    def _describe(self, error: HfexportError) -> None:
+        """Put the error into the manifest."""
+        from hfexport.manifest.entries import error_entry
+
+        if not self.made:
+            self.manifest["verdict"] = "failed" if isinstance(error, ValidationError) else "error"
+        entry = error_entry(error)
+        self.manifest["error"] = {
+            key: self.masked(value) if isinstance(value, str) else value for key, value in entry.items()
+        }
+
+    def _report(self, error: InternalError) -> None:
+        path = write_report(error, self.manifest, self.output, self.masked)
+        how = "" if path is None else f" with the file {path}, which holds no secrets"
+        error.remedy = f"{error.remedy} Please report it{how}."
