@@ -107,9 +107,8 @@ class Boundary:
         if not self.made:
             self.manifest["verdict"] = "failed" if isinstance(error, ValidationError) else "error"
         entry = error_entry(error)
-        self.manifest["error"] = {
-            key: self.masked(value) if isinstance(value, str) else value for key, value in entry.items()
-        }
+        entry["message"], entry["remedy"] = self.masked(entry["message"]), self.masked(entry["remedy"])
+        self.manifest["error"] = entry
 
     def _report(self, error: InternalError) -> None:
         path = write_report(error, self.manifest, self.output, self.masked)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def withdraw(output: Path) -> None:
     _finish(output)
 
 
-def lists_same_files(output: Path, manifest: dict[str, Any]) -> bool:
+def lists_same_files(output: Path, manifest: Mapping[str, Any]) -> bool:
     """Whether the manifest in the output folder lists the files that `manifest` does, with the same hashes."""
     try:
         here = json.loads((output / _MANIFEST).read_bytes())
@@ -165,5 +165,5 @@ def _listed_files(path: Path) -> list[str]:
         return []
 
 
-def _entries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def _entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*manifest["files"], *(file for artifact in manifest["artifacts"] for file in artifact["files"])]
