@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hfexport.checkpoint import look_over
+from hfexport.cli.main import main
 from hfexport.errors import UnsupportedError
 from hfexport.export_config.builtin import known_architectures
 from hfexport.export_config.tasks import TASKS
@@ -118,3 +119,52 @@ def test_a_pickle_that_would_run_ends_in_exit_code_3(tmp_path: Path) -> None:
     assert "pytorch_model.bin" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not canary.exists()
+
+
+def _wrapped(folder: Path, prefix: str, *, shards: int = 1) -> Path:
+    """Rename the weights of a checkpoint as a wrapper would, in one file of safetensors or in several."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    parts = [dict(list(weights.items())[number::shards]) for number in range(shards)]
+    places: dict[str, str] = {}
+    for number, part in enumerate(parts):
+        name = "model.safetensors" if shards == 1 else f"model-{number + 1:05}-of-{shards:05}.safetensors"
+        save_file({prefix + key: tensor for key, tensor in part.items()}, folder / name, metadata={"format": "pt"})
+        places |= {prefix + key: name for key in part}
+    if shards > 1:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "shards", "torch file"])
+def test_names_that_a_wrapper_added_to(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", "bert", "sequence-classification")
+    if kind == "torch file":
+        weights = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        state = {f"model._orig_mod.{name}": tensor for name, tensor in weights.items()}
+        torch.save({"state_dict": state, "epoch": 1}, folder / "pytorch_model.bin")
+        prefixes = ["_orig_mod.", "model."]
+    else:
+        _wrapped(folder, "_orig_mod.module.", shards=2 if kind == "shards" else 1)
+        prefixes = ["module.", "_orig_mod."]
+    output = tmp_path / "output"
+    assert main(["--model", str(folder), "--output", str(output), "--formats", "torchscript"]) == 0
+    assert f"where a wrapper had added it: {', '.join(prefixes)}" in capsys.readouterr().err
+    manifest = json.loads((output / "hfexport.json").read_bytes())
+    assert manifest["source"]["conversion"]["removed_prefixes"] == prefixes
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+def test_a_variant_of_the_weights(sharded: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", "bert", "default")
+    model = transformers.AutoModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, variant="fp16", max_shard_size="20KB" if sharded else "1GB")
+    assert len(list(folder.glob("model.fp16*.safetensors"))) == (
+        1 if not sharded else len(list(folder.glob("*.safetensors")))
+    )
+    options = ["--model", str(folder), "--output", str(tmp_path / "output"), "--formats", "torchscript"]
+    assert main(options) == 3
+    assert "weights-variant: fp16" in capsys.readouterr().err
+    assert main([*options, "--weights-variant", "fp16"]) == 0

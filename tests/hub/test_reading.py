@@ -111,9 +111,10 @@ def test_shards_are_those_of_the_index(hub: LocalHub, reader: Reader, tmp_path: 
     assert shard in str(reader.refused(model="org/sharded"))
 
 
-def test_weights_are_chosen_as_transformers_chooses() -> None:
-    def chosen(*names: str) -> set[str]:
-        return set(needed_files(names, lambda _: {"weight_map": {"a": names[-1]}})) - {"config.json"}
+def test_weights_are_chosen_as_transformers_chooses(tmp_path: Path) -> None:
+    def chosen(*names: str, variant: str = "") -> set[str]:
+        (tmp_path / "index").write_text(json.dumps({"weight_map": {"a": names[-1]}}))
+        return set(needed_files(names, lambda _: tmp_path / "index", variant)) - {"config.json"}
 
     assert chosen("config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5") == {"model.safetensors"}
     assert chosen("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack") == {"pytorch_model.bin"}
@@ -124,12 +125,26 @@ def test_weights_are_chosen_as_transformers_chooses() -> None:
         "adapter_model.safetensors",
     }
     assert chosen("onnx/model.onnx", "rust_model.ot") == set()
+    both = ("model.safetensors", "model.fp16.safetensors")
+    assert chosen(*both) == {"model.safetensors"}
+    assert chosen(*both, variant="fp16") == {"model.fp16.safetensors"}
+    with pytest.raises(CheckpointError, match=r"(?s)has no weights: .*weights-variant: fp16"):
+        chosen("model.fp16.safetensors")
 
 
-def test_modules_of_sentence_transformers_come_along() -> None:
+def test_modules_of_sentence_transformers_come_along(tmp_path: Path) -> None:
+    def needed(*names: str) -> set[str]:
+        return set(needed_files(names, lambda _: tmp_path / "modules.json"))
+
+    transformer = {"type": "sentence_transformers.models.Transformer", "path": ""}
+    (tmp_path / "modules.json").write_text(json.dumps([transformer]))
     names = ("config.json", "modules.json", "1_Pooling/config.json", "2_Dense/model.safetensors", "model.safetensors")
-    assert set(needed_files(names, dict)) == set(names)
-    assert "1_Pooling/config.json" not in needed_files((*names[:1], *names[2:]), dict)
+    assert needed(*names) == set(names)
+    assert "1_Pooling/config.json" not in needed(*names[:1], *names[2:])
+    (tmp_path / "modules.json").write_text(json.dumps([{**transformer, "path": "0_Transformer"}]))
+    own = {f"0_Transformer/{name}" for name in ("config.json", "tokenizer.json", "pytorch_model.bin")}
+    others = {"modules.json", "1_Pooling/config.json"}
+    assert needed(*own, *others, "0_Transformer/tf_model.h5", "README.md") == own | others
 
 
 def test_code_comes_only_for_who_trusts_it(hub: LocalHub, reader: Reader) -> None:

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hfexport.checkpoint import copy_along, open_checkpoint
+from hfexport.checkpoint import copy_along, look_over, open_checkpoint
+from hfexport.checkpoint.quantized import refuse_plain_weights
+from hfexport.checkpoint.safetensors_header import TensorInfo
+from hfexport.checkpoint.weights import variant_of
 from hfexport.errors import CheckpointError
 
 
@@ -47,7 +50,7 @@ def test_files_that_go_along_are_unchanged(tmp_path: Path) -> None:
     folder = _write(tmp_path / "c")
     (folder / "tokenizer.json").write_bytes(b"{ }\r\n")
     (copy := tmp_path / "out").mkdir()
-    copied = copy_along(open_checkpoint(folder), copy)
+    copied = copy_along(open_checkpoint(folder).along, copy)
     assert [path.name for path in copied] == ["config.json", "tokenizer.json"]
     assert (copy / "tokenizer.json").read_bytes() == b"{ }\r\n"
 
@@ -64,7 +67,7 @@ def test_layers_of_sentence_transformers_go_along_where_they_lie(tmp_path: Path)
     assert list(open_checkpoint(folder).along) == ["config.json"]
     (folder / "modules.json").write_text("[]")
     (copy := tmp_path / "out").mkdir()
-    copied = copy_along(open_checkpoint(folder), copy)
+    copied = copy_along(open_checkpoint(folder).along, copy)
     below = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"]
     assert [str(path.relative_to(copy)) for path in copied] == ["config.json", "modules.json", *below]
 
@@ -153,3 +156,65 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="is a file"):
         open_checkpoint(tmp_path / "file")
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "vocab.txt", "modeling_own.py", "1_Pooling/config.json", "spiece.model"]
+)
+def test_a_pointer_is_refused_in_every_file_that_is_read_or_goes_along(name: str, tmp_path: Path) -> None:
+    folder = _write(tmp_path / "c")
+    (folder / "modules.json").write_text("[]")
+    (folder / "1_Pooling").mkdir()
+    (folder / name).write_text(POINTER)
+    with pytest.raises(CheckpointError, match=rf"{name}: is a Git LFS pointer"):
+        look_over(folder)
+
+
+def test_variants_of_the_weights(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "c")
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        look_over(folder)
+    assert "weights-variant: fp16" in caught.value.remedy
+    with pytest.raises(CheckpointError, match="has no weights of variant 'bf16'"):
+        look_over(folder, "bf16")
+    assert [path.name for path in look_over(folder, "fp16").weights.files] == ["model.fp16.safetensors"]
+    (folder / "model.safetensors").write_bytes((folder / "model.fp16.safetensors").read_bytes())
+    assert look_over(folder).weights.unused == ("model.fp16.safetensors",)
+    (folder / "model.fp16.safetensors").unlink()
+    with pytest.raises(CheckpointError) as caught:
+        look_over(folder, "fp16")
+    assert "Leave weights-variant unset" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("model.fp16.safetensors", "fp16"),
+        ("model.safetensors.index.fp16.json", "fp16"),
+        ("model.non-ema-00001-of-00002.safetensors", "non-ema"),
+        ("pytorch_model.bf16.bin", "bf16"),
+        ("pytorch_model.bin.index.bf16.json", "bf16"),
+        *((name, "") for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json")),
+        *((name, "") for name in ("model-00001-of-00002.safetensors", "tf_model.h5", "model.json", "config.json")),
+    ],
+)
+def test_the_variant_that_a_file_name_says(name: str, variant: str) -> None:
+    assert variant_of(name) == variant
+
+
+def _info(dtype: str) -> TensorInfo:
+    return TensorInfo(dtype, (2, 3), 24, 0)
+
+
+def test_weights_that_are_not_quantised_as_the_config_says(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    config = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    with pytest.raises(CheckpointError, match=r"says that the weights are quantised \(gptq\), but they are plain F32"):
+        refuse_plain_weights(path, config, {"a.weight": _info("F32"), "a.bias": _info("F32")})
+    refuse_plain_weights(path, config, {"a.qweight": _info("I32"), "a.scales": _info("F16")})
+    refuse_plain_weights(path, config, {"a.weight": _info("F8_E4M3"), "a.bias": _info("F32")})
+    refuse_plain_weights(path, {}, {"a.weight": _info("F32")})

@@ -84,6 +84,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "model": ("ckpt", "ckpt"),
     "revision": ("refs/pr/3", "refs/pr/3"),
     "subfolder": ("text_encoder/", "text_encoder"),
+    "weights-variant": ("fp16", "fp16"),
     "base-model": ("owner/base", "owner/base"),
     "hub-token": ("hf_abc", "hf_abc"),
     "branch": ("exports", "exports"),
@@ -596,3 +597,8 @@ def test_each_command_has_help_of_its_own() -> None:
     assert "--push-to-hub" not in text
     assert "Source checkpoint" in text
     assert max(map(len, text.splitlines())) <= 104
+
+
+@pytest.mark.parametrize("variant", ["fp16/..", "a.b", "x y"])
+def test_a_variant_is_a_part_of_a_file_name(variant: str) -> None:
+    assert "the part of a file name" in _problem(f"--weights-variant={variant}")

@@ -66,6 +66,14 @@ def test_the_state_of_a_module_is_read_with_its_metadata(zipped: bool, tmp_path:
     }
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict"])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_the_weights_of_a_training_checkpoint(zipped: bool, key: str, tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"epoch": 3, key: {"w": torch.arange(3.0)}}, path, _use_new_zipfile_serialization=zipped)
+    assert [(tensor.name, tensor.read().tolist()) for tensor in stored_tensors(path)] == [("w", [0.0, 1.0, 2.0])]
+
+
 class _Runs:
     """Unpickling this runs a command."""
 

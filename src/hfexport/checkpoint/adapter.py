@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from hfexport.checkpoint.contained import file_in, files_beside
+from hfexport.checkpoint.contained import file_in
 from hfexport.checkpoint.json_file import read_json
-from hfexport.checkpoint.local import ALONG
+from hfexport.checkpoint.lfs import refuse_pointer
+from hfexport.checkpoint.local import files_along, transformer_folder
 from hfexport.checkpoint.model_id import is_hub_id
 from hfexport.errors import CheckpointError
 
@@ -34,7 +35,8 @@ class Adapter:
         weights: its safetensors or torch file.
         base: the model that it changes, as the adapter names it.
         revision: of the base on the Hub; `None` if the adapter names none.
-        along: tokenizer and processor files beside it, which go to the output in place of the base's.
+        along: tokenizer and processor files and modules of sentence-transformers beside it, which go to the output in
+            place of the base's, by their paths there.
     """
 
     folder: Path
@@ -57,12 +59,16 @@ class Adapter:
 def find_adapter(folder: Path) -> Adapter | None:
     """The adapter in a folder; `None` if it holds none, as a checkpoint's does.
 
-    As for transformers, a folder with an adapter is that adapter, whatever else lies there.
+    As for transformers, a folder with an adapter is that adapter, whatever else lies there. Of a sentence-transformers
+    folder, the adapter may lie in the folder of its transformer.
 
     Raises:
         CheckpointError: the adapter is damaged or asks for what is not done.
     """
-    path = file_in(folder, ADAPTER_CONFIG) if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    root, folder = folder, transformer_folder(folder)
+    path = file_in(folder, ADAPTER_CONFIG)
     if path is None:
         return None
     config = read_json(path)
@@ -80,7 +86,9 @@ def find_adapter(folder: Path) -> Adapter | None:
         )
     if refused := [name for name in _REFUSED if config.get(name)]:
         raise CheckpointError(f"{path}: asks for `{refused[0]}`, which hfexport does not follow")
-    along = {path.name: path for path in files_beside(folder) if path.name in ALONG and path.name != "config.json"}
+    along = {name: path for name, path in files_along(root, folder).items() if name != "config.json"}
+    for beside in along.values():
+        refuse_pointer(beside)
     return Adapter(
         folder, config, weights, base or "", revision if isinstance(revision, str) and revision else None, along
     )

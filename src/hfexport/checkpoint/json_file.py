@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hfexport.checkpoint.lfs import refuse_pointer
 from hfexport.errors import CheckpointError
 
 __all__ = ["read_json", "read_json_bytes"]
@@ -29,10 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy="Restore the file.") from error
     if len(content) > MAX_BYTES:
         raise CheckpointError(f"{path}: has more than {MAX_BYTES} bytes, which no such file has")
-    if content.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"{path}: is a Git LFS pointer, not the file", remedy="Run `git lfs pull`, or check out with `lfs: true`."
-        )
+    refuse_pointer(path, content[:64])
     return read_json_bytes(content, str(path))
 
 

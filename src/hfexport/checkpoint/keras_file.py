@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from hfexport.checkpoint.lfs import refuse_pointer
 from hfexport.checkpoint.stored import ITEM_BYTES, MAX_RANK, StoredTensor, map_array
 from hfexport.errors import CheckpointError
 
@@ -50,11 +51,7 @@ def stored_tensors(path: Path, *, shard: bool) -> list[StoredTensor]:
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(len(_SIGNATURE))
-    if start == b"version ":
-        raise CheckpointError(
-            f"{path}: is a Git LFS pointer, not the weights",
-            remedy="Run `git lfs pull`, or check out with `lfs: true`.",
-        )
+    refuse_pointer(path, start)
     if start != _SIGNATURE:
         raise CheckpointError(f"{path}: is no HDF5 file", remedy=_AGAIN)
     found: list[StoredTensor] = []

@@ -13,8 +13,10 @@ from typing import Any, Final
 
 from hfexport.checkpoint.contained import file_in, files_beside, folders_in
 from hfexport.checkpoint.json_file import read_json
+from hfexport.checkpoint.lfs import refuse_pointer
 from hfexport.checkpoint.plausible import refuse_absurd_sizes
 from hfexport.checkpoint.safetensors_header import TensorInfo, read_header
+from hfexport.checkpoint.sentence_folder import MODULES_FILE, at_the_root, read_modules, transformer_place
 from hfexport.checkpoint.weights import WeightFiles, WeightFormat, choose_weights
 from hfexport.errors import CheckpointError
 
@@ -24,11 +26,13 @@ __all__ = [
     "Conversion",
     "commonest_dtype",
     "copy_along",
+    "files_along",
     "goes_along",
     "look_over",
     "open_checkpoint",
     "read_checkpoint",
     "sha256",
+    "transformer_folder",
 ]
 
 ALONG = (
@@ -69,16 +73,18 @@ class Contents:
     """A checkpoint folder as it was given, looked at but not read: its weights may still have to be converted.
 
     Attributes:
-        folder: where it lies.
+        folder: where config.json and the weights lie.
         config: config.json as it stands.
         weights: the files that hold the weights.
-        along: files that go to the output unchanged, by their paths in the folder.
+        along: files that go to the output unchanged, by their paths there.
+        root: the folder that was given: of a sentence-transformers folder, the transformer may lie in a folder below it.
     """
 
     folder: Path
     config: Mapping[str, Any]
     weights: WeightFiles
     along: Mapping[str, Path]
+    root: Path
 
     @property
     def model_type(self) -> str:
@@ -102,12 +108,14 @@ class Conversion:
     Attributes:
         weight_format: what they were.
         left_out: names of stored weights that the model is known to have no use for.
+        removed_prefixes: parts that wrappers had added to the names of weights, such as `_orig_mod.`.
         wall_s: seconds that it took.
         peak_rss_bytes: largest resident set of the process that did it; pages of mapped files included.
     """
 
     weight_format: WeightFormat
     left_out: tuple[str, ...]
+    removed_prefixes: tuple[str, ...]
     wall_s: float
     peak_rss_bytes: int
 
@@ -153,8 +161,12 @@ class Checkpoint:
         return sum(tensor.size_bytes for tensor in self.tensors.values())
 
 
-def look_over(folder: Path) -> Contents:
+def look_over(folder: Path, variant: str = "") -> Contents:
     """Look a checkpoint folder over.
+
+    Args:
+        folder: of the checkpoint, or of sentence-transformers.
+        variant: which weights to take, see `hfexport.checkpoint.weights.weight_file_names`.
 
     Raises:
         CheckpointError: something is missing, damaged or leads out of the folder; the message names the file.
@@ -162,9 +174,26 @@ def look_over(folder: Path) -> Contents:
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise CheckpointError(f"{folder}: {found}", remedy="Give a folder with config.json and weights.")
+    root, folder = folder, transformer_folder(folder)
     config = _read_config(folder)
-    weights = choose_weights(folder, config)
-    return Contents(folder, config, weights, _files_along(folder))
+    along = files_along(root, folder)
+    for path in {*along.values(), *files_beside(folder)}:
+        refuse_pointer(path)
+    return Contents(folder, config, choose_weights(folder, config, variant), along, root)
+
+
+def transformer_folder(folder: Path) -> Path:
+    """The folder that holds config.json: the given one, or that of a sentence-transformers folder's transformer.
+
+    Raises:
+        CheckpointError: modules.json is damaged, and there is no config.json beside it.
+    """
+    place = transformer_place(lambda name: (folder / name).is_file(), lambda: read_modules(folder / MODULES_FILE))
+    if (folder / place).resolve() != folder.resolve() / place:
+        raise CheckpointError(
+            f"{folder / place}: is a link to another folder", remedy="Put the folder itself in its place."
+        )
+    return folder / place
 
 
 def goes_along(name: str) -> bool:
@@ -200,12 +229,21 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return read_checkpoint(look_over(folder))
 
 
-def copy_along(checkpoint: Checkpoint, destination: Path) -> tuple[Path, ...]:
-    """Copy the files that go along, byte for byte; returns the copies."""
+def copy_along(along: Mapping[str, Path], destination: Path) -> tuple[Path, ...]:
+    """Copy the files that go along, by their paths in `destination`; returns the copies.
+
+    They stay byte for byte the same. Only a modules.json that places the transformer in a folder of its own is changed:
+    in the copy it lies beside that file.
+    """
     copies = []
-    for name, path in checkpoint.along.items():
-        (destination / name).parent.mkdir(exist_ok=True)
-        copies.append(Path(shutil.copyfile(path, destination / name)))
+    for name, path in along.items():
+        copy = destination / name
+        copy.parent.mkdir(exist_ok=True)
+        if name == MODULES_FILE and (content := at_the_root(path.read_bytes())) != path.read_bytes():
+            copy.write_bytes(content)
+        else:
+            shutil.copyfile(path, copy)
+        copies.append(copy)
     return tuple(copies)
 
 
@@ -215,11 +253,20 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files_along(folder: Path) -> dict[str, Path]:
-    beside = {path.name: path for path in files_beside(folder)}
+def files_along(root: Path, folder: Path) -> dict[str, Path]:
+    """The files that go to the output, by their paths there.
+
+    Args:
+        root: the folder that was given.
+        folder: where config.json lies, see `transformer_folder`.
+
+    Raises:
+        CheckpointError: one is a link that leads out of the folder.
+    """
+    beside = {path.name: path for place in dict.fromkeys((root, folder)) for path in files_beside(place)}
     along = {name: beside[name] for name in ALONG if name in beside}
-    modules = [place for place in folders_in(folder) if _MODULE_FOLDER.fullmatch(place.name)]
-    for place in modules if "modules.json" in along else ():
+    modules = [place for place in folders_in(root) if _MODULE_FOLDER.fullmatch(place.name) and place != folder]
+    for place in modules if MODULES_FILE in along else ():
         files = (file_in(place, name) for name in _MODULE_FILES)
         along |= {f"{place.name}/{path.name}": path for path in files if path is not None}
     return along

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hfexport.checkpoint.json_file import read_json_bytes
+from hfexport.checkpoint.lfs import refuse_pointer
 from hfexport.checkpoint.stored import ITEM_BYTES, MAX_RANK, StoredTensor, map_array
 from hfexport.errors import CheckpointError
 
@@ -22,7 +23,6 @@ __all__ = ["TensorInfo", "read_header", "stored_tensors"]
 MAX_HEADER_BYTES: Final = 2**25
 """Room for a quarter of a million tensors. The safetensors library itself would take 100 MB, which cost GBs to parse."""
 
-_LFS_POINTER = b"version https://git-lfs"
 _AGAIN = "Copy or download the file again."
 
 
@@ -72,11 +72,7 @@ def _raw_header(path: Path) -> tuple[bytes, int]:
         size = path.stat().st_size
         with path.open("rb") as file:
             prefix = file.read(8)
-            if prefix == _LFS_POINTER[:8]:
-                raise CheckpointError(
-                    f"{path}: is a Git LFS pointer, not the weights",
-                    remedy="Run `git lfs pull`, or check out with `lfs: true`.",
-                )
+            refuse_pointer(path, prefix)
             if len(prefix) < 8:
                 raise CheckpointError(f"{path}: has {size} bytes, too few for a safetensors file", remedy=_AGAIN)
             length = int.from_bytes(prefix, "little")

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 
+from hfexport.checkpoint.lfs import refuse_pointer
 from hfexport.checkpoint.stored import ITEM_BYTES, MAX_RANK, StoredTensor, map_array
 from hfexport.checkpoint.torch_pickle import Call, Name, PersistentId, PickleRefusedError, described, follow
 from hfexport.errors import CheckpointError
@@ -43,6 +44,8 @@ _STORAGES: Final[Mapping[Name, str]] = MappingProxyType(
 _REBUILD_TENSOR: Final = (Name("torch._utils", "_rebuild_tensor_v2"), Name("torch._utils", "_rebuild_tensor"))
 _REBUILD_PARAMETER: Final = Name("torch._utils", "_rebuild_parameter")
 _SIZE: Final = Name("torch", "Size")
+_STATE_DICT_KEYS: Final = ("state_dict", "model_state_dict")
+"""Where training loops keep the weights in a dictionary that holds more than these."""
 
 _RESAVE: Final = "Load it where you trust it, and save the model with `save_pretrained`, which writes safetensors."
 _AGAIN: Final = "Copy or download the file again."
@@ -75,11 +78,7 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
         with path.open("rb") as file:
             start = file.read(8)
             file.seek(0)
-            if start == b"version ":
-                raise CheckpointError(
-                    f"{path}: is a Git LFS pointer, not the weights",
-                    remedy="Run `git lfs pull`, or check out with `lfs: true`.",
-                )
+            refuse_pointer(path, start)
             layout = _zip_layout(path, file) if start[:4] == b"PK\x03\x04" else _legacy_layout(path, file)
         return _tensors(path, layout)
     except PickleRefusedError as error:
@@ -196,6 +195,9 @@ def _table(table: Any) -> dict[str, Any]:
     """
     if not isinstance(table, dict):
         raise PickleRefusedError(f"it holds {described(table)}, not a table of tensors")
+    wrapped = next((table[key] for key in _STATE_DICT_KEYS if isinstance(table.get(key), dict)), None)
+    if wrapped is not None:
+        table = wrapped
     found: dict[str, Any] = {}
     for name, value in table.items():
         if not isinstance(name, str):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,7 +13,15 @@ from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.safetensors_header import read_header
 from hfexport.errors import CheckpointError
 
-__all__ = ["WEIGHT_FILE_NAMES", "WeightFiles", "WeightFormat", "choose_weights"]
+__all__ = [
+    "WEIGHT_FILE_NAMES",
+    "WeightFiles",
+    "WeightFormat",
+    "choose_weights",
+    "refuse_missing",
+    "variant_of",
+    "weight_file_names",
+]
 
 WeightFormat = Literal["safetensors", "pytorch", "tensorflow-h5", "tensorflow-safetensors"]
 
@@ -32,6 +41,11 @@ WEIGHT_FILE_NAMES: Final = tuple(name for name, _ in _CANDIDATES)
 
 MAX_SHARDS: Final = 10_000
 
+_VARIANT: Final = re.compile(
+    r"(?:model|pytorch_model)(?:\.(?:safetensors|bin)\.index)?\.([\w-]+?)(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin|json)"
+)
+"""File names of a variant, as `save_pretrained(variant=...)` writes them: `model.fp16.safetensors`."""
+
 
 @dataclass(frozen=True)
 class WeightFiles:
@@ -43,6 +57,7 @@ class WeightFiles:
         index: the file that places every tensor in a shard, and what it says; `None` and empty if there is one file.
         places: by tensor, the shard's name.
         unused: names of other weight files that lie there.
+        variant: which variant was asked for, such as `fp16`; empty for the files without one in their names.
     """
 
     format: WeightFormat
@@ -50,6 +65,7 @@ class WeightFiles:
     index: Path | None
     places: Mapping[str, str]
     unused: tuple[str, ...]
+    variant: str = ""
 
     @property
     def description(self) -> str:
@@ -61,26 +77,51 @@ class WeightFiles:
         return f"weights: {named.name}{kind}{count}{unused}"
 
 
-def choose_weights(folder: Path, config: Mapping[str, Any]) -> WeightFiles:
+def weight_file_names(variant: str = "") -> tuple[str, ...]:
+    """The names of weight files and indexes, in the order in which transformers looks for them.
+
+    Args:
+        variant: the part that `save_pretrained(variant=...)` puts before the ending; TensorFlow has none.
+    """
+    if not variant:
+        return WEIGHT_FILE_NAMES
+    names = (name.rpartition(".") for name in WEIGHT_FILE_NAMES if not name.startswith("tf_"))
+    return tuple(f"{stem}.{variant}.{ending}" for stem, _, ending in names)
+
+
+def variant_of(name: str) -> str:
+    """The variant that a file name says, such as `fp16` of `model.fp16.safetensors`; empty if it says none."""
+    found = _VARIANT.fullmatch(name)
+    return found[1] if found is not None and found[1] not in ("safetensors", "bin", "index") else ""
+
+
+def choose_weights(folder: Path, config: Mapping[str, Any], variant: str = "") -> WeightFiles:
     """Find the weights of a checkpoint.
+
+    Args:
+        folder: of the checkpoint.
+        config: config.json as it stands.
+        variant: see `weight_file_names`.
 
     Raises:
         CheckpointError: there are none, or a shard is missing.
     """
-    name, weight_format, path = _chosen(folder, config)
-    index = path if name.endswith(_INDEX_SUFFIX) else None
+    name, weight_format, path = _chosen(folder, config, variant)
+    index = path if name.endswith(".json") else None
     places = {} if index is None else _places(index)
     shards = sorted(set(places.values()))
     files = (path,) if index is None else tuple(_shard(folder, index, shard) for shard in shards)
     if weight_format == "safetensors":
         weight_format = _safetensors_format(files)
-    unused = tuple(other for other in WEIGHT_FILE_NAMES if other != name and (folder / other).is_file())
-    return WeightFiles(weight_format, files, index, places, unused)
+    others = [*WEIGHT_FILE_NAMES, *sorted(path.name for path in folder.iterdir() if variant_of(path.name))]
+    used = {name, *(file.name for file in files)}
+    unused = tuple(other for other in others if other not in used and (folder / other).is_file())
+    return WeightFiles(weight_format, files, index, places, unused, variant)
 
 
-def _chosen(folder: Path, config: Mapping[str, Any]) -> tuple[str, WeightFormat, Path]:
+def _chosen(folder: Path, config: Mapping[str, Any], variant: str) -> tuple[str, WeightFormat, Path]:
     named = config.get("transformers_weights")
-    if named is not None:
+    if named is not None and not variant:
         path = file_in(folder, str(named), named_by="config.json")
         if path is None or not str(named).endswith((".safetensors", f".safetensors{_INDEX_SUFFIX}")):
             raise CheckpointError(
@@ -88,15 +129,36 @@ def _chosen(folder: Path, config: Mapping[str, Any]) -> tuple[str, WeightFormat,
                 remedy="Add the file, or take the entry out.",
             )
         return str(named), "safetensors", path
-    for name, weight_format in _CANDIDATES:
+    formats = [weight_format for _, weight_format in _CANDIDATES]
+    for name, weight_format in zip(weight_file_names(variant), formats, strict=False):
         path = file_in(folder, name)
         if path is not None:
             return name, weight_format, path
-    patterns = ("*.bin", "*.h5", "*.safetensors", "*.msgpack", "*.ckpt*", "*.gguf", "*.pt", "*.pth")
-    found = ", ".join(sorted(path.name for pattern in patterns for path in folder.glob(pattern))[:5])
-    raise CheckpointError(
-        f"{folder}: has no weights: none of {', '.join(WEIGHT_FILE_NAMES)}" + (f"; it has {found}" if found else ""),
-        remedy="Save the model with `save_pretrained`, which writes safetensors.",
+    raise refuse_missing(str(folder), (path.name for path in folder.iterdir()), variant)
+
+
+def refuse_missing(where: str, names: Iterable[str], variant: str) -> CheckpointError:
+    """The error for a checkpoint without weights, or without those of a variant.
+
+    Args:
+        where: the folder or repository, for the message.
+        names: of its files.
+        variant: that was asked for.
+    """
+    names = sorted(names)
+    endings = (".bin", ".h5", ".safetensors", ".msgpack", ".ckpt", ".gguf", ".pt", ".pth")
+    found = ", ".join([name for name in names if name.endswith(endings)][:5])
+    variants = sorted({variant_of(name) for name in names} - {""})
+    what = f"no weights of variant {variant!r}" if variant else "no weights"
+    remedy = "Save the model with `save_pretrained`, which writes safetensors."
+    if variants:
+        remedy = f"Choose one of its variants with the input weights-variant: {', '.join(variants)}."
+    elif variant and any(name in names for name in WEIGHT_FILE_NAMES):
+        remedy = "Leave weights-variant unset: the weights have no variant in their names."
+    return CheckpointError(
+        f"{where}: has {what}: none of {', '.join(weight_file_names(variant))}"
+        + (f"; it has {found}" if found else ""),
+        remedy=remedy,
     )
 
 

@@ -5,14 +5,15 @@ Every file is compared with the hash that the commit gives it before anything re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.local import ALONG, goes_along, sha256
-from hfexport.checkpoint.weights import WEIGHT_FILE_NAMES
+from hfexport.checkpoint.sentence_folder import MODULES_FILE, read_modules, transformer_place
+from hfexport.checkpoint.weights import refuse_missing, variant_of, weight_file_names
 from hfexport.errors import CheckpointError
 from hfexport.hub.client import Hub, HubFile
 from hfexport.hub.resumed import finish_downloads
@@ -76,13 +77,16 @@ def resolve(hub: Hub, repository: str, revision: str, subfolder: str = "") -> Hu
     return HubModel(repository, revision, hub.commit_of(repository, revision), subfolder.strip("/"))
 
 
-def download(hub: Hub, model: HubModel, *, code: bool, note: Callable[[str], None] = lambda _: None) -> Snapshot:
+def download(
+    hub: Hub, model: HubModel, *, code: bool, variant: str = "", note: Callable[[str], None] = lambda _: None
+) -> Snapshot:
     """Bring what an export needs of the checkpoint into the client's cache, and check every file against its hash.
 
     Args:
         hub: to read with.
         model: at its commit.
         code: also the Python files beside the config, which will be run.
+        variant: of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
         note: is told what is downloaded.
 
     Raises:
@@ -103,7 +107,7 @@ def download(hub: Hub, model: HubModel, *, code: bool, note: Callable[[str], Non
     def fetch(paths: Iterable[str]) -> Snapshot:
         return _fetch(hub, model, {prefix + path: here[path] for path in paths}, prefix, note)
 
-    paths = needed_files(here, lambda index: read_json(fetch([index]).folder / index))
+    paths = needed_files(here, lambda path: fetch([path]).folder / path, variant)
     if code and (modules := sorted(path for path in here if path.endswith(".py") and "/" not in path)):
         paths = (*paths, *modules)
         note(f"Code of {model.repository} at commit {model.commit} will be run: {', '.join(modules)}")
@@ -112,34 +116,52 @@ def download(hub: Hub, model: HubModel, *, code: bool, note: Callable[[str], Non
     return fetch(paths)
 
 
-def needed_files(names: Iterable[str], read_index: Callable[[str], Mapping[str, object]]) -> tuple[str, ...]:
+def needed_files(names: Iterable[str], fetch: Callable[[str], Path], variant: str = "") -> tuple[str, ...]:
     """Of a checkpoint's files, those that an export reads: no second copy of the weights, no existing artifacts.
 
     Args:
         names: of all files, relative to the checkpoint's folder.
-        read_index: the content of an index of shards; asked only if the weights are sharded.
+        fetch: downloads one of them; asked only for modules.json and an index of shards.
+        variant: of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
 
     Raises:
-        CheckpointError: an index names a shard that is not there.
+        CheckpointError: an index names a shard that is not there, or only variants of the weights are.
     """
     present = set(names)
     small = [name for name in (*ALONG, *BESIDE) if name in present]
-    modules = sorted(name for name in present if "/" in name and goes_along(name))
-    if "modules.json" not in present:
-        modules = []
-    order = (*ADAPTERS, *WEIGHT_FILE_NAMES) if "adapter_config.json" in present else WEIGHT_FILE_NAMES
+    if MODULES_FILE not in present:
+        return (*small, *_needed_weights(present, fetch, variant))
+    place = transformer_place(present.__contains__, lambda: read_modules(fetch(MODULES_FILE)))
+    modules = sorted(
+        name for name in present if "/" in name and goes_along(name) and not (place and name.startswith(f"{place}/"))
+    )
+    if not place:
+        return tuple(dict.fromkeys([*small, *modules, *_needed_weights(present, fetch, variant)]))
+    below = {name.removeprefix(f"{place}/") for name in present if name.startswith(f"{place}/")}
+    own = [name for name in (*ALONG, *BESIDE) if name in below]
+    own += _needed_weights(below, lambda name: fetch(f"{place}/{name}"), variant)
+    return tuple(dict.fromkeys([*small, *modules, *(f"{place}/{name}" for name in own)]))
+
+
+def _needed_weights(present: Collection[str], fetch: Callable[[str], Path], variant: str) -> tuple[str, ...]:
+    """The weight files among `present`, the index before its shards; none if there are none at all."""
+    order = weight_file_names(variant)
+    if "adapter_config.json" in present:
+        order = (*ADAPTERS, *order)
     weights = next((name for name in order if name in present), None)
     if weights is None:
-        return tuple(dict.fromkeys([*small, *modules]))
-    shards: list[str] = []
-    if weights.endswith(".index.json"):
-        weight_map = read_index(weights).get("weight_map")
-        shards = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
-        if missing := [name for name in shards if name not in present]:
-            raise CheckpointError(
-                f"{weights}: names {missing[0]!r}, which is not in the repository", remedy="Upload the missing shard."
-            )
-    return tuple(dict.fromkeys([*small, *modules, weights, *shards]))
+        if variant or any(variant_of(name) for name in present):
+            raise refuse_missing("the repository", (name for name in present if "/" not in name), variant)
+        return ()
+    if not weights.endswith(".json"):
+        return (weights,)
+    weight_map = read_json(fetch(weights)).get("weight_map")
+    shards = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+    if missing := [name for name in shards if name not in present]:
+        raise CheckpointError(
+            f"{weights}: names {missing[0]!r}, which is not in the repository", remedy="Upload the missing shard."
+        )
+    return (weights, *shards)
 
 
 def _fetch(

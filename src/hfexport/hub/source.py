@@ -36,7 +36,7 @@ class Source:
         return {"model": self.given, "hub": None if self.model is None else self.model.to_dict()}
 
     def fetch(
-        self, hub: Callable[[], Hub], note: Callable[[str], None], *, code: bool = False
+        self, hub: Callable[[], Hub], note: Callable[[str], None], *, code: bool = False, variant: str = ""
     ) -> tuple[Path, Mapping[Path, str]]:
         """The folder that holds the checkpoint, and the SHA-256 of its files as far as they are known by now.
 
@@ -44,10 +44,11 @@ class Source:
             hub: makes the client.
             note: is told what is downloaded.
             code: also of Python files that the repository carries.
+            variant: of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
         """
         if self.model is None:
             return self.folder, {}
-        snapshot = download(hub(), self.model, code=code, note=note)
+        snapshot = download(hub(), self.model, code=code, variant=variant, note=note)
         return snapshot.folder, snapshot.digests
 
 

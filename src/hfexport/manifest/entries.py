@@ -149,6 +149,7 @@ def _conversion_entry(conversion: Conversion) -> ConversionEntry:
     """How weights of another format became PyTorch safetensors."""
     return {
         "left_out": list(conversion.left_out),
+        "removed_prefixes": list(conversion.removed_prefixes),
         "wall_s": conversion.wall_s,
         "peak_rss_bytes": conversion.peak_rss_bytes,
     }

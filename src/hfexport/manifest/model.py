@@ -103,6 +103,7 @@ class ConversionEntry(TypedDict):
     """How weights of another format became PyTorch safetensors."""
 
     left_out: list[str]
+    removed_prefixes: NotRequired[list[str]]
     wall_s: Seconds
     peak_rss_bytes: Count
 

@@ -22,11 +22,14 @@ from hfexport.checkpoint import (
     sha256,
 )
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
+from hfexport.checkpoint.quantized import refuse_plain_weights
 from hfexport.errors import InputsError, PublishError, ValidationError
 from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import publishing_token, reading_token
 from hfexport.hub.source import Source, identity, locate
+from hfexport.modeling.conversion.variant import link_variant
+from hfexport.modeling.wrapped_names import unwrapped_names
 from hfexport.run.boundary import Boundary, Failed
 from hfexport.run.exporter import Exporter
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
@@ -107,6 +110,11 @@ class Run:
     further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None
 
     @property
+    def variant(self) -> str:
+        """Which weight files of the checkpoint, or of an adapter's base, to read; empty for those without a variant."""
+        return self.inputs.weights_variant or ""
+
+    @property
     def stages(self) -> Stages:
         """Records each step in the manifest."""
         return Stages(self.observer, self.manifest["stages"])
@@ -157,7 +165,10 @@ class Run:
 
         with self.stages("Published exports"):
             found = publisher.answered(
-                self.manifest, deciding_inputs(), describe_source(source), lambda: self._describe_base(source)
+                self.manifest,
+                deciding_inputs(),
+                describe_source(source, self.variant),
+                lambda: self._describe_base(source),
             )
         if found is not None and found["publication"] is not None:
             self.observer.note(
@@ -183,9 +194,11 @@ class Run:
         from hfexport.manifest.entries import artifact_entry, files_entry, source_entry
 
         with self.stages("Checkpoint"):
-            folder, digests = source.fetch(self.hub, self.observer.note, code=self.inputs.trust_remote_code)
-            given = find_adapter(folder) or look_over(folder)
-            source_identity, base = identity(source, folder), None
+            folder, digests = source.fetch(
+                self.hub, self.observer.note, code=self.inputs.trust_remote_code, variant=self.variant
+            )
+            given = find_adapter(folder) or look_over(folder, self.variant)
+            source_identity, base = identity(source, given.folder), None
         if isinstance(given, Adapter):
             merged, base, base_identity = self.merge(given, self._locate_base(given))
             source_identity += f" on {base_identity}"
@@ -222,7 +235,7 @@ class Run:
                 )
                 for artifact, config, verdict in results
             ]
-            self.manifest["files"] = files_entry(copy_along(checkpoint, exporter.ready), exporter.ready)
+            self.manifest["files"] = files_entry(copy_along(checkpoint.along, exporter.ready), exporter.ready)
         self._decide([(artifact, verdict) for artifact, _, verdict in results])
         return exporter.ready
 
@@ -247,8 +260,8 @@ class Run:
 
     def _describe_base(self, source: Source) -> dict[str, Any] | None:
         """What tells the base of an adapter from another, see `describe_source`; `None` if the source is no adapter."""
-        adapter = find_adapter(source.fetch(self.hub, self.observer.note)[0])
-        return None if adapter is None else describe_source(self._locate_base(adapter))
+        adapter = find_adapter(source.fetch(self.hub, self.observer.note, variant=self.variant)[0])
+        return None if adapter is None else describe_source(self._locate_base(adapter), self.variant)
 
     def merge(self, adapter: Adapter, source: Source) -> tuple[Path, AdapterEntry, str]:
         """The folder of a checkpoint that is the adapter's base (`source`) with the adapter in it, and what the base is."""
@@ -256,27 +269,38 @@ class Run:
         from hfexport.modeling.conversion.adapter import merge
 
         with self.stages("Base of the adapter"):
-            folder, digests = source.fetch(self.hub, self.observer.note)
-            contents = look_over(folder)
+            folder, digests = source.fetch(self.hub, self.observer.note, variant=self.variant)
+            contents = look_over(folder, self.variant)
             self.observer.note(f"{adapter.kind} adapter of {source.given}: {contents.weights.description}")
         base = self.read(contents)
         with self.stages("Merging of the adapter"):
             merged = merge(adapter, base, self.staging / "merged", self.env)
         hashes = {path: digests.get(path) or sha256(path) for path in contents.files}
-        return merged, base_entry(source.to_dict(), base, hashes, adapter.kind), identity(source, folder)
+        return merged, base_entry(source.to_dict(), base, hashes, adapter.kind), identity(source, contents.folder)
 
     def read(self, contents: Contents) -> Checkpoint:
         """The folder's safetensors, or its weights converted to that."""
+        checkpoint = self._read(contents)
+        refuse_plain_weights(contents.folder / "config.json", contents.config, checkpoint.tensors)
+        return checkpoint
+
+    def _read(self, contents: Contents) -> Checkpoint:
         if contents.weights.format == "safetensors":
             with self.stages("Weights"):
-                return read_checkpoint(contents)
+                checkpoint = read_checkpoint(contents)
+                if not unwrapped_names(contents.folder, contents.config, checkpoint.tensors).removed:
+                    if not contents.weights.variant:
+                        return checkpoint
+                    return link_variant(checkpoint, self.staging / "variant")
         from hfexport.modeling.conversion import convert
 
         with self.stages("Conversion of weights"):
             checkpoint = convert(contents, self.staging / "converted", self.env)
-        if checkpoint.conversion is not None and checkpoint.conversion.left_out:
-            names = ", ".join(checkpoint.conversion.left_out)
+        assert checkpoint.conversion is not None
+        if names := ", ".join(checkpoint.conversion.left_out):
             self.observer.note(f"Weights that the PyTorch model has no use for were left out: {names}")
+        if prefixes := ", ".join(checkpoint.conversion.removed_prefixes):
+            self.observer.note(f"Removed from the names of the weights, where a wrapper had added it: {prefixes}")
         return checkpoint
 
     def hub(self) -> Hub:
@@ -311,11 +335,16 @@ class Run:
         )
 
 
-def describe_source(source: Source) -> dict[str, Any]:
-    """What tells one source from another: the commit on the Hub, or of a folder the SHA-256 of every file that counts."""
+def describe_source(source: Source, variant: str) -> dict[str, Any]:
+    """What tells one source from another: the commit on the Hub, or of a folder the SHA-256 of every file that counts.
+
+    Args:
+        source: that was located.
+        variant: of its weights, see `look_over`.
+    """
     if source.model is not None:
         return {"hub": source.model.to_dict()}
-    given = find_adapter(source.folder) or look_over(source.folder)
+    given = find_adapter(source.folder) or look_over(source.folder, variant)
     return {
         "hub": None,
         "files": {path.name: sha256(path) for path in given.files},

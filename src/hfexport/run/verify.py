@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from hfexport.checkpoint import Checkpoint, look_over, sha256
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
+from hfexport.checkpoint.local import transformer_folder
 from hfexport.errors import CheckpointError, NeuronError, UnsupportedError, ValidationError
 from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
@@ -71,7 +72,9 @@ def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str
     observer.note(f"{place}: all files have the hashes of the manifest")
     with observer.stage("Source"):
         source = _source(export, inputs, hub)
-        folder, digests = source.fetch(hub, observer.note, code=inputs.trust_remote_code)
+        folder, digests = source.fetch(
+            hub, observer.note, code=inputs.trust_remote_code, variant=inputs.weights_variant or ""
+        )
         _hold_source(export, folder, digests)
     with tempfile.TemporaryDirectory(prefix="hfexport-") as staging:
         _run_again(export, folder, inputs, observer, env, Path(staging))
@@ -166,7 +169,7 @@ def _source(export: _Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
 def _hold_source(export: _Export, folder: Path, digests: Mapping[Path, str]) -> None:
     """The source must be the very checkpoint that the manifest names."""
     for entry in source_of(export.manifest)["files"]:
-        path = folder / PurePosixPath(entry["path"]).name
+        path = transformer_folder(folder) / PurePosixPath(entry["path"]).name
         if not path.is_file() or (digests.get(path) or sha256(path)) != entry["sha256"]:
             raise ValidationError(
                 f"{path.name}: the checkpoint has another one than the one that was exported",
@@ -187,7 +190,7 @@ def _run_again(
         validate="strict",
     )
     run = Run(inputs, observer, env, staging, new_manifest(recorded(inputs), manifest["created"]))
-    found = find_adapter(folder) or look_over(folder)
+    found = find_adapter(folder) or look_over(folder, run.variant)
     contents = look_over(_merged(export, found, run)) if isinstance(found, Adapter) else found
     checkpoint = run.read(contents)
     config = find_config(checkpoint, look_up(contents, inputs), inputs, inputs.dtype, observer.note)

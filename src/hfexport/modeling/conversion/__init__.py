@@ -20,7 +20,7 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
     """Write a folder's weights as safetensors.
 
     Args:
-        contents: of a folder whose weights are not PyTorch safetensors.
+        contents: of a folder whose weights are not PyTorch safetensors, or have names that a wrapper added to.
         folder: an empty folder of the run's own; the checkpoint is made in it.
         env: the environment, of which the child sees an allow-list.
 
@@ -45,5 +45,11 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
     )
     path = target / "model.safetensors"
     tensors, _ = read_header(path)
-    conversion = Conversion(weights.format, tuple(answer["left_out"]), answer["wall_s"], answer["peak_rss_bytes"])
+    conversion = Conversion(
+        weights.format,
+        tuple(answer["left_out"]),
+        tuple(answer["removed_prefixes"]),
+        answer["wall_s"],
+        answer["peak_rss_bytes"],
+    )
     return Checkpoint(contents, target, (path,), tensors, commonest_dtype(tensors), conversion)

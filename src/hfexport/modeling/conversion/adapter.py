@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from hfexport.checkpoint import Checkpoint
+from hfexport.checkpoint import Checkpoint, copy_along
 from hfexport.checkpoint.adapter import Adapter
 from hfexport.modeling.conversion.child import run_child
 
@@ -43,8 +42,6 @@ def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, st
     run_child(
         "hfexport.modeling.conversion.adapter_worker", job, name=name, folder=folder, env=env, size_bytes=size_bytes
     )
-    for name, path in {**base.along, **adapter.along}.items():
-        if name != "config.json":
-            (target / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, target / name)
+    along = {**base.along, **adapter.along}
+    copy_along({name: path for name, path in along.items() if name != "config.json"}, target)
     return target

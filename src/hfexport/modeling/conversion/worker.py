@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from hfexport.checkpoint.contained import files_beside
 from hfexport.checkpoint.stored import StoredTensor, same_data
 from hfexport.errors import CheckpointError
 from hfexport.modeling.conversion.safetensors_writer import write_safetensors
+from hfexport.modeling.wrapped_names import unwrapped_names
 
 __all__ = ["run"]
 
@@ -29,20 +31,24 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
             `architectures`, and `folder`.
 
     Returns:
-        `left_out`: names of weights that the model is known to have no use for.
+        `left_out`: names of weights that the model is known to have no use for; `removed_prefixes`: parts of names that
+        wrappers had added.
     """
     source, folder = Path(job["source"]), Path(job["folder"])
     files = [Path(path) for path in job["files"]]
     stored = _read(job["format"], files, sharded=bool(job["sharded"]))
     config = (source / "config.json").read_bytes()
     left_out: tuple[str, ...] = ()
-    if job["format"] != "pytorch":
+    removed: tuple[str, ...] = ()
+    if job["format"].startswith("tensorflow"):
         from hfexport.modeling.conversion.tensorflow import place_weights
 
         placed = place_weights(source, job["architectures"], stored)
         stored, left_out = list(placed.tensors), placed.left_out
         if placed.untied:
             config = json.dumps({**json.loads(config), "tie_word_embeddings": False}).encode()
+    else:
+        stored, removed = _unwrapped(source, json.loads(config), stored)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         (folder / "config.json").write_bytes(config)
@@ -56,7 +62,15 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
             f"{source}: converting its weights needs {size_bytes} bytes beside the output: {error.strerror}",
             remedy="Choose an output folder on a disk with room for another copy of the weights.",
         ) from error
-    return {"left_out": list(left_out)}
+    return {"left_out": list(left_out), "removed_prefixes": list(removed)}
+
+
+def _unwrapped(
+    source: Path, config: Mapping[str, Any], stored: Sequence[StoredTensor]
+) -> tuple[list[StoredTensor], tuple[str, ...]]:
+    """The tensors under the names that the model has for them, and what was removed from their names."""
+    found = unwrapped_names(source, config, [tensor.name for tensor in stored])
+    return [replace(tensor, name=found.names[tensor.name]) for tensor in stored], found.removed
 
 
 def _read(weight_format: str, files: Sequence[Path], *, sharded: bool) -> list[StoredTensor]:

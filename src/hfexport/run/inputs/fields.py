@@ -75,6 +75,12 @@ class Inputs:
         parsers.path,
         group="checkpoint",
     )
+    weights_variant: str | None = _input(
+        "",
+        "Variant of the weight files to read, as transformers and diffusers name it: fp16 for model.fp16.safetensors.",
+        parsers.variant,
+        group="checkpoint",
+    )
     hub_token: str | None = _input(
         "",
         "Token for the Hub, to publish, and for private and gated models; if unset, HF_TOKEN, a trusted publisher "

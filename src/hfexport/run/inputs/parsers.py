@@ -34,6 +34,7 @@ __all__ = [
     "secret",
     "share",
     "tolerance",
+    "variant",
     "words",
 ]
 
@@ -87,6 +88,13 @@ def push(value: str) -> str | None:
         return "true" if boolean(value) else None
     if not re.fullmatch(HUB_ID, value):
         raise ValueError("must be owner/name, or true for the model's own repository on the Hub")
+    return value
+
+
+def variant(value: str) -> str:
+    """The part of a file name that tells a variant of the weights."""
+    if not re.fullmatch(r"[\w-]+", value):
+        raise ValueError("must be the part of a file name such as fp16, for model.fp16.safetensors")
     return value
 
 

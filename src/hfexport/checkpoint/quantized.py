@@ -1,0 +1,42 @@
+"""Whether the weights are quantised as `quantization_config` in config.json says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from hfexport.checkpoint.safetensors_header import TensorInfo
+from hfexport.errors import CheckpointError
+
+__all__ = ["refuse_plain_weights"]
+
+_PLAIN: Final = ("F64", "F32", "F16", "BF16")
+_MARKS: Final = ("absmax", "quant_map", "scale", "scales", "scale_inv", "SCB", "weight_shape", "zero_point", "zeros")
+"""Endings of the names of tensors that quantised weights have beside them."""
+
+
+def refuse_plain_weights(path: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise an error if config.json says that the weights are quantised and they are not.
+
+    Args:
+        path: of config.json, for the message.
+        config: config.json as it stands.
+        tensors: by name, over all weight files.
+
+    Raises:
+        CheckpointError: they are plain floating-point numbers without scales.
+    """
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict) or not quantization:
+        return
+    method = quantization.get("quant_method")
+    quantized = any(tensor.dtype not in _PLAIN and len(tensor.shape) > 1 for tensor in tensors.values())
+    if quantized or any(name.endswith(_MARKS) for name in tensors):
+        return
+    dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
+    raise CheckpointError(
+        f"{path}: `quantization_config` says that the weights are quantised ({method}), but they are plain {dtypes}"
+        " without scales",
+        remedy="Use the weights that belong to this config.json, or remove `quantization_config` from it if these are right.",
+    )

@@ -1,0 +1,86 @@
+"""Where a sentence-transformers folder keeps its transformer and its other modules, by its modules.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from hfexport.checkpoint.lfs import refuse_pointer
+from hfexport.errors import CheckpointError
+
+__all__ = ["MODULES_FILE", "Module", "at_the_root", "read_modules", "transformer_place"]
+
+MODULES_FILE: Final = "modules.json"
+
+_TRANSFORMERS: Final = ("Transformer", "MLMTransformer")
+"""Types of a first module that is a model of transformers."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """An entry of modules.json.
+
+    Attributes:
+        kind: the class's name, such as `Pooling`.
+        place: the folder of its files, relative to that of modules.json; empty for that folder itself.
+    """
+
+    kind: str
+    place: str
+
+
+def read_modules(path: Path) -> tuple[Module, ...]:
+    """The modules that a modules.json lists, in their order.
+
+    Raises:
+        CheckpointError: it is damaged, or a folder that it names lies elsewhere.
+    """
+    refuse_pointer(path)
+    try:
+        entries = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is not valid JSON: {error}", remedy="Correct or restore the file.") from error
+    fits = isinstance(entries, list) and all(
+        isinstance(entry, dict) and {"type", "path"} <= set(entry) for entry in entries
+    )
+    if not fits or not all(_inside(str(entry["path"])) for entry in entries):
+        raise CheckpointError(f"{path}: is no list of modules with type and path", remedy="Restore the file.")
+    return tuple(Module(str(entry["type"]).rpartition(".")[2], str(entry["path"]).strip("/")) for entry in entries)
+
+
+def transformer_place(has: Callable[[str], bool], modules: Callable[[], Sequence[Module]]) -> str:
+    """The folder below a sentence-transformers folder that holds its transformer; empty if the folder itself does.
+
+    Args:
+        has: whether the folder has a file, by its path there.
+        modules: reads modules.json.
+
+    Raises:
+        CheckpointError: modules.json is damaged, and there is no config.json beside it.
+    """
+    whole = has("config.json") or has("adapter_config.json")
+    if not has(MODULES_FILE):
+        return ""
+    try:
+        listed = modules()
+    except CheckpointError:
+        if whole:
+            return ""  # it is no matter to tasks other than sentence-embedding
+        raise
+    place = listed[0].place if listed and (listed[0].kind in _TRANSFORMERS or not whole) else ""
+    return place if place and (has(f"{place}/config.json") or has(f"{place}/adapter_config.json")) else ""
+
+
+def at_the_root(content: bytes) -> bytes:
+    """A modules.json whose transformer lies beside it, as an export's does; unchanged if it does already."""
+    entries: list[dict[str, Any]] = json.loads(content)
+    if not entries or not entries[0]["path"]:
+        return content
+    return (json.dumps([{**entries[0], "path": ""}, *entries[1:]], indent=2) + "\n").encode()
+
+
+def _inside(place: str) -> bool:
+    return not place.startswith(("/", "\\")) and ".." not in PurePosixPath(place).parts

@@ -1,0 +1,88 @@
+"""Parts that a wrapper around a model adds to the names of its weights, such as `_orig_mod.` of `torch.compile`. Torch-free."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hfexport.errors import CheckpointError
+
+__all__ = ["UnwrappedNames", "leading_part", "unwrap_names"]
+
+_WRAPPERS: Final = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+"""Attributes under which `torch.compile`, FSDP, activation checkpointing and Lightning keep a module. They occur at any depth."""
+
+_MAX_LEADING: Final = 4
+
+
+@dataclass(frozen=True)
+class UnwrappedNames:
+    """Names of weights without what wrappers added to them.
+
+    Attributes:
+        names: by name in the file, the name in the model.
+        removed: the parts that were removed, such as `module.`, in the order in which they stand.
+    """
+
+    names: Mapping[str, str]
+    removed: tuple[str, ...]
+
+
+def unwrap_names(names: Collection[str], model_names: Callable[[Collection[str]], Collection[str]]) -> UnwrappedNames:
+    """Remove what wrappers added to the names of a model's weights.
+
+    Parts that only wrappers have (`_orig_mod`) are removed at any depth, and `module.` where all names start with it. Any
+    other leading part, such as Lightning's `model.`, is removed only if more names are then names of the model.
+
+    Args:
+        names: of the weights in the file.
+        model_names: gives, for names without those parts, the names of the model's weights; empty if they cannot be known
+            or if the names look like the model's own.
+
+    Raises:
+        CheckpointError: two names become one.
+    """
+    plain = {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in names}
+    removed = [f"{part}." for part in _WRAPPERS if any(part in name.split(".") for name in names)]
+    while plain and all(name.startswith("module.") for name in plain.values()):
+        plain = {name: short.removeprefix("module.") for name, short in plain.items()}
+        removed.insert(0, "module.")
+    prefix = _leading_prefix(plain.values(), model_names(set(plain.values())))
+    if prefix:
+        plain = {name: short.removeprefix(prefix) for name, short in plain.items()}
+        removed.append(prefix)
+    if len(set(plain.values())) < len(plain):
+        short, _ = Counter(plain.values()).most_common(1)[0]
+        twice = sorted(name for name, other in plain.items() if other == short)
+        raise CheckpointError(
+            f"two of its weights are {short!r} in the model: {twice[0]} and {twice[1]}",
+            remedy="Save the state dict of the model itself, without the wrapper.",
+        )
+    return UnwrappedNames(plain, tuple(dict.fromkeys(removed)))
+
+
+def leading_part(names: Iterable[str]) -> str:
+    """The first part of the names, if nine of ten have the same; empty otherwise."""
+    counts = Counter(name.partition(".")[0] for name in names if "." in name)
+    if not counts:
+        return ""
+    part, count = counts.most_common(1)[0]
+    return part if count >= 0.9 * counts.total() else ""
+
+
+def _leading_prefix(names: Collection[str], wanted: Collection[str]) -> str:
+    """The leading parts without which most names are of `wanted`; empty if they are so as they stand."""
+    best, most = "", sum(name in wanted for name in names)
+    prefix, rest = "", list(names)
+    for _ in range(_MAX_LEADING if wanted else 0):
+        part = leading_part(rest)
+        if not part:
+            break
+        prefix += f"{part}."
+        rest = [name.removeprefix(f"{part}.") for name in rest if name.startswith(f"{part}.")]
+        found = sum(name in wanted for name in rest)
+        if found > most and 2 * found > len(names):
+            best, most = prefix, found
+    return best
