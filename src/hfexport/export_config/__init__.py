@@ -5,9 +5,9 @@ Torch-free. One small file in `hfexport.export_config.builtin` subclasses one of
 
 from __future__ import annotations
 
+from hfexport.export_config.axes import Axis, axis_size, names_in, names_of
 from hfexport.export_config.base import (
     LAYOUTS,
-    Axis,
     ExportConfig,
     Layout,
     Limit,
@@ -15,7 +15,6 @@ from hfexport.export_config.base import (
     Role,
     TensorSpec,
     Tolerance,
-    axis_size,
 )
 from hfexport.export_config.declared import DeclaredConfig, Interface
 from hfexport.export_config.declared_seq2seq import DeclaredSeq2Seq, Seq2SeqInterface
@@ -51,4 +50,6 @@ __all__ = [
     "Tolerance",
     "VisionConfig",
     "axis_size",
+    "names_in",
+    "names_of",
 ]

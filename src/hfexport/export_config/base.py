@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
+from hfexport.export_config.axes import Axis, names_of
 from hfexport.export_config.sentence import SentenceModules
 from hfexport.export_config.tasks import Task
 
-__all__ = ["LAYOUTS", "Axis", "ExportConfig", "Layout", "Limit", "Part", "Role", "TensorSpec", "Tolerance", "axis_size"]
-
-Axis = str | int
-"""A free axis by its name, a sum of free axes such as `past_sequence + sequence`, or a fixed size."""
+__all__ = ["LAYOUTS", "ExportConfig", "Layout", "Limit", "Part", "Role", "TensorSpec", "Tolerance"]
 
 Layout = Literal["merged", "split", "single"]
 """An encoder-decoder's graphs. `merged`: encoder, and one decoder for both with and without cache; `split`: encoder,
@@ -88,13 +86,6 @@ class Tolerance:
 
     atol: float
     rtol: float
-
-
-def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int:
-    """The size of `axis` where the free axes have `sizes`."""
-    if isinstance(axis, int):
-        return axis
-    return sum(sizes[name] for name in axis.split(" + "))
 
 
 class ExportConfig(ABC):
@@ -242,8 +233,5 @@ class ExportConfig(ABC):
     @property
     def free_axes(self) -> tuple[str, ...]:
         """Names of the axes that an artifact leaves open, in order of first use."""
-        names = [
-            part for spec in self.inputs for axis in spec.axes if isinstance(axis, str) for part in axis.split(" + ")
-        ]
         limits = self.limits
-        return tuple(name for name in dict.fromkeys(names) if not (name in limits and limits[name].is_fixed))
+        return tuple(name for name in names_of(self.inputs) if not (name in limits and limits[name].is_fixed))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from hfexport.export_config.base import Axis, ExportConfig, Limit, TensorSpec
+from hfexport.export_config.axes import Axis
+from hfexport.export_config.base import ExportConfig, Limit, TensorSpec
 
 __all__ = ["DualEncoderConfig"]
 

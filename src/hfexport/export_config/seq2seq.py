@@ -16,7 +16,8 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from hfexport.export_config.base import Axis, ExportConfig, Layout, Limit, Part, Role, TensorSpec, Tolerance
+from hfexport.export_config.axes import Axis, names_of
+from hfexport.export_config.base import ExportConfig, Layout, Limit, Part, Role, TensorSpec, Tolerance
 from hfexport.export_config.decoder import DecoderConfig
 
 __all__ = ["STATES", "Seq2SeqConfig", "Seq2SeqGraph", "WholeModel"]
@@ -210,8 +211,8 @@ class Seq2SeqGraph(ExportConfig):
             PAST: Limit(0, None if last_written is None else last_written - 1),
             PAST_ENCODER: Limit(0, last_read),
         }
-        axes = {part for spec in self.inputs for axis in spec.axes for part in str(axis).split(" + ")}
-        return {axis: limit for axis, limit in limits.items() if axis in axes}
+        names = names_of(self.inputs)
+        return {axis: limit for axis, limit in limits.items() if axis in names}
 
     @property
     def trace_sizes(self) -> Mapping[str, int]:

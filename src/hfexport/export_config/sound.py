@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from hfexport.export_config.base import Axis, TensorSpec
+from hfexport.export_config.axes import Axis
+from hfexport.export_config.base import TensorSpec
 from hfexport.export_config.seq2seq import STATES, Seq2SeqConfig
 
 __all__ = ["Convolution", "SoundSeq2SeqConfig"]

@@ -16,7 +16,7 @@ from hfexport import __version__
 from hfexport.backends.base import Artifact
 from hfexport.checkpoint import Checkpoint, Conversion, sha256
 from hfexport.errors import HfexportError, InputsError, ValidationError
-from hfexport.export_config import ExportConfig, TensorSpec
+from hfexport.export_config import ExportConfig, TensorSpec, names_of
 from hfexport.manifest.model import (
     SCHEMA_VERSION,
     AdapterEntry,
@@ -167,7 +167,7 @@ def artifact_entry(
     limits: dict[str, LimitEntry] = {
         name: {"minimum": limit.minimum, "maximum": limit.maximum}
         for name, limit in config.limits.items()
-        if any(name in str(axis).split(" + ") for spec in config.inputs for axis in spec.axes)
+        if name in names_of(config.inputs)
     }
     return {
         "format": cast("Format", artifact.format),

@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable
 from typing import Any
 
+from hfexport.export_config import names_in
 from hfexport.manifest.model import ArtifactEntry, Manifest
 
 __all__ = ["TABLE_COLUMNS", "job_summary", "load_snippet", "table_rows"]
@@ -145,10 +146,7 @@ def _example_inputs(artifact: ArtifactEntry, size_of: Callable[[str], int]) -> s
     """A dictionary of arrays, in Python."""
     arrays = []
     for entry in artifact["inputs"]:
-        shape = tuple(
-            axis if isinstance(axis, int) else sum(size_of(part) for part in axis.split(" + "))
-            for axis in entry["axes"]
-        )
+        shape = tuple(axis if isinstance(axis, int) else sum(map(size_of, names_in(axis))) for axis in entry["axes"])
         make = "ones" if entry["name"].endswith("attention_mask") else "zeros"
         arrays.append(f"{entry['name']!r}: np.{make}({shape}, np.{entry['dtype']})")
     return f"{{{', '.join(arrays)}}}"

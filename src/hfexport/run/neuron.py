@@ -17,7 +17,7 @@ from hfexport.backends.neuron.options import NeuronOptions, NeuronRun, Target, s
 from hfexport.backends.neuron.padded import generates_padded
 from hfexport.backends.neuron.plan import DTYPE, PartPlan, plan_encoder_decoder, plan_model
 from hfexport.errors import UnsupportedError
-from hfexport.export_config import ExportConfig, Seq2SeqConfig
+from hfexport.export_config import ExportConfig, Seq2SeqConfig, names_of
 from hfexport.export_config.tasks import TASKS
 from hfexport.run.inputs import Inputs
 
@@ -78,9 +78,8 @@ def fixed_sizes(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None
     """Sizes of all axes with names, from the inputs, within what the model can take."""
     read, written = inputs.sequence_length, inputs.neuron_decoder_length or inputs.sequence_length
     asked = {"batch": inputs.batch_size, "sequence": read, "encoder_sequence": read, "decoder_sequence": written}
-    named = dict.fromkeys(part for spec in config.inputs for axis in spec.axes for part in str(axis).split(" + "))
     sizes: dict[str, int] = {}
-    for axis in (name for name in named if not name.isdigit()):
+    for axis in names_of(config.inputs):
         size = asked.get(axis, config.trace_sizes[axis])
         limit = config.limits.get(axis)
         most = size if limit is None or limit.maximum is None else limit.maximum

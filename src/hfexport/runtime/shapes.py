@@ -105,7 +105,7 @@ def _widths(axis: str | int, sizes: Mapping[str, int], fixed_sizes: Mapping[str,
     """How much to add before and after: the past before, everything else after."""
     if isinstance(axis, int):
         return 0, 0
-    added = {name: fixed_sizes.get(name, sizes[name]) - sizes[name] for name in axis.split(" + ")}
+    added = {name: fixed_sizes.get(name, sizes[name]) - sizes[name] for name in _names(axis)}
     before = added.pop(_PAST, 0)
     return before, sum(added.values())
 
@@ -137,5 +137,9 @@ def slice_outputs(
     return result
 
 
+def _names(axis: str) -> list[str]:
+    return axis.split(" + ")  # as export_config.axes; this file also runs alone, beside a Neuron artifact
+
+
 def _axis_size(axis: str | int, sizes: Mapping[str, int]) -> int:
-    return axis if isinstance(axis, int) else sum(sizes[name] for name in axis.split(" + "))
+    return axis if isinstance(axis, int) else sum(sizes[name] for name in _names(axis))

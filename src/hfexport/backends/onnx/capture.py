@@ -22,6 +22,7 @@ from hfexport._internal.upstream.torch_core import FakeTensorMode
 from hfexport.backends.onnx.lowering import lower
 from hfexport.backends.patches import model_patches, model_translations
 from hfexport.errors import ExportError
+from hfexport.export_config import names_in
 from hfexport.export_config.probes import trace_inputs
 from hfexport.modeling.load import MODEL_FAILURES, empty_like, empty_model, quiet
 from hfexport.modeling.traceable import make_traceable
@@ -115,7 +116,7 @@ def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:
     return {
         index: torch.export.Dim.DYNAMIC
         for index, axis in enumerate(spec.axes)
-        if isinstance(axis, str) and any(part in free_axes for part in axis.split(" + "))
+        if any(name in free_axes for name in names_in(axis))
     }
 
 

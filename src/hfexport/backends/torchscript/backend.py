@@ -19,7 +19,7 @@ from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.patches import model_patches
 from hfexport.backends.torchscript.archive import make_reproducible
 from hfexport.errors import ExportError
-from hfexport.export_config import axis_size
+from hfexport.export_config import axis_size, names_in
 from hfexport.export_config.probes import make_inputs, trace_inputs
 from hfexport.modeling.load import MODEL_FAILURES, FlatModel, load_model, quiet
 from hfexport.modeling.traceable import make_traceable
@@ -155,9 +155,7 @@ def _fixed_sizes(spec: TensorSpec, held: Mapping[str, int]) -> dict[int, int]:
     cached = spec.role in ("past_key", "past_value")
     sizes = {index: axis for index, axis in enumerate(spec.axes) if isinstance(axis, str) or not cached}
     return {
-        index: axis_size(axis, held)
-        for index, axis in sizes.items()
-        if isinstance(axis, int) or all(part in held for part in axis.split(" + "))
+        index: axis_size(axis, held) for index, axis in sizes.items() if all(name in held for name in names_in(axis))
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfexport.export_config import Seq2SeqConfig, Seq2SeqGraph
+from hfexport.export_config import Seq2SeqConfig, Seq2SeqGraph, names_of
 from hfexport.export_config.probes.probe import Probe
 from hfexport.export_config.probes.values import Padding
 
@@ -67,7 +67,7 @@ def _probe(
         **{"batch": batch, "encoder_sequence": length, "encoder_states": states, "decoder_sequence": decoder},
         **{"past_decoder_sequence": past, "past_encoder_sequence": states if past else 0},
     }
-    named = {axis for spec in (*config.inputs, *config.outputs) for of in spec.axes for axis in str(of).split(" + ")}
+    named = names_of((*config.inputs, *config.outputs))
     return Probe(
         _UNNAMED,
         {axis: size for axis, size in asked.items() if axis in named},

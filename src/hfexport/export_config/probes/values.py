@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from hfexport.export_config import Axis, DecoderConfig, ExportConfig, TensorSpec, axis_size
+from hfexport.export_config import Axis, DecoderConfig, ExportConfig, TensorSpec, axis_size, names_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,10 +73,15 @@ def make_inputs(
     return arrays
 
 
+def _newest(axis: Axis) -> Axis:
+    """The part of an axis that is not the past: `sequence` of `past_sequence + sequence`."""
+    return axis if isinstance(axis, int) else names_in(axis)[-1]
+
+
 def _mask_over(spec: TensorSpec, masks: Mapping[TensorSpec, NDArray[np.int64]]) -> NDArray[np.int64] | None:
     """The mask along the last axis of `spec`, which may reach back over a past as well; `None` if there is none."""
     for masked, mask in masks.items():
-        if str(masked.axes[-1]).split(" + ")[-1] == str(spec.axes[-1]).split(" + ")[-1]:
+        if _newest(masked.axes[-1]) == _newest(spec.axes[-1]):
             return mask
     return None
 

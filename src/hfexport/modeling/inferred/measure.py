@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import torch
 
-from hfexport.export_config import Axis, DeclaredConfig, Limit, TensorSpec
+from hfexport.export_config import Axis, DeclaredConfig, Limit, TensorSpec, names_of
 from hfexport.export_config.probes import make_inputs
 from hfexport.modeling.inferred.dry_run import DryModel, Given, Refused, axes_between
 
@@ -35,12 +35,9 @@ _GROWTH: Final = {"height": 32, "width": 64, "samples": 1234, "frames": 36}
 
 def trace_sizes(specs: Sequence[TensorSpec], known: Mapping[str, int], limits: Mapping[str, Limit]) -> dict[str, int]:
     """A size for every free axis of `specs`, `known` ones first, all different and within `limits`."""
-    names = dict.fromkeys(
-        part for spec in specs for axis in spec.axes if isinstance(axis, str) for part in axis.split(" + ")
-    )
     primes = iter(_PRIMES)
     sizes: dict[str, int] = {}
-    for name in names:
+    for name in names_of(specs):
         size = known.get(name) or _TRACED.get(name) or next(primes)
         limit = limits.get(name, Limit())
         size = size if size >= limit.minimum else limit.minimum + size

@@ -7,7 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from hfexport.export_config import Axis, DeclaredConfig, DeclaredSeq2Seq, Interface, Limit, Role, TensorSpec
+from hfexport.export_config import (
+    Axis,
+    DeclaredConfig,
+    DeclaredSeq2Seq,
+    Interface,
+    Limit,
+    Role,
+    TensorSpec,
+    names_in,
+    names_of,
+)
 from hfexport.modeling.inferred.dry_run import MODEL_FAILURES, DryModel, Refused, as_array
 from hfexport.modeling.inferred.measure import (
     fix_refused_axes,
@@ -185,7 +195,7 @@ class _Reader(Properties):
         by_name = {spec.name: spec for spec in given}
         declared = self.axes("outputs")
         overridden = overrides(type(self._own), "outputs")
-        free = {part for spec in config.inputs for axis in spec.axes for part in str(axis).split(" + ")}
+        free = frozenset(names_of(config.inputs))
         for name, axes in declared.items():
             if name not in by_name:
                 model = type(self._dry.module).__name__
@@ -194,9 +204,9 @@ class _Reader(Properties):
                 self._check_axes(name, axes, by_name[name], free)
         return tuple(by_name[name] for name in declared)
 
-    def _check_axes(self, name: str, axes: Mapping[int, str], found: TensorSpec, free: set[str]) -> None:
+    def _check_axes(self, name: str, axes: Mapping[int, str], found: TensorSpec, free: frozenset[str]) -> None:
         for index, axis in axes.items():
-            unknown = [part for part in axis.split(" + ") if part not in free]
+            unknown = [part for part in names_in(axis) if part not in free]
             if unknown:
                 raise self.wrong(
                     "outputs", f"axis {index} of {name!r} is called {axis!r}, and no input has an axis {unknown[0]!r}"
