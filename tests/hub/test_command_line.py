@@ -21,6 +21,7 @@ pytestmark = pytest.mark.thorough
 
 MODEL = ("--model", "org/tiny")
 PUSH = (*MODEL, "--push-to-hub", "true")
+EXTERNAL = ("--external-data", "true")
 QUICK = ("--formats", "torchscript", "--validate", "off", "--publish-unvalidated")
 
 
@@ -54,7 +55,7 @@ def test_keyless_and_then_nothing_to_do(
     hub.oidc_job = "org/release"
     hub.publishers = [Publisher("org/release", "org/tiny")]
     runner = actions(hub, tmp_path)
-    done = run(*PUSH, **runner)
+    done = run(*PUSH, *EXTERNAL, **runner)
     assert done.exit_code == 0, done.said
     head = hub.repositories["org/tiny"].head()
     assert f"{hub.url}/org/tiny/commit/{head}" in (tmp_path / "commands" / "output").read_text()
@@ -67,12 +68,15 @@ def test_keyless_and_then_nothing_to_do(
     manifest = json.loads(hub.read("org/tiny", "hfexport.json"))
     assert {artifact["validation"]["verdict"] for artifact in manifest["artifacts"]} == {"passed"}
 
-    again = run(*PUSH, PYTHONPROFILEIMPORTTIME="1", **runner)
+    again = run(*PUSH, *EXTERNAL, PYTHONPROFILEIMPORTTIME="1", **runner)
     assert again.exit_code == 0, again.said
     assert "nothing to do" in again.said
     assert not re.search(r"\|\s+(torch|transformers|onnx|onnxruntime|numpy)$", again.stderr, flags=re.MULTILINE)
     assert hub.repositories["org/tiny"].head() == head
     assert "nothing_to_do" in (tmp_path / "commands" / "output").read_text()
+    written_again = json.loads((again.folder / "hfexport-out" / "hfexport.json").read_bytes())
+    assert written_again["publication"]["state"] == "nothing_to_do"
+    assert written_again["artifacts"] == manifest["artifacts"]
 
     card = hub.read("org/tiny", "README.md").decode()
     snippets = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)

@@ -117,6 +117,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "neuron-optimizations": ("FLOAT32_TO_FLOAT16", ("FLOAT32_TO_FLOAT16",)),
     "neuron-separate-weights": ("true", "true"),
     "neuron-timeout": ("60", 60),
+    "validation-timeout": ("1200", 1200),
     "neuron-min-compiled": ("0.75", 0.75),
     "export-config": (f"{__file__}:Mine", f"{__file__}:Mine"),
     "trust-remote-code": ("true", True),

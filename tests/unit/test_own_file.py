@@ -54,6 +54,8 @@ def test_a_class_without_inputs_is_refused(tmp_path: Path) -> None:
         ("import math\n\nmath.nothing\n", "line 3: AttributeError"),
         ("import no_such_module_at_all\n", "line 1: ModuleNotFoundError"),
         ("def f():\n    return 1 / 0\nf()\n", "line 2: ZeroDivisionError"),
+        ("class Mine(Exception): pass\nraise Mine()\n", "line 2: Mine"),
+        ("import sys\nsys.exit()\n", "line 2: SystemExit"),
     ],
 )
 def test_code_that_fails_is_told_with_its_line(tmp_path: Path, code: str, said: str) -> None:

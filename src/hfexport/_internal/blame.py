@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
 import traceback
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from hfexport._internal.room import is_no_room, no_room
 from hfexport.errors import CheckpointError, ExportError, HfexportError, InputsError, InternalError, first_line
 
-__all__ = ["USER_MODULE_PREFIX", "explain", "is_no_room", "no_memory", "no_room"]
+__all__ = ["USER_MODULE_PREFIX", "explain", "no_memory"]
 
 USER_MODULE_PREFIX: Final = "hfexport_own_"
 """What the name of a module begins with that is a user's own file."""
@@ -24,8 +23,6 @@ _MODEL_CODE: Final = ("transformers.models.", "transformers.configuration_utils"
 
 _CONFIG_READERS: Final = "hfexport.export_config."
 """Modules of hfexport that compute with the values of config.json."""
-
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def explain(error: BaseException, subject: str) -> HfexportError:
@@ -71,23 +68,6 @@ def _by_frames(error: BaseException, subject: str) -> HfexportError:
         )
     where = f"{modules[ours][0]}, line {modules[ours][2]}: " if ours >= 0 else ""
     return InternalError(f"{where}{said}", details="".join(traceback.format_exception(error)))
-
-
-def is_no_room(error: BaseException) -> bool:
-    """Whether a write failed since the disk, or what a user may have of it, is full."""
-    return isinstance(error, OSError) and error.errno in _NO_ROOM
-
-
-def no_room(folder: Path, needed_bytes: int | None = None) -> ExportError:
-    """Return the error of a disk that is full: the folder, the bytes needed if they are known, and the bytes free."""
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free if folder.is_dir() else 0
-    needed = "" if needed_bytes is None else f"{needed_bytes} bytes are needed, "
-    return ExportError(
-        f"the disk of folder {str(folder)!r} is full: {needed}{free} bytes are free",
-        remedy="Free some space, or choose an output folder on a larger disk.",
-    )
 
 
 def no_memory(said: str) -> ExportError:

@@ -9,12 +9,16 @@ import contextlib
 import gc
 import os
 import resource
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["Limits", "collect_rarely", "end_process", "python_command"]
+__all__ = ["Limits", "collect_rarely", "die_with", "end_process", "python_command"]
+
+PR_SET_PDEATHSIG: Final = 1
+"""From linux/prctl.h: the signal a process gets when the thread that started it ends."""
 
 _ALLOCATIONS = 100_000
 """Objects made before the youngest generation is looked through; Python's own number is 700."""
@@ -72,3 +76,14 @@ def end_process(exit_code: int) -> NoReturn:
         ):  # nobody reads it, it is closed, or there is none
             stream.flush()
     os._exit(exit_code)
+
+
+def die_with(parent: int) -> None:
+    """Ask Linux to kill this process when its parent ends, and end now if the parent already has."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,9 @@ from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 
 from hfexport._internal.answers import answer_to, answer_to_any, error_from
-from hfexport._internal.blame import is_no_room, no_room
 from hfexport._internal.forkserver import FORK_SERVERS, Forked, fork
-from hfexport._internal.process import Limits, collect_rarely, end_process, python_command
+from hfexport._internal.process import Limits, collect_rarely, die_with, end_process, python_command
+from hfexport._internal.room import is_no_room, no_room
 from hfexport.errors import HfexportError, InternalError, ValidationError
 
 __all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "run_job", "start"]
@@ -40,9 +39,6 @@ POLL_S: Final = 0.2
 
 NO_ROOM: Final = 28
 """Exit code of a child that cannot write its answer since the disk is full; the number of ENOSPC."""
-
-PR_SET_PDEATHSIG: Final = 1
-"""From linux/prctl.h: the signal a process gets when the thread that started it ends."""
 
 _ALLOWED: Final = frozenset(
     (
@@ -329,7 +325,7 @@ def main(module: str, job: str) -> None:
     """The child's side in a new interpreter: run the job of that file, for as long as the parent lives."""
     collect_rarely()
     path = Path(job).resolve()
-    _die_with(int(json.loads(path.read_bytes())["parent"]))
+    die_with(int(json.loads(path.read_bytes())["parent"]))
     run_job(module, path)
 
 
@@ -353,17 +349,6 @@ def run_job(module: str, path: Path) -> NoReturn:
     except OSError as error:
         end_process(NO_ROOM if is_no_room(error) else 1)
     end_process(0)
-
-
-def _die_with(parent: int) -> None:
-    """Ask Linux to kill this process when its parent ends, and end now if the parent already has."""
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _peak_rss_bytes() -> int:

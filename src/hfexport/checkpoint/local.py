@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +64,8 @@ the weights."""
 _MODULE_FOLDER: Final = re.compile(r"\d+_\w+")
 _MODULE_FILES: Final = ("config.json", "model.safetensors", "pytorch_model.bin")
 """What a further layer of a sentence-transformers model, such as its pooling, has in a folder of its own."""
+
+HASHED_PART_BYTES: Final = 2**20
 
 DTYPES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64"}
 
@@ -247,10 +249,18 @@ def copy_along(along: Mapping[str, Path], destination: Path) -> tuple[Path, ...]
     return tuple(copies)
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, *, stopped: Callable[[], bool] = bool) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Args:
+        path: of the file.
+        stopped: asked before each part is read; once it says yes, what is returned is no hash of the whole file.
+    """
+    digest, part = hashlib.sha256(), memoryview(bytearray(HASHED_PART_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while not stopped() and (count := file.readinto(part)):
+            digest.update(part[:count])
+    return digest.hexdigest()
 
 
 def files_along(root: Path, folder: Path) -> dict[str, Path]:

@@ -65,7 +65,7 @@ VERIFY: Final = Command(
         frozenset(
             (
                 *("model", "revision", "subfolder", "base-model", "hub-token", "export-config", "trust-remote-code"),
-                *("atol", "rtol", "neuron-python"),
+                *("atol", "rtol", "validation-timeout", "neuron-python"),
             )
         ),
         "EXPORT",

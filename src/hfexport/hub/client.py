@@ -123,7 +123,7 @@ class Hub:
             if revision != found:
                 # Told to the cache as well, for a later run with HF_HUB_OFFLINE. Alone this would not do: where the
                 # Hub cannot be reached it answers from the cache.
-                self.api.resolve_revision(repository, revision=revision)
+                _hint(lambda: self.api.resolve_revision(repository, revision=revision))
         return str(found)
 
     def files(self, repository: str, commit: str) -> dict[str, HubFile]:
@@ -198,14 +198,8 @@ class Hub:
 
     def revisions(self, repository: str) -> list[str]:
         """Names of branches and tags; empty if they cannot be had."""
-        import httpx2
-        from huggingface_hub.errors import HfHubHTTPError
-
-        try:
-            refs = self.api.list_repo_refs(repository)
-        except (HfHubHTTPError, httpx2.HTTPError):
-            return []
-        return [ref.name for ref in (*refs.branches, *refs.tags)]
+        refs = _hint(lambda: self.api.list_repo_refs(repository))
+        return [] if refs is None else [ref.name for ref in (*refs.branches, *refs.tags)]
 
 
 @dataclass(frozen=True)
@@ -275,6 +269,14 @@ class _Explained:
 
     def _who(self) -> str:
         return "this token" if self.hub.token else "a request without a token"
+
+
+def _hint(call: Callable[[], T]) -> T | None:
+    """What `call` returns, or `None` whatever it raises: for calls whose answer only helps, which must fail no run."""
+    try:
+        return _abandonable(call)
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def _abandonable(call: Callable[[], T]) -> T:

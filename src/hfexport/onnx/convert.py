@@ -114,7 +114,7 @@ def validate_model_outputs(
     from hfexport.backends.base import Artifact
     from hfexport.modeling.load import plain
     from hfexport.modeling.user_class.properties import config_values
-    from hfexport.validation import Reference, validate
+    from hfexport.validation import Reference, timeout_for, validate
     from hfexport.validation.reference.worker import answer_probes
 
     path, dtype = Path(onnx_model), _dtype(reference_model)
@@ -139,7 +139,15 @@ def validate_model_outputs(
         files = tuple(file for file in (path, path.parent / "model.onnx_data") if file.is_file())
         artifact = Artifact("onnx", path, files)
         tolerance = Tolerance(atol, rtol)
-        verdict = validate(artifact, interface, reference, tolerance, folder=folder / "run", env=dict(os.environ))
+        verdict = validate(
+            artifact,
+            interface,
+            reference,
+            tolerance,
+            folder=folder / "run",
+            env=dict(os.environ),
+            timeout_s=timeout_for(sum(file.stat().st_size for file in files)),
+        )
         shutil.rmtree(folder / "reference")
     log_outputs(_logger, verdict.to_dict(), declared)
     if verdict.verdict != "passed":

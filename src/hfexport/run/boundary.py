@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from hfexport._internal.blame import explain, is_no_room
+from hfexport._internal.blame import explain
+from hfexport._internal.room import is_no_room
 from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError, first_line
 from hfexport.run.output_folder import withdraw
 from hfexport.run.report import write_report

@@ -238,17 +238,27 @@ class Exporter:
         references: Mapping[str, Reference],
         companions: Sequence[tuple[Artifact, ExportConfig]],
     ) -> ArtifactVerdict:
-        from hfexport.validation import all_of, resolve_tolerance, validate
+        from hfexport.validation import all_of, resolve_tolerance, timeout_for, validate
 
         tolerance = resolve_tolerance(config, self.dtype, self.inputs.atol, self.inputs.rtol)
         made = [(earlier, branch) for earlier, described in companions for branch in described.branches]
+        timeout_s = float(self.inputs.validation_timeout or timeout_for(self.checkpoint.size_bytes))
         verdicts: list[ArtifactVerdict] = []
         with self.stages(f"Validation of {artifact.format}/{artifact.path.name}"):
             for branch in config.branches:
                 folder = Path(tempfile.mkdtemp(prefix=f"run-{artifact.format}-", dir=self.staging))
                 reference = references[branch.graph]
                 verdicts.append(
-                    validate(artifact, branch, reference, tolerance, folder=folder, env=self.env, companions=made)
+                    validate(
+                        artifact,
+                        branch,
+                        reference,
+                        tolerance,
+                        folder=folder,
+                        env=self.env,
+                        companions=made,
+                        timeout_s=timeout_s,
+                    )
                 )
                 made.append((artifact, branch))
         return all_of(verdicts)

@@ -17,12 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from hfexport._internal.room import STAGING_PREFIX
 from hfexport.errors import InputsError
 from hfexport.run.report import REPORT_FILE
 
 __all__ = ["STAGING_PREFIX", "install", "lists_same_files", "output_lock", "staging_folder", "sweep", "withdraw"]
-
-STAGING_PREFIX = ".hfexport-"
 
 _MANIFEST = "hfexport.json"
 _UNFINISHED_MANIFEST = ".hfexport.json.part"

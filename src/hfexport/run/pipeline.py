@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from hfexport.modeling.conversion.variant import link_variant
 from hfexport.modeling.wrapped_names import unwrapped_names
 from hfexport.run.boundary import Boundary, Failed
 from hfexport.run.exporter import Exporter
+from hfexport.run.hashing import Hashing
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
 from hfexport.run.selection import find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
@@ -208,8 +209,8 @@ class Run:
         checkpoint = self.read(contents)
         dtype = resolve_dtype(self.inputs.dtype, checkpoint, config_source, self.observer.note)
         neuron = self._prepare_neuron() if "neuron" in self.inputs.formats else None
-        with ThreadPoolExecutor(max_workers=1) as hashing:
-            hashes = hashing.submit(lambda: {path: digests.get(path) or sha256(path) for path in given.files})
+        with Hashing() as hashing:
+            hashes = hashing.start_all(given.files, digests)
             self.manifest["source"] = source_entry(checkpoint, source.to_dict(), {}, base)
             with self.stages("Model configuration"):
                 config = find_config(checkpoint, config_source, self.inputs, dtype, self.observer.note)
@@ -220,10 +221,10 @@ class Run:
             exporter.neuron = neuron
             # Artifacts are hashed while they are validated.
             made: dict[Path, Future[str]] = {}
-            exporter.on_made = lambda path: made.update({path: hashing.submit(sha256, path)})
+            exporter.on_made = lambda path: made.update({path: hashing.start(path)})
             exporter.ready.mkdir()
             results = exporter.run()
-        self.manifest["source"] = source_entry(checkpoint, source.to_dict(), hashes.result(), base)
+        self.manifest["source"] = source_entry(checkpoint, source.to_dict(), hashes(), base)
 
         def digest(path: Path) -> str:
             return made[path].result() if path in made else sha256(path)

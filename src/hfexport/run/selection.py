@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfexport.checkpoint import Checkpoint, Contents
 from hfexport.checkpoint.sentence import read_sentence_modules
-from hfexport.errors import CheckpointError, InputsError, UnsupportedError
+from hfexport.errors import CheckpointError, InputsError, UnsupportedError, first_line
 from hfexport.export_config import DeclaredConfig, ExportConfig, Seq2SeqConfig, TensorSpec
 from hfexport.export_config.builtin import known_architectures
 from hfexport.export_config.tasks import SENTENCE_TASK, TASKS, Task, is_encoder_alone, select_task
@@ -151,6 +151,6 @@ def _names(specs: Sequence[TensorSpec]) -> str:
 
 def _unreadable(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{checkpoint.contents.folder / 'config.json'}: transformers cannot read it: {str(error).splitlines()[0]}",
+        f"{checkpoint.contents.folder / 'config.json'}: transformers cannot read it: {first_line(error)}",
         remedy="Use the config.json that was saved with the model.",
     )

@@ -30,10 +30,15 @@ __all__ = [
     "resolve_tolerance",
     "start_reference",
     "start_references",
+    "timeout_for",
     "validate",
 ]
 
 TIMEOUT_S = 3600.0
+"""What a reference and a runner may take where the caller does not say; compiled artifacts are given it."""
+
+LEAST_TIMEOUT_S = 900.0
+TIMEOUT_S_PER_GB = 900.0
 
 _STOPPED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
 """Signals that say nothing of the artifact, unlike those of a crash."""
@@ -74,6 +79,11 @@ def resolve_tolerance(config: ExportConfig, dtype: str, atol: float | None, rtol
     if atol is None:
         return default if rtol is None else Tolerance(default.atol, rtol)
     return Tolerance(atol, 0.0 if rtol is None else rtol)
+
+
+def timeout_for(weight_bytes: int) -> float:
+    """How long a reference or a runner may take, in seconds, by the size of the weights that it reads."""
+    return LEAST_TIMEOUT_S + TIMEOUT_S_PER_GB * weight_bytes / 1e9
 
 
 def start_reference(
@@ -222,7 +232,9 @@ def _graph_job(artifact: Artifact, config: ExportConfig, floats: str) -> dict[st
     own = {"inputs": [spec.name for spec in config.inputs], "outputs": [spec.name for spec in config.outputs]}
     return {
         "graph": config.graph,
-        "path": str(artifact.path.resolve()),
+        "path": str(
+            artifact.path.absolute()
+        ),  # not resolved: external data lies beside the name, not beside what it links to
         "inputs": [[spec.name, floats if spec.dtype == "float" else spec.dtype] for spec in whole.inputs],
         "outputs": [spec.name for spec in whole.outputs],
         "branch": None if whole is config else own,

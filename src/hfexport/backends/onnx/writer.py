@@ -7,7 +7,7 @@ is serialised without its weights, and each weight is appended to it as one more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +15,8 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 import torch
+
+from hfexport._internal.room import writing
 
 __all__ = ["SINGLE_FILE_LIMIT_BYTES", "Weight", "write_model"]
 
@@ -82,8 +84,18 @@ def write_model(
 
     Returns:
         The files written, the graph first.
+
+    Raises:
+        ExportError: the disk has no room for them.
     """
     weights = list(weights)
+    with writing(path.parent, sum(weight.size_bytes for weight in weights) + skeleton.ByteSize()):
+        return _write(skeleton, weights, path, advance, external=external)
+
+
+def _write(
+    skeleton: onnx.ModelProto, weights: Sequence[Weight], path: Path, advance: Callable[[int], None], *, external: bool
+) -> list[Path]:
     if external:
         data_path = path.with_name(path.name + DATA_SUFFIX)
         with data_path.open("wb") as file:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hfexport._internal.room import writing
 from hfexport._internal.upstream.torch_core import graphs_of, list_of_ints
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.patches import model_patches
 from hfexport.backends.torchscript.archive import make_reproducible
+from hfexport.backends.torchscript.forked import write_in_fork
 from hfexport.errors import ExportError
 from hfexport.export_config import axis_size, names_in
 from hfexport.export_config.probes import make_inputs, trace_inputs
@@ -217,10 +219,11 @@ def _name_values(graph: Any) -> None:
 
 def _save(traced: torch.jit.ScriptModule, path: Path, description: Description, job: ExportJob) -> None:
     extra = {DESCRIPTION_FILE: json.dumps(description.to_dict(), indent=1)}
+    needed_bytes = sum({tensor.data_ptr(): tensor.nbytes for tensor in traced.state_dict().values()}.values())
     try:
-        with quiet():
-            torch.jit.save(traced, str(path), _extra_files=extra)
-        make_reproducible(path)
+        with quiet(), writing(path.parent, needed_bytes):
+            write_in_fork(lambda: torch.jit.save(traced, str(path), _extra_files=extra), path, needed_bytes)
+            make_reproducible(path)
     except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise ExportError(
             f"{job.checkpoint}: the trace for task {job.config.task.name} cannot be saved as {path.name}: {_cause(error)}",

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from hfexport.errors import InputsError
+from hfexport._internal.blame import USER_MODULE_PREFIX
+from hfexport.errors import InputsError, first_line
 from hfexport.modeling.user_class.onnx_config import OnnxConfig
 
 __all__ = ["load_class"]
@@ -42,7 +43,7 @@ def _is_own(value: object, module: str) -> bool:
 
 
 def _run_file(path: Path, reference: str) -> ModuleType:
-    name = f"hfexport_own_{path.stem}"
+    name = f"{USER_MODULE_PREFIX}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputsError([f"export-config {reference!r}: {path} is not a Python file"])
@@ -50,19 +51,19 @@ def _run_file(path: Path, reference: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and typing look modules up by name
     try:
         spec.loader.exec_module(module)
-    except (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError) as error:
-        raise InputsError([f"export-config {reference!r}: {_where(error, path)}"]) from error
-    except (RuntimeError, SyntaxError, TypeError, ValueError) as error:
+    except (Exception, SystemExit) as error:
         raise InputsError([f"export-config {reference!r}: {_where(error, path)}"]) from error
     return module
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, path: Path) -> str:
     """What went wrong, with the last line of the user's own file that took part."""
+    text = first_line(error)
+    said = text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
     line = error.lineno if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):
             line = trace.tb_lineno
         trace = trace.tb_next
-    return f"{path}{'' if line is None else f', line {line}'}: {type(error).__name__}: {error}"
+    return f"{path}{'' if line is None else f', line {line}'}: {said}"

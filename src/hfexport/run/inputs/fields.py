@@ -119,6 +119,14 @@ class Inputs:
         parsers.tolerance,
         group="validation",
     )
+    validation_timeout: int | None = _input(
+        "",
+        "Seconds that the reference and each artifact may take in validation; if unset, 900 and 900 more for every GB of "
+        "weights.",
+        parsers.positive_integer,
+        concerns="place",
+        group="validation",
+    )
     dtype: str = _input(
         "auto", "fp32, fp16, or auto: as the checkpoint, bfloat16, and fp16 of bloom, widened to fp32.", parsers.DTYPE
     )

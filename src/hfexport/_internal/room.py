@@ -1,0 +1,61 @@
+"""Room on disks: asked for before something large is written, and missed in one clear error. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from hfexport.errors import ExportError
+
+__all__ = ["STAGING_PREFIX", "is_no_room", "no_room", "require_room", "writing"]
+
+STAGING_PREFIX: Final = ".hfexport-"
+"""What the name of a staging folder begins with; messages name the folder that it lies in."""
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether a write failed since the disk, or what a user may have of it, is full."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def no_room(folder: Path, needed_bytes: int | None = None) -> ExportError:
+    """Return the error of a disk that is full: the folder, the bytes needed if they are known, and the bytes free."""
+    shown = next((path.parent for path in (folder, *folder.parents) if path.name.startswith(STAGING_PREFIX)), folder)
+    existing = next((path for path in (shown, *shown.parents) if path.is_dir()), Path())
+    needed = "" if needed_bytes is None else f"{needed_bytes} bytes are needed, "
+    return ExportError(
+        f"folder {str(shown)!r} has no room: {needed}{shutil.disk_usage(existing).free} bytes are free",
+        remedy="Free some space, or choose an output folder on a larger disk.",
+    )
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Look whether so much can be written.
+
+    Raises:
+        ExportError: the disk of `folder` has less room.
+    """
+    if shutil.disk_usage(folder).free < needed_bytes:
+        raise no_room(folder, needed_bytes)
+
+
+@contextmanager
+def writing(folder: Path, needed_bytes: int) -> Iterator[None]:
+    """Write so much into `folder` inside.
+
+    Raises:
+        ExportError: the disk has less room, when this starts or in the middle.
+    """
+    require_room(folder, needed_bytes)
+    try:
+        yield
+    except OSError as error:
+        if is_no_room(error):
+            raise no_room(folder, needed_bytes) from error
+        raise
