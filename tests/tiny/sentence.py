@@ -24,7 +24,7 @@ def write_modules(folder: Path, modes: Sequence[str], *, dense: tuple[int, int] 
         modes: of the pooling, such as `mean_tokens`' `mean`.
         dense: (out, in) features of a layer with tanh behind the pooling; `None` for none.
     """
-    keys = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "mean_sqrt_len": "mean_sqrt_len_tokens"}
+    keys = {"cls": "cls_token", "lasttoken": "lasttoken"}
     kinds = ["Transformer", "Pooling", *(["Dense"] if dense else []), "Normalize"]
     places = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds[1:], start=1))]
     entries = [
@@ -34,7 +34,8 @@ def write_modules(folder: Path, modes: Sequence[str], *, dense: tuple[int, int] 
     for place in places[1:]:
         (folder / place).mkdir(parents=True, exist_ok=True)
     (folder / "modules.json").write_text(json.dumps(entries), encoding="utf-8")
-    pooling: dict[str, Any] = {f"pooling_mode_{keys.get(mode, mode)}": True for mode in modes}
+    every = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken")
+    pooling: dict[str, Any] = {f"pooling_mode_{keys.get(mode, f'{mode}_tokens')}": mode in modes for mode in every}
     if dense is not None:
         pooling["word_embedding_dimension"] = dense[1] // len(modes)
     (folder / "1_Pooling/config.json").write_text(json.dumps(pooling), encoding="utf-8")

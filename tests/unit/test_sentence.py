@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from hfexport.checkpoint.sentence import read_sentence_modules
+from hfexport.checkpoint.sentence import bare_task, read_sentence_modules
 from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.export_config import SentenceModules
 from hfexport.export_config.sentence import ACTIVATIONS, POOLING_MODES, Dense
 from hfexport.modeling.pooling import SentenceModel
 from hfexport.validation.reference.sentence import sentence_embeddings
+from sentence.make_references import CASES, REFERENCES, drawn, expected_key
 from tiny.sentence import write_modules
 
 MASKS = {
@@ -36,7 +37,7 @@ class _Tokens(torch.nn.Module):
 
     def forward(self, tokens: torch.Tensor, attention_mask: torch.Tensor) -> Any:
         del attention_mask
-        return SimpleNamespace(last_hidden_state=tokens)
+        return SimpleNamespace(last_hidden_state=tokens, logits=tokens)
 
 
 def _both(modules: SentenceModules, padding: str) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +85,68 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
     assert modules.normalize
 
 
+@pytest.fixture(scope="module")
+def references() -> dict[str, np.ndarray]:
+    with np.load(REFERENCES) as arrays:
+        return dict(arrays)
+
+
+ASKED = [
+    (case, padding)
+    for case in CASES
+    for padding in ("none", "right", "left")
+    # The library's max overwrites padded token embeddings in place, the first of which its cls has taken by then.
+    if (case, padding) != ("cls and max", "left")
+]
+
+
+@pytest.mark.parametrize(("case", "padding"), ASKED)
+def test_as_sentence_transformers_itself_answers(
+    case: str, padding: str, references: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    values = drawn()
+    modules = read_sentence_modules(_folder_of(CASES[case], values, tmp_path))
+    expected = references[expected_key(case, padding)]
+    given = sentence_embeddings(values["tokens"], values[padding], modules)
+    np.testing.assert_allclose(given, expected, atol=2e-6)
+    model = SentenceModel(_Tokens(), modules)
+    with torch.no_grad():
+        found = model(tokens=torch.from_numpy(values["tokens"]), attention_mask=torch.from_numpy(values[padding]))
+    np.testing.assert_allclose(found["sentence_embedding"].numpy(), expected, atol=2e-6)
+
+
+def _folder_of(case: dict[str, Any], values: dict[str, np.ndarray], folder: Path) -> Path:
+    """Write the folder whose modules a case has the configs of."""
+    kinds = ["MLMTransformer", "SpladePooling"] if "splade" in case else ["Transformer", "Pooling"]
+    kinds += ["Dense"] * ("dense" in case) + ["Normalize"] * bool(case.get("normalize"))
+    places = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds[1:], start=1))]
+    entries = [{"type": f"a.b.{kind}", "path": place} for kind, place in zip(kinds, places, strict=True)]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    for place in places[1:]:
+        (folder / place).mkdir()
+    (folder / places[1] / "config.json").write_text(json.dumps(case.get("splade", case.get("pooling"))))
+    if "dense" in case:
+        (folder / "2_Dense/config.json").write_text(json.dumps({"activation_function": case["dense"]}))
+        weights = {f"linear.{name}": values[name] for name in ("weight", "bias")}
+        save_file(weights, folder / "2_Dense/model.safetensors")
+    if "truncate_dim" in case:
+        settings = {"prompts": {}, "truncate_dim": case["truncate_dim"]}
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_the_task_that_a_folder_is_for(tmp_path: Path) -> None:
+    assert bare_task(tmp_path) == ""
+    _folder_of(CASES["mean"], {}, tmp_path)
+    assert bare_task(tmp_path) == "default"
+    (tmp_path / "splade").mkdir()
+    assert bare_task(_folder_of(CASES["splade max of relu"], {}, tmp_path / "splade")) == "masked-lm"
+    (tmp_path / "modules.json").write_text("[]")
+    assert bare_task(tmp_path) == ""
+    (tmp_path / "modules.json").write_text("{")
+    assert bare_task(tmp_path) == ""
+
+
 def _change(folder: Path, name: str, **values: Any) -> None:
     path = folder / name
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
@@ -94,7 +157,18 @@ def test_what_no_graph_can_hold_is_refused(tmp_path: Path) -> None:
         read_sentence_modules(tmp_path)
     write_modules(tmp_path, ("mean",))
     _change(tmp_path, "1_Pooling/config.json", include_prompt=False)
-    with pytest.raises(UnsupportedError, match="prompts are left out"):
+    settings = tmp_path / "config_sentence_transformers.json"
+    settings.write_text(json.dumps({"prompts": {"query": "", "document": ""}}))
+    assert read_sentence_modules(tmp_path).pooling == ("mean",)
+    settings.write_text(json.dumps({"prompts": {"query": "find: ", "document": ""}}))
+    with pytest.raises(UnsupportedError, match=r"the folder has prompts \(query\)"):
+        read_sentence_modules(tmp_path)
+    settings.write_text(json.dumps({"truncate_dim": "8"}))
+    with pytest.raises(CheckpointError, match="`truncate_dim` is '8'"):
+        read_sentence_modules(tmp_path)
+    settings.unlink()
+    _change(tmp_path, "1_Pooling/config.json", pooling_mode_median_tokens=True)
+    with pytest.raises(UnsupportedError, match="pooling is mean, pooling_mode_median_tokens"):
         read_sentence_modules(tmp_path)
     _change(tmp_path, "1_Pooling/config.json", include_prompt=True, pooling_mode="attention")
     with pytest.raises(UnsupportedError, match="pooling is attention"):

@@ -5,21 +5,28 @@ The format is that of https://sbert.net/docs/package_reference/sentence_transfor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hfexport.checkpoint.json_file import read_json
+from hfexport.checkpoint.sentence_folder import MODULES_FILE, Module, read_modules
 from hfexport.errors import CheckpointError, UnsupportedError
-from hfexport.export_config.sentence import ACTIVATIONS, POOLING_MODES, Dense, SentenceModules
+from hfexport.export_config.sentence import ACTIVATIONS, POOLING_MODES, Dense, SentenceModules, Splade
 
-__all__ = ["MODULES_FILE", "read_sentence_modules"]
+__all__ = ["bare_task", "read_sentence_modules"]
 
-MODULES_FILE = "modules.json"
+_KEYS: Final = {
+    **{"cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens", "mean": "pooling_mode_mean_tokens"},
+    **{"mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens", "weightedmean": "pooling_mode_weightedmean_tokens"},
+    "lasttoken": "pooling_mode_lasttoken",
+}
+"""By pooling mode: its key in the config of a Pooling module."""
 
-_OLDER_KEYS = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "mean_sqrt_len": "mean_sqrt_len_tokens"}
-"""Parts of the keys `pooling_mode_…` that are not the mode's own name."""
+_DEFAULT: Final = "mean"
+"""The one mode that holds unless its key says otherwise: the others hold only if their key says so."""
+
+_SPLADE: Final = "SpladePooling"
 
 
 def read_sentence_modules(folder: Path) -> SentenceModules:
@@ -35,61 +42,117 @@ def read_sentence_modules(folder: Path) -> SentenceModules:
             f"{folder}: has no {MODULES_FILE}, so nothing says how token embeddings become a sentence's",
             remedy="Give a sentence-transformers folder, or export another task, such as default.",
         )
-    modules = [(str(entry["type"]).rpartition(".")[2], folder / str(entry["path"])) for entry in _entries(path)]
-    kinds = [kind for kind, _ in modules]
-    behind = [module for module in modules[1:] if module[0] != "Dropout"]
-    order = [kind for kind, _ in behind]
-    dense = [place for kind, place in behind if kind == "Dense"]
-    if kinds[:1] != ["Transformer"] or order != ["Pooling", *["Dense"] * len(dense), *order[len(dense) + 1 :]]:
-        raise _unsupported(path, f"modules are {', '.join(kinds)}")
-    if order[len(dense) + 1 :] not in ([], ["Normalize"]):
-        raise _unsupported(path, f"modules are {', '.join(kinds)}")
+    modules = read_modules(path)
+    behind = [module for module in modules[1:] if module.kind not in ("Dropout", "Normalize")]
+    normalizes = [module.kind == "Normalize" for module in modules]
+    dense = [module for module in behind if module.kind == "Dense"]
+    kinds = [module.kind for module in behind]
+    fits = modules[:1] and modules[0].kind in ("Transformer", "MLMTransformer") and True not in normalizes[1:-1]
+    truncate_dim = _truncate_dim(folder)
+    if fits and kinds == [_SPLADE] and not any(normalizes):
+        return SentenceModules((), truncate_dim=truncate_dim, splade=_splade(folder / behind[0].place / "config.json"))
+    if not fits or modules[0].kind != "Transformer" or kinds != ["Pooling", *["Dense"] * len(dense)]:
+        raise _unsupported(path, f"modules are {', '.join(module.kind for module in modules)}")
     return SentenceModules(
-        _pooling(behind[0][1] / "config.json"), tuple(_dense(place) for place in dense), order[-1] == "Normalize"
+        _pooling(folder / behind[0].place / "config.json", folder),
+        tuple(_dense(folder / module.place) for module in dense),
+        normalizes[-1],
+        truncate_dim,
     )
 
 
-def _entries(path: Path) -> Sequence[Mapping[str, Any]]:
+def bare_task(folder: Path) -> str:
+    """The task that sentence-transformers itself loads the transformer of a folder for; empty for other folders.
+
+    Returns:
+        `masked-lm` where SPLADE pools the logits, `default` where hidden states are pooled, or nothing.
+    """
+    path = folder / MODULES_FILE
+    if not path.is_file():
+        return ""
     try:
-        entries = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is not valid JSON: {error}", remedy="Correct or restore the file.") from error
-    fits = isinstance(entries, list) and all(
-        isinstance(entry, dict) and {"type", "path"} <= set(entry) for entry in entries
-    )
-    if not fits or not all(_inside(str(entry["path"])) for entry in entries):
-        raise CheckpointError(f"{path}: is no list of modules with type and path", remedy="Restore the file.")
-    return entries  # type: ignore[no-any-return]
+        modules: Sequence[Module] = read_modules(path)
+    except CheckpointError:
+        return ""
+    kinds = [module.kind for module in modules]
+    if kinds[:1] not in (["Transformer"], ["MLMTransformer"]):
+        return ""
+    return "masked-lm" if _SPLADE in kinds else "default" if "Pooling" in kinds else ""
 
 
-def _inside(place: str) -> bool:
-    return not place.startswith(("/", "\\")) and ".." not in Path(place).parts
-
-
-def _pooling(path: Path) -> tuple[str, ...]:
+def _pooling(path: Path, folder: Path) -> tuple[str, ...]:
     config = read_json(path)
-    if config.get("include_prompt") is False:
-        raise _unsupported(path, "prompts are left out of the pooling, and a graph cannot know how long one is")
-    if isinstance(named := config.get("pooling_mode"), str):
-        modes = set(named.split("+"))
-    else:
-        keys = {mode: f"pooling_mode_{_OLDER_KEYS.get(mode, mode)}" for mode in POOLING_MODES}
-        modes = {mode for mode, key in keys.items() if config.get(key)}
+    if config.get("include_prompt") is False and (prompts := _prompts(folder)):
+        raise _unsupported(
+            path,
+            f"the tokens of a prompt are left out of the pooling (include_prompt is false), and the folder has prompts"
+            f" ({', '.join(prompts[:3])}); a graph cannot know how long one is",
+        )
+    modes = _named_modes(config.get("pooling_mode"))
+    if modes is None:
+        keys = {key for key, value in config.items() if key.startswith("pooling_mode_") and value}
+        if config.get(_KEYS[_DEFAULT]) is None:
+            keys.add(_KEYS[_DEFAULT])
+        modes = {next((mode for mode, own in _KEYS.items() if own == key), key) for key in keys}
     if not modes or not modes <= set(POOLING_MODES):
         raise _unsupported(path, f"pooling is {', '.join(sorted(modes)) or 'of no mode'}")
     return tuple(mode for mode in POOLING_MODES if mode in modes)
 
 
+def _named_modes(named: Any) -> set[str] | None:
+    """Modes by their names, as newer configs have them: one, several joined by `+`, or a list."""
+    if isinstance(named, str):
+        named = named.split("+")
+    if not isinstance(named, list):
+        return None
+    return {str(mode).lower().removesuffix("_tokens").removesuffix("_token") for mode in named}
+
+
+def _prompts(folder: Path) -> list[str]:
+    """The names of a folder's prompts that are not empty."""
+    prompts = _settings(folder).get("prompts")
+    return sorted(str(name) for name, text in prompts.items() if text) if isinstance(prompts, Mapping) else []
+
+
+def _truncate_dim(folder: Path) -> int | None:
+    value = _settings(folder).get("truncate_dim")
+    if value is None:
+        return None
+    if type(value) is not int or value < 1:
+        raise CheckpointError(
+            f"{folder / 'config_sentence_transformers.json'}: `truncate_dim` is {value!r}, not a number of values",
+            remedy="Correct it, or take it out.",
+        )
+    return value
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    path = folder / "config_sentence_transformers.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _splade(path: Path) -> Splade:
+    config = read_json(path)
+    strategy, activation = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
+    if strategy not in ("max", "sum") or activation not in ("relu", "log1p_relu"):
+        raise _unsupported(path, f"pooling is {strategy} of {activation}")
+    return Splade(strategy, activation == "log1p_relu")
+
+
 def _dense(place: Path) -> Dense:
-    activation = str(read_json(place / "config.json").get("activation_function", "Tanh")).rpartition(".")[2]
+    config = read_json(place / "config.json")
+    activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise _unsupported(place / "config.json", f"activation is {activation}")
-    file = place / "model.safetensors"
-    if not file.is_file():
-        raise CheckpointError(
-            f"{file}: is missing", remedy="Save the model anew with sentence-transformers, which writes safetensors."
-        )
-    return Dense(str(file.resolve()), activation)
+    for key in ("module_input_name", "module_output_name"):
+        if (name := config.get(key, "sentence_embedding")) != "sentence_embedding":
+            raise _unsupported(place / "config.json", f"`{key}` is {name}")
+    for file in (place / "model.safetensors", place / "pytorch_model.bin"):
+        if file.is_file():
+            return Dense(str(file.resolve()), activation)
+    raise CheckpointError(
+        f"{place}: has neither model.safetensors nor pytorch_model.bin", remedy="Add the weights of the Dense layer."
+    )
 
 
 def _unsupported(path: Path, what: str) -> UnsupportedError:
@@ -97,6 +160,6 @@ def _unsupported(path: Path, what: str) -> UnsupportedError:
         f"{path}: {what}",
         remedy="A graph can hold pooling ("
         + ", ".join(POOLING_MODES)
-        + "), dense layers and normalisation, in this order;"
-        " export task default and do the rest outside.",
+        + ", or SpladePooling), dense layers and normalisation, in this order;"
+        " export task default, or masked-lm for SPLADE, and do the rest outside.",
     )

@@ -6,13 +6,23 @@ Torch-free. A task's name is what a user types; its head says which weights a ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from hfexport.errors import UnsupportedError
+from hfexport.export_config.sentence import SentenceModules
 
-__all__ = ["SENTENCE_TASK", "TASKS", "TASK_NAMES", "Task", "declared_tasks", "is_encoder_alone", "select_task"]
+__all__ = [
+    "SENTENCE_TASK",
+    "TASKS",
+    "TASK_NAMES",
+    "Task",
+    "declared_tasks",
+    "is_encoder_alone",
+    "select_task",
+    "sentence_task",
+]
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,14 @@ _ALL: Final = (
 
 TASKS: Final[Mapping[str, Task]] = MappingProxyType({task.name: task for task in _ALL})
 TASK_NAMES: Final[tuple[str, ...]] = tuple(TASKS)
+
+
+def sentence_task(modules: SentenceModules) -> Task:
+    """The task of a sentence-transformers folder: SPLADE needs the masked-LM head, all others the bare model."""
+    task = TASKS[SENTENCE_TASK]
+    if modules.splade is None:
+        return task
+    return replace(task, auto_class="AutoModelForMaskedLM", outputs={"sentence_embedding": ("batch",)})
 
 
 def is_encoder_alone(architectures: Sequence[str]) -> bool:

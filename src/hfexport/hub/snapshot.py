@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from hfexport.checkpoint.json_file import read_json
+from hfexport.checkpoint.left_behind import left_behind
 from hfexport.checkpoint.local import ALONG, goes_along, sha256
 from hfexport.checkpoint.sentence_folder import MODULES_FILE, read_modules, transformer_place
 from hfexport.checkpoint.weights import refuse_missing, variant_of, weight_file_names
@@ -111,6 +112,8 @@ def download(
     if code and (modules := sorted(path for path in here if path.endswith(".py") and "/" not in path)):
         paths = (*paths, *modules)
         note(f"Code of {model.repository} at commit {model.commit} will be run: {', '.join(modules)}")
+    if left := left_behind(here, paths):
+        note(f"Not in the export: {', '.join(left)}")
     size_bytes = sum(here[path].size_bytes for path in paths)
     note(f"{model.repository} at {model.commit[:12]}: {len(paths)} files, {size_bytes / 1e6:.1f} MB")
     return fetch(paths)

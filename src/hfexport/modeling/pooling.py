@@ -18,10 +18,10 @@ __all__ = ["SentenceModel"]
 
 
 class SentenceModel(torch.nn.Module):
-    """Gives `token_embeddings` (batch, sequence, hidden) and `sentence_embedding` (batch, size).
+    """Gives `token_embeddings` (batch, sequence, hidden) and `sentence_embedding` (batch, size); with SPLADE only the latter.
 
     Args:
-        transformer: gives `last_hidden_state`.
+        transformer: gives `last_hidden_state`, or for SPLADE `logits`.
         modules: what is behind it.
     """
 
@@ -30,6 +30,8 @@ class SentenceModel(torch.nn.Module):
         self.transformer = transformer
         self.pooling = modules.pooling
         self.normalize = modules.normalize
+        self.truncate_dim = modules.truncate_dim
+        self.splade = modules.splade
         self.dense = torch.nn.ModuleList()
         dtype = next(transformer.parameters()).dtype
         for layer in modules.dense:
@@ -43,14 +45,29 @@ class SentenceModel(torch.nn.Module):
     def forward(self, **inputs: Any) -> dict[str, torch.Tensor]:
         if "use_cache" in inspect.signature(self.transformer.forward).parameters:
             inputs["use_cache"] = False
-        tokens: torch.Tensor = self.transformer(**inputs).last_hidden_state
+        given = self.transformer(**inputs)
         mask = inputs["attention_mask"]
+        if self.splade is not None:
+            return {"sentence_embedding": self._truncated(_splade(given.logits, mask, self.splade))}
+        tokens: torch.Tensor = given.last_hidden_state
         pooled = torch.cat([_pool(mode, tokens, mask) for mode in self.pooling], dim=1)
         for layer in self.dense:
             pooled = layer(pooled)
         if self.normalize:
             pooled = torch.nn.functional.normalize(pooled, p=2.0, dim=1)
-        return {"token_embeddings": tokens, "sentence_embedding": pooled}
+        return {"token_embeddings": tokens, "sentence_embedding": self._truncated(pooled)}
+
+    def _truncated(self, pooled: torch.Tensor) -> torch.Tensor:
+        return pooled if self.truncate_dim is None else pooled[:, : self.truncate_dim]
+
+
+def _splade(logits: torch.Tensor, mask: torch.Tensor, splade: Any) -> torch.Tensor:
+    """One weight a word: (batch, vocabulary) of `logits` (batch, sequence, vocabulary) where `mask` is 1."""
+    shown = torch.where(mask.unsqueeze(-1) == 0, torch.zeros_like(logits), logits)
+    weights = torch.log1p(torch.relu(shown))
+    if splade.log_twice:
+        weights = torch.log1p(weights)
+    return weights.amax(dim=1) if splade.strategy == "max" else weights.sum(dim=1)
 
 
 def _pool(mode: str, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from hfexport.checkpoint import (
     sha256,
 )
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
+from hfexport.checkpoint.left_behind import files_below, left_behind
 from hfexport.checkpoint.quantized import refuse_plain_weights
 from hfexport.errors import InputsError, PublishError, ValidationError
 from hfexport.export_config import ExportConfig
@@ -34,7 +35,7 @@ from hfexport.run.boundary import Boundary, Failed
 from hfexport.run.exporter import Exporter
 from hfexport.run.hashing import Hashing
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
-from hfexport.run.selection import find_config, look_up, resolve_dtype, resolve_opset
+from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
 
 if TYPE_CHECKING:
@@ -203,9 +204,14 @@ class Run:
         if isinstance(given, Adapter):
             merged, base, base_identity = self.merge(given, self._locate_base(given))
             source_identity += f" on {base_identity}"
+        if source.model is None:  # of one on the Hub, it was said when it was downloaded
+            used = {path.resolve() for path in (*given.files, *given.along.values())}
+            names = files_below(folder)
+            if left := left_behind(names, [name for name in names if (folder / name).resolve() in used]):
+                self.observer.note(f"Not in the export: {', '.join(left)}")
         contents = look_over(merged) if isinstance(given, Adapter) else given
         self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
-        config_source = look_up(contents, self.inputs)
+        config_source = self.look_up(contents)
         checkpoint = self.read(contents)
         dtype = resolve_dtype(self.inputs.dtype, checkpoint, config_source, self.observer.note)
         neuron = self._prepare_neuron() if "neuron" in self.inputs.formats else None
@@ -239,6 +245,20 @@ class Run:
             self.manifest["files"] = files_entry(copy_along(checkpoint.along, exporter.ready), exporter.ready)
         self._decide([(artifact, verdict) for artifact, _, verdict in results])
         return exporter.ready
+
+    def look_up(self, contents: Contents) -> ConfigSource:
+        """Find what describes the model; a dense layer of sentence-transformers in a torch file is converted."""
+        from hfexport.modeling.conversion.dense import convert_dense
+
+        found = look_up(contents, self.inputs)
+        if found.sentence is None:
+            if found.requested != self.inputs.task:
+                self.observer.note(
+                    f"A folder of sentence-transformers, exported for {found.requested} as it loads the model itself; task"
+                    " sentence-embedding puts the pooling into the graph as well"
+                )
+            return found
+        return replace(found, sentence=convert_dense(found.sentence, self.staging / "dense", self.env))
 
     def exporter(self, checkpoint: Checkpoint, identity: str, config: ExportConfig, dtype: str, opset: int) -> Exporter:
         """What makes and proves the artifacts of a checkpoint."""

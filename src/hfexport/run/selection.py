@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hfexport.checkpoint import Checkpoint, Contents
-from hfexport.checkpoint.sentence import read_sentence_modules
+from hfexport.checkpoint.sentence import bare_task, read_sentence_modules
 from hfexport.errors import CheckpointError, InputsError, UnsupportedError, first_line
 from hfexport.export_config import DeclaredConfig, ExportConfig, Seq2SeqConfig, TensorSpec
 from hfexport.export_config.builtin import known_architectures
-from hfexport.export_config.tasks import SENTENCE_TASK, TASKS, Task, is_encoder_alone, select_task
+from hfexport.export_config.tasks import SENTENCE_TASK, Task, is_encoder_alone, select_task, sentence_task
 from hfexport.run.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -36,8 +36,13 @@ class ConfigSource:
 
 def look_up(contents: Contents, inputs: Inputs) -> ConfigSource:
     """All that can be told, or refused, before torch is imported."""
-    sentence = read_sentence_modules(contents.folder) if inputs.task == SENTENCE_TASK else None
-    requested = "default" if sentence is not None else inputs.task
+    sentence = read_sentence_modules(contents.root) if inputs.task == SENTENCE_TASK else None
+    requested = inputs.task
+    if sentence is not None:
+        requested = "default" if sentence.splade is None else "masked-lm"
+    elif requested == "auto":
+        bare, described = bare_task(contents.root), known_architectures().get(contents.model_type)
+        requested = bare if bare and (described is None or bare in described.tasks) else requested
     if inputs.export_config is not None:
         from hfexport.modeling.user_class import load_class
 
@@ -52,7 +57,7 @@ def look_up(contents: Contents, inputs: Inputs) -> ConfigSource:
         supported=known.tasks,
     )
     resolve_opset(inputs.opset, known)
-    return ConfigSource(requested, known, TASKS[SENTENCE_TASK] if sentence is not None else task, sentence=sentence)
+    return ConfigSource(requested, known, task if sentence is None else sentence_task(sentence), sentence=sentence)
 
 
 def _refuse_without_mask(config: ExportConfig) -> ExportConfig:
@@ -117,7 +122,8 @@ def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dt
     )
     config = found
     if source.sentence is not None and isinstance(found, DeclaredConfig):
-        config = found.pooled(replace(TASKS[SENTENCE_TASK], auto_class=found.auto_class), source.sentence)
+        task = replace(sentence_task(source.sentence), auto_class=found.auto_class)
+        config = found.pooled(task, source.sentence)
     note(f"Interface {config.origin}: takes {_names(config.inputs)}; gives {_names(config.outputs)}")
     for name, value in found.interface.config_values.items():
         if getattr(model_config, name) != value:

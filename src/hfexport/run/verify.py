@@ -27,7 +27,7 @@ from hfexport.manifest.model import FileEntry, Manifest
 from hfexport.run.inputs import Inputs, recorded
 from hfexport.run.observer import Observer
 from hfexport.run.pipeline import Run
-from hfexport.run.selection import find_config, look_up
+from hfexport.run.selection import find_config
 from hfexport.validation import ArtifactVerdict
 
 __all__ = ["verify"]
@@ -193,7 +193,7 @@ def _run_again(
     found = find_adapter(folder) or look_over(folder, run.variant)
     contents = look_over(_merged(export, found, run)) if isinstance(found, Adapter) else found
     checkpoint = run.read(contents)
-    config = find_config(checkpoint, look_up(contents, inputs), inputs, inputs.dtype, observer.note)
+    config = find_config(checkpoint, run.look_up(contents), inputs, inputs.dtype, observer.note)
     exporter = run.exporter(checkpoint, "", config, inputs.dtype, config.default_opset)
     try:
         formats = dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"])

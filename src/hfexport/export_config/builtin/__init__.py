@@ -18,7 +18,7 @@ from hfexport.export_config import (
     SentenceModules,
     Seq2SeqInterface,
 )
-from hfexport.export_config.tasks import TASKS, Task
+from hfexport.export_config.tasks import TASKS, Task, sentence_task
 
 __all__ = ["config_class_for", "known_architectures", "restore_config"]
 
@@ -69,5 +69,6 @@ def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig
         family = DeclaredSeq2Seq(model_config, Task.from_dict(recipe["task"]), seq2seq, trust_remote_code=trust)
         return family.graphs("single")[0]
     config_class = config_class_for(recipe["model_type"])
-    config = config_class(model_config, TASKS[recipe["task"]], trust_remote_code=trust, sentence=sentence)
+    task = TASKS[recipe["task"]] if sentence is None else sentence_task(sentence)
+    config = config_class(model_config, task, trust_remote_code=trust, sentence=sentence)
     return next(graph for layout in LAYOUTS for graph in config.graphs(layout) if graph.recipe == recipe)

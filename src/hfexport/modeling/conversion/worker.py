@@ -28,7 +28,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `source` (folder), `format`, `files` (paths), `sharded`, `places` (shard by tensor, if sharded),
-            `architectures`, and `folder`.
+            `architectures`, `folder`, and `wrapped`: false if the names of the weights are to stay as they are.
 
     Returns:
         `left_out`: names of weights that the model is known to have no use for; `removed_prefixes`: parts of names that
@@ -47,7 +47,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         stored, left_out = list(placed.tensors), placed.left_out
         if placed.untied:
             config = json.dumps({**json.loads(config), "tie_word_embeddings": False}).encode()
-    else:
+    elif job.get("wrapped", True):
         stored, removed = _unwrapped(source, json.loads(config), stored)
     folder.mkdir(parents=True, exist_ok=True)
     try:

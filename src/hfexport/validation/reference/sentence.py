@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hfexport.export_config.sentence import SentenceModules
+from hfexport.export_config.sentence import SentenceModules, Splade
 
 __all__ = ["sentence_embeddings"]
 
@@ -24,7 +24,7 @@ def sentence_embeddings(tokens: NDArray[Any], mask: NDArray[Any], modules: Sente
     """One vector a row.
 
     Args:
-        tokens: (batch, sequence, hidden), as the model gives them.
+        tokens: (batch, sequence, hidden), or for SPLADE logits (batch, sequence, vocabulary), as the model gives them.
         mask: (batch, sequence).
         modules: what to do.
 
@@ -34,18 +34,28 @@ def sentence_embeddings(tokens: NDArray[Any], mask: NDArray[Any], modules: Sente
     rows = []
     for row, shown in zip(tokens.astype(np.float64), mask, strict=True):
         kept = np.flatnonzero(shown)
-        vector = np.concatenate([_POOL[mode](row, kept) for mode in modules.pooling])
+        if modules.splade is not None:
+            vector = _splade(row, kept, modules.splade)
+        else:
+            vector = np.concatenate([_POOL[mode](row, kept) for mode in modules.pooling])
         for layer in modules.dense:
             vector = _dense(vector, layer.file, layer.activation)
         if modules.normalize:
             vector = vector / max(float(np.sqrt((vector * vector).sum())), 1e-12)
-        rows.append(vector)
+        rows.append(vector[: modules.truncate_dim])
     return np.stack(rows).astype(tokens.dtype)
 
 
 def _weighted_mean(row: Row, kept: NDArray[np.int64]) -> Row:
     weights = kept + 1.0
     return np.asarray((row[kept] * weights[:, None]).sum(axis=0) / weights.sum())
+
+
+def _splade(row: Row, kept: NDArray[np.int64], splade: Splade) -> Row:
+    weights = np.log(1.0 + np.maximum(row[kept], 0.0))
+    if splade.log_twice:
+        weights = np.log(1.0 + weights)
+    return np.asarray(weights.max(axis=0) if splade.strategy == "max" else weights.sum(axis=0))
 
 
 _POOL: Final[Mapping[str, Callable[[Row, NDArray[np.int64]], Row]]] = MappingProxyType(

@@ -133,9 +133,10 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
     if config.sentence is not None:
         from hfexport.validation.reference.sentence import sentence_embeddings
 
-        tokens = given.last_hidden_state.numpy()
+        splade = config.sentence.splade is not None
+        tokens = (given.logits if splade else given.last_hidden_state).numpy()
         pooled = sentence_embeddings(tokens, inputs["attention_mask"], config.sentence)
-        return {"token_embeddings": tokens, "sentence_embedding": pooled}
+        return {**({} if splade else {"token_embeddings": tokens}), "sentence_embedding": pooled}
     outputs: Arrays = {}
     for spec in config.outputs:
         if not spec.name.startswith("present."):

@@ -65,7 +65,8 @@ def _pooled(model: Any, sentence: Mapping[str, Any]) -> Any:
     code = module_from_spec(spec)
     spec.loader.exec_module(code)
     dense = [SimpleNamespace(**layer) for layer in sentence["dense"]]
-    modules = SimpleNamespace(pooling=sentence["pooling"], dense=dense, normalize=sentence["normalize"])
+    splade = None if sentence["splade"] is None else SimpleNamespace(**sentence["splade"])
+    modules = SimpleNamespace(**dict(sentence, dense=dense, splade=splade))
     return code.SentenceModel(model, modules)
 
 

@@ -1,0 +1,47 @@
+"""Files of a checkpoint's folder that look like weights of something and that no export reads or copies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Final
+
+from hfexport.checkpoint.weights import WEIGHT_FILE_NAMES, variant_of
+
+__all__ = ["files_below", "left_behind"]
+
+_WEIGHTS: Final = re.compile(r".*\.(bin|ckpt|h5|joblib|npy|npz|pickle|pkl|pt|pth|safetensors|skops)")
+_COPIES: Final = re.compile(
+    r"(model|pytorch_model|tf_model)-\d{5}-of-\d{5}\.\w+|(pytorch_|tf_)?model\.\w+|adapter_model\.\w+|consolidated.*"
+)
+"""The same weights in another format, and the shards of such."""
+
+_TRAINING: Final = re.compile(r"(optimizer|optim|scheduler|scaler|rng_state|training_args|random_states|trainer).*")
+"""What a training loop needs to go on, which says nothing of the model."""
+
+_OTHER_FOLDERS: Final = ("onnx", "openvino", "torchscript", "neuron", "coreml", "runs", "original")
+
+
+def left_behind(names: Iterable[str], used: Collection[str]) -> tuple[str, ...]:
+    """The files that hold weights of something, such as a classifier's `model_head.pkl`, and are not in the export.
+
+    Args:
+        names: of the folder's files, by their paths there.
+        used: those that are read or copied.
+    """
+    found = []
+    for path in sorted(set(names) - set(used)):
+        place, _, name = path.rpartition("/")
+        if "/" in place or place in _OTHER_FOLDERS or place.startswith("checkpoint-"):
+            continue
+        copies = name in WEIGHT_FILE_NAMES or variant_of(name) or _COPIES.fullmatch(name)
+        if _WEIGHTS.fullmatch(name) and not copies and not _TRAINING.fullmatch(name):
+            found.append(path)
+    return tuple(found)
+
+
+def files_below(folder: Path) -> tuple[str, ...]:
+    """The paths of the files in a folder and in the folders directly in it, relative to it."""
+    paths = [*folder.iterdir(), *folder.glob("*/*")]
+    return tuple(path.relative_to(folder).as_posix() for path in paths if path.is_file())
