@@ -55,7 +55,7 @@ def trace(
                 f"{type(model).__name__} cannot be traced: {lines[0]}",
                 remedy="Check that these are the inputs its forward takes.",
             ) from error
-    tidy_graphs(traced)
+    tidy_graphs(traced, names)
     return traced  # type: ignore[no-any-return]
 
 

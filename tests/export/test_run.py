@@ -142,6 +142,13 @@ def test_an_interface_is_inferred_in_half_precision_too(tmp_path: Path) -> None:
     assert (ran.exit_code, ran.manifest["dtype"]) == (0, "fp16")
 
 
+@pytest.mark.parametrize("flag", ["return_dict", "use_cache"])
+def test_a_flag_that_changes_what_forward_returns_changes_no_artifact(flag: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model", "t5", "seq2seq-lm-with-past", **{flag: False})
+    done = run(tmp_path / "out", "--model", folder)
+    assert done.exit_code == 0, done.stderr
+
+
 def test_a_manifest_that_does_not_fit_is_refused(passed: Run) -> None:
     import jsonschema
 

@@ -112,6 +112,22 @@ def test_the_extra_file_names_inputs_and_outputs_in_order(artifact: Artifact, co
     assert [spec.name for spec in config.inputs] == list(load_torchscript(artifact.path).input_names)
 
 
+def test_forward_takes_the_inputs_by_name(artifact: Artifact, config: ExportConfig) -> None:
+    module = load(artifact)
+    inputs = {name: torch.from_numpy(array) for name, array in trace_inputs(config, "fp32").items()}
+    assert [argument.name for argument in module.forward.schema.arguments] == ["self", *inputs]
+    backwards = dict(reversed(inputs.items()))
+    for by_position, by_name in zip(module(*inputs.values()), module(**backwards), strict=True):
+        assert torch.equal(by_position, by_name)
+
+
+def test_a_name_with_dots_becomes_an_argument_with_underscores(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "model", "gpt2", "causal-lm-with-past")
+    artifact = export(checkpoint, export_config(checkpoint, "gpt2", "causal-lm-with-past"), tmp_path / "out")
+    names = [argument.name for argument in load(artifact).forward.schema.arguments]
+    assert names[1:5] == ["input_ids", "attention_mask", "position_ids", "past_key_values_0_key"]
+
+
 def test_it_runs_where_only_torch_can_be_imported(
     artifact: Artifact, checkpoint: Path, config: ExportConfig, tmp_path: Path
 ) -> None:

@@ -77,6 +77,18 @@ TROCR_DECODER: Final = {
 }
 
 VARIANTS: Final = (
+    # Two vocabularies, of which the decoder's is the smaller one.
+    (
+        "marian",
+        "seq2seq-lm-with-past",
+        {
+            "decoder_vocab_size": 87,
+            "share_encoder_decoder_embeddings": False,
+            "tie_word_embeddings": False,
+            "pad_token_id": 80,
+            "decoder_start_token_id": 80,
+        },
+    ),
     ("t5", "seq2seq-lm-with-past", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     # Local blocks of 5 tokens, and sums of 3: shorter inputs have none of either.
     ("longt5", "seq2seq-lm-with-past", {"encoder_attention_type": "transient-global"}),

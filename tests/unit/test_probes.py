@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from transformers import AutoConfig
 
-from hfexport.export_config import LAYOUTS, ExportConfig, axis_size
+from hfexport.export_config import LAYOUTS, ExportConfig, Seq2SeqConfig, axis_size
 from hfexport.export_config.builtin import config_class_for, known_architectures
 from hfexport.export_config.probes import Probe, beam_rows, fixed_probes, make_inputs, trace_inputs, validation_probes
 from hfexport.export_config.tasks import TASKS
@@ -205,3 +205,17 @@ def test_generation_starts_from_what_the_encoder_takes() -> None:
     inputs = probe.inputs(whole, "fp32")
     assert inputs["decoder_input_ids"].tolist() == [[whole.start_token]] * 3
     assert inputs["past_key_values.0.encoder.key"].shape[2] == 0
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_decoder_is_asked_tokens_of_its_own_vocabulary(number: int) -> None:
+    sizes = {"vocab_size": 900, "decoder_vocab_size": 9, "pad_token_id": 8}
+    family = export_config("marian", "seq2seq-lm-with-past", **sizes)
+    assert isinstance(family, Seq2SeqConfig)
+    encoder, decoder, whole = (*family.graphs("split")[:2], *family.graphs("single"))
+    graph, name, size = [(encoder, "input_ids", 900), (decoder, "input_ids", 9), (whole, "decoder_input_ids", 9)][
+        number
+    ]
+    drawn = make_inputs(graph, {**graph.trace_sizes, "decoder_sequence": 50}, "fp32")[name]
+    assert graph.vocabulary_of(name) == size
+    assert size / 2 < drawn.max() < size

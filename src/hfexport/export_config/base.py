@@ -211,6 +211,11 @@ class ExportConfig(ABC):
         """Token ids go from 0 to one less than this."""
         return int(self.text_config.vocab_size)
 
+    def vocabulary_of(self, name: str) -> int:
+        """Number of token ids that the input `name` may hold; a decoder may have another vocabulary than its encoder."""
+        del name
+        return self.vocabulary_size
+
     @property
     def image_tokens(self) -> int:
         """Placeholders with which a text begins that has an image beside it; their id is the config's `image_token_id`."""

@@ -26,6 +26,7 @@ class Interface:
         limits: of free axes that have any.
         thresholds: by axis, a size past which the model changes its way of computing, such as an attention window.
         vocabulary_size: number of token ids; `None` where no input holds any.
+        decoder_vocabulary_size: number of token ids of `decoder_input_ids`; `None` if they are the same.
         image_tokens: number of placeholders with which inputs of role `image_text_ids` begin.
         samples: by input of role `sample`, an array as nested lists from which values are drawn.
         atol: absolute tolerance for fp32; `None` for hfexport's own.
@@ -40,6 +41,7 @@ class Interface:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     thresholds: Mapping[str, int] = field(default_factory=dict)
     vocabulary_size: int | None = None
+    decoder_vocabulary_size: int | None = None
     image_tokens: int = 0
     samples: Mapping[str, Any] = field(default_factory=dict)
     atol: float | None = None
@@ -129,6 +131,10 @@ class DeclaredConfig(ExportConfig):
     @property
     def vocabulary_size(self) -> int:
         return self.interface.vocabulary_size or super().vocabulary_size
+
+    def vocabulary_of(self, name: str) -> int:
+        own = self.interface.decoder_vocabulary_size if name == "decoder_input_ids" else None
+        return own or self.vocabulary_size
 
     @property
     def image_tokens(self) -> int:

@@ -129,6 +129,11 @@ class Seq2SeqConfig(ExportConfig):
         return int(next((token for token in found if token is not None), 0))
 
     @property
+    def decoder_vocabulary_size(self) -> int:
+        """Number of token ids of the decoder, where it has a table of its own; Marian's may be smaller than the encoder's."""
+        return int(getattr(self.config, "decoder_vocab_size", None) or self.vocabulary_size)
+
+    @property
     def encoder_size(self) -> int:
         """Width of the encoder's states."""
         return int(self.config.d_model)
@@ -193,6 +198,10 @@ class Seq2SeqGraph(ExportConfig):
     @property
     def vocabulary_size(self) -> int:
         return self.family.vocabulary_size
+
+    def vocabulary_of(self, name: str) -> int:
+        is_decoders = self.part == "decoder" or name == "decoder_input_ids"
+        return self.family.decoder_vocabulary_size if is_decoders else self.vocabulary_size
 
     def tolerance(self, dtype: str) -> Tolerance:
         return self.family.tolerance(dtype)

@@ -58,6 +58,10 @@ def read_model_config(folder: Path, *, trust_remote_code: bool = False, shown: P
             f"{shown or folder / 'config.json'}: transformers cannot read it: {_first_line(error)}",
             remedy="Use the config.json that was saved with the model.",
         ) from error
+    for part in [config, *(getattr(config, name, None) for name in config.sub_configs)]:
+        if part is not None:
+            # False has a model answer with tuples, which name nothing; the values are the same.
+            part.return_dict = True
     if config.architectures is None:
         # Where a task has several classes, transformers looks through these to choose one.
         config.architectures = []

@@ -7,6 +7,7 @@ from Python with nothing but torch.
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections import Counter
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ class TorchScriptBackend:
             example = trace_inputs(config, job.dtype)
         traced = _trace(flat, {name: torch.from_numpy(array) for name, array in example.items()}, job)
         _refuse_other_sizes(traced.graph, config.inputs, held)
-        nodes = tidy_graphs(traced)
+        nodes = tidy_graphs(traced, tuple(example))
         path = job.folder / f"{config.graph}.pt"  # its stem is the archive's root folder, so the same for equal bytes
         description = Description.of(config, job.dtype, fixed_sizes=held, metadata=job.metadata)
         _save(traced, path, description, job)
@@ -161,18 +162,23 @@ def _fixed_sizes(spec: TensorSpec, held: Mapping[str, int]) -> dict[int, int]:
     }
 
 
-def tidy_graphs(traced: torch.jit.ScriptModule) -> int:
-    """Take out what tracing wrote down though it is not the model: the device it ran on, and idle dropout.
+def tidy_graphs(traced: torch.jit.ScriptModule, input_names: Sequence[str] = ()) -> int:
+    """Remove what tracing recorded besides the model: the device it ran on, and dropout that does nothing.
+
+    Args:
+        traced: changed in place.
+        input_names: become the argument names of its `forward`, with `_` for a character that Python does not allow.
 
     Returns:
         The number of nodes left.
     """
-    graphs = [graph for module in traced.modules() for graph in graphs_of(module)]
-    for graph in graphs:
+    graphs = [(graph, module is traced) for module in traced.modules() for graph in graphs_of(module)]
+    arguments = ["self", *(re.sub(r"\W", "_", name) for name in input_names)] if input_names else []
+    for graph, is_forward in graphs:
         _follow_device_of_input(graph)
         _remove_dropout(graph)
-        _name_values(graph)
-    return sum(len(list(graph.nodes())) for graph in graphs)
+        _name_values(graph, arguments if is_forward else [])
+    return sum(len(list(graph.nodes())) for graph, _ in graphs)
 
 
 def _follow_device_of_input(graph: Any) -> None:
@@ -202,18 +208,24 @@ def _remove_dropout(graph: Any) -> None:
                 node.destroy()
 
 
-def _name_values(graph: Any) -> None:
-    """Give every value a name of its own.
+def _name_values(graph: Any, arguments: Sequence[str]) -> None:
+    """Give every value a name of its own; the inputs those of `arguments`, if there are any.
 
     `torch.jit.save` would number unnamed values, and values of equal names, by counting through whatever else it prints
     into the same file, and breaks lines by the width of these numbers.
     """
+    names = set(arguments)
     taken: Counter[str] = Counter()
+    inputs = list(graph.inputs())
+    for value, name in zip(inputs, arguments, strict=False):
+        value.setDebugName(name)
     computed = (node for node in graph.nodes() if node.kind() != "prim::Constant")
-    for value in [*graph.inputs(), *(output for node in computed for output in node.outputs())]:
+    for value in [*inputs[len(arguments) :], *(output for node in computed for output in node.outputs())]:
         base = value.debugName().partition(".")[0]
         base = "v" if base.isdigit() else base
-        value.setDebugName(f"{base}_{taken[base]}")
+        while (name := f"{base}_{taken[base]}") in names:
+            taken[base] += 1
+        value.setDebugName(name)
         taken[base] += 1
 
 

@@ -18,6 +18,10 @@ class BartDecoderConfig(DecoderConfig):
     takes_positions = False
 
     @property
+    def vocabulary_size(self) -> int:
+        return int(getattr(self.config, "decoder_vocab_size", None) or self.config.vocab_size)
+
+    @property
     def cache_heads(self) -> int:
         return int(self.config.decoder_attention_heads)
 

@@ -60,7 +60,7 @@ def make_inputs(
     floating = np.float32 if dtype == "fp32" else np.float16
     arrays: dict[str, NDArray[Any]] = {}
     for spec in config.inputs:
-        drawing = _Drawing(config, rng, _mask_over(spec, masks), padding, edge_tokens)
+        drawing = _Drawing(config, spec.name, rng, _mask_over(spec, masks), padding, edge_tokens)
         if spec.role == "sample":
             drawn = _resampled(config.samples[spec.name], spec.axes, shapes[spec.name], rng)
         else:
@@ -109,6 +109,7 @@ class _Drawing:
     """What every value of one example is drawn with; roles that need no mask do not look at it."""
 
     config: ExportConfig
+    name: str
     rng: np.random.Generator
     mask: NDArray[np.int64] | None
     padding: Padding
@@ -117,6 +118,10 @@ class _Drawing:
     @property
     def model_config(self) -> Any:
         return self.config.text_config
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.config.vocabulary_of(self.name)
 
     @property
     def shown(self) -> NDArray[np.int64]:
@@ -130,7 +135,7 @@ def _token_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
     import numpy as np
 
     mask, model_config = drawing.mask, drawing.model_config
-    vocabulary, pad = drawing.config.vocabulary_size, getattr(model_config, "pad_token_id", None)
+    vocabulary, pad = drawing.vocabulary_size, getattr(model_config, "pad_token_id", None)
     ids = drawing.rng.integers(0, vocabulary, shape, dtype=np.int64)
     if pad is not None and 0 <= pad < vocabulary and vocabulary > 1:
         ids = np.where(ids == pad, (pad + 1) % vocabulary, ids)
@@ -152,7 +157,7 @@ def _sentence_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64
 
     end = int(drawing.model_config.eos_token_id)
     ids, shown = _token_ids(shape, drawing), drawing.shown
-    ids = np.where((ids == end) & (shown == 1), (end + 1) % drawing.config.vocabulary_size, ids)
+    ids = np.where((ids == end) & (shown == 1), (end + 1) % drawing.vocabulary_size, ids)
     last = shape[-1] - 1 - np.argmax(shown[..., ::-1], axis=-1)
     np.put_along_axis(ids, last[..., None], end, axis=-1)
     return ids
@@ -164,7 +169,7 @@ def _image_text_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int
 
     placeholder, number = int(drawing.config.config.image_token_id), drawing.config.image_tokens
     ids = _token_ids(shape, drawing)
-    ids = np.where(ids == placeholder, (placeholder + 1) % drawing.config.vocabulary_size, ids)
+    ids = np.where(ids == placeholder, (placeholder + 1) % drawing.vocabulary_size, ids)
     ids[..., :number] = placeholder
     return ids
 

@@ -15,6 +15,7 @@ from hfexport.export_config import Axis, DeclaredConfig, Interface, Limit, Role,
 from hfexport.export_config.tasks import Task
 from hfexport.modeling.inferred.dry_run import DryModel, Refused
 from hfexport.modeling.inferred.measure import (
+    decoder_vocabulary_size,
     fix_refused_axes,
     image_shape,
     measured_outputs,
@@ -64,6 +65,7 @@ def infer(
         limits=limits,
         thresholds=thresholds(text_config, "past_sequence" if task.with_past else "sequence", limit),
         vocabulary_size=vocabulary_size(dry.module, text_config),
+        decoder_vocabulary_size=decoder_vocabulary_size(dry.module),
         image_tokens=reader.image_tokens,
     )
     config = DeclaredConfig(model_config, task, interface, trust_remote_code=trust_remote_code)

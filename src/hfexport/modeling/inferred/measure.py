@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
@@ -13,6 +14,7 @@ from hfexport.export_config.probes import make_inputs
 from hfexport.modeling.inferred.dry_run import DryModel, Given, Refused, axes_between
 
 __all__ = [
+    "decoder_vocabulary_size",
     "fix_refused_axes",
     "image_shape",
     "measured_outputs",
@@ -124,16 +126,29 @@ def _element(given: Given) -> Literal["int64", "float"]:
     return "float" if given.dtype.startswith(("float", "bfloat")) else "int64"
 
 
-def vocabulary_size(module: Any, model_config: Any) -> int | None:
-    """Number of token ids: rows of the model's own table, or what its config says; `None` if neither tells."""
+def vocabulary_size(module: Any, model_config: Any) -> int:
+    """Number of token ids: rows of the model's own table, or what its config says.
+
+    A model that has neither, such as CANINE, which hashes its ids, takes every character of Unicode.
+    """
+    rows = _rows(module)
+    configured = (getattr(model_config, name, None) for name in ("vocab_size", "src_vocab_size"))
+    return rows or next((size for size in configured if isinstance(size, int) and size > 0), sys.maxunicode + 1)
+
+
+def decoder_vocabulary_size(module: Any) -> int | None:
+    """Rows of the table of an encoder-decoder's decoder; `None` if there is none."""
+    decoder = getattr(module, "get_decoder", lambda: None)()
+    return None if decoder is None or decoder is module else _rows(decoder)
+
+
+def _rows(module: Any) -> int | None:
+    """Rows of the table that a model looks its tokens up in; `None` if it has no such table."""
     try:
         table = module.get_input_embeddings()
     except (NotImplementedError, AttributeError):
-        table = None
-    if isinstance(table, torch.nn.Embedding):
-        return int(table.num_embeddings)
-    size = getattr(model_config, "vocab_size", None)
-    return int(size) if isinstance(size, int) else None
+        return None
+    return int(table.num_embeddings) if isinstance(table, torch.nn.Embedding) else None
 
 
 def position_limit(module: torch.nn.Module, model_config: Any) -> int | None:

@@ -24,6 +24,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
         **{
             "big_bird": "big_bird",
             "bigbird_pegasus": "bigbird_pegasus",
+            "canine": "canine",
             "encodec": "encodec",
             "longformer": "longformer",
         },

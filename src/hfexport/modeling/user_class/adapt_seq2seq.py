@@ -53,7 +53,7 @@ def declare_seq2seq(
         head_size=int(reader.number("head_size")),
         encoder_positions=position_limit(module.get_encoder(), own._config),
         decoder_positions=position_limit(module.get_decoder(), own._config),
-        vocabulary_size=vocabulary_size(module, own._config) or int(own._config.vocab_size),
+        vocabulary_size=vocabulary_size(module, own._config),
         atol=reader.number("atol_for_validation"),
         opset=int(reader.number("default_onnx_opset")),
         config_values=reader.config_values(),

@@ -1,0 +1,73 @@
+"""CANINE, whose first encoder attends within blocks of characters: one attention over all blocks at once.
+
+The class of transformers attends block by block in a Python loop, whose number of turns a tracer takes as settled:
+https://github.com/huggingface/transformers/blob/main/src/transformers/models/canine/modeling_canine.py. This can go when
+it does so in one operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+from transformers.models.canine.modeling_canine import CanineAttention
+
+__all__ = ["make_traceable"]
+
+
+def make_traceable(model: torch.nn.Module) -> None:
+    """Change the local attention of a CANINE in place."""
+    for module in model.modules():
+        if type(module) is CanineAttention and module.local and _has_plain_blocks(module):
+            module.__class__ = _BlockAttention
+
+
+def _has_plain_blocks(module: Any) -> bool:
+    """Whether every position attends to its own block and to nothing else, as in every model that transformers makes."""
+    width = module.attend_from_chunk_width
+    sizes = (module.attend_from_chunk_stride, module.attend_to_chunk_width, module.attend_to_chunk_stride)
+    return not (module.always_attend_to_first_position or module.first_position_attends_to_all) and all(
+        size == width for size in sizes
+    )
+
+
+class _BlockAttention(CanineAttention):
+    def forward(  # type: ignore[override]
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        output_attentions: bool | None = False,
+    ) -> tuple[torch.Tensor, ...]:
+        """Attend within blocks.
+
+        Args:
+            hidden_states: (batch, sequence, hidden).
+            attention_mask: (batch, sequence, sequence), 1 where a position is seen; all rows of a batch entry are equal.
+            output_attentions: also give the weights of the first block, as the class of transformers does.
+        """
+        width, length = self.attend_from_chunk_width, hidden_states.shape[1]
+        missing = -length % width
+        blocks = pad(hidden_states, (0, 0, 0, missing)).unflatten(1, (-1, width))
+        seen = pad(attention_mask[:, 0], (0, missing)).unflatten(1, (-1, width))
+        exists = pad(torch.ones_like(attention_mask[:, 0]), (0, missing)).unflatten(1, (-1, width))
+        attended, weights = self._attend(blocks, seen, exists)
+        outputs = (self.output(attended.flatten(1, 2)[:, :length], hidden_states),)
+        return (*outputs, weights[:, 0, :, :length, :length]) if output_attentions else outputs
+
+    def _attend(
+        self, blocks: torch.Tensor, seen: torch.Tensor, exists: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend within `blocks` (batch, blocks, width, hidden) to what is `seen` (batch, blocks, width)."""
+        own = self.self
+        heads = (own.num_attention_heads, own.attention_head_size)
+        query, key, value = (
+            layer(blocks).unflatten(-1, heads).transpose(2, 3) for layer in (own.query, own.key, own.value)
+        )
+        scores = query @ key.transpose(-1, -2) / own.attention_head_size**0.5
+        lowest = torch.finfo(scores.dtype).min
+        scores = scores + ((1.0 - seen.float()) * lowest).to(scores.dtype)[:, :, None, None]
+        # Positions that fill up the last block weigh nothing, even where all others of it are hidden.
+        scores = scores.masked_fill(exists[:, :, None, None] == 0, -torch.inf)
+        weights = scores.softmax(dim=-1)
+        return (weights @ value).transpose(2, 3).flatten(-2), weights
