@@ -18,7 +18,9 @@ def _slice() -> list[Case]:
     return list(chosen.values())
 
 
-INFERRED = tuple(Case(name, "auto") for name in ("autoformer", "encodec", "florence2", "mamba", "mistral", "vivit"))
+INFERRED = tuple(
+    Case(name, "auto") for name in ("autoformer", "canine", "encodec", "florence2", "mamba", "mistral", "vivit")
+)
 """A model of each kind that takes something else than the others: series, operators of our own, placeholders, a cache, videos."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ from hfexport.export_config.probes import make_inputs, trace_inputs, validation_
 from hfexport.export_config.tasks import TASKS
 from hfexport.modeling.load import FlatModel, load_model
 from hfexport.modeling.traceable import make_traceable
+from hfexport.validation.reference.state import ModelState
 from tiny import make_checkpoint
 
 CASES = [
     ("longformer", "default", {}),
     ("big_bird", "default", {}),
+    ("llama", "default", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 3.0}}),
     ("big_bird", "question-answering", {"num_random_blocks": 2, "block_size": 3}),
 ]
 
@@ -42,7 +45,7 @@ def _off(found: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...]) -> f
 
 @pytest.mark.parametrize(("model_type", "task", "changes"), CASES)
 @torch.inference_mode()
-def test_it_answers_as_the_model_does(model_type: str, task: str, changes: dict[str, int], tmp_path: Path) -> None:
+def test_it_answers_as_the_model_does(model_type: str, task: str, changes: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path, model_type, task, **changes)
     config = _config(checkpoint, model_type, task)
     traceable = _flat(checkpoint, config)
@@ -114,3 +117,18 @@ def test_a_trace_in_half_precision_clamps_what_overflows(tmp_path: Path) -> None
     overflown = layer(states, mask)
     assert overflown.isfinite().all() and overflown.abs().max() > 6e4
     assert torch.equal(traced(states, mask), overflown)
+
+
+@torch.inference_mode()
+def test_a_reference_forgets_earlier_calls(tmp_path: Path) -> None:
+    """A dynamic rotary embedding keeps the frequencies of the longest text, until one comes that is short enough."""
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    checkpoint = make_checkpoint(tmp_path, "llama", "default", max_position_embeddings=8, rope_parameters=rope)
+    model = load_model(checkpoint, _config(checkpoint, "llama", "default"), "fp32")
+    short, long = (torch.arange(length)[None] + 3 for length in (10, 30))
+    state = ModelState(model)
+    alone = model(short).last_hidden_state
+    model(long)
+    assert (model(short).last_hidden_state - alone).abs().max() > 1e-3
+    state.restore()
+    assert torch.equal(model(short).last_hidden_state, alone)

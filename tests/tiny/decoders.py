@@ -49,5 +49,7 @@ VARIANTS: Final = (
     ("bloom", "causal-lm-with-past", {"n_head": 6, "hidden_size": 48}),
     ("gpt2", "sequence-classification", {"pad_token_id": None}),
     ("llama", "sequence-classification", {"pad_token_id": None}),
+    # Rotary frequencies that change past the 64 positions of the config.
+    ("llama", "causal-lm-with-past", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}),
     ("qwen3", "sequence-classification", {"pad_token_id": None}),
 )

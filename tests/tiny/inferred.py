@@ -46,6 +46,10 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "nomic_bert": ("NomicBertModel", TEXT),
     "ernie": ("ErnieForSequenceClassification", TEXT),
     "luke": ("LukeForMaskedLM", {**TEXT, "entity_vocab_size": 11, "entity_emb_size": 16, "pad_token_id": 1}),
+    "canine": (
+        "CanineForTokenClassification",
+        {**TEXT, "num_hash_buckets": 64, "max_position_embeddings": 64, "local_transformer_stride": 16},
+    ),
     # Decoders
     "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 12}),
     "mixtral": ("MixtralForCausalLM", {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}),
@@ -53,7 +57,16 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "gemma": ("GemmaForCausalLM", {**LLAMA, "head_dim": 8}),
     "gemma2": ("Gemma2ForCausalLM", {**LLAMA, "head_dim": 8, "sliding_window": 12}),
     "gemma3_text": ("Gemma3ForCausalLM", {**LLAMA, "head_dim": 8, "sliding_window": 12, "layer_types": None}),
-    "phi3": ("Phi3ForCausalLM", LLAMA),
+    "phi3": (
+        "Phi3ForCausalLM",
+        {
+            **{**LLAMA, "max_position_embeddings": 80, "original_max_position_embeddings": 24, "pad_token_id": 0},
+            "rope_parameters": {
+                **{"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 24},
+                **{"short_factor": [1.0, 1.2, 1.5, 1.7], "long_factor": [1.0, 2.0, 5.0, 9.0]},
+            },
+        },
+    ),
     "falcon": ("FalconForCausalLM", {**LLAMA, "new_decoder_architecture": False, "alibi": False}),
     "olmo": ("OlmoForCausalLM", LLAMA),
     "granite": ("GraniteForCausalLM", LLAMA),

@@ -120,6 +120,22 @@ def test_a_decoder_is_asked_on_the_far_side_of_its_window() -> None:
     assert not everywhere.thresholds
 
 
+def test_a_decoder_is_asked_on_the_far_side_of_a_dynamic_rope() -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    config = export_config("llama", "causal-lm-with-past", max_position_embeddings=64, rope_parameters=rope)
+    probes = validation_probes(config)
+    assert config.thresholds == {"past_sequence": 64}
+    assert config.limits["sequence"].maximum == 128
+    assert {128} <= {probe.sizes["sequence"] + probe.sizes["past_sequence"] for probe in probes}
+    assert any(probe.sizes["past_sequence"] > 64 for probe in probes)
+
+
+def test_a_decoder_is_asked_edge_tokens_in_the_order_of_its_rows() -> None:
+    probes = validation_probes(export_config("llama", "causal-lm-with-past"))
+    assert any(probe.edge_tokens for probe in probes)
+    assert all(probe.greedy_steps for probe in probes if probe.reorders)
+
+
 def test_a_decoder_without_positions_has_no_last_one() -> None:
     config = export_config("bloom", "causal-lm-with-past")
     assert config.max_positions is None

@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
 from hfexport.export_config.axes import Axis
 from hfexport.export_config.base import ExportConfig, Limit, Role, TensorSpec
 
-__all__ = ["DecoderConfig"]
+__all__ = ["AFFORDABLE_THRESHOLD", "DecoderConfig", "RopeGrowth", "rope_growth"]
 
 TOTAL = "past_sequence + sequence"
 
+AFFORDABLE_THRESHOLD: Final = 1024
+"""Probes do not go past a threshold that is further away: eager attention's cost runs away."""
+
 _CACHE_PARTS: tuple[tuple[str, Role], ...] = (("key", "past_key"), ("value", "past_value"))
+
+
+@dataclass(frozen=True)
+class RopeGrowth:
+    """How a rotary embedding changes with the length of a text.
+
+    Attributes:
+        threshold: the length past which its frequencies are others.
+        maximum: the length that the model is made for.
+    """
+
+    threshold: int
+    maximum: int
+
+
+def rope_growth(config: Any) -> RopeGrowth | None:
+    """What the config says of rope type `dynamic` or `longrope`; `None` for rotary embeddings that stay the same.
+
+    A dynamic one is made for `factor` times the positions that the model was trained with:
+    https://huggingface.co/docs/transformers/main/en/internal/rope_utils
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for part in (parameters, *parameters.values()):
+        kind = part.get("rope_type") if isinstance(part, Mapping) else None
+        if kind == "longrope":
+            return RopeGrowth(int(part["original_max_position_embeddings"]), int(config.max_position_embeddings))
+        if kind == "dynamic":
+            trained = int(config.max_position_embeddings)
+            return RopeGrowth(trained, int(trained * float(part["factor"])))
+    return None
 
 
 class DecoderConfig(ExportConfig):
@@ -65,7 +99,15 @@ class DecoderConfig(ExportConfig):
     @property
     def max_positions(self) -> int | None:
         """The most tokens that the model can tell apart, past and new; `None` where there is no end."""
-        return int(self.config.max_position_embeddings)
+        growth = rope_growth(self.config)
+        return int(self.config.max_position_embeddings) if growth is None else growth.maximum
+
+    @property
+    def thresholds(self) -> Mapping[str, int]:
+        growth = rope_growth(self.config)
+        if growth is None or growth.threshold > AFFORDABLE_THRESHOLD:
+            return {}
+        return {"past_sequence" if self.task.with_past else "sequence": growth.threshold}
 
     @property
     def limits(self) -> Mapping[str, Limit]:

@@ -59,6 +59,20 @@ _LONGT5 = f"{_MODELS}.longt5.modeling_longt5"
 MODEL_PARTS: Final[Mapping[str, tuple[Part, ...]]] = MappingProxyType(
     {
         **{model_type: _scan(model_type) for model_type in ("falcon_mamba", "jamba", "mamba")},
+        "canine": (
+            Part(
+                f"{_MODELS}.canine.modeling_canine",
+                "CanineModel._repeat_molecules",
+                "overridden: the number of repetitions is taken as settled",
+                ("self", "molecules", "char_seq_length"),
+            ),
+            Part(
+                f"{_MODELS}.canine.modeling_canine",
+                "CanineModel._downsample_attention_mask",
+                "overridden: the length is taken as settled",
+                ("self", "char_attention_mask", "downsampling_rate"),
+            ),
+        ),
         "encodec": (
             Part(
                 _ENCODEC, "EncodecModel._encode_frame", "called by its rewrite", ("self", "input_values", "bandwidth")

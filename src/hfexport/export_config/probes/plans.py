@@ -83,7 +83,7 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
         sizes = {"batch": batch, "sequence": sequence}
         if config.task.with_past:
             sizes["past_sequence"] = past
-        return Probe(_name(sizes, padding), sizes, padding, seed, steps, edge)
+        return Probe(_name(sizes, padding), sizes, padding, seed, steps, edge_tokens=edge)
 
     last = min(config.max_positions or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS)
     probes = [

@@ -20,6 +20,7 @@ from hfexport.modeling.inferred.measure import (
     image_shape,
     measured_outputs,
     position_limit,
+    raise_refused_minimum,
     thresholds,
     trace_sizes,
     vocabulary_size,
@@ -70,7 +71,7 @@ def infer(
     )
     config = DeclaredConfig(model_config, task, interface, trust_remote_code=trust_remote_code)
     try:
-        config = fix_refused_axes(dry, config)
+        config = raise_refused_minimum(dry, fix_refused_axes(dry, config))
         outputs = _chosen(measured_outputs(dry, config))
     except (Refused, ValueError, LookupError) as error:
         names = ", ".join(spec.name for spec in inputs)
@@ -177,7 +178,10 @@ class _Reader:
             specs.append(TensorSpec("token_type_ids", axes, "int64", "token_type_ids"))
         if self.is_decoder and self.task.name.startswith(("causal-lm", "default-with")) and self._counts_positions():
             specs.append(TensorSpec("position_ids", axes, "int64", "position_ids"))
-        return specs + (self._cache() if self.task.with_past else []), {}
+        blocks = getattr(self.text_config, "local_transformer_stride", None)
+        # A second block of characters, or its absence would be taken as settled.
+        known = {"sequence": blocks + 7} if isinstance(blocks, int) else {}
+        return specs + (self._cache() if self.task.with_past else []), known
 
     def _counts_positions(self) -> bool:
         """Whether it takes `position_ids`, and does not leave them alone."""

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import torch
 
 from hfexport.export_config import Axis, DeclaredConfig, Limit, TensorSpec, names_of
+from hfexport.export_config.decoder import AFFORDABLE_THRESHOLD, rope_growth
 from hfexport.export_config.probes import make_inputs
 from hfexport.modeling.inferred.dry_run import DryModel, Given, Refused, axes_between
 
@@ -19,6 +20,7 @@ __all__ = [
     "image_shape",
     "measured_outputs",
     "position_limit",
+    "raise_refused_minimum",
     "thresholds",
     "trace_sizes",
     "vocabulary_size",
@@ -90,8 +92,37 @@ def _fixed(config: DeclaredConfig, name: str) -> DeclaredConfig:
         replace(spec, axes=tuple(size if axis == name else axis for axis in spec.axes)) for spec in config.inputs
     )
     sizes = {axis: value for axis, value in config.trace_sizes.items() if axis != name}
-    interface = replace(config.interface, inputs=inputs, trace_sizes=sizes)
+    return _changed(config, inputs=inputs, trace_sizes=sizes)
+
+
+def _changed(config: DeclaredConfig, **values: Any) -> DeclaredConfig:
+    interface = replace(config.interface, **values)
     return DeclaredConfig(config.config, config.task, interface, trust_remote_code=config.trust_remote_code)
+
+
+def raise_refused_minimum(dry: DryModel, config: DeclaredConfig) -> DeclaredConfig:
+    """`config` with the shortest text that the model takes as the minimum of its length, if that is more than it says.
+
+    CANINE, for example, makes one position of four characters, and so takes no fewer.
+    """
+    axis, limit = "sequence", config.limits.get("sequence", Limit())
+    if axis not in config.free_axes or config.image_tokens:
+        return config
+
+    def takes(size: int) -> bool:
+        try:
+            _run(dry, config, {**config.trace_sizes, axis: size})
+        except Refused:
+            return False
+        return True
+
+    refused, taken = limit.minimum - 1, config.trace_sizes[axis]
+    if takes(limit.minimum):
+        return config
+    while taken - refused > 1:
+        middle = (refused + taken) // 2
+        refused, taken = (refused, middle) if takes(middle) else (middle, taken)
+    return _changed(config, limits={**config.limits, axis: Limit(taken, limit.maximum)})
 
 
 def measured_outputs(dry: DryModel, config: DeclaredConfig) -> tuple[TensorSpec, ...]:
@@ -163,7 +194,8 @@ def position_limit(module: torch.nn.Module, model_config: Any) -> int | None:
         and "position" in name
         and not any(part in name for part in ("relative", "distance", "vision", "image", "axial"))
     ]
-    configured = getattr(model_config, "max_position_embeddings", None)
+    growth = rope_growth(model_config)
+    configured = getattr(model_config, "max_position_embeddings", None) if growth is None else growth.maximum
     if isinstance(configured, int) and configured > 0:
         bounds.append(configured)
     return min(bounds, default=None)
@@ -171,8 +203,10 @@ def position_limit(module: torch.nn.Module, model_config: Any) -> int | None:
 
 def thresholds(model_config: Any, axis: str, maximum: int | None) -> dict[str, int]:
     """The size of `axis` past which attention leaves tokens out, by the model's config, where probes can afford it."""
-    sizes = [getattr(model_config, name, None) for name in ("sliding_window", "local_attention", "attention_window")]
-    found = [size for size in sizes if isinstance(size, int) and 0 < size <= 1024]
+    names = ("sliding_window", "local_attention", "attention_window", "local_transformer_stride")
+    growth = rope_growth(model_config)
+    sizes = [None if growth is None else growth.threshold, *(getattr(model_config, name, None) for name in names)]
+    found = [size for size in sizes if isinstance(size, int) and 0 < size <= AFFORDABLE_THRESHOLD]
     return {axis: max(found)} if found and (maximum is None or max(found) + 5 < maximum) else {}
 
 

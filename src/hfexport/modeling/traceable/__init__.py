@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from hfexport._internal.upstream.models import check_model
+from hfexport.modeling.traceable import dynamic_rope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
 
 def make_traceable(model: torch.nn.Module) -> None:
     """Change `model` in place, where it computes in a way that depends on data or on the length it is traced at."""
+    dynamic_rope.make_traceable(model)
     model_type = getattr(getattr(model, "config", None), "model_type", "")
     name = _MODULES.get(model_type)
     if name is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
-from transformers.models.canine.modeling_canine import CanineAttention
+from transformers.models.canine.modeling_canine import CanineAttention, CanineModel
 
 __all__ = ["make_traceable"]
 
@@ -21,6 +21,8 @@ def make_traceable(model: torch.nn.Module) -> None:
     for module in model.modules():
         if type(module) is CanineAttention and module.local and _has_plain_blocks(module):
             module.__class__ = _BlockAttention
+        elif type(module) is CanineModel:
+            module.__class__ = _Model
 
 
 def _has_plain_blocks(module: Any) -> bool:
@@ -30,6 +32,27 @@ def _has_plain_blocks(module: Any) -> bool:
     return not (module.always_attend_to_first_position or module.first_position_attends_to_all) and all(
         size == width for size in sizes
     )
+
+
+class _Model(CanineModel):
+    def _downsample_attention_mask(self, char_attention_mask: torch.Tensor, downsampling_rate: int) -> torch.Tensor:
+        """Mark the molecules of which a character is seen: (batch, characters) to (batch, molecules), as numbers.
+
+        The class of transformers does it by `MaxPool1d`, for which `torch.export` takes the length as settled.
+        """
+        whole = char_attention_mask.shape[1] // downsampling_rate * downsampling_rate
+        seen: torch.Tensor = char_attention_mask[:, :whole].float().unflatten(1, (-1, downsampling_rate)).amax(dim=-1)
+        return seen
+
+    def _repeat_molecules(self, molecules: torch.Tensor, char_seq_length: int) -> torch.Tensor:
+        """Give each character its molecule: (batch, molecules, hidden) as (batch, characters, hidden).
+
+        The first molecule is that of the whole text; the last one also serves the characters past it. The class of
+        transformers repeats by a number of times that `torch.export` takes as settled.
+        """
+        characters = torch.arange(char_seq_length, device=molecules.device)
+        places = torch.clamp(characters // self.config.downsampling_rate + 1, max=molecules.shape[1] - 1)
+        return molecules.index_select(1, places)
 
 
 class _BlockAttention(CanineAttention):

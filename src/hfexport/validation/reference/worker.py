@@ -70,15 +70,19 @@ def answer_probes(
     import torch
 
     from hfexport.modeling.load import MODEL_FAILURES
+    from hfexport.validation.reference.state import ModelState
 
+    state = ModelState(model)
     with torch.inference_mode():
         for number, probe in enumerate(probes):
+            state.restore()
             inputs = probe.inputs(config, dtype)
             write_arrays(folder / "inputs" / str(number), inputs)
             asked = copy.deepcopy(model) if config.changes_when_called else model
             try:
                 outputs = _answer_probe(asked, config, probe, inputs)
                 if number == 0:
+                    state.restore()
                     again = copy.deepcopy(model) if config.changes_when_called else model
                     _refuse_chance(outputs, _answer_probe(again, config, probe, inputs), config.tolerance(dtype))
             except MODEL_FAILURES as error:
