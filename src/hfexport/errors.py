@@ -109,21 +109,9 @@ class ValidationError(HfexportError):
 
 
 class UpstreamError(HfexportError):
-    """A library is not the one whose private parts this hfexport was made for.
-
-    Args:
-        library: its name.
-        wanted: the version that hfexport was made for.
-        found: the version that is installed, and what is missing in it.
-    """
+    """A library is not the one whose private parts this hfexport was made for."""
 
     title = "A library does not fit"
-
-    def __init__(self, library: str, wanted: str, found: str) -> None:
-        super().__init__(
-            f"this hfexport was made for {library} {wanted}, found {found}",
-            remedy="Reinstall hfexport with the versions of its requirements; if they are these, report it.",
-        )
 
 
 class PublishError(HfexportError):

@@ -121,6 +121,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "neuron-min-compiled": ("0.75", 0.75),
     "export-config": (f"{__file__}:Mine", f"{__file__}:Mine"),
     "trust-remote-code": ("true", True),
+    "allow-network": ("true", True),
 }
 
 

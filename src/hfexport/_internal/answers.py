@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,10 @@ from hfexport.errors import HfexportError, InputsError, InternalError, first_lin
 __all__ = ["answer_to", "answer_to_any", "error_from"]
 
 
+class Behind(Exception):
+    """What was behind an error in another process, as a traceback in words."""
+
+
 def answer_to(error: HfexportError) -> dict[str, Any]:
     """Return the answer of a child that raised `error`."""
     return {
@@ -20,6 +25,7 @@ def answer_to(error: HfexportError) -> dict[str, Any]:
         "message": error.message,
         "remedy": error.remedy,
         "problems": list(getattr(error, "problems", ())),
+        "behind": "" if error.__cause__ is None else "".join(traceback.format_exception(error.__cause__)),
     }
 
 
@@ -43,7 +49,11 @@ def error_from(answer: Mapping[str, Any], name: str) -> HfexportError:
     if answer["status"] == "bug":
         return InternalError(f"{name}: {answer['message']}", details=answer["details"])
     kind = getattr(errors, str(answer["class"]), HfexportError)
+    error: HfexportError
     if kind is InputsError:
-        return InputsError(tuple(answer["problems"]))
-    error: HfexportError = kind(answer["message"], remedy=answer["remedy"])
+        error = InputsError(tuple(answer["problems"]))
+    else:
+        error = kind(answer["message"], remedy=answer["remedy"])
+    if answer.get("behind"):
+        error.__cause__ = Behind(answer["behind"])
     return error

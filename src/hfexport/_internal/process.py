@@ -39,14 +39,19 @@ class Limits:
     Attributes:
         memory_bytes: of its own: pages of mapped files that it only reads do not count.
         cpu_s: seconds of all its threads together.
+        file_bytes: of each file that it writes; `None`: any size.
     """
 
     memory_bytes: int
     cpu_s: int
+    file_bytes: int | None = None
 
     def impose(self) -> None:
         """Hold this process to them from now on."""
-        for kind, wanted in ((resource.RLIMIT_DATA, self.memory_bytes), (resource.RLIMIT_CPU, self.cpu_s)):
+        limits = {resource.RLIMIT_DATA: self.memory_bytes, resource.RLIMIT_CPU: self.cpu_s}
+        if self.file_bytes is not None:
+            limits[resource.RLIMIT_FSIZE] = self.file_bytes
+        for kind, wanted in limits.items():
             hard = resource.getrlimit(kind)[1]
             resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 

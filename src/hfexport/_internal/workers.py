@@ -43,7 +43,16 @@ NO_ROOM: Final = 28
 _ALLOWED: Final = frozenset(
     (
         *("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH"),
-        *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_MODULES_CACHE"),
+        *(
+            "PYTHONPATH",
+            "PYTHONHOME",
+            "PYTHONUSERBASE",
+            "VIRTUAL_ENV",
+            "XDG_CACHE_HOME",
+            "HF_HOME",
+            "HF_HUB_CACHE",
+            "HF_MODULES_CACHE",
+        ),
         *("MALLOC_ARENA_MAX", "OPENBLAS_NUM_THREADS", FORK_SERVERS),
     )
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from hfexport.errors import HfexportError, InputsError, InternalError
-from hfexport.run.observer import Advance, peak_memory_bytes
+from hfexport.run.observer import Advance, StageOutcome, peak_memory_bytes
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -122,22 +122,23 @@ class Console:
             self._say(shown)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[StageOutcome]:
         """A group on Actions, a spinner on a terminal, lines otherwise; ends with seconds and peak memory.
 
         Groups do not nest on Actions, so a stage inside another is lines there.
         """
         start = self._clock()
+        told = StageOutcome()
         outcome = "failed after "
         grouped = self._on_actions and self._depth == 0
         self._depth += 1
         try:
             with self._live(name, grouped=grouped):
-                yield
+                yield told
             outcome = ""
         finally:
             self._depth -= 1
-            peak = peak_memory_bytes()
+            peak = told.peak_memory_bytes or peak_memory_bytes()
             memory = "" if peak is None else f", peak memory {_size(peak)}"
             self._say(f"{name}: {outcome}{self._clock() - start:.1f} s{memory}")
 

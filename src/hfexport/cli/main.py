@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from hfexport import __version__
 from hfexport._internal.blame import explain
+from hfexport._internal.confined import guard_memory, hide_arguments
 from hfexport._internal.process import collect_rarely, end_process
 from hfexport.cli.commands import COMMANDS, split_command
 from hfexport.cli.completion import VARIABLE, answer, print_script
@@ -34,6 +35,9 @@ def command() -> NoReturn:
     """What the installed command runs: `main`, as a process of its own."""
     collect_rarely()
     _open_standard_streams()
+    # Before anything foreign is started: other processes read no token here.
+    guard_memory()
+    hide_arguments(given_secrets(sys.argv[1:], {}))
     end_process(main())
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hfexport.checkpoint.adapter import ADAPTER_CONFIG
 from hfexport.checkpoint.model_id import is_hub_id
@@ -14,7 +15,7 @@ from hfexport.hub.client import Hub
 from hfexport.hub.snapshot import HubModel, download, resolve
 from hfexport.manifest.model import GivenEntry
 
-__all__ = ["Source", "identity", "locate"]
+__all__ = ["Fetched", "Source", "identity", "locate"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,46 @@ class Source:
             return self.folder, {}
         snapshot = download(hub(), self.model, code=code, variant=variant, note=note)
         return snapshot.folder, snapshot.digests
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A checkpoint whose files are here.
+
+    Attributes:
+        source: where it came from.
+        folder: that holds it.
+        digests: SHA-256 of its files, as far as they are known by now.
+        base: of an adapter, the checkpoint that it is merged into.
+    """
+
+    source: Source
+    folder: Path
+    digests: Mapping[Path, str]
+    base: Fetched | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        model = self.source.model
+        return {
+            "given": self.source.given,
+            "located": str(self.source.folder),
+            "hub": None if model is None else model.to_dict(),
+            "folder": str(self.folder),
+            "digests": {str(path): digest for path, digest in self.digests.items()},
+            "base": None if self.base is None else self.base.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Fetched:
+        """From what `to_dict` gave."""
+        model = None if values["hub"] is None else HubModel(**values["hub"])
+        return cls(
+            Source(values["given"], Path(values["located"]), model),
+            Path(values["folder"]),
+            {Path(path): digest for path, digest in values["digests"].items()},
+            None if values["base"] is None else cls.from_dict(values["base"]),
+        )
 
 
 def locate(model: str, revision: str, subfolder: str | None, hub: Callable[[], Hub]) -> Source:

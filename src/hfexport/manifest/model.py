@@ -156,6 +156,14 @@ class StageEntry(TypedDict):
     peak_memory_bytes: Count
 
 
+class IsolationEntry(TypedDict):
+    """What the process that exported and validated could not reach: `denied`, or why it could."""
+
+    network: str
+    files: Annotated[str, Meta(description="Files of the user's logins, and writing outside of the staging folder.")]
+    processes: Annotated[str, Meta(description="Memory and environment of other processes.")]
+
+
 class TensorEntry(TypedDict):
     """An input or output: an axis is a name if it is free, or a sum of names, and else a number."""
 
@@ -301,6 +309,9 @@ class Manifest(TypedDict):
     stages: list[StageEntry]
     artifacts: list[ArtifactEntry]
     files: list[FileEntry]
+    isolation: NotRequired[
+        Annotated[IsolationEntry | None, Meta(description="Absent: it was the process that was started.")]
+    ]
     publication: Annotated[
         PublicationEntry | None,
         Meta(description="What was published; null in the manifest that is itself published."),

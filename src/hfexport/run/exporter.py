@@ -53,6 +53,7 @@ class Exporter:
         opset: ONNX opset.
         further_probes: gives what shape-free artifacts are asked besides hfexport's own probes.
         neuron: the SDK's environment, for format `neuron`.
+        limited: give artifacts limits of memory, time and file size when they are run: nobody here made them.
         on_made: told of each file of an artifact once it is whole; again if it is made again.
     """
 
@@ -68,6 +69,7 @@ class Exporter:
     opset: int
     further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None
     neuron: NeuronRun | None = None
+    limited: bool = False
     on_made: Callable[[Path], None] = _nothing
     _references: list[Reference] = field(default_factory=list)
     _shared: Mapping[str, Reference] = field(default_factory=dict)
@@ -258,6 +260,7 @@ class Exporter:
                         env=self.env,
                         companions=made,
                         timeout_s=timeout_s,
+                        limited=self.limited,
                     )
                 )
                 made.append((artifact, branch))

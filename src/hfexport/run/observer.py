@@ -5,19 +5,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Advance", "Observer", "peak_memory_bytes"]
+__all__ = ["Advance", "Observer", "StageOutcome", "peak_memory_bytes"]
 
 Advance = Callable[[int], None]
 """Told how much more is done, in the unit of the total."""
 
 
+@dataclass
+class StageOutcome:
+    """What a stage may tell before it ends.
+
+    Attributes:
+        peak_memory_bytes: the most memory that was resident, where another process did the work; `None`: it was this one.
+    """
+
+    peak_memory_bytes: int | None = None
+
+
 class Observer(Protocol):
     """Is told what happens, in words for the user."""
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
+    def stage(self, name: str) -> AbstractContextManager[StageOutcome | None]:
         """A step of the work that takes a while; entered when it starts, left when it ends."""
         ...
 

@@ -28,9 +28,10 @@ from hfexport.errors import InputsError, PublishError, ValidationError
 from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import publishing_token, reading_token
-from hfexport.hub.source import Source, identity, locate
+from hfexport.hub.source import Fetched, Source, identity, locate
 from hfexport.modeling.conversion.variant import link_variant
 from hfexport.modeling.wrapped_names import unwrapped_names
+from hfexport.run import isolated
 from hfexport.run.boundary import Boundary, Failed
 from hfexport.run.exporter import Exporter
 from hfexport.run.hashing import Hashing
@@ -136,7 +137,7 @@ class Run:
                 withdraw(output)
             write_manifest(found, output)
             return found, None
-        install(self.export_and_validate(source), output)
+        install(isolated.export(self, self.fetch(source)), output)
         write_manifest(self.manifest, output)
         sweep(output)
         return None, publisher
@@ -191,23 +192,39 @@ class Run:
             self.manifest["publication"] = publisher.publish(output, self.manifest)
         write_manifest(self.manifest, output)
 
-    def export_and_validate(self, source: Source) -> Path:
-        """The whole way; returns the folder that is ready to be put into place."""
-        from hfexport.manifest.entries import artifact_entry, files_entry, source_entry
-
+    def fetch(self, source: Source) -> Fetched:
+        """Download the checkpoint, and the base of an adapter, if they are on the Hub."""
         with self.stages("Checkpoint"):
             folder, digests = source.fetch(
                 self.hub, self.observer.note, code=self.inputs.trust_remote_code, variant=self.variant
             )
-            given = find_adapter(folder) or look_over(folder, self.variant)
-            source_identity, base = identity(source, given.folder), None
+            adapter = find_adapter(folder)
+        if adapter is None:
+            return Fetched(source, folder, digests)
+        base = self._locate_base(adapter)
+        with self.stages("Base of the adapter"):
+            return Fetched(
+                source, folder, digests, Fetched(base, *base.fetch(self.hub, self.observer.note, variant=self.variant))
+            )
+
+    def export_and_validate(self, fetched: Fetched) -> Path:
+        """The whole way from files that are here; returns the folder that is ready to be put into place.
+
+        This runs the checkpoint's code and the user's, if they asked for it: see `hfexport.run.isolated`.
+        """
+        from hfexport.manifest.entries import artifact_entry, files_entry, source_entry
+
+        source, digests = fetched.source, fetched.digests
+        given = find_adapter(fetched.folder) or look_over(fetched.folder, self.variant)
+        source_identity, base = identity(source, given.folder), None
         if isinstance(given, Adapter):
-            merged, base, base_identity = self.merge(given, self._locate_base(given))
+            assert fetched.base is not None, "an adapter is fetched with its base"
+            merged, base, base_identity = self.merge(given, fetched.base)
             source_identity += f" on {base_identity}"
         if source.model is None:  # of one on the Hub, it was said when it was downloaded
             used = {path.resolve() for path in (*given.files, *given.along.values())}
-            names = files_below(folder)
-            if left := left_behind(names, [name for name in names if (folder / name).resolve() in used]):
+            names = files_below(fetched.folder)
+            if left := left_behind(names, [name for name in names if (fetched.folder / name).resolve() in used]):
                 self.observer.note(f"Not in the export: {', '.join(left)}")
         contents = look_over(merged) if isinstance(given, Adapter) else given
         self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
@@ -284,20 +301,19 @@ class Run:
         adapter = find_adapter(source.fetch(self.hub, self.observer.note, variant=self.variant)[0])
         return None if adapter is None else describe_source(self._locate_base(adapter), self.variant)
 
-    def merge(self, adapter: Adapter, source: Source) -> tuple[Path, AdapterEntry, str]:
-        """The folder of a checkpoint that is the adapter's base (`source`) with the adapter in it, and what the base is."""
+    def merge(self, adapter: Adapter, fetched: Fetched) -> tuple[Path, AdapterEntry, str]:
+        """The folder of a checkpoint that is the adapter's base (`fetched`) with the adapter in it, and what the base is."""
         from hfexport.manifest.entries import base_entry
         from hfexport.modeling.conversion.adapter import merge
 
-        with self.stages("Base of the adapter"):
-            folder, digests = source.fetch(self.hub, self.observer.note, variant=self.variant)
-            contents = look_over(folder, self.variant)
-            self.observer.note(f"{adapter.kind} adapter of {source.given}: {contents.weights.description}")
+        contents = look_over(fetched.folder, self.variant)
+        self.observer.note(f"{adapter.kind} adapter of {fetched.source.given}: {contents.weights.description}")
         base = self.read(contents)
         with self.stages("Merging of the adapter"):
             merged = merge(adapter, base, self.staging / "merged", self.env)
-        hashes = {path: digests.get(path) or sha256(path) for path in contents.files}
-        return merged, base_entry(source.to_dict(), base, hashes, adapter.kind), identity(source, contents.folder)
+        hashes = {path: fetched.digests.get(path) or sha256(path) for path in contents.files}
+        entry = base_entry(fetched.source.to_dict(), base, hashes, adapter.kind)
+        return merged, entry, identity(fetched.source, contents.folder)
 
     def read(self, contents: Contents) -> Checkpoint:
         """The folder's safetensors, or its weights converted to that."""

@@ -21,27 +21,37 @@ from hfexport.errors import CheckpointError, NeuronError, UnsupportedError, Vali
 from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import reading_token
-from hfexport.hub.source import Source, locate
+from hfexport.hub.source import Fetched, Source, locate
 from hfexport.manifest.entries import MANIFEST_FILE, check_manifest, new_manifest, source_of
-from hfexport.manifest.model import FileEntry, Manifest
+from hfexport.manifest.model import BaseEntry, FileEntry, Manifest
+from hfexport.run import isolated
 from hfexport.run.inputs import Inputs, recorded
 from hfexport.run.observer import Observer
 from hfexport.run.pipeline import Run
 from hfexport.run.selection import find_config
 from hfexport.validation import ArtifactVerdict
 
-__all__ = ["verify"]
+__all__ = ["Export", "run_again", "verify"]
 
 MAX_MANIFEST_BYTES = 2**26
 
 
 @dataclass(frozen=True)
-class _Export:
+class Export:
     """An export to verify: its folder here, and its manifest."""
 
     name: str
     folder: Path
     manifest: Manifest
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"name": self.name, "folder": str(self.folder), "manifest": self.manifest}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Export:
+        """From what `to_dict` gave."""
+        return cls(values["name"], Path(values["folder"]), values["manifest"])
 
 
 def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str]) -> Manifest:
@@ -76,12 +86,15 @@ def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str
             hub, observer.note, code=inputs.trust_remote_code, variant=inputs.weights_variant or ""
         )
         _hold_source(export, folder, digests)
+        adapter = find_adapter(folder)
+        base = None if adapter is None else _fetch_base(export, adapter, inputs, hub, observer)
+    fetched = Fetched(source, folder, digests, base)
     with tempfile.TemporaryDirectory(prefix="hfexport-") as staging:
-        _run_again(export, folder, inputs, observer, env, Path(staging))
+        isolated.verify(export.to_dict(), fetched, inputs, Path(staging), observer, env)
     return export.manifest
 
 
-def _open(place: str, inputs: Inputs, hub: Callable[[], Hub]) -> _Export:
+def _open(place: str, inputs: Inputs, hub: Callable[[], Hub]) -> Export:
     """Find the export; of one on the Hub, bring the files that its manifest lists."""
     if not Path(place).is_dir():
         found = locate(place, inputs.revision, inputs.subfolder, hub)
@@ -99,11 +112,11 @@ def _open(place: str, inputs: Inputs, hub: Callable[[], Hub]) -> _Export:
         manifest = _read_manifest(root / MANIFEST_FILE)
         listed = [prefix + path for path in _entries(manifest) if prefix + path in present]
         client.download(model.repository, model.commit, listed)
-        return _Export(place, root, manifest)
+        return Export(place, root, manifest)
     path = Path(place, inputs.subfolder or "", MANIFEST_FILE)
     if not path.is_file():
         raise CheckpointError(f"{place}: has no {MANIFEST_FILE}", remedy="Give the output folder of an export.")
-    return _Export(place, path.parent, _read_manifest(path))
+    return Export(place, path.parent, _read_manifest(path))
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -140,7 +153,7 @@ def _entries(manifest: Manifest) -> dict[str, FileEntry]:
     return entries
 
 
-def _hold_hashes(export: _Export) -> None:
+def _hold_hashes(export: Export) -> None:
     wrong = []
     for name, entry in _entries(export.manifest).items():
         path = export.folder / name
@@ -152,7 +165,7 @@ def _hold_hashes(export: _Export) -> None:
         raise ValidationError("\n".join(wrong), remedy="Do not use this export; make or download it again.")
 
 
-def _source(export: _Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
+def _source(export: Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
     """Where the source checkpoint is: where the user says, else where the manifest says."""
     known = source_of(export.manifest)["hub"]
     if inputs.model != Inputs().model:
@@ -166,7 +179,7 @@ def _source(export: _Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
     )
 
 
-def _hold_source(export: _Export, folder: Path, digests: Mapping[Path, str]) -> None:
+def _hold_source(export: Export, folder: Path, digests: Mapping[Path, str]) -> None:
     """The source must be the very checkpoint that the manifest names."""
     for entry in source_of(export.manifest)["files"]:
         path = transformer_folder(folder) / PurePosixPath(entry["path"]).name
@@ -177,10 +190,13 @@ def _hold_source(export: _Export, folder: Path, digests: Mapping[Path, str]) -> 
             )
 
 
-def _run_again(
-    export: _Export, folder: Path, given: Inputs, observer: Observer, env: Mapping[str, str], staging: Path
+def run_again(
+    export: Export, fetched: Fetched, given: Inputs, observer: Observer, env: Mapping[str, str], staging: Path
 ) -> None:
-    """Run every artifact against the unpatched model, at the probes of this version."""
+    """Run every artifact against the unpatched model, at the probes of this version.
+
+    Artifacts are code of whoever made them: they get limits of memory, time and file size. See `hfexport.run.isolated`.
+    """
     manifest = export.manifest
     inputs = dataclasses.replace(
         given,
@@ -190,11 +206,12 @@ def _run_again(
         validate="strict",
     )
     run = Run(inputs, observer, env, staging, new_manifest(recorded(inputs), manifest["created"]))
-    found = find_adapter(folder) or look_over(folder, run.variant)
-    contents = look_over(_merged(export, found, run)) if isinstance(found, Adapter) else found
+    found = find_adapter(fetched.folder) or look_over(fetched.folder, run.variant)
+    contents = look_over(_merged(export, found, fetched, run)) if isinstance(found, Adapter) else found
     checkpoint = run.read(contents)
     config = find_config(checkpoint, run.look_up(contents), inputs, inputs.dtype, observer.note)
     exporter = run.exporter(checkpoint, "", config, inputs.dtype, config.default_opset)
+    exporter.limited = True
     try:
         formats = dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"])
         for name in sorted(formats, key=lambda name: name == "neuron"):  # last, as it may not run here
@@ -210,7 +227,7 @@ def _run_again(
         exporter.stop()
 
 
-def _run_neuron(export: _Export, run: Run, checkpoint: Checkpoint, config: ExportConfig) -> None:
+def _run_neuron(export: Export, run: Run, checkpoint: Checkpoint, config: ExportConfig) -> None:
     """Run the compiled artifact, where there are the SDK and a device.
 
     Raises:
@@ -250,16 +267,15 @@ def _neuron_settings(manifest: Manifest) -> dict[str, Any]:
     return {**fitting, "neuron_target": target}
 
 
-def _merged(export: _Export, adapter: Adapter, run: Run) -> Path:
-    """The adapter merged into its base at the commit that the manifest names, if that is the very base it was.
+def _fetch_base(
+    export: Export, adapter: Adapter, inputs: Inputs, hub: Callable[[], Hub], observer: Observer
+) -> Fetched:
+    """Fetch an adapter's base at the commit that the manifest names.
 
     Which base is the adapter's to say, or the user's, not the manifest's.
     """
-    merged = source_of(export.manifest)["adapter"]
-    if merged is None:
-        raise ValidationError(f"{MANIFEST_FILE}: does not say what the adapter was merged into")
-    known = merged["base"]
-    name, revision = base_of(adapter, run.inputs.base_model)
+    known = _known_base(export)
+    name, revision = base_of(adapter, inputs.base_model)
     if known["hub"] is not None:
         if known["hub"]["repository"] != name:
             raise ValidationError(
@@ -267,7 +283,22 @@ def _merged(export: _Export, adapter: Adapter, run: Run) -> Path:
                 remedy="If that was meant, give the base as --base-model.",
             )
         revision = known["hub"]["commit"]
-    folder, base, _ = run.merge(adapter, locate(name, revision, None, run.hub))
+    source = locate(name, revision, None, hub)
+    return Fetched(source, *source.fetch(hub, observer.note, variant=inputs.weights_variant or ""))
+
+
+def _known_base(export: Export) -> BaseEntry:
+    merged = source_of(export.manifest)["adapter"]
+    if merged is None:
+        raise ValidationError(f"{MANIFEST_FILE}: does not say what the adapter was merged into")
+    return merged["base"]
+
+
+def _merged(export: Export, adapter: Adapter, fetched: Fetched, run: Run) -> Path:
+    """The adapter merged into its base, if that is the very base it was merged into."""
+    known = _known_base(export)
+    assert fetched.base is not None, "an adapter is fetched with its base"
+    folder, base, _ = run.merge(adapter, fetched.base)
     hashes = [{file["path"]: file["sha256"] for file in entry["files"]} for entry in (known, base["base"])]
     for path in sorted(hashes[0].keys() | hashes[1].keys()):
         if hashes[0].get(path) != hashes[1].get(path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hfexport._internal import workers
+from hfexport._internal.process import Limits
 from hfexport.backends.base import Artifact
 from hfexport.errors import ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
@@ -39,6 +40,12 @@ TIMEOUT_S = 3600.0
 
 LEAST_TIMEOUT_S = 900.0
 TIMEOUT_S_PER_GB = 900.0
+
+MEMORY_BYTES = 2**33
+MEMORY_SHARE = 6
+"""Memory that an artifact of a stranger may have, beside this many times its weights."""
+FILE_BYTES = 2**32
+"""Size that a file may get which it writes, beside that of its weights; outputs are written to files."""
 
 _STOPPED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
 """Signals that say nothing of the artifact, unlike those of a crash."""
@@ -157,6 +164,7 @@ def validate(
     env: Mapping[str, str],
     companions: Sequence[tuple[Artifact, ExportConfig]] = (),
     timeout_s: float = TIMEOUT_S,
+    limited: bool = False,
 ) -> ArtifactVerdict:
     """Run `artifact` in a fresh process on the reference's probes and compare every output.
 
@@ -169,6 +177,7 @@ def validate(
         env: the environment of which children see an allow-list.
         companions: the other graphs of the same model, which take part in generation.
         timeout_s: how long the reference and the runner may take, each.
+        limited: whether the runner gets limits of memory, processor time and file size: see `runner_limits`.
 
     Returns:
         `passed` or `failed`; whatever is wrong with the artifact is in it.
@@ -184,8 +193,9 @@ def validate(
     job = _runner_job([*companions, (artifact, config)], reference, folder, workers.available_cores(env))
     environment = workers.child_environment(env)
     kind = "" if artifact.format == "onnx" else "torch"
+    limits = runner_limits(job["weight_bytes"], timeout_s, job["threads"]) if limited else None
     with workers.start(
-        "hfexport.validation.runner", job, name=name, folder=folder, env=environment, kind=kind
+        "hfexport.validation.runner", job, name=name, folder=folder, env=environment, kind=kind, limits=limits
     ) as worker:
         try:
             answer = worker.result(timeout_s)
@@ -204,6 +214,13 @@ def validate(
     passed = bool(results) and all(result.passed for result in results)
     reason = "" if results else "no probe was asked"
     return ArtifactVerdict("passed" if passed else "failed", tolerance, results, reason, answer["session"], stages)
+
+
+def runner_limits(weight_bytes: int, timeout_s: float, threads: int) -> Limits:
+    """What a run time may use for an artifact that a stranger made: several copies of its weights, and room beside them."""
+    return Limits(
+        MEMORY_BYTES + MEMORY_SHARE * weight_bytes, int(timeout_s * max(1, threads)), FILE_BYTES + weight_bytes
+    )
 
 
 def _runner_job(

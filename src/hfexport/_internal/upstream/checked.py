@@ -63,10 +63,17 @@ def check(library: str, *parts: Part) -> None:
         found = "none"
     release = found.partition("+")[0]
     if release != wanted and not release.startswith(f"{wanted}."):
-        raise UpstreamError(library, wanted, found)
+        raise _mismatch(library, wanted, found)
     for part in parts:
         if (moved := problem(part)) is not None:
-            raise UpstreamError(library, wanted, f"{found}, {moved}")
+            raise _mismatch(library, wanted, f"{found}, {moved}")
+
+
+def _mismatch(library: str, wanted: str, found: str) -> UpstreamError:
+    return UpstreamError(
+        f"this hfexport was made for {library} {wanted}, found {found}",
+        remedy="Reinstall hfexport with the versions of its requirements; if they are these, report it.",
+    )
 
 
 def problem(part: Part) -> str | None:

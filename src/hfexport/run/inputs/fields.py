@@ -289,6 +289,14 @@ class Inputs:
         parsers.boolean,
         group="checkpoint",
     )
+    allow_network: bool = _input(
+        "false",
+        "Leave the network to the process that exports and validates, for code of the checkpoint or of export-config that "
+        "needs it: true or false.",
+        parsers.boolean,
+        concerns="place",
+        group="checkpoint",
+    )
 
     def __post_init__(self) -> None:
         """An absolute tolerance given alone is absolute: no relative part is added unasked."""

@@ -33,6 +33,8 @@ def leave_network() -> str:
     Returns:
         `none`, or why the network stays.
     """
+    if _only_loopback():
+        return NONE
     user, group = os.geteuid(), os.getegid()
     try:
         try:
@@ -47,6 +49,14 @@ def leave_network() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket, contextlib.suppress(OSError):
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
     return NONE
+
+
+def _only_loopback() -> bool:
+    """Whether a parent process left the network already."""
+    try:
+        return [name for _, name in socket.if_nameindex()] == ["lo"]
+    except OSError:
+        return False
 
 
 def _stay(user: int, group: int) -> None:

@@ -1,0 +1,257 @@
+"""Exporting and verifying in a child process that has no token, no network and no way to the user's own files.
+
+The parent finds, downloads and publishes; it runs no code of a checkpoint or of an export config, and imports no torch. The
+child gets what was downloaded, and an environment of an allow-list with an empty home. See docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import site
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from hfexport._internal import workers
+from hfexport._internal.blame import explain
+from hfexport._internal.confined import DENIED, confine, secret_places
+from hfexport._internal.forkserver import FORK_SERVERS
+from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError
+from hfexport.hub.source import Fetched
+from hfexport.run.inputs import Inputs
+from hfexport.run.relay import Reporter, relay
+
+if TYPE_CHECKING:
+    from hfexport.manifest.entries import Manifest
+    from hfexport.run.observer import Observer
+    from hfexport.run.pipeline import Run
+
+__all__ = ["export", "run", "runs_foreign_code", "verify"]
+
+_FROM_THE_CHILD: Final = (
+    *("source", "task", "interface", "dtype", "stages", "artifacts", "files", "verdict", "isolation"),
+)
+"""What of the manifest the child fills in; the rest is the parent's."""
+
+
+def runs_foreign_code(inputs: Inputs) -> bool:
+    """Whether code of the checkpoint or of a user's file is run."""
+    return inputs.trust_remote_code or inputs.export_config is not None
+
+
+def export(work: Run, fetched: Fetched) -> Path:
+    """Export and validate a checkpoint in a child.
+
+    Args:
+        work: the run; its manifest gets what the child found out, also where it fails.
+        fetched: the checkpoint.
+
+    Returns:
+        The folder that is ready to be put into place: files and folders alone, no links.
+
+    Raises:
+        HfexportError: whatever the child raised; `ExportError` if it was killed.
+    """
+    if _stays_here(work.inputs, work.env):
+        return work.export_and_validate(fetched)
+    job = {"do": "export", "fetched": fetched.to_dict(), "manifest": work.manifest}
+    try:
+        _in_child(job, work.inputs, work.staging, work.observer, work.env)
+    finally:
+        _take_over(work.staging, work.manifest)
+    ready = work.staging / "ready"
+    _hold_files(ready, work.manifest)
+    return ready
+
+
+def verify(
+    export: Mapping[str, Any],
+    fetched: Fetched,
+    inputs: Inputs,
+    staging: Path,
+    observer: Observer,
+    env: Mapping[str, str],
+) -> None:
+    """Run every artifact of an export against its model in a child.
+
+    Args:
+        export: `name`, `folder` and `manifest` of the export.
+        fetched: the checkpoint that it was made from.
+        inputs: see `hfexport.run.verify.verify`.
+        staging: for everything that is under way.
+        observer: is told about progress.
+        env: the environment; the child sees an allow-list of it.
+
+    Raises:
+        HfexportError: see `hfexport.run.verify.verify`.
+    """
+    if _stays_here(inputs, env):
+        from hfexport.run.verify import Export, run_again
+
+        run_again(Export.from_dict(export), fetched, inputs, observer, env, staging)
+        return
+    _in_child({"do": "verify", "fetched": fetched.to_dict(), "export": export}, inputs, staging, observer, env)
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what the parent asks for: the child's side.
+
+    Args:
+        job: `do` (`export` or `verify`), `inputs`, `fetched`, `staging`, `directory`, `hidden`, `events`, and what is made
+            or verified: `manifest`, or `export`.
+    """
+    subject = job["export"]["name"] if job["do"] == "verify" else job["inputs"]["model"]
+    try:
+        return _work(job)
+    except HfexportError:
+        raise
+    except Exception as error:
+        found = explain(error, subject)
+        if isinstance(found, InternalError):
+            raise  # with what a report needs: see `hfexport._internal.answers`
+        raise found from error
+
+
+def _work(job: Mapping[str, Any]) -> dict[str, Any]:
+    os.chdir(job["directory"])
+    staging = Path(job["staging"])
+    inputs = _inputs(job["inputs"])
+    isolation = _isolate(job, inputs, staging)
+    fetched = Fetched.from_dict(job["fetched"])
+    observer = Reporter(Path(job["events"]))
+    if job["do"] == "verify":
+        from hfexport.run.verify import Export, run_again
+
+        run_again(Export.from_dict(job["export"]), fetched, inputs, observer, os.environ, staging)
+        return {}
+    from hfexport.run.pipeline import Run
+
+    manifest = job["manifest"]
+    manifest["isolation"] = isolation
+    if runs_foreign_code(inputs):
+        for reached in (name for name, how in isolation.items() if how != DENIED and not inputs.allow_network):
+            observer.warn(f"Code that is not hfexport's is run with {reached} {isolation[reached]}.")
+    work = Run(inputs, observer, os.environ, staging, manifest)
+    try:
+        work.export_and_validate(fetched)
+    finally:
+        (staging / "child-manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return {}
+
+
+def _stays_here(inputs: Inputs, env: Mapping[str, str]) -> bool:
+    """Whether this process exports by itself: one that exports many models, and set up fork servers, if all code is ours."""
+    return FORK_SERVERS in env and not runs_foreign_code(inputs)
+
+
+def _in_child(
+    job: Mapping[str, Any], inputs: Inputs, staging: Path, observer: Observer, env: Mapping[str, str]
+) -> None:
+    folder = staging.resolve() / "child"
+    folder.mkdir(parents=True)
+    events = folder / "events.jsonl"
+    request = {
+        **job,
+        "inputs": asdict(replace(inputs, hub_token=None)),
+        "staging": str(staging.resolve()),
+        "directory": str(Path.cwd()),
+        "hidden": [str(path) for path in secret_places(env)],
+        "events": str(events),
+    }
+    name = "the exporting process" if job["do"] == "export" else "the verifying process"
+    environment = _environment(env, folder)
+    with workers.start(__name__, request, name=name, folder=folder, env=environment, failure=ExportError) as child:
+        relay(child, events, observer)
+        child.result()
+
+
+def _environment(env: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The child's: an allow-list, an empty home, a folder of its own for what is temporary, and the Hub's cache."""
+    kept = workers.child_environment({name: value for name, value in env.items() if name != FORK_SERVERS})
+    home, temporary = folder / "home", folder / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    cache = env.get("HF_HUB_CACHE") or str(_hub_home(env) / "hub")
+    return {
+        **kept,
+        "TMPDIR": str(temporary),
+        "TEMP": str(temporary),
+        "TMP": str(temporary),
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "HF_HOME": str(home / ".cache" / "huggingface"),
+        "HF_HUB_CACHE": cache,
+        "HF_MODULES_CACHE": str(folder / "modules"),
+        "PYTHONUSERBASE": env.get("PYTHONUSERBASE") or site.getuserbase(),
+    }
+
+
+def _hub_home(env: Mapping[str, str]) -> Path:
+    """Where the Hub's client keeps its cache."""
+    if env.get("HF_HOME"):
+        return Path(env["HF_HOME"])
+    return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface")
+
+
+def _isolate(job: Mapping[str, Any], inputs: Inputs, staging: Path) -> dict[str, str]:
+    """Close what can be closed, while this process has one thread."""
+    from hfexport.backends.neuron.worker.network import NONE, leave_network
+
+    network = "as outside: it was asked for" if inputs.allow_network else leave_network()
+    writable = [staging]
+    if "neuron" in inputs.formats:
+        writable.append(Path("/var/tmp"))  # noqa: S108  neuronx-cc keeps its cache there
+    held = confine([Path(path) for path in job["hidden"]], writable, network=inputs.allow_network)
+    if network == NONE:
+        network = DENIED
+    elif held["tcp"] == DENIED:
+        network = f"TCP denied, all else {network}"
+    return {"network": network, "files": held["files"], "processes": held["processes"]}
+
+
+def _inputs(values: Mapping[str, Any]) -> Inputs:
+    """Inputs again from JSON, which has lists for tuples."""
+    known = {field.name for field in fields(Inputs)}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known
+    }
+    return Inputs(**given)
+
+
+def _take_over(staging: Path, manifest: Manifest) -> None:
+    """Put what the child found out into the manifest, as far as it came."""
+    try:
+        found = json.loads((staging / "child-manifest.json").read_bytes())
+        taken = {name: found[name] for name in _FROM_THE_CHILD if name in found}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return
+    from hfexport.manifest.entries import check_manifest
+
+    candidate: Any = {**manifest, **taken}
+    try:
+        check_manifest(candidate)
+    except Exception as error:
+        raise ValidationError(f"the exporting process left no manifest: {str(error).splitlines()[0][:200]}") from error
+    manifest.update(candidate)
+
+
+def _hold_files(ready: Path, manifest: Manifest) -> None:
+    """Refuse what would lead the parent out of the folder: links, and listed files that are not in it.
+
+    Raises:
+        ExportError: there is such a thing.
+    """
+    present = set()
+    for path in ready.rglob("*"):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise ExportError(f"{path.relative_to(ready)}: the exporting process left something that is no file")
+        present.add(path.relative_to(ready).as_posix())
+    listed: Sequence[Any] = [
+        *manifest["files"],
+        *(file for artifact in manifest["artifacts"] for file in artifact["files"]),
+    ]
+    for name in (PurePosixPath(entry["path"]).as_posix() for entry in (*listed, *manifest["artifacts"])):
+        if name not in present:
+            raise ExportError(f"{name}: is listed, but the exporting process did not make it")
