@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,6 +48,24 @@ def test_weights_are_those_in_memory_and_a_difference_raises(tmp_path: Path) -> 
         validate_model_outputs(config, None, model, tmp_path / "model.onnx", outputs, 1e-4)
     with pytest.raises(ValueError, match="outputs pooled are not among the model's logits"):
         validate_model_outputs(config, None, model, tmp_path / "model.onnx", ["pooled"], 1e-4)
+
+
+def test_two_graphs_with_external_data_lie_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hfexport.backends.onnx import backend
+
+    monkeypatch.setattr(backend, "SINGLE_FILE_LIMIT_BYTES", 0)
+    model = _model(tmp_path, "bert", "token-classification", "AutoModelForTokenClassification")
+    config = BertOnnxConfig(model.config, task="token-classification")
+    out = tmp_path / "out"
+    export(None, model, config, 20, out / "one.onnx")
+    before = copy.deepcopy(model)
+    with torch.no_grad():
+        model.classifier.weight *= 2.0  # type: ignore[union-attr, operator]
+    _, outputs = export(None, model, config, 20, out / "other.onnx")
+    names = {"one.onnx", "one.onnx_data", "other.onnx", "other.onnx_data"}
+    assert {path.name for path in out.iterdir()} == names
+    validate_model_outputs(config, None, before, out / "one.onnx", outputs, 1e-4)
+    validate_model_outputs(config, None, model, out / "other.onnx", outputs, 1e-4)
 
 
 def test_a_decoder_in_memory_keeps_its_mode_and_attention(tmp_path: Path) -> None:

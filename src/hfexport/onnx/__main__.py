@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfexport._internal.blame import explain
 from hfexport.errors import HfexportError
 from hfexport.export_config.tasks import TASK_NAMES
 from hfexport.onnx.log import log_outputs, log_validating
 from hfexport.onnx.question import older_probes
 from hfexport.run.inputs import Inputs
 from hfexport.run.observer import Advance
-from hfexport.run.output_folder import staging_folder
+from hfexport.run.output_folder import remove_abandoned, staging_folder
 
 if TYPE_CHECKING:
     from hfexport.manifest.entries import Manifest
@@ -77,26 +77,27 @@ def _export(arguments: Namespace, env: Mapping[str, str]) -> int:
     output: Path = arguments.output if arguments.output.is_file() else arguments.output / "model.onnx"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(output.parent)
         with staging_folder(output.parent) as scratch:
             inputs = Inputs(
                 model=arguments.model,
                 formats=("onnx",),
                 task=arguments.feature,
-                output=str(scratch),
+                output=str(scratch / "out"),
                 opset=arguments.opset,
                 atol=arguments.atol,
                 layout="single",
             )
             manifest = run(inputs, _Log(), env, further_probes=older_probes)
             _log_validation(manifest)
-            saved = _put_in_place(scratch / "onnx", output)
+            saved = _put_in_place(scratch / "out" / "onnx", output)
     except Failed as failed:
         _log_validation(failed.manifest)
         return _failed(failed.error)
-    except HfexportError as error:
-        return _failed(error)
     except OSError as error:
         return _failed(HfexportError(f"output {arguments.output}: {error.strerror}", remedy="Choose another folder."))
+    except Exception as error:  # noqa: BLE001  the boundary of this command line
+        return _failed(explain(error, arguments.model))
     _logger.info("All good, model saved at: %s", ",".join(path.as_posix() for path in saved))
     return 0
 
@@ -108,14 +109,10 @@ def _failed(error: HfexportError) -> int:
 
 def _put_in_place(made: Path, output: Path) -> list[Path]:
     """Move the graphs and what belongs to them beside `output`; a single graph gets its name."""
+    from hfexport.backends.onnx.writer import move_model
+
     graphs = sorted(made.glob("*.onnx"))
-    saved: list[Path] = []
-    for path in sorted(made.iterdir()):
-        target = output if graphs == [path] else output.parent / path.name
-        shutil.move(path, target)
-        if path in graphs:
-            saved.append(target)
-    return saved
+    return [move_model(path, output if graphs == [path] else output.parent / path.name) for path in graphs]
 
 
 def _log_validation(manifest: Manifest) -> None:

@@ -22,7 +22,7 @@ from hfexport.modeling.user_class import OnnxConfig
 from hfexport.onnx.known import KnownOnnxConfig
 from hfexport.onnx.log import log_outputs, log_validating
 from hfexport.onnx.question import older_probes
-from hfexport.run.output_folder import staging_folder
+from hfexport.run.output_folder import remove_abandoned, staging_folder
 
 __all__ = ["OpsetError", "OutputsDifferError", "export", "validate_model_outputs"]
 
@@ -52,7 +52,7 @@ def export(
         model: a `PreTrainedModel`; it is left as it was.
         config: names its inputs and outputs.
         opset: ONNX opset.
-        output: the file. Weights of more than 2 GB go to `model.onnx_data` beside it.
+        output: the file. Weights of more than 2 GB go beside it, to a file of its name and `_data`.
         tokenizer: an older name for `preprocessor`.
 
     Returns:
@@ -65,6 +65,7 @@ def export(
     """
     from hfexport.backends.base import ExportJob
     from hfexport.backends.onnx.backend import OnnxBackend
+    from hfexport.backends.onnx.writer import move_model
     from hfexport.modeling.load import plain
     from hfexport.modeling.user_class.properties import config_values
 
@@ -77,11 +78,11 @@ def export(
         if not low <= opset <= high:
             raise OpsetError(f"opset {opset} is out of range", remedy=f"{low} to {high} are proved.")
         output.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(output.parent)
         staging = stack.enter_context(staging_folder(output.parent))
         job = ExportJob(Path(), interface, _dtype(model), staging, metadata, opset, model=model)
         artifact = OnnxBackend().export(job)
-        for file in artifact.files:
-            os.replace(file, output if file == artifact.path else output.parent / file.name)
+        move_model(artifact.path, output)
     return [spec.name for spec in interface.inputs], [spec.name for spec in interface.outputs]
 
 
@@ -136,7 +137,7 @@ def validate_model_outputs(
         with plain(reference_model, values):
             answer_probes(reference_model, interface, probes, dtype, folder / "reference")
         reference = Reference(_Answered(time.monotonic() - start), probes, dtype, folder / "reference")
-        files = tuple(file for file in (path, path.parent / "model.onnx_data") if file.is_file())
+        files = tuple(file for file in (path, path.with_name(f"{path.name}_data")) if file.is_file())
         artifact = Artifact("onnx", path, files)
         tolerance = Tolerance(atol, rtol)
         verdict = validate(

@@ -21,7 +21,16 @@ from hfexport._internal.room import STAGING_PREFIX
 from hfexport.errors import InputsError
 from hfexport.run.report import REPORT_FILE
 
-__all__ = ["STAGING_PREFIX", "install", "lists_same_files", "output_lock", "staging_folder", "sweep", "withdraw"]
+__all__ = [
+    "STAGING_PREFIX",
+    "install",
+    "lists_same_files",
+    "output_lock",
+    "remove_abandoned",
+    "staging_folder",
+    "sweep",
+    "withdraw",
+]
 
 _MANIFEST = "hfexport.json"
 _UNFINISHED_MANIFEST = ".hfexport.json.part"
@@ -63,7 +72,14 @@ def sweep(output: Path) -> None:
 
     Staging folders that a living process has locked stay. The caller holds the folder's lock.
     """
-    for path in output.glob(f"{STAGING_PREFIX}*"):
+    remove_abandoned(output)
+    (output / _UNFINISHED_MANIFEST).unlink(missing_ok=True)
+    _finish(output)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the staging folders in `parent` that no living process has locked."""
+    for path in parent.glob(f"{STAGING_PREFIX}*"):
         if path.is_symlink() or not path.is_dir():
             continue
         with suppress(OSError):
@@ -73,8 +89,6 @@ def sweep(output: Path) -> None:
                     shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(descriptor)
-    (output / _UNFINISHED_MANIFEST).unlink(missing_ok=True)
-    _finish(output)
 
 
 def install(ready: Path, output: Path) -> None:

@@ -7,7 +7,8 @@ is serialised without its weights, and each weight is appended to it as one more
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +19,7 @@ import torch
 
 from hfexport._internal.room import writing
 
-__all__ = ["SINGLE_FILE_LIMIT_BYTES", "Weight", "write_model"]
+__all__ = ["SINGLE_FILE_LIMIT_BYTES", "Weight", "move_model", "write_model"]
 
 DATA_SUFFIX = "_data"
 """What the name of a file with external weights adds to that of its graph, as Optimum names it."""
@@ -124,6 +125,40 @@ def _write(
             file.write(weight.data())
             advance(weight.size_bytes)
     return [path]
+
+
+def move_model(path: Path, target: Path) -> Path:
+    """Move an ONNX file to `target`, and its external data beside it, named after it.
+
+    Args:
+        path: of the graph; its weights, if they are external, lie in a file of its name and `_data`.
+        target: the new path of the graph; what lies there is replaced.
+
+    Returns:
+        `target`.
+    """
+    data = path.with_name(path.name + DATA_SUFFIX)
+    if data.is_file():
+        new_data = target.with_name(target.name + DATA_SUFFIX)
+        if new_data.name != data.name:
+            model = onnx.load(path, load_external_data=False)
+            for tensor in _initializers(model.graph):
+                for entry in tensor.external_data:
+                    if entry.key == "location":
+                        entry.value = new_data.name
+            path.write_bytes(model.SerializeToString(deterministic=True))
+        shutil.move(data, new_data)
+    shutil.move(path, target)
+    return target
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Those of a graph and of the branches in it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                yield from _initializers(inner)
 
 
 def _header(weight: Weight) -> bytes:

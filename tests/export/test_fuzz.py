@@ -1,0 +1,68 @@
+"""Thousands of damaged checkpoints through the whole command line: no traceback, no stale success, bounded time and memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fuzzed_runs
+
+QUICK = ("bert", "roberta", "gpt2", "t5", "vit")
+
+
+def _fuzz(folder: Path, seed: int, count: int, *model_types: str) -> dict[str, Any]:
+    command = [sys.executable, fuzzed_runs.__file__, str(folder), str(seed), str(count), *model_types]
+    env = {**os.environ, "PYTHONPATH": str(Path(fuzzed_runs.__file__).parent), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return dict(json.loads(ran.stdout.splitlines()[-1]))
+
+
+def _hold(found: dict[str, Any]) -> None:
+    assert not found["problems"], f"seed {found['seed']}: {json.dumps(found['problems'][:5], indent=1)}"
+
+
+def test_a_slice_of_the_inputs(tmp_path: Path) -> None:
+    found = _fuzz(tmp_path, 0, 60, *QUICK)
+    _hold(found)
+    assert found["exit_codes"].get("3", 0) > 10
+    assert found["exit_codes"].get("0", 0) > 3
+
+
+@pytest.mark.thorough
+def test_ten_thousand_inputs(tmp_path: Path) -> None:
+    """Seeded by the clock, or by HFEXPORT_FUZZ_SEED."""
+    seed = int(os.environ.get("HFEXPORT_FUZZ_SEED") or time.time())
+    print(f"seed {seed}")
+    _hold(_fuzz(tmp_path, seed, 10_000))
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "verdict", "said"),
+    [
+        (1, "", "error", "exit code 1"),
+        (-9, "", "error", "killed by signal 9"),
+        (3, "Traceback (most recent call last):", "error", "a traceback"),
+        (3, "", "passed", "but verdict passed"),
+        (0, "", "error", "but verdict error"),
+        (5, "error: memory ran out", "error", "more memory"),
+        (3, "", "error", None),
+    ],
+)
+def test_the_rules_say_no(tmp_path: Path, code: int, log: str, verdict: str, said: str | None) -> None:
+    manifest = {"verdict": verdict, "files": [], "artifacts": [], "error": None}
+    (tmp_path / "hfexport.json").write_text(json.dumps(manifest))
+    problem = fuzzed_runs.problem_of(code, log, tmp_path, 1.0)
+    assert problem is None if said is None else said in str(problem)
+    (tmp_path / "left").touch()
+    if said is None:
+        assert "left over" in str(fuzzed_runs.problem_of(code, log, tmp_path, 1.0))
+        (tmp_path / "hfexport.json").write_text(json.dumps(fuzzed_runs.EARLIER))
+        assert "earlier manifest" in str(fuzzed_runs.problem_of(code, log, tmp_path, 1.0))
