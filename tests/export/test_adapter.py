@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import peft
 import pytest
 import torch
@@ -18,9 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from adapters import make_adapter
 from hfexport.checkpoint.adapter import base_of, find_adapter
+from hfexport.cli.main import main
 from hfexport.errors import CheckpointError, HfexportError, UnsupportedError
 from hfexport.modeling.conversion import adapter_worker
 from tiny import make_checkpoint
+from tiny.sentence import write_modules
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def _merge(adapter: Path, base: Path, folder: Path, dtype: str = "fp32") -> Path
     assert found is not None
     job = {
         **{"adapter": str(adapter), "adapter_weights": str(found.weights), "base": str(base), "base_name": base.name},
-        **{"dtype": dtype, "folder": str(folder / "merged")},
+        **{"dtype": dtype, "bare": "modules.json" in found.along, "folder": str(folder / "merged")},
     }
     adapter_worker.run(job)
     return folder / "merged"
@@ -198,3 +202,76 @@ def test_a_config_without_weights_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_an_adapter_has_none(base: Path) -> None:
     assert find_adapter(base) is None
+
+
+def _tokens_case(tied: bool, more: int, **settings: Any) -> tuple[bool, int, dict[str, Any]]:
+    return tied, more, {"target_modules": "all-linear", **settings}
+
+
+EMBEDDINGS: dict[str, tuple[bool, int, dict[str, Any]]] = {
+    "added tokens": _tokens_case(False, 4, modules_to_save=["embed_tokens", "lm_head"]),
+    "added tokens, tied": _tokens_case(True, 4, modules_to_save=["embed_tokens"]),
+    "embeddings saved unasked": _tokens_case(False, 4),
+    "LoRA of tied embeddings": _tokens_case(True, 0, target_modules=["embed_tokens", "q_proj"]),
+    "trainable tokens": _tokens_case(True, 0, trainable_token_indices=[3, 7]),
+    "DoRA": _tokens_case(False, 0, use_dora=True),
+    "rank-stabilised": _tokens_case(False, 0, use_rslora=True),
+    "biases": _tokens_case(False, 0, bias="all"),
+    "PiSSA, which changes the base": _tokens_case(False, 0, init_lora_weights="pissa"),
+}
+
+
+@pytest.mark.parametrize("kind", EMBEDDINGS)
+def test_kinds_of_lora_are_merged_as_peft_does(kind: str, tmp_path: Path) -> None:
+    tied, more, settings = EMBEDDINGS[kind]
+    base = make_checkpoint(tmp_path / "base", "llama", "causal-lm")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    model.config.tie_word_embeddings = tied
+    model.lm_head.weight = model.model.embed_tokens.weight if tied else torch.nn.Parameter(model.lm_head.weight.clone())
+    model.save_pretrained(base)
+
+    def loaded() -> Any:
+        plain = transformers.AutoModelForCausalLM.from_pretrained(base)
+        plain.resize_token_embeddings(plain.config.vocab_size + more)
+        return plain
+
+    adapted = peft.get_peft_model(loaded(), peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **settings))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter += torch.randn(parameter.shape, generator=generator) * 0.05
+    adapted.save_pretrained(tmp_path / "lora")
+    merged = transformers.AutoModelForCausalLM.from_pretrained(_merge(tmp_path / "lora", base, tmp_path / "out")).eval()
+    both = peft.PeftModel.from_pretrained(loaded(), str(tmp_path / "lora")).eval()
+    ids = torch.tensor([[3, 7, model.config.vocab_size + more - 1, 9]])
+    with torch.inference_mode():
+        assert torch.allclose(merged(input_ids=ids).logits, both(input_ids=ids).logits, atol=2e-5)
+
+
+def test_an_adapter_in_a_sentence_transformers_folder(tmp_path: Path) -> None:
+    base = make_checkpoint(tmp_path / "base", "bert", "masked-lm")
+    adapter = make_adapter(tmp_path / "lora", base, "AutoModel", None)
+    write_modules(adapter, ("mean",), dense=(10, 32))
+    output = tmp_path / "out"
+    options = ["--model", str(adapter), "--base-model", str(base), "--output", str(output), "--formats", "onnx"]
+    assert main([*options, "--task", "sentence-embedding"]) == 0
+    assert {path.name for path in output.iterdir()} >= {"modules.json", "1_Pooling", "2_Dense"}
+    plain = transformers.AutoModel.from_pretrained(base)
+    both = peft.PeftModel.from_pretrained(plain, str(adapter)).eval()
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        tokens = both(input_ids=ids).last_hidden_state.numpy()
+    session = onnxruntime.InferenceSession(output / "onnx/model.onnx")
+    inputs = {"input_ids": ids.numpy(), "attention_mask": np.ones((1, 3), np.int64)}
+    inputs |= {"token_type_ids": np.zeros((1, 3), np.int64)}
+    found, vector = session.run(["token_embeddings", "sentence_embedding"], inputs)
+    np.testing.assert_allclose(found, tokens, atol=1e-5)
+    assert vector.shape == (1, 10)
+
+
+def test_what_does_not_fit_is_said_in_full(base: Path, adapter: Path, tmp_path: Path) -> None:
+    name = LORA.replace("lora_A", "lora_B")
+    changed = _changed(adapter, tmp_path / "changed", lambda weights: weights.update({name: torch.ones(7, 4)}))
+    with pytest.raises(CheckpointError, match=r"size mismatch for .*torch\.Size\(\[7, 4\]\)"):
+        _merge(changed, base, tmp_path / "out")

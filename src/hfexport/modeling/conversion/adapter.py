@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hfexport.checkpoint import Checkpoint, copy_along
 from hfexport.checkpoint.adapter import Adapter
+from hfexport.checkpoint.sentence_folder import MODULES_FILE
 from hfexport.modeling.conversion.child import run_child
 
 __all__ = ["merge"]
@@ -35,6 +36,7 @@ def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, st
         "base": str(base.folder.resolve()),
         "base_name": base.contents.folder.name,
         "dtype": base.dtype,
+        "bare": MODULES_FILE in adapter.along,
         "folder": str(target),
     }
     name = f"merging of {adapter.weights.name}"

@@ -12,6 +12,7 @@ import peft
 import torch
 import transformers
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.lora import LoraLayer
 from peft.utils.save_and_load import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -37,6 +38,9 @@ _CLASSES: Final[Mapping[str, str]] = {
 _HEADS: Final = ("classifier", "classifier.out_proj", "score")
 """Modules whose weights have a row for each label."""
 
+_CHANGES_BASE: Final = ("pissa", "olora")
+"""Ways to initialise LoRA that take a part out of the base's weights, as peft does again when it loads the adapter."""
+
 _DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 _PREFIX: Final = "base_model.model."
 _FAILURES: Final = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, SafetensorError)
@@ -48,7 +52,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `adapter` (folder), `adapter_weights` (path), `base` (folder), `base_name` for messages, `dtype` of the
-            base, and `folder`.
+            base, `bare` (whether sentence-transformers loads it, as the bare model), and `folder`.
     """
     folder, weights = Path(job["folder"]), Path(job["adapter_weights"])
     staged = folder.with_name("adapter")
@@ -59,11 +63,12 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
             config = peft.PeftConfig.from_pretrained(str(staged))
             _refuse_unmergeable(weights, config)
             model = _base(job, config, given)
+            _resize_vocabulary(model, given)
             merged = _merge(weights, model, config, given)
             merged.save_pretrained(folder)
     except _FAILURES as error:
         raise CheckpointError(
-            f"{weights}: cannot be merged into {job['base_name']}: {_first_line(error)}",
+            f"{weights}: cannot be merged into {job['base_name']}: {_reason(error)}",
             remedy="Check that the base is the one that the adapter was trained on; base-model names another.",
         ) from error
     return {"peft": peft.__version__}
@@ -81,8 +86,9 @@ def _refuse_unmergeable(weights: Path, config: peft.PeftConfig) -> None:
 def _given(adapter: Path, weights: Path, staged: Path) -> dict[str, torch.Tensor]:
     """The adapter's weights, by way of safetensors, beside a config that initialises nothing."""
     config = json.loads((adapter / "adapter_config.json").read_bytes())
-    if "init_lora_weights" in config:  # some ways to initialise decompose the base, only to be overwritten
-        config["init_lora_weights"] = True
+    initial = str(config.get("init_lora_weights"))
+    if "init_lora_weights" in config and not initial.startswith(_CHANGES_BASE):
+        config["init_lora_weights"] = True  # some ways to initialise need data, only to be overwritten
     (staged / "adapter_config.json").write_text(json.dumps({**config, "inference_mode": True}))
     path = staged / "adapter_model.safetensors"
     if weights.suffix == ".bin":
@@ -90,28 +96,38 @@ def _given(adapter: Path, weights: Path, staged: Path) -> dict[str, torch.Tensor
     else:
         safetensors_header.read_header(weights)
         shutil.copyfile(weights, path)
-    return load_file(path)
+    return {
+        ".".join(part for part in name.split(".") if part != "_orig_mod"): value
+        for name, value in load_file(path).items()
+    }
 
 
 def _base(job: Mapping[str, Any], config: peft.PeftConfig, given: Mapping[str, torch.Tensor]) -> Any:
     """The base with its own weights; only what the adapter brings may be missing from it."""
     model_config = read_model_config(Path(job["base"]))
-    name, model_class = _model_class(config, model_config)
+    name, model_class = _model_class(config, model_config, bare=bool(job["bare"]))
     labels = [len(given[key]) for head in _HEADS if (key := f"{_PREFIX}{head}.weight") in given]
     if labels and model_config.num_labels != labels[0]:
         model_config.num_labels = labels[0]
     refuse_implausible(Path(job["base"]), lambda: _on_meta(model_class, model_config))
-    model, info = model_class.from_pretrained(
-        job["base"],
-        config=model_config,
-        dtype=_DTYPES[job["dtype"]],
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )
-    brought = {key.removeprefix(_PREFIX) for key in given}
-    lacking = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])} - brought
+
+    def load(**kwargs: Any) -> tuple[Any, set[str]]:
+        model, info = model_class.from_pretrained(
+            job["base"],
+            config=model_config,
+            dtype=_DTYPES[job["dtype"]],
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **kwargs,
+        )
+        brought = {key.removeprefix(_PREFIX) for key in given}
+        return model, {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])} - brought
+
+    model, lacking = load()
+    if name == "AutoModel" and lacking and all(key.startswith("pooler.") for key in lacking):
+        model, lacking = load(add_pooling_layer=False)  # that of a checkpoint with a head, which has no pooler
     if lacking:
         raise UnsupportedError(
             f"{job['base_name']}: as {name} it needs weights that neither it nor the adapter has: {_listed(lacking)}",
@@ -125,11 +141,17 @@ def _on_meta(model_class: Any, model_config: Any) -> Any:
         return getattr(model_class, "from_config", model_class)(model_config)
 
 
-def _model_class(config: peft.PeftConfig, model_config: Any) -> tuple[str, Any]:
-    """The class that the adapter was trained on: by its task, by the name it keeps, or else the base's own."""
+def _model_class(config: peft.PeftConfig, model_config: Any, *, bare: bool) -> tuple[str, Any]:
+    """The class that the adapter was trained on: by its task, by the name it keeps, or else the base's own.
+
+    Args:
+        config: of the adapter.
+        model_config: of the base.
+        bare: the adapter is one of sentence-transformers, which loads the bare model.
+    """
     kept = (config.auto_mapping or {}).get("base_model_class")
     own = str(kept or next(iter(model_config.architectures or ()), ""))
-    name = _CLASSES.get(str(config.task_type), own)
+    name = "AutoModel" if bare else _CLASSES.get(str(config.task_type), own)
     found = getattr(transformers, name, None)
     is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
     if found is None or not (is_model or name in _CLASSES.values()):
@@ -140,18 +162,66 @@ def _model_class(config: peft.PeftConfig, model_config: Any) -> tuple[str, Any]:
     return name, found
 
 
+def _resize_vocabulary(model: Any, given: Mapping[str, torch.Tensor]) -> None:
+    """Give the base as many tokens as the adapter's embeddings have, whose values replace the new rows."""
+    current = model.get_input_embeddings()
+    if not isinstance(current, torch.nn.Embedding):
+        return
+    rows = {current.num_embeddings}
+    for module in (current, model.get_output_embeddings()):
+        name = next((name for name, found in model.named_modules() if module is not None and found is module), None)
+        for part in ("weight", "base_layer.weight") if name is not None else ():
+            if (weight := given.get(f"{_PREFIX}{name}.{part}")) is not None:
+                rows.add(len(weight))
+    if max(rows) > current.num_embeddings:
+        model.resize_token_embeddings(max(rows), mean_resizing=False)
+
+
+def _stored_twice(key: str, given: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a weight is one of a resized embedding that peft stores under two names, of which it reads one."""
+    for part in (".modules_to_save", ".original_module"):
+        name, found, rest = key.rpartition(part)
+        if found and name + rest in given:
+            return part == ".original_module" or torch.equal(given[key], given[name + rest])
+    return False
+
+
+def _separate_tied(adapted: Any) -> None:
+    """Before LoRA of one of two tied embeddings is merged, give the other its own weights, which stay as they are."""
+    first, second = adapted.get_input_embeddings(), adapted.get_output_embeddings()
+    if not any(isinstance(layer, LoraLayer) for layer in (first, second)):
+        return
+    own: list[Any] = [getattr(layer, "base_layer", layer) for layer in (first, second)]
+    if own[0] is not None and own[1] is not None and own[0].weight is own[1].weight:
+        own[1].weight = torch.nn.Parameter(own[1].weight.detach().clone())
+
+
+def _untie(model: Any) -> None:
+    """Where the adapter changed one of two tied embeddings, have both stored, as they answer in peft."""
+    first, second = model.get_input_embeddings(), model.get_output_embeddings()
+    if first is None or second is None or first.weight is second.weight or torch.equal(first.weight, second.weight):
+        return
+    for config in (model.config, model.config.get_text_config()):
+        if getattr(config, "tie_word_embeddings", False):
+            config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
+
+
 def _merge(weights: Path, model: Any, config: peft.PeftConfig, given: dict[str, torch.Tensor]) -> Any:
     """The base with the adapter's change in its weights; every weight of the adapter must find its place."""
     adapted = peft.get_peft_model(model, config)
     wanted = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
     result: Any = set_peft_model_state_dict(adapted, given)
-    missing, strays = wanted.keys() - given.keys(), set(result.unexpected_keys)
+    missing = wanted.keys() - given.keys()
+    strays = {key for key in result.unexpected_keys if not _stored_twice(key, given)}
     if missing or strays:
         what = f"lacks {_listed(missing)}" if missing else f"holds {_listed(strays)}, which its base has no place for"
         raise CheckpointError(
             f"{weights}: {what}", remedy="Check that the base is the one that the adapter was trained on."
         )
+    _separate_tied(adapted)
     merged: Any = adapted.merge_and_unload(safe_merge=True)
+    _untie(merged)
     merged.config.architectures = [type(merged).__name__]
     return merged
 
@@ -162,5 +232,6 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(ordered[:5]) + more
 
 
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+def _reason(error: Exception) -> str:
+    """What the library says in one line, as it names sizes and weights on lines of their own."""
+    return " ".join(str(error).split())[:600] or type(error).__name__
