@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +79,15 @@ def test_external_data_holds_the_same_weights(tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     _, inside = _export(tmp_path / "one", "bert", "masked-lm")
     told: list[int] = []
-    _, beside = _export(tmp_path / "two", "bert", "masked-lm", external_data=True, advance=told.append)
-    assert 0 < sum(told) <= beside.files[1].stat().st_size
+    totals: list[int] = []
+
+    @contextmanager
+    def progress(total: int) -> Iterator[Callable[[int], None]]:
+        totals.append(total)
+        yield told.append
+
+    _, beside = _export(tmp_path / "two", "bert", "masked-lm", external_data=True, progress=progress)
+    assert [sum(told)] == totals and 0 < sum(told) <= beside.files[1].stat().st_size
     assert [path.name for path in beside.files] == ["model.onnx", "model.onnx_data"]
     onnx.checker.check_model(str(beside.path))
     one, two = onnx.load(inside.path).graph, onnx.load(beside.path).graph

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +18,12 @@ __all__ = ["Artifact", "Backend", "ExportJob"]
 
 def _tell_nobody(size_bytes: int) -> None:
     del size_bytes
+
+
+@contextmanager
+def _unwatched(total_bytes: int) -> Iterator[Callable[[int], None]]:
+    del total_bytes
+    yield _tell_nobody
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class ExportJob:
         fixed_sizes: sizes of all free axes, for an artifact of fixed shape; empty for a shape-free one.
         neuron: how to compile, and in which interpreter; for format `neuron`.
         model: a model in memory whose weights are exported instead of a checkpoint's; ONNX alone.
-        advance: is told how many bytes of weights were written, where they are written one by one.
+        progress: takes the bytes of weights that are going to be written and gives a context, whose value is told the
+            bytes of each weight that was written.
     """
 
     checkpoint: Path
@@ -47,7 +55,7 @@ class ExportJob:
     fixed_sizes: Mapping[str, int] = field(default_factory=dict)
     neuron: NeuronRun | None = None
     model: Any = None
-    advance: Callable[[int], None] = _tell_nobody
+    progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] = _unwatched
 
 
 @dataclass(frozen=True)

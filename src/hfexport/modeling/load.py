@@ -18,6 +18,7 @@ import torch
 import transformers
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from hfexport._internal.room import STAGING_PREFIX
 from hfexport._internal.upstream.models import attention_of, from_config
 from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.modeling.untrusted_config import BUILD_FAILURES, bounded, refuse_implausible
@@ -33,6 +34,7 @@ __all__ = [
     "empty_model",
     "filled_cache",
     "load_model",
+    "model_without_data",
     "named_output",
     "plain",
     "quiet",
@@ -94,11 +96,16 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
             )
         except (OSError, *BUILD_FAILURES) as error:
             raise CheckpointError(
-                f"{folder}: transformers cannot load it as {config.auto_class}: {error}",
+                f"{_shown(folder)}: transformers cannot load it as {config.auto_class}: {error}",
                 remedy="Check that config.json belongs to these weights.",
             ) from error
     _refuse_partial_load(folder, config, info)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _shown(folder: Path) -> str:
+    """How a message names a checkpoint's folder: one in a staging folder is a copy, which the user does not know."""
+    return "the checkpoint" if any(part.startswith(STAGING_PREFIX) for part in folder.parts) else str(folder)
 
 
 @contextmanager
@@ -120,14 +127,14 @@ def _refuse_partial_load(folder: Path, config: ExportConfig, info: Mapping[str, 
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"])
         raise CheckpointError(
-            f"{folder}: weight {name} has shape {tuple(found)}, but config.json asks for {tuple(expected)}"
+            f"{_shown(folder)}: weight {name} has shape {tuple(found)}, but config.json asks for {tuple(expected)}"
             f" ({len(info['mismatched_keys'])} such weights)",
             remedy="Use the config.json that was saved with these weights.",
         )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise UnsupportedError(
-            f"{folder}: task {config.task.name} needs weights that the checkpoint does not have: "
+            f"{_shown(folder)}: task {config.task.name} needs weights that the checkpoint does not have: "
             + ", ".join(missing[:5])
             + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
             remedy="Choose a task whose head the checkpoint carries, or fine-tune the model for this task first.",
@@ -151,9 +158,17 @@ def empty_model(
     Raises:
         UnsupportedError: a package that the model needs is not installed.
     """
+    return _faked(model_without_data(config, dtype), fake_mode, loaded)
+
+
+def model_without_data(config: ExportConfig, dtype: str) -> torch.nn.Module:
+    """The model on the meta device: its weights have names, shapes and dtypes alone.
+
+    Raises:
+        UnsupportedError: a package that the model needs is not installed.
+    """
     with quiet(), _packages_at_hand(config), bounded(Path(config.config.name_or_path, "config.json")):
-        model = _on_meta(config, dtype)
-    return _faked(model, fake_mode, loaded)
+        return _on_meta(config, dtype)
 
 
 def _on_meta(config: ExportConfig, dtype: str) -> torch.nn.Module:

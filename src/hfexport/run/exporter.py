@@ -73,6 +73,7 @@ class Exporter:
     on_made: Callable[[Path], None] = _nothing
     _references: list[Reference] = field(default_factory=list)
     _shared: Mapping[str, Reference] = field(default_factory=dict)
+    _folders: dict[str, Path] = field(default_factory=dict)
 
     @property
     def ready(self) -> Path:
@@ -85,6 +86,24 @@ class Exporter:
             return [result for name in self.inputs.formats for result in self._one_format(name)]
         finally:
             self.stop()
+
+    def folder_in(self, dtype: str) -> Path:
+        """The folder of the checkpoint with its weights in `dtype`, which can be mapped; a copy is made if it takes one."""
+        from hfexport.modeling.conversion.dtype_copy import plan_dtypes, write_in_dtype
+
+        if dtype not in self._folders:
+            plan = plan_dtypes(self.checkpoint, self.family, dtype)
+            if not plan.dtypes:
+                self._folders[dtype] = self.checkpoint.folder
+                return self.checkpoint.folder
+            folder = self.staging / f"weights-{dtype}"
+            with (
+                self.stages(f"Weights in {dtype}"),
+                self.observer.progress(f"weights in {dtype}", plan.size_bytes, unit="B") as advance,
+            ):
+                write_in_dtype(self.checkpoint, plan, folder, advance)
+            self._folders[dtype] = folder
+        return self._folders[dtype]
 
     def stop(self) -> None:
         """Stop what still computes."""
@@ -207,7 +226,7 @@ class Exporter:
 
         asked = [(config, probes(config)) for config in graphs]
         folder = self.staging / f"reference-{len(self._references)}"
-        references = start_references(self.checkpoint.folder, asked, self.dtype, folder=folder, env=self.env)
+        references = start_references(self.folder_in(self.dtype), asked, self.dtype, folder=folder, env=self.env)
         self._references.extend(references)
         return {config.graph: reference for config, reference in zip(graphs, references, strict=True)}
 
@@ -222,13 +241,10 @@ class Exporter:
             "task": config.task.name,
         }
         folder, external = self.ready / name, self.inputs.external_data
-        job = ExportJob(self.checkpoint.folder, config, self.dtype, folder, metadata, self.opset, external, fixed_sizes)
-        if name == "onnx":
-            # Weights are written one by one, which can be watched; other formats are written in one go.
-            with self.observer.progress(f"{config.graph}.onnx", self.checkpoint.size_bytes, unit="B") as advance:
-                artifact = backend_for(name).export(replace(job, advance=advance))
-        else:
-            artifact = backend_for(name).export(job)
+        weights = self.folder_in(self.dtype)
+        job = ExportJob(weights, config, self.dtype, folder, metadata, self.opset, external, fixed_sizes)
+        job = replace(job, progress=lambda total: self.observer.progress(f"{config.graph}.onnx", total, unit="B"))
+        artifact = backend_for(name).export(job)
         for path in artifact.files:
             self.on_made(path)
         return artifact

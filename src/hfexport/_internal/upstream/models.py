@@ -17,6 +17,7 @@ __all__ = [
     "attention_of",
     "check_model",
     "from_config",
+    "kept_dtypes",
     "loader_renaming",
     "model_mapping",
     "replaced_part",
@@ -45,6 +46,8 @@ PARTS: Final = (
         "the loader's own renaming of weights",
         ("source_key", "weight_renamings", "weight_converters", "base_model_prefix", "meta_state_dict", "reverse"),
     ),
+    Part("transformers", "PreTrainedModel._get_dtype_plan", "which weights stay in fp32", ("self", "dtype")),
+    Part(_LOADING, "build_glob_alternation", "which weights stay in fp32", ("globs",)),
 )
 
 
@@ -174,9 +177,29 @@ def attend_eagerly(config: Any) -> None:
 
 def loader_renaming(model: Any) -> Any:
     """The function by which `from_pretrained` renames a checkpoint's weight: takes the name and the wanted weights."""
-    check("transformers", *PARTS[2:])
+    check("transformers", *PARTS[2:5])
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key
 
     rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
     return lambda name, wanted: rename_source_key(name, rules, [], model.base_model_prefix, dict(wanted))[0]
+
+
+def kept_dtypes(model: Any, dtype: Any) -> Any:
+    """The function by which `from_pretrained` keeps weights in another dtype than was asked for.
+
+    Takes the name of a weight of `model`; gives a torch dtype, or `None` for a weight in the dtype that was asked for.
+    """
+    check("transformers", *PARTS[5:])
+    from transformers.core_model_loading import build_glob_alternation
+
+    plan = model._get_dtype_plan(dtype)
+    if not plan:
+        return {}.get
+    pattern, groups, _ = build_glob_alternation(list(plan))
+
+    def kept(name: str) -> Any:
+        found = pattern.search(name)
+        return None if found is None else plan[groups[str(found.lastgroup)]]
+
+    return kept

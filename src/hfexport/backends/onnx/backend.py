@@ -38,12 +38,14 @@ class OnnxBackend:
         weights: list[Weight] = []
         for graph in graphs:
             weights.extend(_weights(graph, flat_model(whole, graph.config).model, weights))
-        external = job.external_data or sum(weight.size_bytes for weight in weights) > SINGLE_FILE_LIMIT_BYTES
+        size_bytes = sum(weight.size_bytes for weight in weights)
+        external = job.external_data or size_bytes > SINGLE_FILE_LIMIT_BYTES
         skeletons = [_skeleton(graph.model) for graph in graphs]
         skeleton = skeletons[0] if len(graphs) == 1 else merge_branches(skeletons[0], skeletons[1], job.config)
         _check(skeleton, weights)
         path = job.folder / f"{job.config.graph}.onnx"
-        files = write_model(skeleton, weights, path, job.advance, external=external)
+        with job.progress(size_bytes) as advance:
+            files = write_model(skeleton, weights, path, advance, external=external)
         return Artifact(
             format=self.format,
             path=files[0],

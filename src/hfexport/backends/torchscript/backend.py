@@ -30,7 +30,7 @@ from hfexport.modeling.wrappers import flat_model
 from hfexport.runtime import DESCRIPTION_FILE, Description
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from hfexport.export_config import TensorSpec
@@ -48,7 +48,7 @@ class TorchScriptBackend:
         model = load_model(job.checkpoint, config, job.dtype)
         make_traceable(model)
         flat = flat_model(model, config)
-        untied = give_own_storage(flat.model)
+        untied = give_own_storage(flat.model, copy=_alias)
         held = {axis: limit.minimum for axis, limit in config.limits.items() if limit.is_fixed} | dict(job.fixed_sizes)
         if job.fixed_sizes:
             example = make_inputs(config, held, job.dtype, padding="right", seed=7)
@@ -69,15 +69,29 @@ class TorchScriptBackend:
         )
 
 
+def _clone(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _alias(tensor: torch.Tensor) -> torch.Tensor:
+    """A second storage over the same memory, which `torch.jit.save` writes as a tensor of its own."""
+    plain = tensor.detach()
+    return torch.from_numpy(plain.numpy()) if plain.is_contiguous() and plain.numel() else _clone(plain)
+
+
 @torch.no_grad()
-def give_own_storage(model: torch.nn.Module) -> int:
-    """Clone every parameter and buffer that shares memory with an earlier one; stop gradients for all.
+def give_own_storage(model: torch.nn.Module, *, copy: Callable[[torch.Tensor], torch.Tensor] = _clone) -> int:
+    """Copy every parameter and buffer that shares memory with an earlier one; stop gradients for all.
 
     Tied weights are one tensor under two names, which a loaded artifact could not keep tied: whoever changed one, on
     another device or in another dtype, would find the other left behind.
 
+    Args:
+        model: whose tensors are replaced in place.
+        copy: gives a tensor with a storage of its own.
+
     Returns:
-        The number of tensors cloned.
+        The number of tensors copied.
     """
     model.requires_grad_(False)
     seen: set[int] = set()
@@ -88,10 +102,10 @@ def give_own_storage(model: torch.nn.Module) -> int:
             storage = tensor.untyped_storage()
             whole = storage.nbytes() == tensor.numel() * tensor.element_size() and tensor.is_contiguous()
             if storage.data_ptr() in seen or not whole:
-                copy = tensor.detach().clone(memory_format=torch.contiguous_format)
+                own_tensor = copy(tensor)
                 parameter = isinstance(tensor, torch.nn.Parameter)
-                setattr(module, name, torch.nn.Parameter(copy, requires_grad=False) if parameter else copy)
-                storage = copy.untyped_storage()
+                setattr(module, name, torch.nn.Parameter(own_tensor, requires_grad=False) if parameter else own_tensor)
+                storage = own_tensor.untyped_storage()
                 cloned += 1
             if storage.nbytes():
                 seen.add(storage.data_ptr())

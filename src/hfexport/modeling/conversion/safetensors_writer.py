@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hfexport.checkpoint.stored import ITEM_BYTES, StoredTensor
@@ -11,11 +11,22 @@ from hfexport.checkpoint.stored import ITEM_BYTES, StoredTensor
 __all__ = ["write_safetensors"]
 
 
-def write_safetensors(path: Path, tensors: Sequence[StoredTensor]) -> None:
+def _tell_nobody(size_bytes: int) -> None:
+    del size_bytes
+
+
+def write_safetensors(
+    path: Path, tensors: Sequence[StoredTensor], *, advance: Callable[[int], None] = _tell_nobody
+) -> None:
     """Write `tensors` as a PyTorch checkpoint's weights (`format: pt`).
 
     The widest dtypes come first, so that every tensor starts at a multiple of its item's size and can be mapped; the
     format is described at https://huggingface.co/docs/safetensors/index#format.
+
+    Args:
+        path: of the file.
+        tensors: read one at a time.
+        advance: is told the bytes of each tensor that was written.
 
     Raises:
         OSError: the file cannot be written.
@@ -37,3 +48,4 @@ def write_safetensors(path: Path, tensors: Sequence[StoredTensor]) -> None:
             array = np.ascontiguousarray(tensor.read())
             assert array.nbytes == tensor.size_bytes, f"{tensor.name}: {array.nbytes} bytes for {tensor.size_bytes}"
             file.write(array.reshape(-1).view(np.uint8).data)
+            advance(tensor.size_bytes)
