@@ -270,13 +270,16 @@ def _judge(
     """Compare what was written down for one probe."""
     from hfexport.validation.arrays import read_arrays
     from hfexport.validation.compare import compare_probe, declared_problem
+    from hfexport.validation.readable import hidden_positions
 
     if (refusal := refusals.get(str(number))) is not None:
         return ProbeResult(probe, problem=f"the artifact refused it: {refusal}")
     wanted = read_arrays(reference.folder / "outputs" / str(number))
     if problem := declared_problem(config, probe, wanted):
         return ProbeResult(probe, problem=problem)
-    return compare_probe(probe, read_arrays(folder / "outputs" / str(number)), wanted, tolerance)
+    asked = read_arrays(reference.folder / "inputs" / str(number))
+    hidden = hidden_positions(config, probe, asked, wanted)
+    return compare_probe(probe, read_arrays(folder / "outputs" / str(number)), wanted, tolerance, hidden)
 
 
 def _stage(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,24 +42,40 @@ def declared_problem(config: ExportConfig, probe: Probe, reference: Arrays) -> s
     return ""
 
 
-def compare_probe(probe: Probe, artifact: Arrays, reference: Arrays, tolerance: Tolerance) -> ProbeResult:
-    """Compare all outputs of one probe; names and their order must be the same."""
+def compare_probe(
+    probe: Probe,
+    artifact: Arrays,
+    reference: Arrays,
+    tolerance: Tolerance,
+    hidden: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+) -> ProbeResult:
+    """Compare all outputs of one probe; names and their order must be the same.
+
+    `hidden` says by output where nobody can read it, see `hfexport.validation.readable`.
+    """
     if list(artifact) != list(reference):
         return ProbeResult(probe, problem=f"outputs are {', '.join(artifact)}; the model gives {', '.join(reference)}")
     results: list[OutputResult] = []
     for name, wanted in reference.items():
-        result = compare_outputs(name, artifact[name], wanted, tolerance)
+        result = compare_outputs(name, artifact[name], wanted, tolerance, hidden.get(name))
         if probe.greedy_steps and name == "tokens" and result.max_abs:
             result = _compare_tokens(artifact[name], wanted, reference["logits"], tolerance)
         results.append(result)
     return ProbeResult(probe, tuple(results))
 
 
-def compare_outputs(name: str, found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance) -> OutputResult:
+def compare_outputs(
+    name: str,
+    found: NDArray[Any],
+    wanted: NDArray[Any],
+    tolerance: Tolerance,
+    hidden: NDArray[np.bool_] | None = None,
+) -> OutputResult:
     """Compare dtype, shape, finiteness and values, in that order.
 
     Integers must be equal. Floating values may differ by `atol + rtol * |reference|`. A value that is not finite must be
-    the same in both, and a model none of whose values is finite proves nothing.
+    the same in both, and a model none of whose values is finite proves nothing. Where `hidden` (broadcastable to the output)
+    is true, the artifact only has to be finite: 0 times a value that is not finite would be seen by visible positions.
     """
     dtype, shape = str(found.dtype), tuple(found.shape)
     if found.dtype != wanted.dtype:
@@ -67,7 +84,8 @@ def compare_outputs(name: str, found: NDArray[Any], wanted: NDArray[Any], tolera
         return OutputResult(name, dtype, shape, problem=f"shape is {shape}; the model gives {tuple(wanted.shape)}")
     if found.size == 0:
         return OutputResult(name, dtype, shape, problem="it has no elements, so nothing was compared")
-    found_difference = _scan(found.reshape(-1), wanted.reshape(-1), _for_dtype(tolerance, found.dtype))
+    unread = None if hidden is None else np.broadcast_to(hidden, found.shape)
+    found_difference = _scan(found.reshape(-1), wanted.reshape(-1), _for_dtype(tolerance, found.dtype), unread)
     return _judge(name, found, wanted, tolerance, found_difference)
 
 
@@ -88,18 +106,23 @@ class _Difference:
     any_finite: bool = False
 
 
-def _scan(found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance) -> _Difference:
+def _scan(
+    found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance, hidden: NDArray[np.bool_] | None
+) -> _Difference:
     seen = _Difference()
     for start in range(0, found.size, _CHUNK):
         a = found[start : start + _CHUNK].astype(np.float64)
         r = wanted[start : start + _CHUNK].astype(np.float64)
+        unread: NDArray[np.bool_] | None = None if hidden is None else hidden.flat[start : start + _CHUNK]
+        if unread is not None:
+            a = np.where(unread & (np.isfinite(a) | ~np.isfinite(r)), r, a)
         finite = np.isfinite(a) & np.isfinite(r)
         if not finite.all():
             differs = ~finite & ~((a == r) | (np.isnan(a) & np.isnan(r)))
             if seen.not_finite_at is None and differs.any():
                 seen.not_finite_at = start + int(differs.argmax())
             a, r = np.where(finite, a, 0.0), np.where(finite, r, 0.0)
-        seen.any_finite = seen.any_finite or bool(finite.any())
+        seen.any_finite = seen.any_finite or bool((finite if unread is None else finite & ~unread).any())
         _scan_finite(a, r, tolerance, start, seen)
     return seen
 
