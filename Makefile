@@ -5,6 +5,7 @@
 #   make check                style, types, layering, documents, workflows, Dockerfile
 #   make conformance          every architecture and task, both formats; writes docs/coverage.md
 #   make thorough-test        what takes longer: pushes disturbed and killed at every stage, every TensorFlow checkpoint
+#   make mutation             changes finished artifacts in one place each; `hfexport verify` has to refuse all; writes docs/mutation.md
 #   make neuron-test          Neuron artifacts of every kind, with stand-ins for AWS's SDKs
 #   make interop-test         artifacts as optimum-onnx, sentence-transformers and Transformers.js load and drive them
 #   make container-test       builds the image and runs it as the Actions runner does
@@ -49,7 +50,7 @@ NEURON_FITS = import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_i
 NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help export test check conformance neuron-test thorough-test interop-test container-test publishing-figures bench lock clean
+.PHONY: help export test check conformance mutation neuron-test thorough-test interop-test container-test publishing-figures bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -81,6 +82,9 @@ check: $(VENV)/.dev
 conformance: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m conformance --jobs $(JOBS) $(ARGS)
 
+mutation: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m mutation $(or $(ARGS),--write)
+
 thorough-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) -m thorough tests/unit tests/export tests/hub $(ARGS)
 
@@ -103,7 +107,7 @@ lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
 
 clean:
-	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .conformance hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .conformance .mutation hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

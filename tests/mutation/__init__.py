@@ -1,0 +1,1 @@
+"""Mutation tests: finished artifacts changed in one place each, and whether `hfexport verify` refuses them."""
