@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from mutation.harness import Harness, Result
+from mutation.mutant import KINDS
 from mutation.report import write_tables
 from mutation.subjects import SUBJECTS
 
@@ -26,6 +27,7 @@ def run() -> int:
     parser.add_argument("--models", default=",".join(names), help="of " + ", ".join(names))
     parser.add_argument("--formats", default="onnx,torchscript")
     parser.add_argument("--per-kind", type=int, default=2, help="mutants of each kind of each artifact, at most")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of mutants: " + ", ".join(KINDS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=ROOT / ".mutation", help="keeps exports and results")
     parser.add_argument("--write", action="store_true", help="write the tables of docs/mutation.md")
@@ -33,7 +35,9 @@ def run() -> int:
     if unknown := set(given.models.split(",")) - set(names):
         parser.error(f"no such models: {', '.join(sorted(unknown))}")
     results = _results(
-        Harness(given.folder, given.per_kind, given.seed), given.models.split(","), given.formats.split(",")
+        Harness(given.folder, given.per_kind, given.seed, given.kinds.split(",")),
+        given.models.split(","),
+        given.formats.split(","),
     )
     survivors = [result for result in results if result.verdict == "survived"]
     wrong = sum(result.verdict in ("survived", "refused") for result in results)

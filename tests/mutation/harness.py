@@ -25,6 +25,7 @@ from hfexport.cli.main import main
 from hfexport.export_config import ExportConfig
 from hfexport.validation import Reference
 from mutation.judge import OnnxAnswers, Question, ScriptAnswers, questions, wrong_at
+from mutation.mutant import KINDS as KINDS_OF_MUTANTS
 from mutation.mutant import Mutant, choose
 from mutation.onnx_mutants import onnx_mutants
 from mutation.onnx_weights import write_mutant
@@ -74,9 +75,11 @@ class Harness:
         folder: keeps exports and results, so that a run that was interrupted goes on where it was.
         per_kind: mutants of each kind, at most, of each artifact.
         seed: chooses the mutants and draws the questions.
+        kinds: of mutants.
     """
 
-    def __init__(self, folder: Path, per_kind: int, seed: int) -> None:
+    def __init__(self, folder: Path, per_kind: int, seed: int, kinds: Sequence[str] = KINDS_OF_MUTANTS) -> None:
+        self._kinds = kinds
         self._folder = folder.resolve()
         self._per_kind = per_kind
         self._seed = seed
@@ -146,7 +149,7 @@ class Harness:
         base = _load(export.folder / path, export.format)
         widest = max(graphs, key=lambda config: len(config.inputs))
         mutants = _mutants(base, export.folder / path, export.format, widest)
-        for mutant in choose(mutants, self._per_kind, f"{self._seed} {export.subject.name} {path}"):
+        for mutant in choose(mutants, self._per_kind, f"{self._seed} {export.subject.name} {path}", self._kinds):
             where = (export.subject.name, export.format, path, mutant.kind, mutant.place)
             if (found := known.get(where)) is None:
                 verdict, detail = self._judge(export, path, mutant, judge)

@@ -50,11 +50,11 @@ class Mutant:
     stored: bool = False
 
 
-def choose(mutants: Iterable[Mutant], per_kind: int, seed: str) -> list[Mutant]:
-    """Choose up to `per_kind` mutants of each kind; the same seed chooses the same ones."""
+def choose(mutants: Iterable[Mutant], per_kind: int, seed: str, kinds: Sequence[str] = KINDS) -> list[Mutant]:
+    """Choose up to `per_kind` mutants of each of `kinds`; the same seed chooses the same ones."""
     chosen = []
     found = list(mutants)
-    for kind in KINDS:
+    for kind in kinds:
         of_kind = [mutant for mutant in found if mutant.kind == kind]
         rng = np.random.default_rng(zlib.crc32(f"{seed} {kind}".encode()))
         chosen += _some(of_kind, per_kind, rng)
