@@ -80,3 +80,20 @@ def test_it_is_exported_if_trusted(own: bool, checkpoint: Path) -> None:
     assert manifest["interface"] == (f"{file}:Parrot" if own else "inferred from the model")
     names = [entry["name"] for entry in manifest["artifacts"][0]["inputs"]]
     assert names == ["input_ids", "attention_mask"]
+
+
+def test_code_in_another_repository_is_not_run_where_transformers_has_the_model(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text())
+    config["auto_map"] = {name: f"owner/code--{where}" for name, where in config["auto_map"].items()}
+    path.write_text(json.dumps(config))
+    code, manifest = _run(checkpoint, "--trust-remote-code")
+    assert code == 4
+    assert "takes the model's code from another repository, owner/code" in manifest["error"]["message"]
+    native = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
+    path.write_text(json.dumps(config | native))
+    code, manifest = _run(checkpoint, "--trust-remote-code")
+    assert (code, manifest["task"]) == (0, "sequence-classification")
+    assert "code in owner/code, which is not run: transformers has bert itself" in capsys.readouterr().err

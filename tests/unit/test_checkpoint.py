@@ -14,7 +14,8 @@ from hfexport.checkpoint import copy_along, look_over, open_checkpoint
 from hfexport.checkpoint.quantized import refuse_plain_weights
 from hfexport.checkpoint.safetensors_header import TensorInfo
 from hfexport.checkpoint.weights import variant_of
-from hfexport.errors import CheckpointError
+from hfexport.errors import CheckpointError, UnsupportedError
+from hfexport.run.output_folder import without_staging
 
 
 def _write(folder: Path, metadata: dict[str, str] | None = None) -> Path:
@@ -218,3 +219,27 @@ def test_weights_that_are_not_quantised_as_the_config_says(tmp_path: Path) -> No
     refuse_plain_weights(path, config, {"a.qweight": _info("I32"), "a.scales": _info("F16")})
     refuse_plain_weights(path, config, {"a.weight": _info("F8_E4M3"), "a.bias": _info("F32")})
     refuse_plain_weights(path, {}, {"a.weight": _info("F32")})
+
+
+def test_pruned_heads_are_refused_for_what_they_are(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "c")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pruned_heads": {}}))
+    look_over(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "pruned_heads": {"0": [1]}}))
+    with pytest.raises(UnsupportedError, match="transformers 5 has no such models"):
+        look_over(folder)
+
+
+def test_messages_name_the_checkpoint_and_not_the_staging_folder(tmp_path: Path) -> None:
+    output = tmp_path / "my out"
+    for folder in ("converted/checkpoint", "merged/checkpoint", "variant"):
+        text = (
+            f"{output}/.hfexport-ab_1/{folder}/model.safetensors: weight x and {output}/.hfexport-ab_1/{folder}: task"
+        )
+        assert (
+            without_staging(text, output, "owner/name") == "owner/name/model.safetensors: weight x and owner/name: task"
+        )
+    text = f"{output}/.hfexport-ab_1/ready/onnx/model.onnx: too large"
+    assert without_staging(text, output, "owner/name") == f"{output}/onnx/model.onnx: too large"
+    assert without_staging("'.hfexport-ab_1/converted/checkpoint': no", Path(), "m") == "'m': no"

@@ -18,7 +18,7 @@ from hfexport.checkpoint.plausible import refuse_absurd_sizes
 from hfexport.checkpoint.safetensors_header import TensorInfo, read_header
 from hfexport.checkpoint.sentence_folder import MODULES_FILE, at_the_root, read_modules, transformer_place
 from hfexport.checkpoint.weights import WeightFiles, WeightFormat, choose_weights
-from hfexport.errors import CheckpointError
+from hfexport.errors import CheckpointError, UnsupportedError
 
 __all__ = [
     "Checkpoint",
@@ -297,6 +297,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path}: has no `model_type`", remedy="Use the config.json that transformers saved with the model."
         )
     refuse_absurd_sizes(path, config)
+    if config.get("pruned_heads"):
+        raise UnsupportedError(
+            f"{path}: `pruned_heads` says that attention heads were taken out of layers, and transformers 5 has no such models",
+            remedy="With transformers 4, load the model and save it with the heads put back, with weights of zero and without"
+            " `pruned_heads`.",
+        )
     architectures = config.get("architectures")
     if architectures is not None and not (
         isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)

@@ -42,6 +42,11 @@ __all__ = [
 ]
 
 
+_TIMM: Final = (
+    " Or save the checkpoint with a backbone of transformers itself (`backbone_config` of model_type resnet and the like);"
+    " some published ones have that as revision no_timm."
+)
+
 MODEL_FAILURES: Final = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
     *(NameError, RuntimeError, TypeError, ValueError),
@@ -110,15 +115,14 @@ def _shown(folder: Path) -> str:
 
 @contextmanager
 def _packages_at_hand(config: ExportConfig) -> Iterator[None]:
-    """Tell of a package that transformers misses when it builds the model, such as timm for DETR's first checkpoints."""
+    """Tell of a package that transformers misses when it builds the model, such as timm for a backbone of its own."""
     try:
         yield
     except ImportError as error:
         said = str(error).strip().partition(". ")[0]
         raise UnsupportedError(
             f"this {config.config.model_type} checkpoint needs a Python package that is not installed: {said}",
-            remedy="Install it beside hfexport, or save the checkpoint with a backbone of transformers itself"
-            " (backbone_config of model_type resnet and the like); published ones of DETR have it as revision no_timm.",
+            remedy="Install it beside hfexport." + (_TIMM if "timm" in said.lower() else ""),
         ) from error
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from hfexport._internal.blame import explain
 from hfexport._internal.room import is_no_room
 from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError, first_line
-from hfexport.run.output_folder import withdraw
+from hfexport.run.output_folder import withdraw, without_staging
 from hfexport.run.report import write_report
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ class Boundary:
                 withdraw(self.output)
         except OSError as problem:
             error.remedy += f" The earlier export in {str(self.output)!r} could not be removed ({first_line(problem)}): do not use it."
+        error.message = without_staging(error.message, self.output, self.model)
+        error.remedy = without_staging(error.remedy, self.output, self.model)
         if isinstance(error, InternalError):
             self._report(error)
         self._describe(error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ __all__ = [
     "staging_folder",
     "sweep",
     "withdraw",
+    "without_staging",
 ]
 
 _MANIFEST = "hfexport.json"
@@ -54,6 +56,21 @@ def output_lock(output: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def without_staging(text: str, output: Path, model: str) -> str:
+    """A message in which the checkpoint that a run converted, merged or linked is named as the user named it.
+
+    Args:
+        text: that may name paths in a staging folder.
+        output: the output folder, which holds the staging folder.
+        model: the checkpoint as the user named it.
+    """
+    folders = {f"{folder}/" for folder in (output, output.absolute(), output.resolve())} - {"./"}
+    start = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
+    staging = rf"(?:{start})?{re.escape(STAGING_PREFIX)}[^/\s:'\"]+"
+    text = re.sub(rf"{staging}/(?:converted|merged|variant)(?:/checkpoint)?", lambda _: model, text)
+    return re.sub(rf"{staging}(?:/ready)?", lambda _: str(output), text)
 
 
 @contextmanager

@@ -160,7 +160,7 @@ class Run:
                 token = publishing_token(inputs.hub_token, self.env, repository, self.observer.mask)
                 return Hub(token, note=self.observer.note, failure=PublishError)
 
-            return source, open_publisher(hub, destination, source, self.observer.note)
+            return source, open_publisher(hub, destination, source, self.observer.note, self.observer.warn)
 
     def answered(self, source: Source, publisher: Publisher) -> Manifest | None:
         """The manifest of an export that is published already and answers what is asked."""
@@ -372,7 +372,7 @@ class Run:
         )
 
 
-def describe_source(source: Source, variant: str) -> dict[str, Any]:
+def describe_source(source: Source, variant: str = "") -> dict[str, Any]:
     """What tells one source from another: the commit on the Hub, or of a folder the SHA-256 of every file that counts.
 
     Args:

@@ -101,8 +101,8 @@ def resolve_dtype(requested: str, checkpoint: Checkpoint, source: ConfigSource, 
 
 def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dtype: str, note: Note) -> ExportConfig:
     """The export config: of `architectures`, of the user's own class, or inferred from the model itself."""
-    model_config = _model_config(checkpoint, inputs)
-    trust = inputs.trust_remote_code
+    trust = inputs.trust_remote_code and _runs_own_code(checkpoint, note)
+    model_config = _model_config(checkpoint, trust_remote_code=trust)
     if source.known is not None and source.task is not None:
         try:
             known = source.known(model_config, source.task, trust_remote_code=trust, sentence=source.sentence)
@@ -131,14 +131,39 @@ def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dt
     return _refuse_without_mask(config)
 
 
-def _model_config(checkpoint: Checkpoint, inputs: Inputs) -> Any:
+def _runs_own_code(checkpoint: Checkpoint, note: Note) -> bool:
+    """Whether the model's code is the checkpoint's own; not if it lies in another repository and transformers has the model.
+
+    Raises:
+        UnsupportedError: it lies in another repository, and transformers has no such model.
+    """
+    from transformers import CONFIG_MAPPING
+
+    listed = checkpoint.config.get("auto_map") or {}
+    names = [str(name) for key, name in listed.items() if key.startswith(("AutoConfig", "AutoModel"))]
+    elsewhere = sorted({name.partition("--")[0] for name in names if "--" in name})
+    if not elsewhere:
+        return True
+    if checkpoint.model_type in CONFIG_MAPPING:
+        note(
+            f"auto_map points to code in {elsewhere[0]}, which is not run: transformers has {checkpoint.model_type} itself"
+        )
+        return False
+    raise UnsupportedError(
+        f"{checkpoint.contents.folder / 'config.json'}: auto_map takes the model's code from another repository,"
+        f" {elsewhere[0]}, at no commit that could be checked",
+        remedy="Copy its Python files beside config.json, read them, and name them in auto_map without the repository.",
+    )
+
+
+def _model_config(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
     """The model's `PreTrainedConfig`; code that the checkpoint carries is run only if the user said so."""
     from transformers import CONFIG_MAPPING
 
     from hfexport.modeling.untrusted_config import read_model_config
 
     remote = "AutoConfig" in (checkpoint.config.get("auto_map") or {})
-    if checkpoint.model_type not in CONFIG_MAPPING and not (remote and inputs.trust_remote_code):
+    if checkpoint.model_type not in CONFIG_MAPPING and not (remote and trust_remote_code):
         remedy = "Use a checkpoint of an architecture that this version of transformers has."
         if remote:
             remedy = "Its code comes with the checkpoint: read it, and run it with --trust-remote-code."
@@ -146,7 +171,7 @@ def _model_config(checkpoint: Checkpoint, inputs: Inputs) -> Any:
             f"model_type {checkpoint.model_type!r} in config.json is not an architecture of transformers", remedy=remedy
         )
     shown = checkpoint.contents.folder / "config.json"
-    return read_model_config(checkpoint.folder, trust_remote_code=inputs.trust_remote_code, shown=shown)
+    return read_model_config(checkpoint.folder, trust_remote_code=trust_remote_code, shown=shown)
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:

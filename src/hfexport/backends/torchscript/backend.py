@@ -7,6 +7,7 @@ from Python with nothing but torch.
 from __future__ import annotations
 
 import json
+import keyword
 import re
 import zipfile
 from collections import Counter
@@ -112,10 +113,38 @@ def give_own_storage(model: torch.nn.Module, *, copy: Callable[[torch.Tensor], t
     return cloned
 
 
+@contextmanager
+def parsable_classes(model: torch.nn.Module) -> Iterator[None]:
+    """Give the model's classes module names that `torch.jit.load` can parse, while the model is traced.
+
+    A trace names the type of each submodule after its class. Code that a checkpoint carries is imported from a folder named
+    after a hash, which may begin with a digit: the trace could be saved but not loaded.
+    """
+    classes = {type(module) for module in model.modules()}
+    before = {found: found.__module__ for found in classes}
+    named = {found: ".".join(map(_identifier, name.split("."))) for found, name in before.items()}
+    changed = [found for found in classes if named[found] != before[found]]
+    for found in changed:
+        found.__module__ = named[found]
+    try:
+        yield
+    finally:
+        for found in changed:
+            found.__module__ = before[found]
+
+
+def _identifier(part: str) -> str:
+    """The part of a module's name, or an identifier made of it."""
+    if part.isidentifier() and part.isascii() and not keyword.iskeyword(part):
+        return part
+    return "_" + re.sub(r"[^0-9A-Za-z_]", lambda found: f"_{ord(found[0]):x}_", part)
+
+
 def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob) -> torch.jit.ScriptModule:
+    model_type = job.config.config.model_type
     try:
         # Validation asks the saved file, in another process and at other shapes: more than `check_trace` would.
-        with quiet(), torch.no_grad(), _plain_functions(), model_patches(job.config.config.model_type):
+        with quiet(), torch.no_grad(), _plain_functions(), parsable_classes(flat), model_patches(model_type):
             traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
     except (*MODEL_FAILURES, torch.jit.Error) as error:
         raise ExportError(

@@ -45,10 +45,16 @@ class Publisher:
         destination: where to.
         source: what is exported.
         note: is told what happens.
+        warn: is told what failed without harm to what is published.
     """
 
     def __init__(
-        self, hub: Callable[[], Hub], destination: Destination, source: Source, note: Callable[[str], None]
+        self,
+        hub: Callable[[], Hub],
+        destination: Destination,
+        source: Source,
+        note: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._make_hub = hub
         self._hub = hub()
@@ -57,6 +63,7 @@ class Publisher:
         self._to = destination
         self._source = source
         self._note = note
+        self._warn = warn
         model = source.model
         own = model is not None and model.repository == destination.repository
         self._prefix = f"{model.subfolder}/" if own and model is not None and model.subfolder else ""
@@ -265,7 +272,12 @@ class Publisher:
         """Title and description of a pull request, as this export has them: its number is known only once it is open."""
         if number and not self._to.dry_run:
             text = describe(manifest, self._to.repository, self._prefix, number, marker_of(source_of(manifest)["hub"]))
-            update_texts(self._hub, self._to.repository, number, self._message(manifest), text)
+            try:
+                update_texts(self._hub, self._to.repository, number, self._message(manifest), text)
+            except PublishError as error:  # the commit is made: what is published is whole
+                self._warn(
+                    f"the title and the description of pull request {number} could not be updated: {error.message}"
+                )
 
     def _message(self, manifest: Manifest) -> str:
         """The commit's first line, which is a pull request's title."""
@@ -326,14 +338,18 @@ class Publisher:
 
 
 def open_publisher(
-    hub: Callable[[], Hub], destination: Destination, source: Source, note: Callable[[str], None]
+    hub: Callable[[], Hub],
+    destination: Destination,
+    source: Source,
+    note: Callable[[str], None],
+    warn: Callable[[str], None] | None = None,
 ) -> Publisher:
     """Look at the destination, before anything costly is done.
 
     Raises:
         PublishError: it cannot be published there, and why.
     """
-    return Publisher(hub, destination, source, note)
+    return Publisher(hub, destination, source, note, warn or note)
 
 
 def _description(manifest: Manifest) -> str:
