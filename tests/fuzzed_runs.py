@@ -298,7 +298,9 @@ def _run(number: int, seed: int, made: Mapping[str, Path], work: Path) -> dict[s
 
 def main(arguments: Sequence[str]) -> None:
     """Make the checkpoints, run the inputs one after the other, print what came of them."""
+    import hfexport.backends.onnx.backend
     import hfexport.backends.torchscript.backend
+    import hfexport.cli.main
     import hfexport.modeling.find_export_config
     import hfexport.run.pipeline  # noqa: F401
 

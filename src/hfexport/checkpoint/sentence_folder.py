@@ -76,9 +76,12 @@ def transformer_place(has: Callable[[str], bool], modules: Callable[[], Sequence
 
 def at_the_root(content: bytes) -> bytes:
     """A modules.json whose transformer lies beside it, as an export's does; unchanged if it does already."""
-    entries: list[dict[str, Any]] = json.loads(content)
-    if not entries or not entries[0]["path"]:
-        return content
+    try:
+        entries: list[dict[str, Any]] = json.loads(content)
+        if not entries or not entries[0]["path"]:
+            return content
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return content  # damaged: it is no matter to tasks other than sentence-embedding
     return (json.dumps([{**entries[0], "path": ""}, *entries[1:]], indent=2) + "\n").encode()
 
 

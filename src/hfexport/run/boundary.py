@@ -74,6 +74,11 @@ class Boundary:
         return Failed(error, self.manifest)
 
     def _explained(self, raised: BaseException) -> HfexportError:
+        if not self.output.is_dir():  # whatever it led to
+            return ExportError(
+                f"output {str(self.output)!r} was removed while hfexport wrote into it",
+                remedy="Choose a folder that nothing else changes meanwhile.",
+            )
         if isinstance(raised, OSError) and not is_no_room(raised) and raised.errno in _FOLDER_GONE:
             places = [Path(str(name)) for name in (raised.filename, raised.filename2) if name is not None]
             if any(self.output.absolute() in (place.absolute(), *place.absolute().parents) for place in places):
