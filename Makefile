@@ -10,6 +10,7 @@
 #   make interop-test         artifacts as optimum-onnx, sentence-transformers and Transformers.js load and drive them
 #   make container-test       builds the image and runs it as the Actions runner does
 #   make publishing-figures   disturbs pushes to a Hub on this machine; writes the tables of docs/publishing.md
+#   make reliability          fuzz of whole runs and faults around them; writes docs/reliability.md
 #   make bench                side by side with optimum-cli; writes docs/performance.md
 #   make lock [ARGS=--upgrade]
 #   make clean
@@ -50,7 +51,7 @@ NEURON_FITS = import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_i
 NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help export test check conformance mutation neuron-test thorough-test interop-test container-test publishing-figures bench lock clean
+.PHONY: help export test check conformance mutation neuron-test thorough-test interop-test container-test publishing-figures reliability bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -99,6 +100,9 @@ container-test: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(VENV)/.example $(PEER)/.installed
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+reliability: $(VENV)/.dev
+	$(BIN)/python benchmarks/reliability.py $(ARGS)
 
 publishing-figures: $(VENV)/.dev $(VENV)/.example
 	$(BIN)/python benchmarks/publishing.py $(ARGS)

@@ -42,7 +42,11 @@ def test_a_disk_that_is_full_while_torch_writes(checkpoint: Path, disk: Path) ->
 @pytest.mark.parametrize("size", ["4k", "20k", "60k", "100k", "110k", "140k", "200k", "300k", "400k"])
 @pytest.mark.parametrize("formats", ["onnx", "torchscript"])
 def test_a_disk_that_is_full_at_every_stage(checkpoint: Path, disk: Path, size: str, formats: str) -> None:
-    _hold_full(faulty_runs.full_disk(checkpoint, disk, size, "--formats", formats), disk)
+    outcome = faulty_runs.full_disk(checkpoint, disk, size, "--formats", formats)
+    if outcome.exit_code == 0 and size == "400k":  # it is large enough
+        assert (outcome.verdict, outcome.left) == ("passed", ())
+    else:
+        _hold_full(outcome, disk)
 
 
 def test_an_output_folder_that_cannot_be_written_to(checkpoint: Path, disk: Path) -> None:
@@ -55,7 +59,7 @@ def test_an_output_folder_that_cannot_be_written_to(checkpoint: Path, disk: Path
 
 def _hold_removed(outcome: faulty_runs.Outcome) -> None:
     assert outcome.exit_code == 5, outcome.said
-    assert "cannot be written: No such file or directory" in outcome.said
+    assert "was removed while hfexport wrote into it" in outcome.said
     assert "Traceback" not in outcome.said
     assert (outcome.verdict, outcome.left) == ("", ())
 
@@ -68,10 +72,7 @@ def test_an_output_folder_that_is_removed_in_mid_run(checkpoint: Path, tmp_path:
 @pytest.mark.thorough
 @pytest.mark.parametrize("stage", faulty_runs.STAGES)
 def test_an_output_folder_that_is_removed_at_any_stage(stage: str, checkpoint: Path, tmp_path: Path) -> None:
-    outcome = faulty_runs.removed_at(stage, checkpoint, tmp_path / "out")
-    assert outcome.exit_code in (1, 5, 6), outcome.said
-    assert "Traceback" not in outcome.said
-    assert outcome.verdict in ("", "error", "failed")
+    _hold_removed(faulty_runs.removed_at(stage, checkpoint, tmp_path / "out"))
 
 
 def _hold_killed(stage: str, checkpoint: Path, output: Path, *options: str) -> None:
