@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -180,3 +181,29 @@ def test_what_no_graph_can_hold_is_refused(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(json.dumps([{"type": "a.Transformer", "path": "../elsewhere"}]))
     with pytest.raises(CheckpointError, match="is no list of modules"):
         read_sentence_modules(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["1_Pooling", "1_Pooling/config.json", "2_Dense/model.safetensors", "modules.json"])
+def test_links_that_lead_out_of_the_folder_are_refused(tmp_path: Path, place: str) -> None:
+    folder = _with_dense(tmp_path / "checkpoint")
+    assert read_sentence_modules(folder).dense
+    outside = tmp_path / "outside"
+    (folder / place).rename(outside)
+    (folder / place).symlink_to(outside)
+    with pytest.raises(CheckpointError, match="link that leads out of the folder"):
+        read_sentence_modules(folder)
+
+
+@pytest.mark.parametrize("place", ["modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"])
+def test_files_that_are_too_large_are_not_read(tmp_path: Path, place: str) -> None:
+    folder = _with_dense(tmp_path / "checkpoint")
+    (folder / place).touch()
+    os.truncate(folder / place, 2**31)
+    with pytest.raises(CheckpointError, match="which no such file has"):
+        read_sentence_modules(folder)
+
+
+def _with_dense(folder: Path) -> Path:
+    folder.mkdir()
+    write_modules(folder, ("mean",), dense=(3, 5))
+    return folder

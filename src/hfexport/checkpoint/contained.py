@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from hfexport.errors import CheckpointError
 
-__all__ = ["file_in", "files_beside", "folders_in"]
+__all__ = ["file_below", "file_in", "files_beside", "folders_in"]
 
 _BESIDE: Final = (".json", ".jinja", ".model", ".py", ".txt")
 """Endings of what transformers may read of a folder beside its weights."""
@@ -43,6 +43,39 @@ def file_in(folder: Path, name: str, *, named_by: str = "") -> Path | None:
     if not any(real.is_relative_to(root) for root in _roots(folder)):
         raise CheckpointError(
             f"{path}: is a link that leads out of the folder", remedy="Put the file itself into the folder."
+        )
+    return path
+
+
+def file_below(folder: Path, name: str, *, named_by: str) -> Path | None:
+    """The path of the file `name` somewhere below `folder`, or `None` if there is no such file.
+
+    Links are followed as by `file_in`, those of folders on the way too.
+
+    Args:
+        folder: the checkpoint's folder.
+        name: path of the file there, such as `1_Pooling/config.json`.
+        named_by: the file that gave the name, for messages.
+
+    Raises:
+        CheckpointError: the name or a link leads elsewhere.
+    """
+    place = PurePosixPath(name)
+    if place.is_absolute() or ".." in place.parts or "\\" in name or "\0" in name:
+        raise CheckpointError(
+            f"{folder / named_by}: names a file {name!r} outside the folder", remedy="Restore the file."
+        )
+    path = folder / place
+    try:
+        if not path.is_file():
+            return None
+        real = path.resolve(strict=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy="Restore the file.") from error
+    if not any(real.is_relative_to(root) for root in _roots(folder)):
+        raise CheckpointError(
+            f"{path}: is or lies behind a link that leads out of the folder",
+            remedy="Put the file itself into the folder.",
         )
     return path
 

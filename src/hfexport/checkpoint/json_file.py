@@ -11,17 +11,17 @@ from typing import Any, Final
 from hfexport.checkpoint.lfs import refuse_pointer
 from hfexport.errors import CheckpointError
 
-__all__ = ["read_json", "read_json_bytes"]
+__all__ = ["read_bounded", "read_json", "read_json_bytes"]
 
 MAX_BYTES: Final = 2**24
 """Far more than any config.json or index file of a real checkpoint."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; duplicate keys, NaN and Infinity are refused, as other readers disagree about them.
+def read_bounded(path: Path) -> bytes:
+    """The content of a small file.
 
     Raises:
-        CheckpointError: the file is missing, too large, or holds no such object; the message names the file.
+        CheckpointError: the file is missing or too large.
     """
     try:
         with path.open("rb") as file:
@@ -30,6 +30,16 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy="Restore the file.") from error
     if len(content) > MAX_BYTES:
         raise CheckpointError(f"{path}: has more than {MAX_BYTES} bytes, which no such file has")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; duplicate keys, NaN and Infinity are refused, as other readers disagree about them.
+
+    Raises:
+        CheckpointError: the file is missing, too large, or holds no such object; the message names the file.
+    """
+    content = read_bounded(path)
     refuse_pointer(path, content[:64])
     return read_json_bytes(content, str(path))
 

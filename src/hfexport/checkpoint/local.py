@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hfexport.checkpoint.contained import file_in, files_beside, folders_in
-from hfexport.checkpoint.json_file import read_json
+from hfexport.checkpoint.json_file import read_bounded, read_json
 from hfexport.checkpoint.lfs import refuse_pointer
 from hfexport.checkpoint.plausible import refuse_absurd_sizes
 from hfexport.checkpoint.safetensors_header import TensorInfo, read_header
@@ -241,7 +241,7 @@ def copy_along(along: Mapping[str, Path], destination: Path) -> tuple[Path, ...]
     for name, path in along.items():
         copy = destination / name
         copy.parent.mkdir(exist_ok=True)
-        if name == MODULES_FILE and (content := at_the_root(path.read_bytes())) != path.read_bytes():
+        if name == MODULES_FILE and (content := at_the_root(read_bounded(path))) != read_bounded(path):
             copy.write_bytes(content)
         else:
             shutil.copyfile(path, copy)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hfexport.checkpoint.contained import file_below, file_in
 from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.sentence_folder import MODULES_FILE, Module, read_modules
 from hfexport.errors import CheckpointError, UnsupportedError
@@ -37,7 +38,7 @@ def read_sentence_modules(folder: Path) -> SentenceModules:
         UnsupportedError: it has a module, a mode or an order that hfexport cannot put into a graph.
     """
     path = folder / MODULES_FILE
-    if not path.is_file():
+    if file_in(folder, MODULES_FILE) is None:
         raise CheckpointError(
             f"{folder}: has no {MODULES_FILE}, so nothing says how token embeddings become a sentence's",
             remedy="Give a sentence-transformers folder, or export another task, such as default.",
@@ -50,12 +51,12 @@ def read_sentence_modules(folder: Path) -> SentenceModules:
     fits = modules[:1] and modules[0].kind in ("Transformer", "MLMTransformer") and True not in normalizes[1:-1]
     truncate_dim = _truncate_dim(folder)
     if fits and kinds == [_SPLADE] and not any(normalizes):
-        return SentenceModules((), truncate_dim=truncate_dim, splade=_splade(folder / behind[0].place / "config.json"))
+        return SentenceModules((), truncate_dim=truncate_dim, splade=_splade(_named(folder, behind[0], "config.json")))
     if not fits or modules[0].kind != "Transformer" or kinds != ["Pooling", *["Dense"] * len(dense)]:
         raise _unsupported(path, f"modules are {', '.join(module.kind for module in modules)}")
     return SentenceModules(
-        _pooling(folder / behind[0].place / "config.json", folder),
-        tuple(_dense(folder / module.place) for module in dense),
+        _pooling(_named(folder, behind[0], "config.json"), folder),
+        tuple(_dense(folder, module) for module in dense),
         normalizes[-1],
         truncate_dim,
     )
@@ -127,8 +128,8 @@ def _truncate_dim(folder: Path) -> int | None:
 
 
 def _settings(folder: Path) -> Mapping[str, Any]:
-    path = folder / "config_sentence_transformers.json"
-    return read_json(path) if path.is_file() else {}
+    path = file_in(folder, "config_sentence_transformers.json")
+    return {} if path is None else read_json(path)
 
 
 def _splade(path: Path) -> Splade:
@@ -139,15 +140,22 @@ def _splade(path: Path) -> Splade:
     return Splade(strategy, activation == "log1p_relu")
 
 
-def _dense(place: Path) -> Dense:
-    config = read_json(place / "config.json")
+def _named(folder: Path, module: Module, name: str) -> Path:
+    """A file of a module, which is not looked for elsewhere than below the folder."""
+    path = file_below(folder, f"{module.place}/{name}".lstrip("/"), named_by=MODULES_FILE)
+    return folder / module.place / name if path is None else path
+
+
+def _dense(folder: Path, module: Module) -> Dense:
+    config = read_json(_named(folder, module, "config.json"))
+    place = folder / module.place
     activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise _unsupported(place / "config.json", f"activation is {activation}")
     for key in ("module_input_name", "module_output_name"):
         if (name := config.get(key, "sentence_embedding")) != "sentence_embedding":
             raise _unsupported(place / "config.json", f"`{key}` is {name}")
-    for file in (place / "model.safetensors", place / "pytorch_model.bin"):
+    for file in (_named(folder, module, name) for name in ("model.safetensors", "pytorch_model.bin")):
         if file.is_file():
             return Dense(str(file.resolve()), activation)
     raise CheckpointError(

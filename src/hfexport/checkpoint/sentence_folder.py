@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from hfexport.checkpoint.contained import file_in
+from hfexport.checkpoint.json_file import read_bounded
 from hfexport.checkpoint.lfs import refuse_pointer
 from hfexport.errors import CheckpointError
 
@@ -38,9 +40,10 @@ def read_modules(path: Path) -> tuple[Module, ...]:
     Raises:
         CheckpointError: it is damaged, or a folder that it names lies elsewhere.
     """
+    file_in(path.parent, path.name)
     refuse_pointer(path)
     try:
-        entries = json.loads(path.read_bytes())
+        entries = json.loads(read_bounded(path))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not valid JSON: {error}", remedy="Correct or restore the file.") from error
     fits = isinstance(entries, list) and all(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from hfexport._internal.upstream.models import model_mapping
+from hfexport.checkpoint.json_file import read_bounded
 from hfexport.errors import CheckpointError, InputsError, UnsupportedError
 from hfexport.export_config import DeclaredConfig, DeclaredSeq2Seq, Interface
 from hfexport.export_config.tasks import TASKS, Task, is_encoder_alone, select_task
@@ -165,7 +166,7 @@ def _preprocessor_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_bounded(path))
     except ValueError as error:
         raise CheckpointError(f"{path}: is not valid JSON: {error}", remedy="Correct or restore the file.") from error
     return values if isinstance(values, dict) else {}

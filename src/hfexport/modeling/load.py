@@ -66,6 +66,7 @@ def quiet() -> Iterator[None]:
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
@@ -73,6 +74,8 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Module:

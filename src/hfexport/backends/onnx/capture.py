@@ -93,8 +93,15 @@ def _patches(exporter: str) -> Iterator[None]:
         for path, attribute, patch in loaded
         if (target := exporters.import_dotted_path(path, missing_ok=True)) is not None
     ]
-    with exporters.patch_attributes(resolved):
-        yield
+    inherited = {(id(target), name): target for target, name, _ in resolved if name not in vars(target)}
+    try:
+        with exporters.patch_attributes(resolved):
+            yield
+    finally:
+        # What was put back onto a class that had it from its base would stay there.
+        for (_, name), target in inherited.items():
+            if name in vars(target):
+                delattr(target, name)
 
 
 def _is_loaded(path: str) -> bool:

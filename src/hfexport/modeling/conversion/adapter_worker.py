@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hfexport.checkpoint import safetensors_header, torch_file
+from hfexport.checkpoint.json_file import read_bounded
 from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.modeling.conversion.safetensors_writer import write_safetensors
 from hfexport.modeling.load import quiet
@@ -85,7 +86,7 @@ def _refuse_unmergeable(weights: Path, config: peft.PeftConfig) -> None:
 
 def _given(adapter: Path, weights: Path, staged: Path) -> dict[str, torch.Tensor]:
     """The adapter's weights, by way of safetensors, beside a config that initialises nothing."""
-    config = json.loads((adapter / "adapter_config.json").read_bytes())
+    config = json.loads(read_bounded(adapter / "adapter_config.json"))
     initial = str(config.get("init_lora_weights"))
     if "init_lora_weights" in config and not initial.startswith(_CHANGES_BASE):
         config["init_lora_weights"] = True  # some ways to initialise need data, only to be overwritten
