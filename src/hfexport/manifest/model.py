@@ -16,6 +16,7 @@ __all__ = [
     "BaseEntry",
     "CheckEntry",
     "ConversionEntry",
+    "DistancesEntry",
     "Dtype",
     "ErrorEntry",
     "FileEntry",
@@ -194,6 +195,15 @@ class WorstEntry(TypedDict):
     reference: Number
 
 
+class DistancesEntry(TypedDict):
+    """Largest differences from the model in higher precision, over what can be read, and the most that was allowed."""
+
+    exact: Literal["fp32", "fp64"]
+    artifact: Number
+    eager: Number
+    allowed: Number
+
+
 class OutputEntry(TypedDict):
     """One output of one probe; `problem` is empty if it passed."""
 
@@ -204,6 +214,9 @@ class OutputEntry(TypedDict):
     max_rel: Number
     worst: WorstEntry | None
     problem: str
+    distances: Annotated[
+        DistancesEntry | None, Meta(description="Set where the model in higher precision judged the output.")
+    ]
 
 
 class ProbeEntry(TypedDict):

@@ -55,8 +55,8 @@ MODEL_FAILURES: Final = (
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """`fp32` or `fp16` as a torch dtype."""
-    return {"fp32": torch.float32, "fp16": torch.float16}[name]
+    """Return `fp16`, `fp32` or `fp64` as a torch dtype."""
+    return {"fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}[name]
 
 
 @contextmanager

@@ -226,7 +226,14 @@ class Exporter:
 
         asked = [(config, probes(config)) for config in graphs]
         folder = self.staging / f"reference-{len(self._references)}"
-        references = start_references(self.folder_in(self.dtype), asked, self.dtype, folder=folder, env=self.env)
+        references = start_references(
+            self.folder_in(self.dtype),
+            asked,
+            self.dtype,
+            folder=folder,
+            env=self.env,
+            exact_checkpoint=self.folder_in("fp32") if self.dtype == "fp16" else None,
+        )
         self._references.extend(references)
         return {config.graph: reference for config, reference in zip(graphs, references, strict=True)}
 
@@ -277,6 +284,7 @@ class Exporter:
                         companions=made,
                         timeout_s=timeout_s,
                         limited=self.limited,
+                        by_precision=self.inputs.atol is None and self.inputs.rtol is None,
                     )
                 )
                 made.append((artifact, branch))

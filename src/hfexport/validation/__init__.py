@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from hfexport._internal import workers
 from hfexport._internal.process import Limits
 from hfexport.backends.base import Artifact
-from hfexport.errors import ValidationError
+from hfexport.errors import HfexportError, ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.export_config.probes import Probe
-from hfexport.validation.verdict import ArtifactVerdict, Check, OutputResult, ProbeResult, all_of, not_run
+from hfexport.validation.verdict import ArtifactVerdict, Check, Exact, OutputResult, ProbeResult, all_of, not_run
 
 __all__ = [
     "ArtifactVerdict",
@@ -72,12 +72,16 @@ class Reference:
         probes: what it is asked.
         dtype: `fp32` or `fp16`.
         folder: gets `inputs/{n}` and `outputs/{n}` for the n-th probe.
+        job: what the process was asked for this graph alone; `None` if no process can be asked again.
+        exact: the higher precision whose answers the worker also gives, in `exact/{n}`; `None` for none.
     """
 
     worker: Answering
     probes: tuple[Probe, ...]
     dtype: str
     folder: Path
+    job: Mapping[str, Any] | None = None
+    exact: Exact | None = None
 
 
 def resolve_tolerance(config: ExportConfig, dtype: str, atol: float | None, rtol: float | None) -> Tolerance:
@@ -113,6 +117,7 @@ def start_references(
     *,
     folder: Path,
     env: Mapping[str, str],
+    exact_checkpoint: Path | None = None,
 ) -> tuple[Reference, ...]:
     """Start one process that answers for every graph of a model.
 
@@ -122,11 +127,15 @@ def start_references(
         dtype: `fp32` or `fp16`.
         folder: gets a folder for every graph.
         env: the environment of which the process sees an allow-list.
+        exact_checkpoint: the same weights in float32, which a float16 reference maps for its second answers; if unset, it
+            widens those of `checkpoint` in memory.
 
     Returns:
         A reference for each graph, in order; they share the process.
     """
     folder = folder.resolve()
+    # float16 is always held against float32; float32 is held against float64 only where it misses its tolerance.
+    exact: Exact | None = "fp32" if dtype == "fp16" else None
     graphs = [
         {
             "recipe": dict(config.recipe),
@@ -141,6 +150,9 @@ def start_references(
         "dtype": dtype,
         # One core is left to what makes the artifacts meanwhile.
         "threads": max(1, workers.available_cores(env) - 1),
+        "exact": exact,
+        "exact_checkpoint": str((exact_checkpoint or checkpoint).resolve()),
+        "answered": False,
     }
     environment = workers.child_environment(env)
     worker = workers.start(
@@ -151,7 +163,10 @@ def start_references(
         env=environment,
         kind="transformers",
     )
-    return tuple(Reference(worker, tuple(probes), dtype, folder / config.graph) for config, probes in asked)
+    return tuple(
+        Reference(worker, tuple(probes), dtype, folder / config.graph, {**job, "graphs": [graph]}, exact)
+        for (config, probes), graph in zip(asked, graphs, strict=True)
+    )
 
 
 def validate(
@@ -165,6 +180,7 @@ def validate(
     companions: Sequence[tuple[Artifact, ExportConfig]] = (),
     timeout_s: float = TIMEOUT_S,
     limited: bool = False,
+    by_precision: bool = True,
 ) -> ArtifactVerdict:
     """Run `artifact` in a fresh process on the reference's probes and compare every output.
 
@@ -178,6 +194,8 @@ def validate(
         companions: the other graphs of the same model, which take part in generation.
         timeout_s: how long the reference and the runner may take, each.
         limited: whether the runner gets limits of memory, processor time and file size: see `runner_limits`.
+        by_precision: judge float16, and float32 that misses the tolerance, by the model in higher precision; false where the
+            user set the tolerance.
 
     Returns:
         `passed` or `failed`; whatever is wrong with the artifact is in it.
@@ -186,6 +204,8 @@ def validate(
         ValidationError: the artifact could not be judged: its runner, or the reference, was killed or took too long.
         HfexportError: the reference could not be computed, or a process ended with a traceback.
     """
+    from hfexport.validation.judge import Answers, judge_all
+
     answered = reference.worker.result(timeout_s)
     stages = {"reference": _stage(answered)}
     folder = folder.resolve()
@@ -206,9 +226,15 @@ def validate(
                 ) from error
             return ArtifactVerdict("failed", tolerance, reason=error.message, stages=stages)
     stages["runner"] = _stage(answer)
-    results = tuple(
-        _judge(number, probe, config, reference, folder, answer["refusals"], tolerance)
-        for number, probe in enumerate(reference.probes)
+    answers = Answers(
+        config, reference.probes, reference.dtype, reference.folder, folder, answer["refusals"], tolerance
+    )
+    results = judge_all(
+        answers,
+        exact=by_precision and reference.exact is not None,
+        ask_exactly=lambda: (
+            by_precision and reference.dtype == "fp32" and _ask_exactly(reference, "fp64", env, timeout_s)
+        ),
     )
     shutil.rmtree(folder / "outputs", ignore_errors=True)
     passed = bool(results) and all(result.passed for result in results)
@@ -258,28 +284,34 @@ def _graph_job(artifact: Artifact, config: ExportConfig, floats: str) -> dict[st
     }
 
 
-def _judge(
-    number: int,
-    probe: Probe,
-    config: ExportConfig,
-    reference: Reference,
-    folder: Path,
-    refusals: Mapping[str, str],
-    tolerance: Tolerance,
-) -> ProbeResult:
-    """Compare what was written down for one probe."""
-    from hfexport.validation.arrays import read_arrays
-    from hfexport.validation.compare import compare_probe, declared_problem
-    from hfexport.validation.readable import hidden_positions
+def _ask_exactly(reference: Reference, exact: Exact, env: Mapping[str, str], timeout_s: float) -> bool:
+    """Ask the model in higher precision what it was asked already; returns whether it answered."""
+    if reference.job is None or not _fits_in_memory(Path(reference.job["exact_checkpoint"])):
+        return False
+    job = {**reference.job, "exact": exact, "answered": True}
+    shutil.rmtree(reference.folder / "exact", ignore_errors=True)
+    with workers.start(
+        "hfexport.validation.reference.worker",
+        job,
+        name=f"reference in {exact}",
+        folder=reference.folder / f"ask-{exact}",
+        env=workers.child_environment(env),
+        kind="transformers",
+    ) as worker:
+        try:
+            worker.result(timeout_s)
+        except HfexportError:
+            return False  # the answer that is there stands
+    return True
 
-    if (refusal := refusals.get(str(number))) is not None:
-        return ProbeResult(probe, problem=f"the artifact refused it: {refusal}")
-    wanted = read_arrays(reference.folder / "outputs" / str(number))
-    if problem := declared_problem(config, probe, wanted):
-        return ProbeResult(probe, problem=problem)
-    asked = read_arrays(reference.folder / "inputs" / str(number))
-    hidden = hidden_positions(config, probe, asked, wanted)
-    return compare_probe(probe, read_arrays(folder / "outputs" / str(number)), wanted, tolerance, hidden)
+
+def _fits_in_memory(checkpoint: Path) -> bool:
+    """Whether weights can be widened to float64 in memory: four times the bytes of a half-precision file, with room."""
+    from hfexport.validation.memory import available_bytes
+
+    available = available_bytes()
+    weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+    return available is None or 6 * weights < available
 
 
 def _stage(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,7 @@ Numpy only. Arrays may be memory maps larger than memory: they are looked at a p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,21 @@ from numpy.typing import NDArray
 
 from hfexport.export_config import ExportConfig, Tolerance, axis_size
 from hfexport.export_config.probes import Probe
+from hfexport.validation.precision import FAR, measure
 from hfexport.validation.verdict import ArtifactVerdict, OutputResult, ProbeResult
 
-__all__ = ["ArtifactVerdict", "OutputResult", "ProbeResult", "compare_outputs", "compare_probe", "declared_problem"]
+__all__ = [
+    "ArtifactVerdict",
+    "OutputResult",
+    "ProbeResult",
+    "Yardstick",
+    "compare_outputs",
+    "compare_probe",
+    "declared_problem",
+]
 
 Arrays = Mapping[str, NDArray[Any]]
+Hidden = Mapping[str, NDArray[np.bool_]]
 
 _CHUNK = 1 << 17
 """Elements compared at once: 1 MB in double precision, so that the passes over them stay in the processor's cache."""
@@ -42,26 +51,95 @@ def declared_problem(config: ExportConfig, probe: Probe, reference: Arrays) -> s
     return ""
 
 
+@dataclass(frozen=True)
+class Yardstick:
+    """The model in a higher precision, by which an artifact of a coarser one is judged. See `precision`.
+
+    Attributes:
+        answers: of the model in higher precision, by output name.
+        errors: by output name, the largest relative error of the eager model over all probes.
+        dtype: `fp32` or `fp16`, of the artifact.
+    """
+
+    answers: Arrays
+    errors: Mapping[str, float]
+    dtype: str
+
+
 def compare_probe(
     probe: Probe,
     artifact: Arrays,
     reference: Arrays,
     tolerance: Tolerance,
-    hidden: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+    hidden: Hidden | None = None,
+    yardstick: Yardstick | None = None,
 ) -> ProbeResult:
     """Compare all outputs of one probe; names and their order must be the same.
 
-    `hidden` says by output where nobody can read it, see `hfexport.validation.readable`.
+    Args:
+        probe: what was asked.
+        artifact: its answers.
+        reference: the eager model's answers.
+        tolerance: by which values are judged without a yardstick.
+        hidden: see `hidden_positions`; what nobody can read has to be finite, and is not compared.
+        yardstick: judges floating values instead of the tolerance.
     """
     if list(artifact) != list(reference):
         return ProbeResult(probe, problem=f"outputs are {', '.join(artifact)}; the model gives {', '.join(reference)}")
     results: list[OutputResult] = []
     for name, wanted in reference.items():
-        result = compare_outputs(name, artifact[name], wanted, tolerance, hidden.get(name))
+        unread = (hidden or {}).get(name)
+        result = compare_outputs(name, artifact[name], wanted, tolerance, unread)
+        judged = yardstick is not None and name in yardstick.errors
+        if yardstick is not None and judged and (result.slightly_off or (yardstick.dtype == "fp16" and result.max_abs)):
+            result = _by_precision(result, artifact[name], wanted, unread, yardstick)
         if probe.greedy_steps and name == "tokens" and result.max_abs:
-            result = _compare_tokens(artifact[name], wanted, reference["logits"], tolerance)
+            result = _compare_tokens(artifact[name], wanted, *_scores(artifact, reference, tolerance, yardstick))
         results.append(result)
     return ProbeResult(probe, tuple(results))
+
+
+def _by_precision(
+    result: OutputResult,
+    found: NDArray[Any],
+    eager: NDArray[Any],
+    hidden: NDArray[np.bool_] | None,
+    yardstick: Yardstick,
+) -> OutputResult:
+    """Judge the values of an output by the model in higher precision instead of the tolerance."""
+    distances = measure(
+        found,
+        eager,
+        yardstick.answers[result.name],
+        hidden,
+        dtype=yardstick.dtype,
+        error=yardstick.errors[result.name],
+    )
+    problem = ""
+    if not distances.holds:
+        problem = (
+            f"it is up to {distances.artifact:.3g} from the model in {distances.exact}; the eager model in "
+            f"{yardstick.dtype} is {distances.eager:.3g} from it, and {distances.allowed:.3g} is allowed"
+        )
+    return replace(result, problem=problem, distances=distances)
+
+
+def _scores(
+    artifact: Arrays, reference: Arrays, tolerance: Tolerance, yardstick: Yardstick | None
+) -> tuple[NDArray[Any], Tolerance]:
+    """Return the logits that tell whether two tokens are tied, and how close tied logits are."""
+    if yardstick is None:
+        return reference["logits"], tolerance
+    exact = yardstick.answers["logits"]
+    distances = measure(
+        artifact["logits"],
+        reference["logits"],
+        exact,
+        None,
+        dtype=yardstick.dtype,
+        error=yardstick.errors["logits"],
+    )
+    return exact, Tolerance(distances.allowed, 0.0)
 
 
 def compare_outputs(
@@ -73,9 +151,10 @@ def compare_outputs(
 ) -> OutputResult:
     """Compare dtype, shape, finiteness and values, in that order.
 
+    Elements that nobody can read (`hidden`, broadcastable to the output) only have to be finite where the model's are.
+
     Integers must be equal. Floating values may differ by `atol + rtol * |reference|`. A value that is not finite must be
-    the same in both, and a model none of whose values is finite proves nothing. Where `hidden` (broadcastable to the output)
-    is true, the artifact only has to be finite: 0 times a value that is not finite would be seen by visible positions.
+    the same in both, and a model none of whose values is finite proves nothing.
     """
     dtype, shape = str(found.dtype), tuple(found.shape)
     if found.dtype != wanted.dtype:
@@ -102,12 +181,13 @@ class _Difference:
     worst_at: int = 0
     worst_excess: float = -np.inf
     beyond: int = 0
+    largest: float = 0.0
     not_finite_at: int | None = None
     any_finite: bool = False
 
 
 def _scan(
-    found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance, hidden: NDArray[np.bool_] | None
+    found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance, hidden: NDArray[np.bool_] | None = None
 ) -> _Difference:
     seen = _Difference()
     for start in range(0, found.size, _CHUNK):
@@ -115,7 +195,9 @@ def _scan(
         r = wanted[start : start + _CHUNK].astype(np.float64)
         unread: NDArray[np.bool_] | None = None if hidden is None else hidden.flat[start : start + _CHUNK]
         if unread is not None:
-            a = np.where(unread & (np.isfinite(a) | ~np.isfinite(r)), r, a)
+            # What nobody reads counts as equal, unless it is not finite: 0 times NaN is NaN.
+            settled = unread & (np.isfinite(a) | ~np.isfinite(r))
+            a, r = np.where(settled, 0.0, a), np.where(settled, 0.0, r)
         finite = np.isfinite(a) & np.isfinite(r)
         if not finite.all():
             differs = ~finite & ~((a == r) | (np.isnan(a) & np.isnan(r)))
@@ -133,6 +215,7 @@ def _scan_finite(
     difference = np.abs(a - r)
     magnitude = np.abs(r)
     seen.max_abs = max(seen.max_abs, float(difference.max()))
+    seen.largest = max(seen.largest, float(magnitude.max()))
     relative = np.divide(difference, magnitude, out=np.zeros_like(difference), where=magnitude > 0)
     seen.max_rel = max(seen.max_rel, float(relative.max()))
     # From here on `magnitude` is what may be, and `difference` how much more there is.
@@ -165,7 +248,11 @@ def _judge(
             f" {model:.9g} (allowed: {allowed.atol:g} + {allowed.rtol:g} * |{model:.3g}|;"
             f" largest difference {seen.max_abs:.3g})"
         )
-    return OutputResult(name, str(found.dtype), tuple(found.shape), seen.max_abs, seen.max_rel, worst, problem)
+    only_values = bool(seen.beyond) and seen.not_finite_at is None and seen.any_finite and found.dtype.kind == "f"
+    slightly = only_values and seen.max_abs <= FAR * seen.largest
+    return OutputResult(
+        name, str(found.dtype), tuple(found.shape), seen.max_abs, seen.max_rel, worst, problem, slightly_off=slightly
+    )
 
 
 def _compare_tokens(

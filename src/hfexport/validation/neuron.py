@@ -311,6 +311,7 @@ def _compare(path: Path, part: NeuronPart, reference: NeuronReference, tolerance
     """What the worker wrote down in `path` against what the unpatched model answered."""
     from hfexport.validation.arrays import read_arrays
     from hfexport.validation.compare import compare_probe
+    from hfexport.validation.readable import hidden_positions
 
     answers = _read_answers(path)
     asked = reference.parts[part.name]
@@ -319,7 +320,8 @@ def _compare(path: Path, part: NeuronPart, reference: NeuronReference, tolerance
         wanted = read_arrays(asked.folder / "outputs" / str(number))
         prefix = f"{part.name}/{number}/"
         found = {name.removeprefix(prefix): array for name, array in answers.items() if name.startswith(prefix)}
-        results.append(compare_probe(probe, found, wanted, tolerance))
+        hidden = hidden_positions(part.plan.config, probe, read_arrays(asked.folder / "inputs" / str(number)), wanted)
+        results.append(compare_probe(probe, found, wanted, tolerance, hidden))
     return tuple(results)
 
 

@@ -9,10 +9,48 @@ from typing import Any, Literal
 from hfexport.export_config import Tolerance
 from hfexport.export_config.probes import Probe
 
-__all__ = ["ArtifactVerdict", "Check", "OutputResult", "ProbeResult", "Verdict", "all_of", "not_run"]
+__all__ = [
+    "ArtifactVerdict",
+    "Check",
+    "Distances",
+    "Exact",
+    "OutputResult",
+    "ProbeResult",
+    "Verdict",
+    "all_of",
+    "not_run",
+]
 
 Verdict = Literal["passed", "failed", "incomplete", "not_run"]
 """`incomplete`: something was checked and all of that passed, and something else could not be checked here."""
+
+
+Exact = Literal["fp32", "fp64"]
+"""A precision higher than the artifact's."""
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Largest differences of one output of one probe from the model in higher precision, over what can be read.
+
+    Attributes:
+        exact: the higher precision.
+        artifact: of the artifact.
+        eager: of the eager model in the artifact's precision.
+        allowed: the most that the artifact may be off.
+    """
+
+    exact: Exact
+    artifact: float
+    eager: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        return self.artifact <= self.allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"exact": self.exact, "artifact": self.artifact, "eager": self.eager, "allowed": self.allowed}
 
 
 @dataclass(frozen=True)
@@ -27,6 +65,8 @@ class OutputResult:
         max_rel: largest difference relative to the reference, where the reference is not 0.
         worst: the element that comes closest to its tolerance, or goes farthest past it: `index`, and both values.
         problem: why it failed; empty if it passed.
+        slightly_off: it failed, but by nothing but values that rounding might explain.
+        distances: from the model in higher precision, where that judged the output.
     """
 
     name: str
@@ -36,6 +76,8 @@ class OutputResult:
     max_rel: float | None = None
     worst: Mapping[str, Any] | None = None
     problem: str = ""
+    slightly_off: bool = False
+    distances: Distances | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -46,6 +88,7 @@ class OutputResult:
             "max_rel": self.max_rel,
             "worst": None if self.worst is None else dict(self.worst),
             "problem": self.problem,
+            "distances": None if self.distances is None else self.distances.to_dict(),
         }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hfexport.export_config import Seq2SeqGraph
 
-__all__ = ["answer_graph", "decode_reordered", "generate"]
+__all__ = ["answer_graph", "decode", "generate"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -138,14 +138,24 @@ def generate(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: int) -> Ar
     return outputs | _cache_arrays(given.past_key_values, cross=True)
 
 
-def decode_reordered(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: int) -> Arrays:
-    """Greedy tokens, with rows and cache reordered half-way as the model's own cache does it for a beam search.
+def decode(
+    model: Any,
+    config: Seq2SeqGraph,
+    prompt: Arrays,
+    steps: int,
+    *,
+    reorders: bool,
+    forced: NDArray[Any] | None = None,
+) -> Arrays:
+    """Decode greedily, call by call.
 
     Args:
         model: an encoder-decoder with a language model's head.
         config: the graph that goes on with a text.
         prompt: see `generate`.
         steps: tokens to generate.
+        reorders: half-way, reorder rows and cache as the model's own cache does it for a beam search.
+        forced: (batch, steps), tokens to go on with instead of those that the model chooses.
 
     Returns:
         See `generate`; `tokens` and `logits` of each step are in the order of rows of that step.
@@ -171,7 +181,9 @@ def decode_reordered(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: in
         ids = given.logits[:, -1].argmax(dim=-1, keepdim=True)
         logits.append(given.logits[:, -1].numpy())
         tokens.append(ids[:, 0].numpy())
-        if step + 1 == steps // 2:
+        if forced is not None:
+            ids = torch.from_numpy(np.array(forced[:, step : step + 1]))
+        if reorders and step + 1 == steps // 2:
             rows = torch.tensor(beam_rows(len(ids)))
             cache.reorder_cache(rows)
             ids, masks = ids[rows], {name: mask[rows] for name, mask in masks.items()}

@@ -18,12 +18,12 @@ from hfexport.errors import UnsupportedError
 from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph, Tolerance
 from hfexport.export_config.builtin import restore_config
 from hfexport.export_config.probes import Probe, beam_rows
-from hfexport.validation.arrays import write_arrays
+from hfexport.validation.arrays import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["answer_probes", "run"]
+__all__ = ["answer_exactly", "answer_probes", "run"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -33,7 +33,9 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `checkpoint` (folder), `dtype`, `threads`, and `graphs`, each with the `recipe` of its export config, its
-            `probes`, and a `folder` under which `inputs/{n}` and `outputs/{n}` are written for the n-th of them.
+            `probes`, and a `folder` under which `inputs/{n}` and `outputs/{n}` are written for the n-th of them; `exact`, a
+            higher precision whose answers to the same inputs are written to `exact/{n}`, or null; `exact_checkpoint`, the
+            folder to load that from; `answered`: inputs and outputs are there already.
 
     Returns:
         `probes`: the names of the probes answered; `versions`: of torch and transformers.
@@ -49,10 +51,19 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     recipe = job["graphs"][0]["recipe"]
     model_config = read_model_config(checkpoint, trust_remote_code=recipe["trust_remote_code"])
     configs = [restore_config(graph["recipe"], model_config) for graph in job["graphs"]]
-    model = load_model(checkpoint, configs[0], job["dtype"])
-    for graph, config in zip(job["graphs"], configs, strict=True):
-        probes = [Probe.from_dict(values) for values in graph["probes"]]
-        answer_probes(model, config, probes, job["dtype"], Path(graph["folder"]))
+    asked = [
+        (config, [Probe.from_dict(values) for values in graph["probes"]], Path(graph["folder"]))
+        for graph, config in zip(job["graphs"], configs, strict=True)
+    ]
+    if not job["answered"]:
+        model = load_model(checkpoint, configs[0], job["dtype"])
+        for config, probes, folder in asked:
+            answer_probes(model, config, probes, job["dtype"], folder)
+        del model
+    if job["exact"] is not None:
+        model = load_model(Path(job["exact_checkpoint"]), configs[0], job["exact"])
+        for config, probes, folder in asked:
+            answer_exactly(model, config, probes, job["exact"], folder)
     return {
         "probes": [probe["name"] for graph in job["graphs"] for probe in graph["probes"]],
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -95,6 +106,40 @@ def answer_probes(
             write_arrays(folder / "outputs" / str(number), outputs)
 
 
+def answer_exactly(
+    model: torch.nn.Module, config: ExportConfig, probes: Sequence[Probe], exact: str, folder: Path
+) -> None:
+    """Ask a model in higher precision the same inputs; `folder` gets `exact/{n}` for the n-th probe.
+
+    A greedy decoding goes on with the tokens that the first model chose, so that the same calls are compared.
+
+    Raises:
+        UnsupportedError: the model does not run in this precision.
+    """
+    import torch
+
+    from hfexport.modeling.load import MODEL_FAILURES
+
+    floating = {"fp32": np.float32, "fp64": np.float64}[exact]
+    with torch.inference_mode():
+        for number, probe in enumerate(probes):
+            given = read_arrays(folder / "inputs" / str(number))
+            inputs = {
+                name: array.astype(floating) if array.dtype.kind == "f" else np.array(array)
+                for name, array in given.items()
+            }
+            tokens = read_arrays(folder / "outputs" / str(number))["tokens"] if probe.greedy_steps else None
+            asked = copy.deepcopy(model) if config.changes_when_called else model
+            try:
+                outputs = _answer_probe(asked, config, probe, inputs, tokens)
+            except MODEL_FAILURES as error:
+                raise UnsupportedError(
+                    f"the model does not run in {exact}: {type(error).__name__}: {error}",
+                    remedy="It cannot be asked in higher precision.",
+                ) from error
+            write_arrays(folder / "exact" / str(number), outputs)
+
+
 def _refuse_chance(outputs: Arrays, again: Arrays, tolerance: Tolerance) -> None:
     """See that a model that was asked twice answered twice the same."""
     for name, first in outputs.items():
@@ -106,15 +151,23 @@ def _refuse_chance(outputs: Arrays, again: Arrays, tolerance: Tolerance) -> None
             )
 
 
-def _answer_probe(model: torch.nn.Module, config: ExportConfig, probe: Probe, inputs: Arrays) -> Arrays:
-    from hfexport.validation.reference.seq2seq import answer_graph, decode_reordered, generate
+def _answer_probe(
+    model: torch.nn.Module,
+    config: ExportConfig,
+    probe: Probe,
+    inputs: Arrays,
+    forced: NDArray[Any] | None = None,
+) -> Arrays:
+    """Answer one probe; a greedy decoding goes on with `forced` tokens if there are any."""
+    from hfexport.validation.reference.seq2seq import answer_graph, decode, generate
 
     if isinstance(config, Seq2SeqGraph):
         if not probe.greedy_steps:
             return answer_graph(model, config, inputs)
-        decode = decode_reordered if probe.reorders else generate
-        return decode(model, config, inputs, probe.greedy_steps)
-    return _decode_greedily(model, inputs, probe) if probe.greedy_steps else _answer(model, config, inputs)
+        if forced is None and not probe.reorders:
+            return generate(model, config, inputs, probe.greedy_steps)
+        return decode(model, config, inputs, probe.greedy_steps, reorders=probe.reorders, forced=forced)
+    return _decode_greedily(model, inputs, probe, forced) if probe.greedy_steps else _answer(model, config, inputs)
 
 
 def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arrays:
@@ -165,7 +218,9 @@ def _cache(cache: Any, inputs: Arrays) -> Any:
     return cache
 
 
-def _decode_greedily(model: torch.nn.Module, prompt: Arrays, probe: Probe) -> Arrays:
+def _decode_greedily(
+    model: torch.nn.Module, prompt: Arrays, probe: Probe, forced: NDArray[Any] | None = None
+) -> Arrays:
     """Decode greedily through the model's own cache, which it keeps, grows and reorders itself.
 
     Returns:
@@ -186,6 +241,8 @@ def _decode_greedily(model: torch.nn.Module, prompt: Arrays, probe: Probe) -> Ar
         ids = last.argmax(dim=-1, keepdim=True)
         logits.append(last.numpy())
         tokens.append(ids[:, 0].numpy())
+        if forced is not None:
+            ids = torch.from_numpy(np.array(forced[:, step : step + 1]))
         if probe.reorders and step + 1 == steps // 2:
             rows = torch.tensor(beam_rows(len(ids)))
             cache.reorder_cache(rows)

@@ -1,0 +1,108 @@
+"""Judge what an artifact answered, probe by probe: by the tolerance, or by the model in higher precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfexport.errors import UnsupportedError
+from hfexport.export_config import ExportConfig, Tolerance
+from hfexport.export_config.probes import Probe
+from hfexport.validation.arrays import read_arrays
+from hfexport.validation.compare import Yardstick, compare_probe, declared_problem
+from hfexport.validation.precision import FAR, largest_of, relative_errors
+from hfexport.validation.readable import hidden_positions
+from hfexport.validation.verdict import ProbeResult
+
+__all__ = ["Answers", "judge_all"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Where the answers to one graph's probes lie, and how they are judged.
+
+    Attributes:
+        config: the graph.
+        probes: what was asked, in order.
+        dtype: `fp32` or `fp16`.
+        reference: folder with `inputs/{n}`, `outputs/{n}` and perhaps `exact/{n}`.
+        artifact: folder with `outputs/{n}`.
+        refusals: by probe number, what the artifact's run time said where it did not answer.
+        tolerance: how far values may be off.
+    """
+
+    config: ExportConfig
+    probes: Sequence[Probe]
+    dtype: str
+    reference: Path
+    artifact: Path
+    refusals: Mapping[str, str]
+    tolerance: Tolerance
+
+    def judge(self, number: int, yardstick: Yardstick | None = None) -> ProbeResult:
+        """Compare the answers to one probe."""
+        probe = self.probes[number]
+        if (refusal := self.refusals.get(str(number))) is not None:
+            return ProbeResult(probe, problem=f"the artifact refused it: {refusal}")
+        wanted = read_arrays(self.reference / "outputs" / str(number))
+        if problem := declared_problem(self.config, probe, wanted):
+            return ProbeResult(probe, problem=problem)
+        found = read_arrays(self.artifact / "outputs" / str(number))
+        inputs = read_arrays(self.reference / "inputs" / str(number))
+        hidden = hidden_positions(self.config, probe, inputs, wanted)
+        return compare_probe(probe, found, wanted, self.tolerance, hidden, yardstick)
+
+    def yardsticks(self) -> list[Yardstick]:
+        """Read the answers in higher precision to every probe, with the eager model's errors over all of them."""
+        exact = [read_arrays(self.reference / "exact" / str(number)) for number in range(len(self.probes))]
+        errors = []
+        for number, (probe, wanted) in enumerate(zip(self.probes, exact, strict=True)):
+            eager = read_arrays(self.reference / "outputs" / str(number))
+            inputs = read_arrays(self.reference / "inputs" / str(number))
+            found = relative_errors(eager, wanted, hidden_positions(self.config, probe, inputs, wanted))
+            if self.dtype == "fp16":
+                _refuse_unfit(probe, found)
+            errors.append(found)
+        largest = largest_of(errors)
+        return [Yardstick(wanted, largest, self.dtype) for wanted in exact]
+
+
+def _refuse_unfit(probe: Probe, errors: Mapping[str, float]) -> None:
+    """Refuse a model whose own answers in float16 are far from those in float32: no artifact of it could be right."""
+    for name, error in errors.items():
+        if error > FAR:
+            found = "not finite" if error == float("inf") else f"off by {error:.2g} of its largest value"
+            raise UnsupportedError(
+                f"the model is not fit for float16: its own {name} at {probe.name} is {found} in float16",
+                remedy="Export it with dtype: fp32.",
+            )
+
+
+def judge_all(answers: Answers, exact: bool, ask_exactly: Callable[[], bool]) -> tuple[ProbeResult, ...]:
+    """Judge every probe.
+
+    Args:
+        answers: what was asked and answered.
+        exact: answers in higher precision are there, and judge.
+        ask_exactly: asks the model in higher precision, and tells whether it answered. Called where values miss the
+            tolerance by so little that the model may be ill-conditioned.
+
+    Raises:
+        UnsupportedError: the model itself is not fit for float16.
+    """
+    numbers = range(len(answers.probes))
+    if not exact:
+        results = tuple(answers.judge(number) for number in numbers)
+        if not any(map(_may_be_rounding, results)) or not all(one.passed or _may_be_rounding(one) for one in results):
+            return results
+        if not ask_exactly():
+            return results
+    yardsticks = answers.yardsticks()
+    return tuple(answers.judge(number, yardsticks[number]) for number in numbers)
+
+
+def _may_be_rounding(result: ProbeResult) -> bool:
+    """Whether a probe failed by nothing but values that are slightly off."""
+    failed = [output for output in result.outputs if output.problem]
+    return not result.problem and bool(failed) and all(output.slightly_off for output in failed)

@@ -1,0 +1,107 @@
+"""Judge an artifact by what its precision can give: against the same model in a higher precision.
+
+Two right computations of one model in float16 differ from each other as much as each differs from the exact answer, because
+they round in another order. So the yardstick is the error of the eager model itself: an artifact may be no further from the
+model in higher precision than FACTOR times that, with a floor of a few roundings. docs/validation.md derives both. Numpy
+only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfexport.validation.verdict import Distances, Exact
+
+__all__ = ["FACTOR", "FAR", "FLOOR", "exact_dtype", "largest_of", "measure", "relative_errors"]
+
+FACTOR: Final = 4.0
+"""How many times the eager model's own error an artifact may be off."""
+
+FLOOR: Final[Mapping[str, float]] = {"fp16": 8 * 2.0**-11, "fp32": 8 * 2.0**-24}
+"""By dtype: the error, relative to the output's largest value, that is always allowed: eight roundings to nearest."""
+
+FAR: Final = 0.05
+"""A model whose own float16 answers are off by more than this, relative to the output's largest value, is not fit for it."""
+
+_CHUNK: Final = 1 << 17
+
+
+def exact_dtype(dtype: str) -> Exact:
+    """Return the precision that answers of `dtype` (`fp32` or `fp16`) are held against."""
+    return "fp32" if dtype == "fp16" else "fp64"
+
+
+def relative_errors(
+    eager: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]], hidden: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, float]:
+    """Return by output how far the eager model is off, relative to the output's largest value; infinite if not finite."""
+    errors = {}
+    for name, wanted in exact.items():
+        if wanted.dtype.kind != "f" or not wanted.size:
+            continue
+        distance, largest = _distance(eager[name], wanted, hidden.get(name))
+        if not np.isfinite(distance):
+            errors[name] = np.inf
+        else:
+            errors[name] = distance / largest if largest else (np.inf if distance else 0.0)
+    return errors
+
+
+def measure(
+    found: NDArray[Any],
+    eager: NDArray[Any],
+    exact: NDArray[Any],
+    hidden: NDArray[np.bool_] | None,
+    *,
+    dtype: str,
+    error: float,
+) -> Distances:
+    """Measure one output of one probe.
+
+    Args:
+        found: the artifact's answer.
+        eager: the eager model's, in the same dtype.
+        exact: the model's in higher precision.
+        hidden: see `hidden_positions`.
+        dtype: `fp32` or `fp16`.
+        error: the largest of `relative_errors` for this output over all probes. One probe of few values may by chance
+            have a smaller error than the computation has.
+    """
+    artifact, largest = _distance(found, exact, hidden)
+    own, _ = _distance(eager, exact, hidden)
+    allowed = max(FACTOR * max(own, error * largest), FLOOR[dtype] * largest)
+    return Distances(exact_dtype(dtype), artifact, own, allowed)
+
+
+def _distance(found: NDArray[Any], exact: NDArray[Any], hidden: NDArray[np.bool_] | None) -> tuple[float, float]:
+    """Return the largest difference and the largest exact magnitude over what can be read; infinite if not finite there."""
+    unread = None if hidden is None else np.broadcast_to(hidden, exact.shape)
+    flat_found, flat_exact = found.reshape(-1), exact.reshape(-1)
+    distance = largest = 0.0
+    for start in range(0, exact.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        a, x = flat_found[part].astype(np.float64), flat_exact[part].astype(np.float64)
+        if unread is not None:
+            read = ~unread.flat[part]
+            a, x = a[read], x[read]
+        same = (a == x) | (np.isnan(a) & np.isnan(x))
+        with np.errstate(invalid="ignore"):
+            difference = np.where(same, 0.0, np.abs(a - x))
+        if not np.isfinite(difference).all():
+            return np.inf, np.inf
+        distance = max(distance, float(difference.max(initial=0.0)))
+        largest = max(largest, float(np.abs(x[np.isfinite(x)]).max(initial=0.0)))
+    return distance, largest
+
+
+def largest_of(errors: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Combine the errors of several probes: the largest for each output."""
+    combined: dict[str, float] = {}
+    for one in errors:
+        for name, value in one.items():
+            combined[name] = max(combined.get(name, 0.0), value)
+    return combined

@@ -1,0 +1,112 @@
+"""Artifacts judged by the model in higher precision: half precision, and models that are ill-conditioned in float32."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from safetensors.numpy import load_file, save_file
+
+from broken import ENV, METADATA, export_config
+from hfexport.backends import backend_for
+from hfexport.backends.base import Artifact, ExportJob
+from hfexport.cli.main import main
+from hfexport.errors import UnsupportedError
+from hfexport.export_config.probes import validation_probes
+from hfexport.validation import resolve_tolerance, start_reference, validate
+from tiny import make_checkpoint
+
+
+@pytest.fixture(scope="module")
+def half_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny llama in float16."""
+    folder = tmp_path_factory.mktemp("half") / "checkpoint"
+    make_checkpoint(folder, "llama", "causal-lm-with-past", dtype="fp16")
+    return folder
+
+
+def test_a_decoder_in_half_precision_passes_and_its_distances_are_recorded(half_decoder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert main([str(half_decoder), "--formats", "onnx", "--output", str(output)]) == 0
+    manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
+    assert manifest["dtype"] == "fp16"
+    outputs = [output for probe in manifest["artifacts"][0]["validation"]["probes"] for output in probe["outputs"]]
+    judged = [output["distances"] for output in outputs if output["distances"] is not None]
+    assert judged
+    assert all(one["exact"] == "fp32" and one["artifact"] <= one["allowed"] for one in judged)
+
+
+def test_a_wrong_artifact_in_half_precision_fails(half_decoder: Path, tmp_path: Path) -> None:
+    config = export_config(half_decoder, "causal-lm-with-past")
+    (tmp_path / "onnx").mkdir()
+    job = ExportJob(half_decoder, config, "fp16", tmp_path / "onnx", METADATA, config.default_opset)
+    artifact = backend_for("onnx").export(job)
+    reference = start_reference(
+        half_decoder, config, "fp16", validation_probes(config), folder=tmp_path / "reference", env=ENV
+    )
+    tolerance = resolve_tolerance(config, "fp16", None, None)
+    assert validate(artifact, config, reference, tolerance, folder=tmp_path / "right", env=ENV).verdict == "passed"
+    model = onnx.load(artifact.path)
+    largest = max(model.graph.initializer, key=lambda one: np.prod(one.dims))
+    weights = numpy_helper.to_array(largest).copy()
+    weights[::2] *= np.float16(1.5)
+    largest.CopyFrom(numpy_helper.from_array(weights, largest.name))
+    wrong = tmp_path / "wrong.onnx"
+    onnx.save(model, wrong)
+    verdict = validate(
+        Artifact("onnx", wrong, (wrong,)), config, reference, tolerance, folder=tmp_path / "wrong", env=ENV
+    )
+    assert verdict.verdict == "failed"
+    assert any("from the model in fp32" in line for line in verdict.failures)
+
+
+def test_a_model_that_overflows_half_precision_is_refused(half_decoder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(half_decoder, folder)
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("mlp.down_proj.weight"))
+    up = name.replace("down_proj", "up_proj")
+    weights[name] = np.sign(weights[name]) * np.float16(3e4)
+    weights[up] = np.sign(weights[up]) * np.float16(3e4)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = export_config(folder, "causal-lm-with-past")
+    reference = start_reference(
+        folder, config, "fp16", validation_probes(config), folder=tmp_path / "reference", env=ENV
+    )
+    (tmp_path / "onnx").mkdir()
+    job = ExportJob(folder, config, "fp16", tmp_path / "onnx", METADATA, config.default_opset)
+    artifact = backend_for("onnx").export(job)
+    with pytest.raises(UnsupportedError, match="not fit for float16") as caught:
+        validate(
+            artifact,
+            config,
+            reference,
+            resolve_tolerance(config, "fp16", None, None),
+            folder=tmp_path / "run",
+            env=ENV,
+        )
+    assert "dtype: fp32" in caught.value.remedy
+
+
+def test_an_ill_conditioned_model_is_held_against_float64(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    make_checkpoint(folder, "llama", "causal-lm-with-past")
+    weights = load_file(folder / "model.safetensors")
+    # Large weights before each softmax make small roundings grow.
+    for name in weights:
+        if "q_proj" in name or "k_proj" in name:
+            weights[name] = weights[name] * np.float32(60)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    output = tmp_path / "out"
+    assert main([str(folder), "--formats", "onnx", "--output", str(output)]) == 0
+    manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
+    outputs = [output for probe in manifest["artifacts"][0]["validation"]["probes"] for output in probe["outputs"]]
+    judged = [output["distances"] for output in outputs if output["distances"] is not None]
+    assert judged
+    assert all(one["exact"] == "fp64" and one["artifact"] <= one["allowed"] for one in judged)
+    assert main([str(folder), "--formats", "onnx", "--atol", "2e-5", "--rtol", "1e-4", "--output", str(output)]) == 6
