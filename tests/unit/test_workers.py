@@ -53,6 +53,8 @@ def run(job):
         os.kill(os.getpid(), signal.SIGTERM)
     if kind == "greedy":
         bytearray(2**31)
+    if kind == "wordy":
+        Path("large").write_bytes(bytes(2**21))
     if kind == "busy":
         while True:
             pass
@@ -285,7 +287,7 @@ def test_following_ends_when_the_time_is_over(tmp_path: Path) -> None:
 
 
 def test_a_child_takes_no_more_than_it_may(tmp_path: Path, env: dict[str, str]) -> None:
-    limits = Limits(memory_bytes=2**30, cpu_s=1)
+    limits = Limits(memory_bytes=2**30, cpu_s=1, file_bytes=2**20)
     with (
         start(tmp_path, env, "greedy", CheckpointError, limits) as worker,
         pytest.raises(CheckpointError, match="the child: takes more memory than"),
@@ -296,4 +298,7 @@ def test_a_child_takes_no_more_than_it_may(tmp_path: Path, env: dict[str, str]) 
         pytest.raises(CheckpointError, match="the child: ended by SIGXCPU"),
     ):
         worker.result()
+    with start(tmp_path, env, "wordy", CheckpointError, limits) as worker, pytest.raises(HfexportError):
+        worker.result()
+    assert (tmp_path / "work" / "large").stat().st_size <= 2**20
     assert start(tmp_path, env, "answer", limits=limits).result()["job"] == {"kind": "answer"}
