@@ -6,6 +6,7 @@ longest, the largest, and every run that broke a rule (see `problem_of`). The sa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -19,6 +20,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from hfexport._internal.forkserver import FORK_SERVERS, fork_servers
+from hfexport._internal.workers import child_environment
 
 VALUES: Final = (
     *(
@@ -304,6 +308,13 @@ def main(arguments: Sequence[str]) -> None:
     import hfexport.modeling.find_export_config
     import hfexport.run.pipeline  # noqa: F401
 
+    with contextlib.ExitStack() as stack:
+        if FORK_SERVERS not in os.environ:  # with them a run exports in its own process, and its children start at once
+            os.environ[FORK_SERVERS] = stack.enter_context(fork_servers(child_environment(os.environ)))
+        print(json.dumps(_all(arguments)))
+
+
+def _all(arguments: Sequence[str]) -> dict[str, Any]:
     place, seed, count = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     made = bases(place / "bases", arguments[3:])
     codes: Counter[int] = Counter()
@@ -312,10 +323,12 @@ def main(arguments: Sequence[str]) -> None:
         ran = _run(number, seed, made, place / "run")
         codes[ran["exit_code"]] += 1
         runs.append(ran)
+        if number % 500 == 499:
+            print(f"{number + 1} of {count}", file=sys.stderr, flush=True)
         if ran["problem"]:
             print(json.dumps(ran), file=sys.stderr, flush=True)
     longest, largest = max(run["wall_s"] for run in runs), max(run["peak_rss_bytes"] for run in runs)
-    result = {
+    return {
         "seed": seed,
         "count": count,
         "architectures": len(made),
@@ -324,7 +337,6 @@ def main(arguments: Sequence[str]) -> None:
         "largest_rss_bytes": largest,
         "problems": [run for run in runs if run["problem"]],
     }
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":
