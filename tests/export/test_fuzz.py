@@ -14,7 +14,7 @@ import pytest
 
 import fuzzed_runs
 
-QUICK = ("bert", "roberta", "gpt2", "t5", "vit")
+QUICK = ("bert", "roberta", "gpt2")
 
 
 def _fuzz(folder: Path, seed: int, count: int, *model_types: str) -> dict[str, Any]:
@@ -30,10 +30,10 @@ def _hold(found: dict[str, Any]) -> None:
 
 
 def test_a_slice_of_the_inputs(tmp_path: Path) -> None:
-    found = _fuzz(tmp_path, 0, 60, *QUICK)
+    found = _fuzz(tmp_path, 0, 40, *QUICK)
     _hold(found)
-    assert found["exit_codes"].get("3", 0) > 10
-    assert found["exit_codes"].get("0", 0) > 3
+    assert found["exit_codes"].get("3", 0) > 5
+    assert found["exit_codes"].get("0", 0) > 0
 
 
 @pytest.mark.thorough
