@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,10 @@ from hfexport.errors import UnsupportedError
 from hfexport.export_config.builtin import known_architectures
 from hfexport.export_config.tasks import TASKS
 from hfexport.onnx import FeaturesManager, OnnxConfig, OnnxConfigWithPast, OnnxSeq2SeqConfigWithPast
+from hfexport.onnx.__main__ import main
+from hfexport.onnx.convert import validate_model_outputs
 from hfexport.onnx.known import onnx_config_classes
+from hfexport.onnx.log import log_outputs
 
 
 def test_the_base_classes_load_no_torch() -> None:
@@ -97,3 +103,31 @@ def test_an_encoder_decoder_names_its_cache_as_transformers_onnx_did() -> None:
     assert mine.outputs["present.0.encoder.key"] == {0: "batch", 2: "past_encoder_sequence"}
     with pytest.raises(ValueError, match="sideways"):
         mine.fill_with_past_key_values_({}, direction="sideways")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e999", "x"])
+def test_a_tolerance_that_finds_nothing_wrong_is_refused(
+    value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--model", str(tmp_path), f"--atol={value}", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "must be a number of at least 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_the_same_for_the_function(value: float, tmp_path: Path) -> None:
+    for tolerances in ({"atol": value}, {"atol": 1e-5, "rtol": value}):
+        with pytest.raises(ValueError, match="must be a finite number"):
+            validate_model_outputs(None, None, None, tmp_path, [], **tolerances)  # type: ignore[arg-type]
+
+
+def test_the_log_names_the_tolerance_that_was_asked(caplog: pytest.LogCaptureFixture) -> None:
+    result = {"name": "logits", "shape": [2, 8], "max_abs": 1e-7, "problem": ""}
+    probe = {"greedy_steps": 0, "problem": "", "verdict": "passed", "outputs": [result]}
+    validation = {"reason": "", "tolerance": {"atol": 1e-4, "rtol": 0.0}, "probes": [probe]}
+    for asked, said in ((1e-4, "atol: 0.0001"), (None, "atol: 1e-05")):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            log_outputs(logging.getLogger("hfexport.onnx"), validation, ["logits"], asked)
+        assert caplog.messages[-1] == f"\t\t-[✓] all values close ({said})"

@@ -5,6 +5,7 @@ Torch-free. Names of inputs, outputs and axes are those of `transformers.onnx` a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,10 +83,19 @@ class Limit:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """`|artifact - reference| <= atol + rtol * |reference|`, elementwise."""
+    """`|artifact - reference| <= atol + rtol * |reference|`, elementwise.
+
+    Raises:
+        ValueError: a part is negative or not finite; within NaN or infinity nothing would ever be found wrong.
+    """
 
     atol: float
     rtol: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("atol", self.atol), ("rtol", self.rtol)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be a finite number of at least 0, such as 1e-5")
 
 
 class ExportConfig(ABC):

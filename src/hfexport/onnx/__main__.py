@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from hfexport.errors import HfexportError
 from hfexport.export_config.tasks import TASK_NAMES
 from hfexport.onnx.log import log_outputs, log_validating
 from hfexport.onnx.question import older_probes
-from hfexport.run.inputs import Inputs
+from hfexport.run.inputs import Inputs, parsers
 from hfexport.run.observer import Advance
 from hfexport.run.output_folder import remove_abandoned, staging_folder
 
@@ -53,7 +53,7 @@ def _parser() -> ArgumentParser:
     add("-m", "--model", required=True, help="Model id on the Hub, or folder on disk to load the model from.")
     add("--feature", choices=TASK_NAMES, default="default", metavar="FEATURE", help=f"One of: {', '.join(TASK_NAMES)}.")
     add("--opset", type=int, help="ONNX opset version to export the model with.")
-    add("--atol", type=float, help="Absolute difference tolerance when validating the model.")
+    add("--atol", type=_tolerance, help="Absolute difference tolerance when validating the model.")
     add(
         "--framework",
         choices=["pt", "tf"],
@@ -69,6 +69,14 @@ def _parser() -> ArgumentParser:
     )
     add("--export_with_transformers", action="store_true", help="Accepted for older scripts: it makes no difference.")
     return parser
+
+
+def _tolerance(value: str) -> float:
+    """An absolute tolerance, as the other command line takes it: no NaN, nothing infinite, nothing negative."""
+    try:
+        return parsers.tolerance(value)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{value!r} {error}") from error
 
 
 def _export(arguments: Namespace, env: Mapping[str, str]) -> int:
@@ -89,10 +97,10 @@ def _export(arguments: Namespace, env: Mapping[str, str]) -> int:
                 layout="single",
             )
             manifest = run(inputs, _Log(), env, further_probes=older_probes)
-            _log_validation(manifest)
+            _log_validation(manifest, arguments.atol)
             saved = _put_in_place(scratch / "out" / "onnx", output)
     except Failed as failed:
-        _log_validation(failed.manifest)
+        _log_validation(failed.manifest, arguments.atol)
         return _failed(failed.error)
     except OSError as error:
         return _failed(HfexportError(f"output {arguments.output}: {error.strerror}", remedy="Choose another folder."))
@@ -115,9 +123,9 @@ def _put_in_place(made: Path, output: Path) -> list[Path]:
     return [move_model(path, output if graphs == [path] else output.parent / path.name) for path in graphs]
 
 
-def _log_validation(manifest: Manifest) -> None:
+def _log_validation(manifest: Manifest, asked: float | None) -> None:
     for artifact in manifest["artifacts"]:
-        log_outputs(_logger, artifact["validation"], [entry["name"] for entry in artifact["outputs"]])
+        log_outputs(_logger, artifact["validation"], [entry["name"] for entry in artifact["outputs"]], asked)
 
 
 class _Log:

@@ -111,6 +111,7 @@ def validate_model_outputs(
 
     Raises:
         OutputsDifferError: the file does not answer as the model.
+        ValueError: a tolerance is negative or not finite; with one nothing, or everything, would be within it.
     """
     from hfexport.backends.base import Artifact
     from hfexport.modeling.load import plain
@@ -118,6 +119,7 @@ def validate_model_outputs(
     from hfexport.validation import Reference, timeout_for, validate
     from hfexport.validation.reference.worker import answer_probes
 
+    tolerance = Tolerance(atol, rtol)
     path, dtype = Path(onnx_model), _dtype(reference_model)
     values = config_values(config, type(config).__qualname__)
     with plain(reference_model, values):
@@ -139,7 +141,6 @@ def validate_model_outputs(
         reference = Reference(_Answered(time.monotonic() - start), probes, dtype, folder / "reference")
         files = tuple(file for file in (path, path.with_name(f"{path.name}_data")) if file.is_file())
         artifact = Artifact("onnx", path, files)
-        tolerance = Tolerance(atol, rtol)
         verdict = validate(
             artifact,
             interface,
@@ -150,7 +151,7 @@ def validate_model_outputs(
             timeout_s=timeout_for(sum(file.stat().st_size for file in files)),
         )
         shutil.rmtree(folder / "reference")
-    log_outputs(_logger, verdict.to_dict(), declared)
+    log_outputs(_logger, verdict.to_dict(), declared, atol)
     if verdict.verdict != "passed":
         raise OutputsDifferError("\n".join((*verdict.failures[:5],)) or verdict.reason)
 

@@ -17,13 +17,16 @@ def log_validating(logger: logging.Logger) -> None:
     logger.info("Validating ONNX model...")
 
 
-def log_outputs(logger: logging.Logger, validation: Mapping[str, Any], outputs: Sequence[str]) -> None:
+def log_outputs(
+    logger: logging.Logger, validation: Mapping[str, Any], outputs: Sequence[str], asked: float | None = None
+) -> None:
     """Say of every output whether its shapes and values are the model's.
 
     Args:
         logger: is told.
         validation: a verdict as the manifest holds it.
         outputs: names, in the artifact's order.
+        asked: the absolute tolerance that the user gave, which is then the one that is named; `None` if it is a default.
     """
     probes = [probe for probe in validation["probes"] if not probe["greedy_steps"]]
     if not validation["probes"] or any(not probe["outputs"] for probe in probes):
@@ -41,7 +44,7 @@ def log_outputs(logger: logging.Logger, validation: Mapping[str, Any], outputs: 
                 logger.info("\t\t-[x] %s", wrong[0])
             else:
                 logger.info("\t\t-[✓] %s matches %s", shape, shape)
-        _log_values(logger, results, validation["tolerance"])
+        _log_values(logger, results, validation["tolerance"], asked)
     for probe in validation["probes"]:
         if probe["greedy_steps"] and probe["verdict"] == "passed":
             logger.info("\t-[✓] %d greedily decoded tokens are the model's", probe["greedy_steps"])
@@ -51,12 +54,17 @@ def _misshapen(result: Mapping[str, Any]) -> bool:
     return result["problem"] and result["max_abs"] is None
 
 
-def _log_values(logger: logging.Logger, results: Sequence[Mapping[str, Any]], tolerance: Mapping[str, float]) -> None:
+def _log_values(
+    logger: logging.Logger,
+    results: Sequence[Mapping[str, Any]],
+    tolerance: Mapping[str, float],
+    asked: float | None,
+) -> None:
     compared = [result for result in results if not _misshapen(result)]
     atol, rtol = tolerance["atol"], tolerance["rtol"]
     largest = max((result["max_abs"] for result in compared if result["max_abs"] is not None), default=0.0)
     # What is said holds as it stands: the older default where that does, a relative part where nothing less does.
-    absolute = min(OLDER_ATOL, atol) if largest <= OLDER_ATOL else atol
+    absolute = min(OLDER_ATOL, atol) if asked is None and largest <= OLDER_ATOL else atol
     allowed = f"atol: {absolute}" if largest <= absolute or not rtol else f"atol: {absolute}, rtol: {rtol}"
     problems = [result["problem"] for result in compared if result["problem"]]
     if problems:
