@@ -272,6 +272,22 @@ class Loud(Scripted):
         return self.flat(input_ids, mask, types)
 
 
+class Remembering(Scripted):
+    """Answers one token alone rightly when that is the first call, and wrongly in later calls."""
+
+    def __init__(self, flat: torch.nn.Module) -> None:
+        super().__init__(flat)
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, input_ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor):  # type: ignore[no-untyped-def]
+        start, end = self.flat(input_ids, mask, types)
+        late = self.seen.clone()
+        self.seen.copy_(torch.ones(1))
+        if input_ids.numel() == 1:
+            start = start + late
+        return start, end
+
+
 class Unwilling(Scripted):
     """Prints, and raises an error of its own."""
 

@@ -19,6 +19,7 @@ from broken import (
     METADATA,
     Case,
     Cut,
+    Remembering,
     Three,
     add_input,
     bake_sequence,
@@ -172,6 +173,13 @@ def test_a_silently_baked_length_fails_past_it(answers: Case, tmp_path: Path) ->
     verdict = answers.judge(traced(answers, tmp_path, Cut(flat_model(answers), 7)), tmp_path)
     assert verdict.verdict == "failed"
     assert all(result.passed == (result.probe.sizes["sequence"] <= 7) for result in verdict.probes)
+
+
+def test_an_artifact_that_remembers_its_calls_fails_at_the_first_probe(answers: Case, tmp_path: Path) -> None:
+    verdict = answers.judge(traced(answers, tmp_path, Remembering(flat_model(answers))), tmp_path)
+    assert verdict.verdict == "failed"
+    assert [result.passed for result in verdict.probes] == [False, *[True] * (len(verdict.probes) - 1)]
+    assert any("asked again after the others" in line for line in verdict.failures)
 
 
 def test_an_ignored_past_fails(decoder: Case, tmp_path: Path) -> None:

@@ -227,7 +227,14 @@ def validate(
             return ArtifactVerdict("failed", tolerance, reason=error.message, stages=stages)
     stages["runner"] = _stage(answer)
     answers = Answers(
-        config, reference.probes, reference.dtype, reference.folder, folder, answer["refusals"], tolerance
+        config,
+        reference.probes,
+        reference.dtype,
+        reference.folder,
+        folder,
+        answer["refusals"],
+        tolerance,
+        answer["refused_again"],
     )
     results = judge_all(
         answers,

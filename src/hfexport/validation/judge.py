@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hfexport.errors import UnsupportedError
@@ -30,6 +30,7 @@ class Answers:
         artifact: folder with `outputs/{n}`.
         refusals: by probe number, what the artifact's run time said where it did not answer.
         tolerance: how far values may be off.
+        refused_again: what the run time said to the first probe when it was asked again after all others.
     """
 
     config: ExportConfig
@@ -39,16 +40,30 @@ class Answers:
     artifact: Path
     refusals: Mapping[str, str]
     tolerance: Tolerance
+    refused_again: str = ""
 
     def judge(self, number: int, yardstick: Yardstick | None = None) -> ProbeResult:
-        """Compare the answers to one probe."""
+        """Compare the answers to one probe; of one that was asked twice, both."""
+        first = self._judge(number, str(number), yardstick)
+        if number or not first.passed or self.probes[0].greedy_steps:
+            return first
+        if self.refused_again:
+            problem = f"the artifact refused it when it was asked again after the others: {self.refused_again}"
+            return ProbeResult(self.probes[0], problem=problem)
+        again = self._judge(0, "again", yardstick)
+        if again.passed:
+            return first
+        return replace(again, problem=again.problem or "asked again after the others, it answers otherwise than before")
+
+    def _judge(self, number: int, answered: str, yardstick: Yardstick | None) -> ProbeResult:
+        """Compare the answer in `outputs/{answered}` to a probe."""
         probe = self.probes[number]
         if (refusal := self.refusals.get(str(number))) is not None:
             return ProbeResult(probe, problem=f"the artifact refused it: {refusal}")
         wanted = read_arrays(self.reference / "outputs" / str(number))
         if problem := declared_problem(self.config, probe, wanted):
             return ProbeResult(probe, problem=problem)
-        found = read_arrays(self.artifact / "outputs" / str(number))
+        found = read_arrays(self.artifact / "outputs" / answered)
         inputs = read_arrays(self.reference / "inputs" / str(number))
         hidden = hidden_positions(self.config, probe, inputs, wanted)
         return compare_probe(probe, found, wanted, self.tolerance, hidden, yardstick)
