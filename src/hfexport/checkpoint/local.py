@@ -113,6 +113,7 @@ class Conversion:
         removed_prefixes: parts that wrappers had added to the names of weights, such as `_orig_mod.`.
         wall_s: seconds that it took.
         peak_rss_bytes: largest resident set of the process that did it; pages of mapped files included.
+        dequantised: the method by which the weights were quantised, such as `gptq`; empty if they were not.
     """
 
     weight_format: WeightFormat
@@ -120,6 +121,7 @@ class Conversion:
     removed_prefixes: tuple[str, ...]
     wall_s: float
     peak_rss_bytes: int
+    dequantised: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from hfexport.checkpoint.safetensors_header import TensorInfo
+from hfexport.checkpoint.stored import StoredTensor
 from hfexport.errors import CheckpointError
 
-__all__ = ["refuse_plain_weights"]
+__all__ = ["is_quantized", "quantization_method", "refuse_plain_weights"]
 
 _PLAIN: Final = ("F64", "F32", "F16", "BF16")
 _MARKS: Final = ("absmax", "quant_map", "scale", "scales", "scale_inv", "SCB", "weight_shape", "zero_point", "zeros")
 """Endings of the names of tensors that quantised weights have beside them."""
 
 
-def refuse_plain_weights(path: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> None:
+def refuse_plain_weights(
+    path: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo | StoredTensor]
+) -> None:
     """Raise an error if config.json says that the weights are quantised and they are not.
 
     Args:
@@ -27,12 +30,8 @@ def refuse_plain_weights(path: Path, config: Mapping[str, Any], tensors: Mapping
     Raises:
         CheckpointError: they are plain floating-point numbers without scales.
     """
-    quantization = config.get("quantization_config")
-    if not isinstance(quantization, dict) or not quantization:
-        return
-    method = quantization.get("quant_method")
-    quantized = any(tensor.dtype not in _PLAIN and len(tensor.shape) > 1 for tensor in tensors.values())
-    if quantized or any(name.endswith(_MARKS) for name in tensors):
+    method = quantization_method(config)
+    if not method or is_quantized({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}):
         return
     dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
     raise CheckpointError(
@@ -40,3 +39,21 @@ def refuse_plain_weights(path: Path, config: Mapping[str, Any], tensors: Mapping
         " without scales",
         remedy="Use the weights that belong to this config.json, or remove `quantization_config` from it if these are right.",
     )
+
+
+def quantization_method(config: Mapping[str, Any]) -> str:
+    """How config.json says that the weights are quantised, such as `gptq`; empty if it says nothing of it."""
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict) or not quantization:
+        return ""
+    if quantization.get("quant_method"):
+        return str(quantization["quant_method"])
+    # Early files of bitsandbytes name no method.
+    marks = ("load_in_4bit", "load_in_8bit")
+    return "bitsandbytes" if any(quantization.get(mark) for mark in marks) else "unnamed"
+
+
+def is_quantized(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bool:
+    """Whether any of the tensors, by name with dtype and shape, is quantised or a scale of one that is."""
+    quantized = any(dtype not in _PLAIN and len(shape) > 1 for dtype, shape in tensors.values())
+    return quantized or any(name.endswith(_MARKS) for name in tensors)

@@ -147,12 +147,15 @@ def _given_files(hashes: Mapping[Path, str]) -> list[FileEntry]:
 
 def _conversion_entry(conversion: Conversion) -> ConversionEntry:
     """How weights of another format became PyTorch safetensors."""
-    return {
+    entry: ConversionEntry = {
         "left_out": list(conversion.left_out),
         "removed_prefixes": list(conversion.removed_prefixes),
         "wall_s": conversion.wall_s,
         "peak_rss_bytes": conversion.peak_rss_bytes,
     }
+    if conversion.dequantised:
+        entry["dequantised"] = conversion.dequantised
+    return entry
 
 
 def artifact_entry(

@@ -105,6 +105,7 @@ class ConversionEntry(TypedDict):
 
     left_out: list[str]
     removed_prefixes: NotRequired[list[str]]
+    dequantised: NotRequired[str]
     wall_s: Seconds
     peak_rss_bytes: Count
 

@@ -23,7 +23,7 @@ from hfexport.checkpoint import (
 )
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
 from hfexport.checkpoint.left_behind import files_below, left_behind
-from hfexport.checkpoint.quantized import refuse_plain_weights
+from hfexport.checkpoint.quantized import quantization_method, refuse_plain_weights
 from hfexport.errors import InputsError, PublishError, ValidationError
 from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
@@ -317,15 +317,12 @@ class Run:
 
     def read(self, contents: Contents) -> Checkpoint:
         """The folder's safetensors, or its weights converted to that."""
-        checkpoint = self._read(contents)
-        refuse_plain_weights(contents.folder / "config.json", contents.config, checkpoint.tensors)
-        return checkpoint
-
-    def _read(self, contents: Contents) -> Checkpoint:
         if contents.weights.format == "safetensors":
             with self.stages("Weights"):
                 checkpoint = read_checkpoint(contents)
-                if not unwrapped_names(contents.folder, contents.config, checkpoint.tensors).removed:
+                if quantization_method(contents.config):
+                    refuse_plain_weights(contents.folder / "config.json", contents.config, checkpoint.tensors)
+                elif not unwrapped_names(contents.folder, contents.config, checkpoint.tensors).removed:
                     if not contents.weights.variant:
                         return checkpoint
                     return link_variant(checkpoint, self.staging / "variant")
@@ -334,6 +331,10 @@ class Run:
         with self.stages("Conversion of weights"):
             checkpoint = convert(contents, self.staging / "converted", self.env)
         assert checkpoint.conversion is not None
+        if method := checkpoint.conversion.dequantised:
+            self.observer.note(
+                f"Weights quantised by {method} were dequantised; the reference is the model of those weights"
+            )
         if names := ", ".join(checkpoint.conversion.left_out):
             self.observer.note(f"Weights that the PyTorch model has no use for were left out: {names}")
         if prefixes := ", ".join(checkpoint.conversion.removed_prefixes):

@@ -6,10 +6,12 @@ The bytes stream from the source's files into one file in the run's staging area
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from hfexport.checkpoint import Checkpoint, Contents, Conversion
 from hfexport.checkpoint.local import commonest_dtype
+from hfexport.checkpoint.quantized import quantization_method
 from hfexport.checkpoint.safetensors_header import read_header
 from hfexport.modeling.conversion.child import run_child
 
@@ -20,15 +22,16 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
     """Write a folder's weights as safetensors.
 
     Args:
-        contents: of a folder whose weights are not PyTorch safetensors, or have names that a wrapper added to.
+        contents: of a folder whose weights are not PyTorch safetensors, are quantised, or have names that a wrapper added to.
         folder: an empty folder of the run's own; the checkpoint is made in it.
         env: the environment, of which the child sees an allow-list.
 
     Raises:
         CheckpointError: the weights are damaged, ask for more than weights, or do not fit the model.
-        UnsupportedError: no PyTorch class fits TensorFlow weights.
+        UnsupportedError: no PyTorch class fits TensorFlow weights, or quantised weights cannot be dequantised.
     """
     weights = contents.weights
+    method = "" if weights.format.startswith("tensorflow") else quantization_method(contents.config)
     target = folder.resolve() / "checkpoint"
     job = {
         "source": str(contents.folder.resolve()),
@@ -37,6 +40,7 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
         "sharded": weights.index is not None,
         "architectures": list(contents.architectures),
         "folder": str(target),
+        "dequantise": bool(method),
     }
     name = f"conversion of {weights.files[0].name}"
     size_bytes = sum(path.stat().st_size for path in weights.files)
@@ -51,5 +55,10 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
         tuple(answer["removed_prefixes"]),
         answer["wall_s"],
         answer["peak_rss_bytes"],
+        method,
     )
+    if method:
+        plain = {key: value for key, value in contents.config.items() if key != "quantization_config"}
+        along = {**contents.along, "config.json": target / "config.json"}
+        contents = replace(contents, config=plain, along=along)
     return Checkpoint(contents, target, (path,), tensors, commonest_dtype(tensors), conversion)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from hfexport.checkpoint import keras_file, safetensors_header, torch_file
 from hfexport.checkpoint.contained import files_beside
+from hfexport.checkpoint.quantized import refuse_plain_weights
 from hfexport.checkpoint.stored import StoredTensor, same_data
 from hfexport.errors import CheckpointError
 from hfexport.modeling.conversion.safetensors_writer import write_safetensors
@@ -28,7 +29,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `source` (folder), `format`, `files` (paths), `sharded`, `places` (shard by tensor, if sharded),
-            `architectures`, `folder`, and `wrapped`: false if the names of the weights are to stay as they are.
+            `architectures`, `folder`, `dequantise`: true if the weights are quantised, and `wrapped`: false if the names of the weights are to stay as they are.
 
     Returns:
         `left_out`: names of weights that the model is known to have no use for; `removed_prefixes`: parts of names that
@@ -47,7 +48,14 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         stored, left_out = list(placed.tensors), placed.left_out
         if placed.untied:
             config = json.dumps({**json.loads(config), "tie_word_embeddings": False}).encode()
-    elif job.get("wrapped", True):
+    if job.get("dequantise"):
+        from hfexport.modeling.conversion.quantised import dequantise
+
+        read = json.loads(config)
+        refuse_plain_weights(source / "config.json", read, {tensor.name: tensor for tensor in stored})
+        stored = dequantise(read, stored)
+        config = json.dumps({key: value for key, value in read.items() if key != "quantization_config"}).encode()
+    if not job["format"].startswith("tensorflow") and job.get("wrapped", True):
         stored, removed = _unwrapped(source, json.loads(config), stored)
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,0 +1,61 @@
+"""Quantised weights as the floating-point weights they stand for, tensor by tensor, by each format's published formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+from hfexport.checkpoint.quantized import quantization_method
+from hfexport.checkpoint.stored import StoredTensor
+from hfexport.errors import UnsupportedError
+from hfexport.modeling.conversion.quantised import (
+    bitsandbytes,
+    compressed_tensors,
+    float_blocks,
+    packed_rows,
+)
+from hfexport.modeling.conversion.quantised.tensors import Group, float_dtype
+
+__all__ = ["DEQUANTISED", "dequantise"]
+
+Dequantiser = Callable[[Mapping[str, Any], Group], None]
+
+DEQUANTISED: Final[Mapping[str, Dequantiser]] = MappingProxyType(
+    {
+        "fp8": float_blocks.fp8,
+        "fbgemm_fp8": float_blocks.fp8,
+        "mxfp4": float_blocks.mxfp4,
+        "compressed-tensors": compressed_tensors.dequantise,
+        "bitsandbytes": bitsandbytes.dequantise,
+        "gptq": packed_rows.gptq,
+        "awq": packed_rows.awq,
+    }
+)
+"""By `quant_method` of config.json: what replaces quantised tensors by the weights they stand for."""
+
+
+def dequantise(config: Mapping[str, Any], stored: Sequence[StoredTensor]) -> list[StoredTensor]:
+    """Replace quantised tensors and their scales by floating-point weights; other tensors stay as they are.
+
+    Nothing is computed before a tensor's `read` is called.
+
+    Args:
+        config: config.json, with its `quantization_config`.
+        stored: all tensors of the checkpoint.
+
+    Raises:
+        UnsupportedError: the method, or a variant of it, has no formula here.
+        CheckpointError: scales or zero points are missing or of the wrong shape.
+    """
+    method = quantization_method(config)
+    if method not in DEQUANTISED:
+        raise UnsupportedError(
+            f"config.json: weights quantised by {method!r} cannot be turned into floating-point weights;"
+            f" known are {', '.join(DEQUANTISED)}",
+            remedy="Load the model in transformers with the library of that method, call `model.dequantize()`, and save"
+            " it with `save_pretrained`; then export that folder.",
+        )
+    group = Group(stored, float_dtype(config))
+    DEQUANTISED[method](config["quantization_config"], group)
+    return group.result()

@@ -1,0 +1,157 @@
+"""The tensors of a quantised checkpoint by name, and what takes their place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from hfexport.checkpoint.stored import StoredTensor
+from hfexport.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Group", "float_dtype", "real", "unpacked"]
+
+_DTYPES: Final = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+
+
+def float_dtype(config: Mapping[str, Any]) -> str:
+    """The dtype that transformers dequantises to, in safetensors' words: `dtype` of config.json, or F32."""
+    given = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return _DTYPES.get(given.removeprefix("torch."), "F32")
+
+
+class Group:
+    """Tensors of a checkpoint, some of which are replaced.
+
+    Args:
+        stored: all of them.
+        dtype: of the weights that take the place of quantised ones.
+    """
+
+    def __init__(self, stored: Sequence[StoredTensor], dtype: str) -> None:
+        self._tensors = {tensor.name: tensor for tensor in stored}
+        self._dtype = dtype
+
+    def ending(self, *endings: str) -> Iterator[tuple[str, str]]:
+        """Names that end in one of `endings`: what stands before it, and the ending."""
+        for name in list(self._tensors):
+            for ending in endings:
+                if name.endswith(ending):
+                    yield name.removesuffix(ending), ending
+
+    def find(self, name: str) -> StoredTensor | None:
+        return self._tensors.get(name)
+
+    def take(self, name: str) -> StoredTensor:
+        """The tensor of that name.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        if (found := self._tensors.get(name)) is None:
+            raise CheckpointError(
+                f"the quantised weights lack tensor {name!r}", remedy="Copy or download the weights again."
+            )
+        return found
+
+    def drop(self, *names: str) -> None:
+        """Take tensors out that the floating-point model has no use for; those that are not there are left out."""
+        for name in names:
+            self._tensors.pop(name, None)
+
+    def put(self, name: str, shape: Sequence[int], values: Callable[[], NDArray[np.float32]]) -> None:
+        """Put a weight in the place of what it was quantised to.
+
+        Args:
+            name: of the weight.
+            shape: of it.
+            values: computes it, of that shape or one with as many elements.
+        """
+        whole = tuple(int(size) for size in shape)
+
+        def read() -> NDArray[Any]:
+            computed = values()
+            if computed.size != math.prod(whole):
+                raise CheckpointError(
+                    f"tensor {name!r} should have shape {list(whole)}; its quantised values and scales give"
+                    f" {computed.size} elements",
+                    remedy="Copy or download the weights again.",
+                )
+            return narrowed(computed.reshape(whole), self._dtype)
+
+        self._tensors[name] = StoredTensor(name, self._dtype, whole, read)
+
+    def result(self) -> list[StoredTensor]:
+        return list(self._tensors.values())
+
+
+def narrowed(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    """Round to `dtype`, ties to even; bfloat16 as the integers that hold it."""
+    import numpy as np
+
+    if dtype == "F32":
+        return values.astype(np.float32)
+    if dtype == "F16":
+        return values.astype(np.float16)
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded: NDArray[Any] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return rounded
+
+
+def real(tensor: StoredTensor) -> NDArray[np.float32]:
+    """The values of a floating-point or integer tensor as float32; of eight bits per value too.
+
+    The formats of eight bits: https://arxiv.org/abs/2209.05433.
+    """
+    import numpy as np
+
+    data = tensor.read()
+    if tensor.dtype == "BF16":
+        widened: NDArray[np.float32] = (data.astype(np.uint32) << 16).view(np.float32)
+        return widened
+    if tensor.dtype in ("F8_E4M3", "F8_E5M2"):
+        decoded: NDArray[np.float32] = _eight_bits(4 if tensor.dtype == "F8_E4M3" else 5)[data]
+        return decoded
+    whole: NDArray[np.float32] = data.astype(np.float32)
+    return whole
+
+
+def _eight_bits(exponent_bits: int) -> NDArray[np.float32]:
+    """The value of each of the 256 codes."""
+    import numpy as np
+
+    codes = np.arange(256)
+    mantissa_bits = 7 - exponent_bits
+    bias = 2 ** (exponent_bits - 1) - 1
+    exponent, mantissa = (codes >> mantissa_bits) & (2**exponent_bits - 1), codes & (2**mantissa_bits - 1)
+    scale = np.where(exponent == 0, 2.0 ** (1 - bias), 2.0 ** (exponent - bias))
+    values = scale * (np.where(exponent == 0, 0.0, 1.0) + mantissa / 2**mantissa_bits)
+    top = 2**exponent_bits - 1
+    if exponent_bits == 4:
+        values[(exponent == top) & (mantissa == 7)] = np.nan
+    else:
+        values[exponent == top] = np.where(mantissa[exponent == top] == 0, np.inf, np.nan)
+    signed: NDArray[np.float32] = np.where(codes >= 128, -values, values).astype(np.float32)
+    return signed
+
+
+def unpacked(packed: NDArray[Any], bits: int, axis: int) -> NDArray[np.int32]:
+    """Unsigned integers of `bits` bits from 32-bit words along `axis`, the lowest bits first.
+
+    Values may cross the border of two words, as those of three bits do.
+    """
+    import numpy as np
+
+    words = np.moveaxis(packed, axis, -1).astype("<i4")
+    rows = np.ascontiguousarray(words).view(np.uint8).reshape(*words.shape[:-1], -1)
+    single = np.unpackbits(rows, axis=-1, bitorder="little")
+    count = single.shape[-1] // bits
+    parts = single[..., : count * bits].reshape(*single.shape[:-1], count, bits)
+    values = np.zeros(parts.shape[:-1], np.int32)
+    for bit in range(bits):
+        values |= parts[..., bit].astype(np.int32) << bit
+    return np.moveaxis(values, -1, axis)
