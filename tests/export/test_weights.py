@@ -168,3 +168,34 @@ def test_a_variant_of_the_weights(sharded: bool, tmp_path: Path, capsys: pytest.
     assert main(options) == 3
     assert "weights-variant: fp16" in capsys.readouterr().err
     assert main([*options, "--weights-variant", "fp16"]) == 0
+
+
+def _headless(folder: Path, model_type: str, architecture: str) -> Path:
+    """A bare model whose config.json names a class with a head."""
+    make_checkpoint(folder, model_type, "default" if model_type == "roberta" else "auto")
+    weights = {
+        name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "lm_head" not in name
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_bytes()) | {"architectures": [architecture]}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture"), [("roberta", "RobertaForMaskedLM"), ("mpnet", "MPNetForMaskedLM")]
+)
+def test_auto_takes_a_task_whose_weights_are_there(
+    model_type: str, architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _headless(tmp_path / "checkpoint", model_type, architecture)
+    options = ["--model", str(folder), "--output", str(tmp_path / "output"), "--formats", "torchscript"]
+    assert main(options) == 0
+    assert (
+        "Exported for default: task masked-lm needs weights that the checkpoint does not have"
+        in capsys.readouterr().err
+    )
+    assert main([*options, "--task", "masked-lm"]) == 4
+    error = json.loads((tmp_path / "output" / "hfexport.json").read_bytes())["error"]
+    assert "needs weights that the checkpoint does not have: lm_head" in error["message"]
+    assert error["remedy"] == "The checkpoint has all weights for: default."

@@ -29,7 +29,7 @@ from hfexport.modeling.user_class.properties import config_values
 if TYPE_CHECKING:
     from hfexport.checkpoint import Checkpoint
 
-__all__ = ["find_export_config"]
+__all__ = ["find_export_config", "likely_task"]
 
 
 def find_export_config(
@@ -93,6 +93,15 @@ def find_export_config(
         note(f"Exported for {without} rather than {task.name}: {error.message}")
     task = TASKS[without]
     return infer(model_config, task, dry_model(task), preprocessor, trust_remote_code=trust_remote_code)
+
+
+def likely_task(checkpoint: Checkpoint, model_config: Any, requested: str) -> Task:
+    """The task that an inferred interface is for, as far as it can be told before the model is run.
+
+    Raises:
+        UnsupportedError: the checkpoint has no head for it.
+    """
+    return _task(checkpoint, model_config, requested, None)
 
 
 def _instance(own_class: type[OnnxConfig], origin: str, model_config: Any, task: Task) -> OnnxConfig:

@@ -34,6 +34,7 @@ __all__ = [
     "empty_model",
     "filled_cache",
     "load_model",
+    "load_names",
     "model_without_data",
     "named_output",
     "plain",
@@ -114,6 +115,25 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
 def _shown(folder: Path) -> str:
     """How a message names a checkpoint's folder: one in a staging folder is a copy, which the user does not know."""
     return "the checkpoint" if any(part.startswith(STAGING_PREFIX) for part in folder.parts) else str(folder)
+
+
+def load_names(folder: Path, config: ExportConfig) -> set[str]:
+    """The names of the weights that `load_model` would find missing; the weights stay in their files."""
+    auto_class = getattr(transformers, config.auto_class)
+    with quiet(), _packages_at_hand(config):
+        _, info = auto_class.from_pretrained(
+            folder,
+            config=copy.deepcopy(config.config),
+            device_map="meta",
+            attn_implementation="eager",
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=config.trust_remote_code,
+            **_model_kwargs(auto_class, config),
+        )
+    return set(info["missing_keys"])
 
 
 @contextmanager

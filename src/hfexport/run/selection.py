@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 from hfexport.checkpoint import Checkpoint, Contents
 from hfexport.checkpoint.sentence import bare_task, read_sentence_modules
 from hfexport.errors import CheckpointError, InputsError, UnsupportedError, first_line
-from hfexport.export_config import DeclaredConfig, ExportConfig, Seq2SeqConfig, TensorSpec
+from hfexport.export_config import DeclaredConfig, ExportConfig, Interface, Seq2SeqConfig, TensorSpec
 from hfexport.export_config.builtin import known_architectures
-from hfexport.export_config.tasks import SENTENCE_TASK, Task, is_encoder_alone, select_task, sentence_task
+from hfexport.export_config.tasks import (
+    SENTENCE_TASK,
+    TASKS,
+    Task,
+    declared_tasks,
+    is_encoder_alone,
+    select_task,
+    sentence_task,
+)
 from hfexport.run.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -100,9 +108,63 @@ def resolve_dtype(requested: str, checkpoint: Checkpoint, source: ConfigSource, 
 
 
 def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dtype: str, note: Note) -> ExportConfig:
-    """The export config: of `architectures`, of the user's own class, or inferred from the model itself."""
+    """The export config: of `architectures`, of the user's own class, or inferred from the model itself.
+
+    Raises:
+        UnsupportedError: the checkpoint lacks weights that the task needs; for `auto`, that every one of its tasks needs.
+    """
+    from hfexport.modeling.whole import missing_weights, whole_tasks
+
     trust = inputs.trust_remote_code and _runs_own_code(checkpoint, note)
     model_config = _model_config(checkpoint, trust_remote_code=trust)
+    drafted = _drafted(checkpoint, source, model_config, trust)
+    missing = () if drafted is None else missing_weights(checkpoint, drafted)
+    if drafted is not None and missing:
+        whole = whole_tasks(checkpoint, model_config, source.known)
+        declared = declared_tasks(checkpoint.architectures, whole)
+        lacks = f"task {drafted.task.name} needs weights that the checkpoint does not have: {_listed(missing)}"
+        if inputs.task != "auto" or not declared:
+            raise UnsupportedError(
+                f"{checkpoint.contents.folder}: {lacks}",
+                remedy=f"The checkpoint has all weights for: {', '.join(whole)}."
+                if whole
+                else "Fine-tune the model for this task first.",
+            )
+        note(f"Exported for {declared[0]}: {lacks}")
+        source = replace(source, requested=declared[0], task=None if source.known is None else TASKS[declared[0]])
+    return _find_config(checkpoint, source, inputs, dtype, note, model_config=model_config, trust=trust)
+
+
+def _drafted(checkpoint: Checkpoint, source: ConfigSource, model_config: Any, trust: bool) -> ExportConfig | None:
+    """The task's config as far as loading the model needs it; `None` where a user's class or the model itself decides."""
+    from hfexport.modeling.find_export_config import likely_task
+
+    try:
+        if source.known is not None and source.task is not None:
+            return source.known(model_config, source.task, trust_remote_code=trust, sentence=source.sentence)
+        if source.own is not None:
+            return None
+        task = likely_task(checkpoint, model_config, source.requested)
+        return DeclaredConfig(model_config, task, Interface("", (), (), {}), trust_remote_code=trust)
+    except (UnsupportedError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # said in full where the config is made
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _find_config(
+    checkpoint: Checkpoint,
+    source: ConfigSource,
+    inputs: Inputs,
+    dtype: str,
+    note: Note,
+    *,
+    model_config: Any,
+    trust: bool,
+) -> ExportConfig:
     if source.known is not None and source.task is not None:
         try:
             known = source.known(model_config, source.task, trust_remote_code=trust, sentence=source.sentence)
