@@ -37,11 +37,11 @@ def test_a_slice_of_the_inputs(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_ten_thousand_inputs(tmp_path: Path) -> None:
-    """Seeded by the clock, or by HFEXPORT_FUZZ_SEED."""
+def test_many_inputs(tmp_path: Path) -> None:
+    """Seeded by the clock, or by HFEXPORT_FUZZ_SEED; `make reliability` runs 10,000 inputs, which takes hours."""
     seed = int(os.environ.get("HFEXPORT_FUZZ_SEED") or time.time())
     print(f"seed {seed}")
-    _hold(_fuzz(tmp_path, seed, 10_000))
+    _hold(_fuzz(tmp_path, seed, int(os.environ.get("HFEXPORT_FUZZ_INPUTS", "200"))))
 
 
 @pytest.mark.parametrize(
