@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from hfexport.cli.main import main
@@ -147,6 +148,25 @@ def test_a_flag_that_changes_what_forward_returns_changes_no_artifact(flag: str,
     folder = make_checkpoint(tmp_path / "model", "t5", "seq2seq-lm-with-past", **{flag: False})
     done = run(tmp_path / "out", "--model", folder)
     assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize("by", ["input", "config"])
+def test_attentions_and_hidden_states_become_outputs(by: str, tmp_path: Path) -> None:
+    asked = {"output_attentions": True, "attn_implementation": "eager"} if by == "config" else {}
+    folder = make_checkpoint(tmp_path / "model", "whisper", "speech2seq-lm-with-past", **asked)
+    arguments = () if by == "config" else ("--outputs", "attentions, hidden_states")
+    done = run(tmp_path / "out", "--model", folder, *arguments)
+    assert done.exit_code == 0, done.stderr
+    names = {output.name for output in onnx.load(done.output / "onnx/decoder_model_merged.onnx").graph.output}
+    assert {"decoder_attentions.0", "cross_attentions.1"} <= names
+    assert ("decoder_hidden_states.2" in names) == (by == "input")
+
+
+def test_a_model_that_has_no_attentions_is_refused_with_them(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model", "resnet", "image-classification")
+    done = run(tmp_path / "out", "--model", folder, "--outputs", "attentions")
+    assert done.exit_code == 4
+    assert "gives no attentions" in done.stderr
 
 
 def test_a_manifest_that_does_not_fit_is_refused(passed: Run) -> None:

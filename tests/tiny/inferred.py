@@ -39,6 +39,13 @@ _FORECAST: Final[Mapping[str, Any]] = {
     **{"num_static_categorical_features": 2, "cardinality": [5, 7], "num_static_real_features": 1},
 }
 
+_TWO_STREAMS: Final[Mapping[str, Any]] = {
+    **{"vocab_size": 101, "hidden_size": 32, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "num_buckets": 8},
+    **{"num_encoder_layers": 2, "num_decoder_layers": 2, "num_encoder_attention_heads": 4},
+    **{"num_decoder_attention_heads": 4, "max_position_embeddings": 64, "ngram": 2, "relative_max_distance": 32},
+    **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1},
+}
+
 INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     # Encoders of text
     "modernbert": ("ModernBertForMaskedLM", {**TEXT, "local_attention": 8, "global_attn_every_n_layers": 2}),
@@ -50,6 +57,8 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
         "CanineForTokenClassification",
         {**TEXT, "num_hash_buckets": 64, "max_position_embeddings": 64, "local_transformer_stride": 16},
     ),
+    # Encoder-decoders
+    "prophetnet": ("ProphetNetForConditionalGeneration", _TWO_STREAMS),
     # Decoders
     "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 12}),
     "mixtral": ("MixtralForCausalLM", {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}),

@@ -76,6 +76,12 @@ TROCR_DECODER: Final = {
     **{"is_decoder": True, "add_cross_attention": True},
 }
 
+XLM_ROBERTA_DECODER: Final = {
+    **{"model_type": "xlm-roberta", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"intermediate_size": 40, "vocab_size": 97, "max_position_embeddings": 66, "pad_token_id": 1},
+    **{"is_decoder": True, "add_cross_attention": True},
+}
+
 VARIANTS: Final = (
     # Two vocabularies, of which the decoder's is the smaller one.
     (
@@ -94,4 +100,6 @@ VARIANTS: Final = (
     ("longt5", "seq2seq-lm-with-past", {"encoder_attention_type": "transient-global"}),
     ("vision-encoder-decoder", "vision2seq-lm", {"encoder": DONUT_ENCODER, "decoder": DONUT_DECODER}),
     ("vision-encoder-decoder", "vision2seq-lm", {"decoder": TROCR_DECODER}),
+    ("vision-encoder-decoder", "vision2seq-lm-with-past", {"encoder": DONUT_ENCODER, "decoder": DONUT_DECODER}),
+    ("vision-encoder-decoder", "vision2seq-lm-with-past", {"decoder": XLM_ROBERTA_DECODER}),
 )

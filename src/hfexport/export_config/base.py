@@ -5,11 +5,13 @@ Torch-free. Names of inputs, outputs and axes are those of `transformers.onnx` a
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Literal, Self
 
 from hfexport.export_config.axes import Axis, names_of
 from hfexport.export_config.sentence import SentenceModules
@@ -98,6 +100,11 @@ class Tolerance:
                 raise ValueError(f"{name} is {value}; it must be a finite number of at least 0, such as 1e-5")
 
 
+def _plain(outputs: Mapping[str, tuple[TensorSpec, ...]]) -> dict[str, list[dict[str, Any]]]:
+    """`outputs` as JSON values."""
+    return {graph: [{**vars(spec), "axes": list(spec.axes)} for spec in specs] for graph, specs in outputs.items()}
+
+
 class ExportConfig(ABC):
     """Base of all export configs.
 
@@ -124,6 +131,9 @@ class ExportConfig(ABC):
 
     half_precision: ClassVar[bool] = True
     """Whether an fp16 checkpoint is best run in fp16; where not, `dtype: auto` widens it to fp32, exactly."""
+
+    more_outputs: Mapping[str, tuple[TensorSpec, ...]] = MappingProxyType({})
+    """By graph: outputs that were asked for besides the task's own, such as `attentions.0`."""
 
     changes_when_called: bool = False
     """Whether the model answers otherwise after a call than before, so that the reference asks a copy each time."""
@@ -154,6 +164,7 @@ class ExportConfig(ABC):
             "task": self.task.name,
             "trust_remote_code": self.trust_remote_code,
             **({} if self.sentence is None else {"sentence": self.sentence.to_dict()}),
+            **({} if not self.more_outputs else {"more_outputs": _plain(self.more_outputs)}),
         }
 
     @property
@@ -189,6 +200,19 @@ class ExportConfig(ABC):
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Outputs in the order in which an artifact gives them."""
+        own = self.own_outputs
+        names = {spec.name for spec in own}
+        return (*own, *(spec for spec in self.more_outputs.get(self.graph, ()) if spec.name not in names))
+
+    def with_more_outputs(self, more_outputs: Mapping[str, tuple[TensorSpec, ...]]) -> Self:
+        """The same, whose graphs also give `more_outputs`."""
+        changed = copy.copy(self)
+        changed.more_outputs = more_outputs
+        return changed
+
+    @property
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs of the task itself."""
         return tuple(TensorSpec(name, axes, "float", "output") for name, axes in self.task.outputs.items())
 
     @property

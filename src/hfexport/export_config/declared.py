@@ -113,7 +113,7 @@ class DeclaredConfig(ExportConfig):
         return self.interface.inputs
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         return self.interface.outputs
 
     @property

@@ -126,8 +126,8 @@ class _DeclaredWhole(WholeModel):
         return _in_order(super().inputs, self.family.interface.inputs)
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return _in_order(super().outputs, self.family.interface.outputs)
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
+        return _in_order(super().own_outputs, self.family.interface.outputs)
 
 
 def _in_order(specs: tuple[TensorSpec, ...], names: tuple[str, ...]) -> tuple[TensorSpec, ...]:

@@ -71,9 +71,9 @@ class DecoderConfig(ExportConfig):
         return tuple(specs)
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         cache = self._cache("present", TOTAL) if self.task.with_past else ()
-        return (*super().outputs, *(TensorSpec(spec.name, spec.axes, "float", "output") for spec in cache))
+        return (*super().own_outputs, *(TensorSpec(spec.name, spec.axes, "float", "output") for spec in cache))
 
     def _cache(self, prefix: str, length: str) -> tuple[TensorSpec, ...]:
         axes: tuple[Axis, ...] = ("batch", self.cache_heads, length, self.head_size)

@@ -40,7 +40,7 @@ class DualEncoderConfig(ExportConfig):
         return tuple(specs)
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         return (
             TensorSpec("logits_per_image", _PER_IMAGE + _PER_TEXT, "float", "output"),
             TensorSpec("logits_per_text", _PER_TEXT + _PER_IMAGE, "float", "output"),

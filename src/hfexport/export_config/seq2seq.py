@@ -44,7 +44,8 @@ class Seq2SeqConfig(ExportConfig):
         if self.task.name.startswith("causal-lm"):
             if self.decoder is None:
                 raise ValueError(f"{type(self).__name__} declares {self.task.name}, but no decoder")
-            return (self.decoder(self.config, self.task, trust_remote_code=self.trust_remote_code),)
+            alone = self.decoder(self.config, self.task, trust_remote_code=self.trust_remote_code)
+            return (alone.with_more_outputs(self.more_outputs),)
         if self.task.name in ("sequence-classification", "question-answering"):
             return (_Classifier(self),)
         if layout == "single" or not (self.task.with_past or "logits" in self.task.outputs):
@@ -61,8 +62,8 @@ class Seq2SeqConfig(ExportConfig):
         return self.graphs("single")[0].inputs
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self.graphs("single")[0].outputs
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
+        return self.graphs("single")[0].own_outputs
 
     @property
     def limits(self) -> Mapping[str, Limit]:
@@ -174,6 +175,7 @@ class Seq2SeqGraph(ExportConfig):
         self.family = family
         self._prompt = prompt
         self.changes_when_called = family.changes_when_called
+        self.more_outputs = family.more_outputs
 
     @property
     @abstractmethod
@@ -271,7 +273,7 @@ class WholeModel(Seq2SeqGraph):
         return tuple(specs)
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         cache = self._cache("present", f"{PAST} + {NEW}", self.family.states_axis) if self.task.with_past else ()
         return (*self._decoder_outputs(), *cache)
 
@@ -288,7 +290,7 @@ class _Classifier(Seq2SeqGraph):
         return (TensorSpec(ids.name, ids.axes, ids.dtype, "sentence_ids" if pools else ids.role), mask)
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         axes = {
             name: tuple("encoder_sequence" if axis == "sequence" else axis for axis in axes)
             for name, axes in self.task.outputs.items()
@@ -307,7 +309,7 @@ class _Encoder(Seq2SeqGraph):
         return self.family.encoder_inputs
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         return (TensorSpec("last_hidden_state", self.family.encoder_outputs, "float", "output"),)
 
 
@@ -331,7 +333,7 @@ class _Decoder(Seq2SeqGraph):
         return tuple(TensorSpec("encoder_attention_mask", spec.axes, "int64", "attention_mask") for spec in masks)
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         cache = self._cache("present", NEW, self.family.states_axis) if self.task.with_past else ()
         return (*self._decoder_outputs(), *cache)
 
@@ -350,7 +352,7 @@ class _DecoderWithPast(_Decoder):
         )
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         return (*self._decoder_outputs(), *self._cache("present", f"{PAST} + {NEW}", None))
 
 
@@ -377,5 +379,5 @@ class _MergedDecoder(_Decoder):
         return (*super().inputs, *cache, TensorSpec("use_cache_branch", (1,), "bool", "cache_branch"))
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         return (*self._decoder_outputs(), *self._cache("present", f"{PAST} + {NEW}", PRESENT_ENCODER))

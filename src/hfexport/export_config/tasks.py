@@ -95,6 +95,13 @@ _ALL: Final = (
     _task("speech2seq-lm-with-past", "AutoModelForSpeechSeq2Seq", _SEQ2SEQ, {"logits": _PER_TOKEN}, with_past=True),
     _task("vision2seq-lm", "AutoModelForImageTextToText", ("VisionEncoderDecoderModel",), {"logits": _PER_TOKEN}),
     _task(
+        "vision2seq-lm-with-past",
+        "AutoModelForImageTextToText",
+        ("VisionEncoderDecoderModel",),
+        {"logits": _PER_TOKEN},
+        with_past=True,
+    ),
+    _task(
         "sequence-classification",
         "AutoModelForSequenceClassification",
         ("ForSequenceClassification",),

@@ -33,7 +33,7 @@ class VisionConfig(ExportConfig):
         return (TensorSpec("pixel_values", ("batch", self.config.num_channels, *size), "float", "pixel_values"),)
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         # The task's `sequence` axis is one of text; an image model's is fixed or follows from the image's size.
         names = list(self.task.outputs)
         if self.pools and self.task.name == "default":

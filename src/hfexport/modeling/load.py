@@ -33,6 +33,7 @@ __all__ = [
     "empty_like",
     "empty_model",
     "filled_cache",
+    "further_arguments",
     "load_model",
     "load_names",
     "model_without_data",
@@ -276,6 +277,18 @@ def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:
     return kwargs
 
 
+def further_arguments(output_names: Sequence[str]) -> dict[str, bool]:
+    """What has a model also give its attentions and hidden states, where they are among its outputs.
+
+    Args:
+        output_names: such as `logits`, `cross_attentions.0`.
+    """
+    kinds = {name.partition(".")[0] for name in output_names if "." in name and not name.startswith("present.")}
+    return {
+        f"output_{kind}": True for kind in ("attentions", "hidden_states") if any(name.endswith(kind) for name in kinds)
+    }
+
+
 class FlatModel(torch.nn.Module):
     """A model that takes and gives tensors in a fixed order, with the cache as `past_key_values.{layer}.{key,value}`.
 
@@ -290,10 +303,16 @@ class FlatModel(torch.nn.Module):
         self.model = model
         self.input_names = tuple(input_names)
         self.output_names = tuple(output_names)
+        self.further = further_arguments(self.output_names)
         # Exporters restore a wrapper's training flag on everything below it, which would bring dropout back.
         self.eval()
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.answer(*tensors)
+        return tuple(self.pick(outputs, name) for name in self.output_names)
+
+    def answer(self, *tensors: torch.Tensor) -> Any:
+        """All that the model answers, by the names of transformers."""
         kwargs: dict[str, Any] = {}
         cache: list[torch.Tensor] = []
         for name, tensor in zip(self.input_names, tensors, strict=True):
@@ -306,8 +325,11 @@ class FlatModel(torch.nn.Module):
             kwargs["use_cache"] = True
         elif "use_cache" in inspect.signature(self.model.forward).parameters:
             kwargs["use_cache"] = False
-        outputs = self.model(**kwargs, return_dict=True)
-        return tuple(_cached_or_named(outputs, name) for name in self.output_names)
+        return self.model(**kwargs, **self.further, return_dict=True)
+
+    def pick(self, outputs: Any, name: str) -> torch.Tensor:
+        """The tensor `name` of what the model answers."""
+        return _cached_or_named(outputs, name)
 
 
 def filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:

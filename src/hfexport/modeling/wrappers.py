@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderC
 from transformers.modeling_outputs import BaseModelOutput
 
 from hfexport.export_config import Seq2SeqGraph
-from hfexport.modeling.load import FlatModel, filled_cache
+from hfexport.modeling.load import FlatModel, filled_cache, named_output
 from hfexport.modeling.pooling import SentenceModel
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ def _remove_encoder(model: torch.nn.Module) -> None:
 class FlatSeq2Seq(FlatModel):
     """Encoder and decoder at once. The cache has four tensors a layer: `{layer}.{decoder,encoder}.{key,value}`."""
 
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def answer(self, *tensors: torch.Tensor) -> Any:
         given = dict(zip(self.input_names, tensors, strict=True))
         arguments = self._arguments(given)
-        outputs = self.model(**arguments, return_dict=True)
-        return tuple(_named_output(outputs, name) for name in self.output_names)
+        return self.model(**arguments, **self.further, return_dict=True)
+
+    def pick(self, outputs: Any, name: str) -> torch.Tensor:
+        return _named_output(outputs, name)
 
     def _arguments(self, given: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -92,7 +94,7 @@ class FlatDecoder(FlatModel):
         super().__init__(model, input_names, output_names)
         self.family = family
 
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def answer(self, *tensors: torch.Tensor) -> Any:
         given = dict(zip(self.input_names, tensors, strict=True))
         arguments: dict[str, Any] = {"decoder_input_ids": given["input_ids"]}
         if "encoder_attention_mask" in given:
@@ -114,8 +116,10 @@ class FlatDecoder(FlatModel):
             mask = self.family.mask_of_states(arguments["attention_mask"], states.shape[1])
             if mask is not None:
                 read.attention_mask = mask
-        outputs = self.model(**arguments, encoder_outputs=read, use_cache=caches, return_dict=True)
-        return tuple(_named_output(outputs, name) for name in self.output_names)
+        return self.model(**arguments, **self.further, encoder_outputs=read, use_cache=caches, return_dict=True)
+
+    def pick(self, outputs: Any, name: str) -> torch.Tensor:
+        return _named_output(outputs, name)
 
 
 class _CompletedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -152,7 +156,7 @@ def _pairs(tensors: Sequence[torch.Tensor]) -> zip[tuple[torch.Tensor, torch.Ten
 
 def _named_output(outputs: Any, name: str) -> torch.Tensor:
     if not name.startswith("present."):
-        return outputs[name]  # type: ignore[no-any-return]
+        return named_output(outputs, name)
     _, layer, kind, part = name.split(".")
     cache = outputs.past_key_values
     cached = (cache.self_attention_cache if kind == "decoder" else cache.cross_attention_cache).layers[int(layer)]

@@ -21,6 +21,7 @@ from hfexport.export_config.tasks import (
     sentence_task,
 )
 from hfexport.run.inputs import Inputs
+from hfexport.run.inputs.parsers import FURTHER_OUTPUTS
 
 if TYPE_CHECKING:
     from hfexport.export_config import SentenceModules
@@ -168,9 +169,9 @@ def _find_config(
     if source.known is not None and source.task is not None:
         try:
             known = source.known(model_config, source.task, trust_remote_code=trust, sentence=source.sentence)
-            return _refuse_without_mask(known)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise _unreadable(checkpoint, error) from error
+        return _refuse_without_mask(_with_more_outputs(known, checkpoint, inputs, dtype, note))
     from hfexport.modeling.find_export_config import find_export_config
 
     found = find_export_config(
@@ -190,7 +191,29 @@ def _find_config(
     for name, value in found.interface.config_values.items():
         if getattr(model_config, name) != value:
             note(f"By {config.origin}, the model is called with {name} {value!r} in its config")
-    return _refuse_without_mask(config)
+    return _refuse_without_mask(_with_more_outputs(config, checkpoint, inputs, dtype, note))
+
+
+def _with_more_outputs(
+    config: ExportConfig, checkpoint: Checkpoint, inputs: Inputs, dtype: str, note: Note
+) -> ExportConfig:
+    """`config` with the attentions and hidden states that are asked for, by the input `outputs` or else by config.json."""
+    kinds = inputs.outputs
+    if kinds is None:
+        kinds = tuple(kind for kind in FURTHER_OUTPUTS if checkpoint.config.get(f"output_{kind}") is True)
+    if not kinds or config.sentence is not None:
+        return config
+    from hfexport.modeling.inferred.dry_run import DryModel
+    from hfexport.modeling.inferred.more_outputs import with_more_outputs
+    from hfexport.modeling.load import empty_model, load_model
+
+    def build() -> DryModel:
+        return DryModel(
+            lambda mode: empty_model(config, dtype, mode), lambda: load_model(checkpoint.folder, config, dtype)
+        )
+
+    note(f"Further outputs: {', '.join(kinds)}")
+    return with_more_outputs(config, kinds, build)
 
 
 def _runs_own_code(checkpoint: Checkpoint, note: Note) -> bool:

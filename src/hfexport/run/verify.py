@@ -203,6 +203,7 @@ def run_again(
         task=manifest["task"] or "default",
         dtype=manifest["dtype"] or "auto",
         layout=_layout(manifest),
+        outputs=_outputs(manifest),
         validate="strict",
     )
     run = Run(inputs, observer, env, staging, new_manifest(recorded(inputs), manifest["created"]))
@@ -316,6 +317,12 @@ def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:
             "\n".join(f"{path}: {line}" for line in failures[:5]),
             remedy="Do not use this export. If it was made with a wider tolerance that you accept, give it as --atol.",
         )
+
+
+def _outputs(manifest: Manifest) -> tuple[str, ...] | None:
+    """The further outputs that were asked for; `None` where config.json says which."""
+    asked = manifest["inputs"].get("outputs")
+    return tuple(str(name) for name in asked) if isinstance(asked, list | tuple) and asked else None
 
 
 def _layout(manifest: Manifest) -> Literal["auto", "split", "single"]:

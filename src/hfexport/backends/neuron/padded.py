@@ -60,7 +60,7 @@ class PaddedEncoder(_Padded):
         )
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         return (TensorSpec("last_hidden_state", self.states.axes, "float", "output"),)
 
 
@@ -77,7 +77,7 @@ class PaddedDecoder(_Padded):
         )
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         return (TensorSpec("logits", ("batch", 1), "float", "output"),)
 
 

@@ -17,6 +17,7 @@ from hfexport.export_config import (
     Interface,
     SentenceModules,
     Seq2SeqInterface,
+    TensorSpec,
 )
 from hfexport.export_config.tasks import TASKS, Task, sentence_task
 
@@ -52,6 +53,14 @@ def config_class_for(model_type: str) -> type[ExportConfig]:
     return known[model_type]
 
 
+def _more_outputs(recipe: Mapping[str, Any]) -> dict[str, tuple[TensorSpec, ...]]:
+    found = recipe.get("more_outputs", {})
+    return {
+        graph: tuple(TensorSpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in specs)
+        for graph, specs in found.items()
+    }
+
+
 def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig:
     """The export config that gave `recipe`.
 
@@ -63,12 +72,14 @@ def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig
     sentence = SentenceModules.from_dict(recipe["sentence"]) if "sentence" in recipe else None
     if "interface" in recipe:
         task, interface = Task.from_dict(recipe["task"]), Interface.from_dict(recipe["interface"])
-        return DeclaredConfig(model_config, task, interface, trust_remote_code=trust, sentence=sentence)
+        declared = DeclaredConfig(model_config, task, interface, trust_remote_code=trust, sentence=sentence)
+        return declared.with_more_outputs(_more_outputs(recipe))
     if "seq2seq" in recipe:
         seq2seq = Seq2SeqInterface.from_dict(recipe["seq2seq"])
         family = DeclaredSeq2Seq(model_config, Task.from_dict(recipe["task"]), seq2seq, trust_remote_code=trust)
         return family.graphs("single")[0]
     config_class = config_class_for(recipe["model_type"])
     task = TASKS[recipe["task"]] if sentence is None else sentence_task(sentence)
-    config = config_class(model_config, task, trust_remote_code=trust, sentence=sentence)
+    known = config_class(model_config, task, trust_remote_code=trust, sentence=sentence)
+    config = known.with_more_outputs(_more_outputs(recipe))
     return next(graph for layout in LAYOUTS for graph in config.graphs(layout) if graph.recipe == recipe)

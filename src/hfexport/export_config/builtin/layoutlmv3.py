@@ -24,9 +24,9 @@ class LayoutLmV3Config(EncoderConfig):
         return ids, boxes, mask, image
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         if self.task.name == "token-classification":
-            return super().outputs
+            return super().own_outputs
         # The image's patches follow the tokens, in answers and hidden states too.
         return tuple(TensorSpec(name, ("batch",), "float", "output") for name in self.task.outputs)
 

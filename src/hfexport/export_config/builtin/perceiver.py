@@ -30,9 +30,9 @@ class _Text(PerceiverConfig, EncoderConfig):
         return (TensorSpec("inputs", ids.axes, ids.dtype, ids.role), mask)
 
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
+    def own_outputs(self) -> tuple[TensorSpec, ...]:
         if self.task.name != "masked-lm":
-            return super().outputs
+            return super().own_outputs
         # One query a position that the model knows, however short the text.
         return (TensorSpec("logits", ("batch", self.max_positions), "float", "output"),)
 

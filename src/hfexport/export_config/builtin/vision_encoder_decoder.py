@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hfexport.export_config import Axis, Seq2SeqConfig, TensorSpec
+from hfexport.export_config import Axis, ExportConfig, Layout, Seq2SeqConfig, TensorSpec
+from hfexport.export_config.builtin.roberta import RobertaConfig
+from hfexport.export_config.tasks import TASKS
 
 __all__ = ["VisionEncoderDecoderConfig"]
 
@@ -11,8 +13,15 @@ class VisionEncoderDecoderConfig(Seq2SeqConfig):
     """Any image encoder with any text decoder. What each of them is says the config's `encoder` and `decoder`."""
 
     model_types = ("vision-encoder-decoder",)
-    tasks = ("vision2seq-lm",)
+    tasks = ("vision2seq-lm", "vision2seq-lm-with-past")
     masks_decoder = False
+
+    def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
+        if layout == "single" and self.task.with_past:
+            # How long a cache of the encoder's states is says no input of one graph; transformers.onnx had none either.
+            without = type(self)(self.config, TASKS["vision2seq-lm"], trust_remote_code=self.trust_remote_code)
+            return without.with_more_outputs(self.more_outputs).graphs(layout)
+        return super().graphs(layout)
 
     @property
     def encoder_inputs(self) -> tuple[TensorSpec, ...]:
@@ -40,4 +49,22 @@ class VisionEncoderDecoderConfig(Seq2SeqConfig):
 
     @property
     def max_decoder_positions(self) -> int | None:
-        return int(self.config.decoder.max_position_embeddings)
+        decoder = self.config.decoder
+        # Those of RoBERTa and its kin count from behind the padding id.
+        offset = int(decoder.pad_token_id or 0) + 1 if decoder.model_type in RobertaConfig.model_types else 0
+        return int(decoder.max_position_embeddings) - offset
+
+    @property
+    def decoder_layers(self) -> int:
+        # Encoder-decoders whose decoder is used alone, such as mBART, call their encoder's layers `num_hidden_layers`.
+        decoder = self.config.decoder
+        return int(getattr(decoder, "decoder_layers", None) or decoder.num_hidden_layers)
+
+    @property
+    def decoder_heads(self) -> int:
+        decoder = self.config.decoder
+        return int(getattr(decoder, "decoder_attention_heads", None) or decoder.num_attention_heads)
+
+    @property
+    def head_size(self) -> int:
+        return int(self.config.decoder.hidden_size) // self.decoder_heads

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
 from transformers.cache_utils import DynamicCache
 
 from hfexport._internal.upstream.torch_core import FakeTensorMode, TorchDispatchMode, tree_leaves
@@ -99,6 +100,19 @@ class DryModel:
         """
         return self._on_either(lambda module: self._call(module, self._tensors(arrays), use_cache))
 
+    def takes(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether the model with its weights runs on `arrays`; products with weights, which cost the most, are left out.
+
+        A run without data looks up nothing, and so does not see that a table ends.
+        """
+        tensors = self._tensors(arrays)
+        try:
+            with torch.no_grad(), quiet(), _WithoutProducts():
+                self._call(self._loaded, tensors, any("past_key_values." in name for name in tensors))
+        except MODEL_FAILURES:
+            return False
+        return True
+
     def uses(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> bool:
         """Whether a run computes anything with the input `name`; some models take what they leave alone.
 
@@ -157,6 +171,25 @@ class DryModel:
             raise Refused(_first_line(error)) from error
         return {name: _given(tensor) for name, tensor in zip(names, given, strict=True)}
 
+    def run_further(
+        self, config: ExportConfig, arrays: Mapping[str, NDArray[Any]], kinds: Sequence[str]
+    ) -> dict[str, Given]:
+        """What the graph of `config` gives of `kinds` (`attentions`, `hidden_states`), by names such as `attentions.0`.
+
+        Raises:
+            Refused: the model does not take the inputs, or not with these outputs.
+        """
+
+        def ask(module: torch.nn.Module) -> dict[str, Given]:
+            flat = flat_model(module, config)
+            flat.further = {f"output_{kind}": True for kind in kinds}
+            outputs = flat.answer(*self._tensors(arrays).values())
+            return {
+                name: given for name, given in _flat(outputs).items() if name.partition(".")[0].endswith(tuple(kinds))
+            }
+
+        return self._on_either(ask)
+
     def _tensors(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
         """Arrays as inputs of the export are: real numbers have the dtype of the weights."""
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
@@ -177,6 +210,19 @@ class DryModel:
         if "use_cache" in self.parameters:
             arguments["use_cache"] = use_cache
         return _flat(module(**arguments, return_dict=True))
+
+
+class _WithoutProducts(TorchFunctionMode):
+    """Linear layers give zeros of the right shape at once."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        del types
+        if func is torch.nn.functional.linear and len(args) >= 2:
+            states, weight = args[:2]
+            return states.new_zeros((*states.shape[:-1], weight.shape[0]))
+        return func(*args, **(kwargs or {}))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

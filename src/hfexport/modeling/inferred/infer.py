@@ -18,6 +18,7 @@ from hfexport.modeling.inferred.measure import (
     decoder_vocabulary_size,
     fix_refused_axes,
     image_shape,
+    lower_refused_maximum,
     measured_outputs,
     position_limit,
     raise_refused_minimum,
@@ -72,6 +73,7 @@ def infer(
     config = DeclaredConfig(model_config, task, interface, trust_remote_code=trust_remote_code)
     try:
         config = raise_refused_minimum(dry, fix_refused_axes(dry, config))
+        config = lower_refused_maximum(dry, config)
         outputs = _chosen(measured_outputs(dry, config))
     except (Refused, ValueError, LookupError) as error:
         names = ", ".join(spec.name for spec in inputs)

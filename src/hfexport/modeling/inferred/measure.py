@@ -18,6 +18,7 @@ __all__ = [
     "decoder_vocabulary_size",
     "fix_refused_axes",
     "image_shape",
+    "lower_refused_maximum",
     "measured_outputs",
     "position_limit",
     "raise_refused_minimum",
@@ -32,6 +33,9 @@ _PRIMES: Final = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
 
 _MEDIA: Final = ("pixel_values", "signal", "sample")
 """Roles of inputs whose sizes a model may have fixed; tokens it takes in any number."""
+
+_AFFORDABLE: Final = 512
+"""The most tokens that are asked of a model with its weights; probes go no further either."""
 
 _GROWTH: Final = {"height": 32, "width": 64, "samples": 1234, "frames": 36}
 """What the second run adds to axes that models divide: strides take several samples, frames or pixels at a time."""
@@ -98,6 +102,31 @@ def _fixed(config: DeclaredConfig, name: str) -> DeclaredConfig:
 def _changed(config: DeclaredConfig, **values: Any) -> DeclaredConfig:
     interface = replace(config.interface, **values)
     return DeclaredConfig(config.config, config.task, interface, trust_remote_code=config.trust_remote_code)
+
+
+def lower_refused_maximum(dry: DryModel, config: DeclaredConfig) -> DeclaredConfig:
+    """`config` with the longest text that the model takes as the maximum of each length, where probes go that far.
+
+    ProphetNet's decoder, for example, also looks up the position after the last one, of its second stream.
+    """
+    limits = dict(config.limits)
+    for axis in ("sequence", "decoder_sequence"):
+        limit = limits.get(axis)
+        if axis not in config.free_axes or limit is None or not limit.maximum or limit.maximum > _AFFORDABLE:
+            continue
+
+        def takes(size: int, axis: str = axis) -> bool:
+            sizes = {**config.trace_sizes, "batch": 1, axis: size}
+            return dry.takes(make_inputs(config, sizes, "fp32", padding="none", seed=7))
+
+        taken, refused = min(config.trace_sizes[axis], limit.maximum), limit.maximum
+        if takes(limit.maximum) or not takes(taken):
+            continue
+        while refused - taken > 1:
+            middle = (refused + taken) // 2
+            refused, taken = (refused, middle) if takes(middle) else (middle, taken)
+        limits[axis] = replace(limit, maximum=taken)
+    return config if limits == config.limits else _changed(config, limits=limits)
 
 
 def raise_refused_minimum(dry: DryModel, config: DeclaredConfig) -> DeclaredConfig:

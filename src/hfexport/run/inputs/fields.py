@@ -103,6 +103,13 @@ class Inputs:
         aliases=("feature",),
         group="common",
     )
+    outputs: tuple[str, ...] | None = _input(
+        "",
+        "Further outputs of every graph: any of attentions, hidden_states, as attentions.0, cross_attentions.0, …; if "
+        "unset, those that config.json asks for.",
+        parsers.further_outputs,
+        group="artifacts",
+    )
     output: str = _input(
         "hfexport-out", "Folder for the artifacts and the manifest.", parsers.path, concerns="place", group="common"
     )

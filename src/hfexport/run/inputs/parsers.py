@@ -23,6 +23,7 @@ __all__ = [
     "class_reference",
     "folder_inside",
     "formats",
+    "further_outputs",
     "line",
     "optimizations",
     "path",
@@ -37,6 +38,8 @@ __all__ = [
     "variant",
     "words",
 ]
+
+FURTHER_OUTPUTS: Final = ("attentions", "hidden_states")
 
 FORMATS: Final = ("onnx", "torchscript", "neuron")
 
@@ -96,6 +99,15 @@ def variant(value: str) -> str:
     if not re.fullmatch(r"[\w-]+", value):
         raise ValueError("must be the part of a file name such as fp16, for model.fp16.safetensors")
     return value
+
+
+def further_outputs(value: str) -> tuple[str, ...]:
+    """Any of the outputs that a model gives on request."""
+    asked = tuple(dict.fromkeys(part for part in re.split(r"[\s,]+", value) if part))
+    unknown = [name for name in asked if name not in FURTHER_OUTPUTS]
+    if unknown or not asked:
+        raise ValueError(f"must be any of {', '.join(FURTHER_OUTPUTS)}")
+    return asked
 
 
 def line(value: str) -> str:

@@ -24,29 +24,36 @@ def answer_graph(model: Any, config: Seq2SeqGraph, inputs: Arrays) -> Arrays:
     """What the part of the model that `config` describes answers to `inputs`."""
     import torch
 
+    from hfexport.modeling.load import further_arguments, named_output
+
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
     plain: dict[str, Any] = {
         name: tensor for name, tensor in tensors.items() if not name.startswith("past_key_values.")
     }
+    further = further_arguments([spec.name for spec in config.outputs])
     if config.part == "encoder":
+        plain |= further
         given = model.get_encoder()(**plain)
     elif config.part == "decoder":
-        given = _ask_decoder(model, config, plain, tensors)
+        given = _ask_decoder(model, config, plain, tensors, further)
     else:
+        plain |= further
         if config.task.with_past:
             plain |= {"past_key_values": _filled_cache(tensors), "use_cache": True}
         given = model(**plain)
     outputs: Arrays = {}
     for spec in config.outputs:
         if not spec.name.startswith("present."):
-            outputs[spec.name] = given[spec.name].numpy()
+            outputs[spec.name] = named_output(given, spec.name).numpy()
     if config.task.with_past and config.part != "encoder":
         goes_on = any(spec.role == "past_key" for spec in config.inputs)
         outputs |= _cache_arrays(given.past_key_values, cross=config.part == "model" or not goes_on)
     return outputs
 
 
-def _ask_decoder(model: Any, config: Seq2SeqGraph, plain: Mapping[str, torch.Tensor], tensors: Any) -> Any:
+def _ask_decoder(
+    model: Any, config: Seq2SeqGraph, plain: Mapping[str, torch.Tensor], tensors: Any, further: Mapping[str, bool]
+) -> Any:
     """The decoder's answer, by the model as a whole: it is told the encoder's states, so that it needs no encoder."""
     import torch
     from transformers.modeling_outputs import BaseModelOutput
@@ -67,7 +74,7 @@ def _ask_decoder(model: Any, config: Seq2SeqGraph, plain: Mapping[str, torch.Ten
         # How the mask is shortened only the encoder knows; what it makes of silence is set aside.
         read = model.get_encoder()(torch.zeros(mask.shape, dtype=states.dtype), attention_mask=mask)
         read.last_hidden_state = states
-    return model(encoder_outputs=read, **arguments)
+    return model(encoder_outputs=read, **arguments, **further)
 
 
 def _filled_cache(tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -187,6 +194,7 @@ def decode(
             rows = torch.tensor(beam_rows(len(ids)))
             cache.reorder_cache(rows)
             ids, masks = ids[rows], {name: mask[rows] for name, mask in masks.items()}
-            for name, tensor in states.items():
-                states[name] = tensor[rows]
+            for name, value in states.items():
+                if isinstance(value, torch.Tensor):  # attentions are tuples, which the decoder does not read
+                    states[name] = value[rows]
     return {"tokens": np.stack(tokens, axis=1), "logits": np.stack(logits, axis=1), **_cache_arrays(cache, cross=True)}

@@ -21,8 +21,6 @@ class ModelState:
     def restore(self) -> None:
         """Give all modules the state that they had when this was made."""
         for module, values, buffers in self._modules:
-            for name in set(_plain_values(module)) - set(values):
-                delattr(module, name)
             module.__dict__.update(values)
             for name, tensor in buffers.items():
                 setattr(module, name, _copy(tensor))
@@ -30,7 +28,9 @@ class ModelState:
 
 def _plain_values(module: torch.nn.Module) -> dict[str, Any]:
     kinds = (bool, int, float, torch.Tensor, type(None))
-    return {name: value for name, value in vars(module).items() if isinstance(value, kinds)}
+    # Private ones are how transformers and torch know what they set up, such as hooks that stay.
+    shown = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: value for name, value in shown.items() if isinstance(value, kinds)}
 
 
 def _buffers(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -163,11 +163,19 @@ def _answer_probe(
 
     if isinstance(config, Seq2SeqGraph):
         if not probe.greedy_steps:
-            return answer_graph(model, config, inputs)
+            return _in_order(answer_graph(model, config, inputs), config)
         if forced is None and not probe.reorders:
             return generate(model, config, inputs, probe.greedy_steps)
         return decode(model, config, inputs, probe.greedy_steps, reorders=probe.reorders, forced=forced)
-    return _decode_greedily(model, inputs, probe, forced) if probe.greedy_steps else _answer(model, config, inputs)
+    if probe.greedy_steps:
+        return _decode_greedily(model, inputs, probe, forced)
+    return _in_order(_answer(model, config, inputs), config)
+
+
+def _in_order(outputs: Arrays, config: ExportConfig) -> Arrays:
+    """`outputs` in the order of `config`, then those that it does not name, which no artifact may lack unnoticed."""
+    names = [spec.name for spec in config.outputs if spec.name in outputs]
+    return {name: outputs[name] for name in dict.fromkeys([*names, *outputs])}
 
 
 def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arrays:
@@ -175,7 +183,7 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
     import torch
     from transformers import DynamicCache
 
-    from hfexport.modeling.load import named_output
+    from hfexport.modeling.load import further_arguments, named_output
 
     arguments: dict[str, Any] = {
         name: torch.from_numpy(array) for name, array in inputs.items() if not name.startswith("past_key_values.")
@@ -186,7 +194,7 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
     elif isinstance(config, DecoderConfig) or "decoder_input_ids" in inputs:
         # A cache that nobody asked for, of as many layers as the encoder has, is too small for a deeper decoder.
         arguments["use_cache"] = False
-    given = model(**arguments)
+    given = model(**arguments, **further_arguments([spec.name for spec in config.outputs]))
     if config.sentence is not None:
         from hfexport.validation.reference.sentence import sentence_embeddings
 
