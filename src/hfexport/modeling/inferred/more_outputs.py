@@ -65,7 +65,8 @@ def _measured(config: ExportConfig, kinds: Sequence[str], dry: DryModel) -> tupl
 
 def _grown(config: ExportConfig, axis: str, step: int) -> int:
     size, limit = config.trace_sizes[axis], config.limits.get(axis, Limit())
-    if limit.maximum is not None and size + step > limit.maximum:
+    if axis == "past_encoder_sequence" or (limit.maximum is not None and size + step > limit.maximum):
+        # A cache of the encoder's states is no longer than those.
         return max(limit.minimum, size - 1)
     return size + step
 
