@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hfexport.errors import ValidationError
 from hfexport.runtime import DESCRIPTION_FILE
+from hfexport.validation.mapped_script import load_mapped
 from hfexport.validation.memory import available_bytes
 
 __all__ = ["BranchSession", "Expected", "OnnxSession", "Refusal", "Session", "TorchScriptSession", "open_session"]
@@ -23,6 +24,9 @@ Arrays = dict[str, NDArray[Any]]
 
 ROOM_FOR_COPIES = 3
 """A default session of ONNX Runtime takes up to this many times the weights: it reads, folds and repacks them."""
+
+MAPPED_FROM_BYTES = 2**30
+"""An artifact with more weights than this is run frugally, however much memory there is."""
 
 _ONNX_TYPES = {
     "int64": "tensor(int64)",
@@ -99,7 +103,14 @@ def open_session(format_name: str, expected: Expected, weight_bytes: int, thread
     """
     if format_name == "onnx":
         return OnnxSession(expected, weight_bytes, threads)
-    return TorchScriptSession(expected, threads)
+    return TorchScriptSession(expected, weight_bytes, threads)
+
+
+def _session_kind(weight_bytes: int) -> str:
+    """`default`, or `frugal` where memory has no room for copies of the weights, or there are many."""
+    available = available_bytes()
+    short = available is not None and weight_bytes * ROOM_FOR_COPIES >= available
+    return "frugal" if short or weight_bytes > MAPPED_FROM_BYTES else "default"
 
 
 class OnnxSession:
@@ -116,8 +127,7 @@ class OnnxSession:
         # Its exceptions have no base class of their own; there is one for each status code.
         codes = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
         self._errors: tuple[type[Exception], ...] = (*codes, RuntimeError, ValueError, TypeError)
-        available = available_bytes()
-        self.kind = "default" if available is None or weight_bytes * ROOM_FOR_COPIES < available else "frugal"
+        self.kind = _session_kind(weight_bytes)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         if self.kind == "frugal":
@@ -182,11 +192,13 @@ class BranchSession:
 
 
 class TorchScriptSession:
-    """A TorchScript artifact, loaded by `torch.jit.load` and called with the inputs in its described order."""
+    """A TorchScript artifact, called with the inputs in its described order.
 
-    kind = "default"
+    Loaded by `torch.jit.load`, which copies all tensors, where memory has room for that. Else its tensors are mapped from the
+    file (see `hfexport.validation.mapped_script`).
+    """
 
-    def __init__(self, expected: Expected, threads: int) -> None:
+    def __init__(self, expected: Expected, weight_bytes: int, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -199,9 +211,13 @@ class TorchScriptSession:
             LookupError,
             ArithmeticError,
         )
-        extra = {DESCRIPTION_FILE: ""}
+        self.kind = _session_kind(weight_bytes)
+        extra: dict[str, str | bytes] = {DESCRIPTION_FILE: ""}
         try:
-            self._module = torch.jit.load(str(expected.path), map_location="cpu", _extra_files=extra)
+            if self.kind == "frugal":
+                self._module, extra[DESCRIPTION_FILE] = load_mapped(expected.path, DESCRIPTION_FILE)
+            else:
+                self._module = torch.jit.load(str(expected.path), map_location="cpu", _extra_files=extra)
         except (*self._errors, OSError) as error:
             raise ValidationError(f"{expected.path.name}: torch.jit.load cannot load it: {_one_line(error)}") from error
         try:

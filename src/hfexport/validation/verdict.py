@@ -165,7 +165,7 @@ class ArtifactVerdict:
         tolerance: what values were held to.
         probes: the results, in the order of asking.
         reason: why it was not run, or what failed before or beside the probes.
-        session: how the artifact was run: `default`, or `frugal` where memory was short.
+        session: how the artifact was run: `default`, or `frugal` where memory was short or the weights were large.
         stages: by process (`reference`, `runner`): `wall_s` in seconds and `peak_rss_bytes`.
         checks: what else has to hold, beside the probes.
 
