@@ -81,7 +81,12 @@ class Exporter:
         return self.staging / "ready"
 
     def run(self) -> list[Result]:
-        """Every format that was asked for."""
+        """Every format that was asked for.
+
+        Raises:
+            InputsError: disk or memory cannot hold what the run needs.
+        """
+        self._refuse_misfit()
         try:
             return [result for name in self.inputs.formats for result in self._one_format(name)]
         finally:
@@ -104,6 +109,21 @@ class Exporter:
                 write_in_dtype(self.checkpoint, plan, folder, advance)
             self._folders[dtype] = folder
         return self._folders[dtype]
+
+    def _refuse_misfit(self) -> None:
+        from hfexport.modeling.conversion.dtype_copy import plan_dtypes
+        from hfexport.modeling.load import model_without_data
+        from hfexport.run.preflight import Needs, refuse_misfit
+        from hfexport.validation.memory import available_bytes
+
+        formats = [name for name in self.inputs.formats if name != "neuron"]
+        if not formats:
+            return
+        sizes = [parameter.nbytes for parameter in model_without_data(self.family, self.dtype).parameters()]
+        copy_bytes = plan_dtypes(self.checkpoint, self.family, self.dtype).size_bytes
+        needs = Needs(copy_bytes, sum(sizes), max(sizes, default=0), formats)
+        if said := refuse_misfit(needs, Path(self.inputs.output), available_bytes()):
+            self.observer.note(said)
 
     def stop(self) -> None:
         """Stop what still computes."""
