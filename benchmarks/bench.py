@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,7 @@ THREADS = 2
 MEMORY_RUNS = 2
 MEBIBYTE = 2**20
 MEMORY_LIMIT_BYTES = 1_200_000_000
+HALF_LIMIT_BYTES = 3_000_000_000
 T = TypeVar("T")
 
 
@@ -176,6 +178,38 @@ def bench_memory(folder: Path, peer: Sequence[str], runs: int) -> str:
     )
 
 
+def bench_half(folder: Path, peer: Sequence[str], runs: int) -> str:
+    """Anonymous memory of exports of a bfloat16 llama of 1.1 billion parameters, in a memory limit of 3 GB."""
+    del peer, runs
+    title = "## Half precision in bounded memory\n\n"
+    checkpoint = folder / "llama"
+    subprocess.run([sys.executable, "-c", MAKE_LLAMA, str(checkpoint)], check=True, env=_quiet())
+    join = 'echo $$ > "$0"/cgroup.procs && exec "$@"'
+    rows, size = [], 0
+    for dtype, format_name in (("fp32", "onnx"), ("fp16", "onnx"), ("fp16", "torchscript")):
+        group = memory_group(HALF_LIMIT_BYTES)
+        if group is None:
+            return title + "not run: making a memory cgroup needs root and a writable /sys/fs/cgroup"
+        output, log = folder / f"llama-{dtype}-{format_name}", folder / "llama.log"
+        size = sum(forget(path) for path in checkpoint.glob("*.safetensors"))
+        command = [sys.executable, "-m", "hfexport", "--model", str(checkpoint), "--formats", format_name]
+        command += ["--dtype", dtype, "--output", str(output)]
+        try:
+            result = measure(["sh", "-c", join, str(group), *command], log=log, env=_quiet())
+        finally:
+            group.rmdir()
+        verdict = json.loads((output / "hfexport.json").read_text())["verdict"]
+        shutil.rmtree(output)
+        peak = f"{result.peak_anonymous_bytes / MEBIBYTE:.0f}"
+        rows.append(f"| {dtype} {format_name} | {verdict} | {result.exit_code} | {result.wall_s:.0f} | {peak} |")
+    return (
+        title
+        + f"A bfloat16 llama of {size / 1e9:.2f} GB in shards, in a memory cgroup of {HALF_LIMIT_BYTES / 1e9:.1f} GB, "
+        "none of it in the page cache. Anonymous memory is that of all processes together.\n\n"
+        "| artifact | verdict | exit code | s | anonymous memory, MiB |\n|---|---|---|---|---|\n" + "\n".join(rows)
+    )
+
+
 def forget(path: Path) -> int:
     """Have the page cache drop a file, so that whoever reads it next is charged for it; returns its size in bytes."""
     with path.open("rb") as file:
@@ -251,11 +285,22 @@ config = BertConfig(hidden_size=1536, num_hidden_layers=21, num_attention_heads=
 BertForSequenceClassification(config).save_pretrained(sys.argv[1], max_shard_size="1GB")
 """
 
+MAKE_LLAMA = """
+import sys, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+torch.manual_seed(0)
+torch.set_default_dtype(torch.bfloat16)
+sizes = dict(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32)
+config = LlamaConfig(**sizes, num_key_value_heads=4, vocab_size=32000, max_position_embeddings=2048)
+LlamaForCausalLM(config).save_pretrained(sys.argv[1], max_shard_size="500MB")
+"""
+
 SECTIONS = (
     ("export", bench_export),
     ("latency", bench_latency),
     ("startup", bench_startup),
     ("memory", bench_memory),
+    ("half", bench_half),
 )
 
 if __name__ == "__main__":
