@@ -142,3 +142,15 @@ def test_nothing_to_verify(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify"]) == 2
     assert cli.main(["verify", "--model", "x"]) == 2
     assert "verify needs what to verify" in capfd.readouterr().err
+
+
+def test_a_task_that_was_inferred(tmp_path: Path, verify: Callable[..., tuple[int, str]]) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "wav2vec2", "auto")
+    words = ["--model", str(checkpoint), "--formats", "torchscript", "--output", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    assert verify(tmp_path / "out", model=checkpoint)[0] == 0
+    with edited(tmp_path / "out") as manifest:
+        manifest["task"] = "no such task"
+    code, said = verify(tmp_path / "out", model=checkpoint)
+    assert code == 6
+    assert "no such task" in said

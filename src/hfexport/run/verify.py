@@ -19,6 +19,7 @@ from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
 from hfexport.checkpoint.local import transformer_folder
 from hfexport.errors import CheckpointError, NeuronError, UnsupportedError, ValidationError
 from hfexport.export_config import ExportConfig
+from hfexport.export_config.tasks import TASKS
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import reading_token
 from hfexport.hub.source import Fetched, Source, locate
@@ -200,7 +201,7 @@ def run_again(
     manifest = export.manifest
     inputs = dataclasses.replace(
         given,
-        task=manifest["task"] or "default",
+        task=_task(manifest),
         dtype=manifest["dtype"] or "auto",
         layout=_layout(manifest),
         outputs=_outputs(manifest),
@@ -211,6 +212,10 @@ def run_again(
     contents = look_over(_merged(export, found, fetched, run)) if isinstance(found, Adapter) else found
     checkpoint = run.read(contents)
     config = find_config(checkpoint, run.look_up(contents), inputs, inputs.dtype, observer.note)
+    if config.task.name != (manifest["task"] or "default"):
+        raise ValidationError(
+            f"{MANIFEST_FILE}: its task is {manifest['task']}; the checkpoint's is {config.task.name}"
+        )
     exporter = run.exporter(checkpoint, "", config, inputs.dtype, config.default_opset)
     exporter.limited = True
     try:
@@ -329,3 +334,9 @@ def _layout(manifest: Manifest) -> Literal["auto", "split", "single"]:
     """Which graphs an encoder-decoder was made into; it decides nothing but what is run."""
     layouts: tuple[Literal["split", "single"], ...] = ("split", "single")
     return next((layout for layout in layouts if manifest["inputs"].get("layout") == layout), "auto")
+
+
+def _task(manifest: Manifest) -> str:
+    """Which task to look up: the manifest's, or `auto` for one that was inferred from the checkpoint's class."""
+    task = manifest["task"] or "default"
+    return task if task in TASKS else "auto"
