@@ -117,8 +117,9 @@ def _by_precision(
     )
     problem = ""
     if not distances.holds:
+        missed = f"{result.problem}; also, " if result.problem else ""
         problem = (
-            f"it is up to {distances.artifact:.3g} from the model in {distances.exact}; the eager model in "
+            f"{missed}it is up to {distances.artifact:.3g} from the model in {distances.exact}; the eager model in "
             f"{yardstick.dtype} is {distances.eager:.3g} from it, and {distances.allowed:.3g} is allowed"
         )
     return replace(result, problem=problem, distances=distances)
