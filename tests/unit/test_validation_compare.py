@@ -17,6 +17,7 @@ from hfexport.export_config.tasks import TASKS
 from hfexport.manifest.entries import to_json
 from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult, not_run, resolve_tolerance
 from hfexport.validation.compare import compare_outputs, compare_probe, declared_problem
+from hfexport.validation.precision import measure, relative_errors
 
 TOLERANCE = Tolerance(1e-3, 1e-2)
 PROBE = Probe("batch 2, sequence 3", {"batch": 2, "sequence": 3})
@@ -113,6 +114,59 @@ def test_dtype_and_shape_come_first() -> None:
 def test_integers_must_be_equal() -> None:
     assert compare(np.array([5000]), np.array([5001]), Tolerance(1e9, 1.0)).problem.startswith("1 of 1 values")
     assert compare(np.array([5000]), np.array([5000])).problem == ""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "found", "wanted", "max_abs"),
+    [
+        (np.int64, 2**53 + 1, 2**53, 1.0),
+        (np.int64, -(2**62), -(2**62) - 1, 1.0),
+        (np.int64, 2**63 - 1, -(2**63), 2.0**64),
+        (np.uint64, 2**64 - 1, 2**64 - 2, 1.0),
+        (np.int8, 127, -128, 255.0),
+        (np.bool_, True, False, 1.0),
+    ],
+)
+def test_integers_are_compared_exactly_however_large(dtype: Any, found: int, wanted: int, max_abs: float) -> None:
+    result = compare(np.array([wanted, found], dtype), np.array([wanted, wanted], dtype), Tolerance(1e9, 1.0))
+    assert result.problem.startswith(
+        f"1 of 2 values differ too much; at [1] it is {int(found)}, the model gives {int(wanted)} ("
+    )
+    assert (result.max_abs, result.worst) == (
+        max_abs,
+        {"index": [1], "artifact": int(found), "reference": int(wanted)},
+    )
+    assert compare(np.array([found], dtype), np.array([found], dtype)).problem == ""
+
+
+def test_complex_values_are_compared_as_complex_numbers() -> None:
+    wanted = np.array([3 + 4j, 1 - 2j], np.complex64)
+    assert compare(wanted, wanted).problem == ""
+    assert compare(wanted * (1 + 1e-3), wanted).problem == ""
+    result = compare(wanted.conj(), wanted)
+    assert result.problem == (
+        "2 of 2 values differ too much; at [0] it is 3-4j, the model gives 3+4j"
+        " (allowed: 0.001 + 0.01 * |3+4j|; largest difference 8)"
+    )
+    assert (result.max_abs, result.max_rel) == (8.0, pytest.approx(8 / 5**0.5 / 2))
+    verdict = ArtifactVerdict("failed", TOLERANCE, (ProbeResult(PROBE, (result,)),))
+    assert json.loads(to_json(verdict.to_dict()))["probes"][0]["outputs"][0]["worst"]["artifact"] == "3-4j"
+    wrong = wanted.copy()
+    wrong[1] = complex(1, np.nan)
+    assert compare(wrong, wanted).problem == "at [1] it is 1+nanj; the model gives 1-2j"
+    other = wanted.copy()
+    other[1] = complex(2, np.nan)
+    assert "the model gives" in compare(wrong, other).problem
+    assert compare(wrong, wrong).problem == ""
+
+
+def test_a_complex_output_is_judged_by_the_model_in_higher_precision() -> None:
+    exact = np.array([3 + 4j, 1 - 2j])
+    eager = exact.astype(np.complex64)
+    close = measure(eager, eager, exact, None, dtype="fp32", error=0.0)
+    assert close.holds and relative_errors({"a": eager}, {"a": exact}, {})["a"] < 1e-6
+    turned = measure(eager.conj(), eager, exact, None, dtype="fp32", error=0.0)
+    assert (turned.holds, turned.artifact) == (False, pytest.approx(8.0))
 
 
 def test_names_and_their_order_must_be_the_models() -> None:

@@ -1,6 +1,6 @@
 """Compares what an artifact answers with what the model answers, element by element.
 
-Numpy only. Arrays may be memory maps larger than memory: they are looked at a part at a time.
+Numpy only. Arrays may be memory maps larger than memory: `scan` looks at a part at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hfexport.export_config import ExportConfig, Tolerance, axis_size
 from hfexport.export_config.probes import Probe
 from hfexport.validation.precision import FAR, measure
+from hfexport.validation.scan import Scan, for_dtype, scan
 from hfexport.validation.verdict import ArtifactVerdict, OutputResult, ProbeResult
 
 __all__ = [
@@ -29,9 +30,6 @@ __all__ = [
 
 Arrays = Mapping[str, NDArray[Any]]
 Hidden = Mapping[str, NDArray[np.bool_]]
-
-_CHUNK = 1 << 17
-"""Elements compared at once: 1 MB in double precision, so that the passes over them stay in the processor's cache."""
 
 
 def declared_problem(config: ExportConfig, probe: Probe, reference: Arrays) -> str:
@@ -154,8 +152,9 @@ def compare_outputs(
 
     Elements that nobody can read (`hidden`, broadcastable to the output) only have to be finite where the model's are.
 
-    Integers must be equal. Floating values may differ by `atol + rtol * |reference|`. A value that is not finite must be
-    the same in both, and a model none of whose values is finite proves nothing.
+    Integers must be equal. Floating and complex values may differ by `atol + rtol * |reference|`, where `|...|` is the
+    magnitude of a complex number. A value that is not finite must be the same in both, and a model none of whose values
+    is finite proves nothing.
     """
     dtype, shape = str(found.dtype), tuple(found.shape)
     if found.dtype != wanted.dtype:
@@ -165,95 +164,45 @@ def compare_outputs(
     if found.size == 0:
         return OutputResult(name, dtype, shape, problem="it has no elements, so nothing was compared")
     unread = None if hidden is None else np.broadcast_to(hidden, found.shape)
-    found_difference = _scan(found.reshape(-1), wanted.reshape(-1), _for_dtype(tolerance, found.dtype), unread)
+    found_difference = scan(found.reshape(-1), wanted.reshape(-1), for_dtype(tolerance, found.dtype), unread)
     return _judge(name, found, wanted, tolerance, found_difference)
 
 
-def _for_dtype(tolerance: Tolerance, dtype: np.dtype[Any]) -> Tolerance:
-    return tolerance if dtype.kind == "f" else Tolerance(0.0, 0.0)
-
-
-@dataclass
-class _Difference:
-    """What a scan has seen so far; places are indices into the flat arrays."""
-
-    max_abs: float = 0.0
-    max_rel: float = 0.0
-    worst_at: int = 0
-    worst_excess: float = -np.inf
-    beyond: int = 0
-    largest: float = 0.0
-    not_finite_at: int | None = None
-    any_finite: bool = False
-
-
-def _scan(
-    found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance, hidden: NDArray[np.bool_] | None = None
-) -> _Difference:
-    seen = _Difference()
-    for start in range(0, found.size, _CHUNK):
-        a = found[start : start + _CHUNK].astype(np.float64)
-        r = wanted[start : start + _CHUNK].astype(np.float64)
-        unread: NDArray[np.bool_] | None = None if hidden is None else hidden.flat[start : start + _CHUNK]
-        if unread is not None:
-            # What nobody reads counts as equal, unless it is not finite: 0 times NaN is NaN.
-            settled = unread & (np.isfinite(a) | ~np.isfinite(r))
-            a, r = np.where(settled, 0.0, a), np.where(settled, 0.0, r)
-        finite = np.isfinite(a) & np.isfinite(r)
-        if not finite.all():
-            differs = ~finite & ~((a == r) | (np.isnan(a) & np.isnan(r)))
-            if seen.not_finite_at is None and differs.any():
-                seen.not_finite_at = start + int(differs.argmax())
-            a, r = np.where(finite, a, 0.0), np.where(finite, r, 0.0)
-        seen.any_finite = seen.any_finite or bool((finite if unread is None else finite & ~unread).any())
-        _scan_finite(a, r, tolerance, start, seen)
-    return seen
-
-
-def _scan_finite(
-    a: NDArray[np.float64], r: NDArray[np.float64], tolerance: Tolerance, start: int, seen: _Difference
-) -> None:
-    difference = np.abs(a - r)
-    magnitude = np.abs(r)
-    seen.max_abs = max(seen.max_abs, float(difference.max()))
-    seen.largest = max(seen.largest, float(magnitude.max()))
-    relative = np.divide(difference, magnitude, out=np.zeros_like(difference), where=magnitude > 0)
-    seen.max_rel = max(seen.max_rel, float(relative.max()))
-    # From here on `magnitude` is what may be, and `difference` how much more there is.
-    magnitude *= tolerance.rtol
-    magnitude += tolerance.atol
-    difference -= magnitude
-    at = int(difference.argmax())
-    if difference[at] > 0:
-        seen.beyond += int(np.count_nonzero(difference > 0))
-    if difference[at] > seen.worst_excess:
-        seen.worst_excess, seen.worst_at = float(difference[at]), start + at
-
-
-def _judge(
-    name: str, found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance, seen: _Difference
-) -> OutputResult:
+def _judge(name: str, found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance, seen: Scan) -> OutputResult:
     at = seen.worst_at if seen.not_finite_at is None else seen.not_finite_at
     index = tuple(int(part) for part in np.unravel_index(at, found.shape))
-    answer, model = float(found[index]), float(wanted[index])
-    worst = {"index": list(index), "artifact": answer, "reference": model}
+    worst = {"index": list(index), "artifact": _recorded(found[index]), "reference": _recorded(wanted[index])}
+    answer, model = _shown(found[index]), _shown(wanted[index])
     problem = ""
     if seen.not_finite_at is not None:
-        problem = f"at {list(index)} it is {answer:.9g}; the model gives {model:.9g}"
+        problem = f"at {list(index)} it is {answer}; the model gives {model}"
     elif not seen.any_finite:
         problem = "the model itself gives no finite value here, so nothing can be proved"
     elif seen.beyond:
-        allowed = _for_dtype(tolerance, found.dtype)
+        allowed = for_dtype(tolerance, found.dtype)
         problem = (
-            f"{seen.beyond} of {found.size} values differ too much; at {list(index)} it is {answer:.9g}, the model gives"
-            f" {model:.9g} (allowed: {allowed.atol:g} + {allowed.rtol:g} * |{model:.3g}|;"
+            f"{seen.beyond} of {found.size} values differ too much; at {list(index)} it is {answer}, the model gives"
+            f" {model} (allowed: {allowed.atol:g} + {allowed.rtol:g} * |{_shown(wanted[index], 3)}|;"
             f" largest difference {seen.max_abs:.3g})"
         )
-    only_values = bool(seen.beyond) and seen.not_finite_at is None and seen.any_finite and found.dtype.kind == "f"
+    only_values = bool(seen.beyond) and seen.not_finite_at is None and seen.any_finite and found.dtype.kind in "fc"
     slightly = only_values and seen.max_abs <= FAR * seen.largest
     return OutputResult(
         name, str(found.dtype), tuple(found.shape), seen.max_abs, seen.max_rel, worst, problem, slightly_off=slightly
     )
+
+
+def _recorded(value: Any) -> float | int | str:
+    """Return one value as JSON holds it: integers exactly, complex numbers as text."""
+    if value.dtype.kind == "c":
+        return _shown(value)
+    return float(value) if value.dtype.kind == "f" else int(value)
+
+
+def _shown(value: Any, digits: int = 9) -> str:
+    if value.dtype.kind == "c":
+        return f"{value.real:.{digits}g}{value.imag:+.{digits}g}j"
+    return f"{float(value):.{digits}g}" if value.dtype.kind == "f" else str(int(value))
 
 
 def _compare_tokens(

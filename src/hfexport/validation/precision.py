@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hfexport.validation.scan import widened
 from hfexport.validation.verdict import Distances, Exact
 
 __all__ = ["FACTOR", "FAR", "FLOOR", "exact_dtype", "largest_of", "measure", "relative_errors"]
@@ -41,7 +42,7 @@ def relative_errors(
     """Return by output how far the eager model is off, relative to the output's largest value; infinite if not finite."""
     errors = {}
     for name, wanted in exact.items():
-        if wanted.dtype.kind != "f" or not wanted.size:
+        if wanted.dtype.kind not in "fc" or not wanted.size:
             continue
         distance, largest = _distance(eager[name], wanted, hidden.get(name))
         if not np.isfinite(distance):
@@ -84,7 +85,7 @@ def _distance(found: NDArray[Any], exact: NDArray[Any], hidden: NDArray[np.bool_
     distance = largest = 0.0
     for start in range(0, exact.size, _CHUNK):
         part = slice(start, start + _CHUNK)
-        a, x = flat_found[part].astype(np.float64), flat_exact[part].astype(np.float64)
+        a, x = widened(flat_found[part]), widened(flat_exact[part])
         if unread is not None:
             read = ~unread.flat[part]
             a, x = a[read], x[read]

@@ -1,0 +1,121 @@
+"""Scan two arrays for differences, a part at a time: integers exactly, complex values as complex numbers. Numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hfexport.export_config import Tolerance
+
+__all__ = ["Scan", "for_dtype", "scan", "widened"]
+
+_CHUNK = 1 << 17
+"""Elements compared at once: 1 MB in double precision, so that the passes over them stay in the processor's cache."""
+
+
+@dataclass
+class Scan:
+    """What a scan has seen so far; places are indices into the flat arrays.
+
+    Attributes:
+        max_abs: largest absolute difference.
+        max_rel: largest difference relative to the model's value, where that is not 0.
+        worst_at: the element that comes closest to its tolerance, or goes farthest past it.
+        worst_excess: how much it differs more than it may; negative if it is within.
+        beyond: number of elements past their tolerance.
+        largest: largest magnitude of the model's values.
+        not_finite_at: the first element that is not finite and not the same in both.
+        any_finite: whether an element that can be read is finite.
+    """
+
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    worst_at: int = 0
+    worst_excess: float = -np.inf
+    beyond: int = 0
+    largest: float = 0.0
+    not_finite_at: int | None = None
+    any_finite: bool = False
+
+
+def for_dtype(tolerance: Tolerance, dtype: np.dtype[Any]) -> Tolerance:
+    """Return the tolerance for values of `dtype`: none for integers and booleans."""
+    return tolerance if dtype.kind in "fc" else Tolerance(0.0, 0.0)
+
+
+def widened(array: NDArray[Any]) -> NDArray[Any]:
+    """Return values in the widest dtype of their kind: float64, complex128, uint64 or int64."""
+    if array.dtype.kind == "c":
+        return array.astype(np.complex128)
+    if array.dtype.kind == "f":
+        return array.astype(np.float64)
+    return array.astype(np.uint64 if array.dtype == np.uint64 else np.int64)
+
+
+def scan(
+    found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance, hidden: NDArray[np.bool_] | None = None
+) -> Scan:
+    """Compare two flat arrays of one dtype and size.
+
+    Args:
+        found: the artifact's values.
+        wanted: the model's.
+        tolerance: how far values may be off; see `for_dtype`.
+        hidden: true where nobody reads the value; there it only has to be finite.
+    """
+    seen = Scan()
+    for start in range(0, found.size, _CHUNK):
+        a, r = widened(found[start : start + _CHUNK]), widened(wanted[start : start + _CHUNK])
+        unread: NDArray[np.bool_] | None = None if hidden is None else hidden.flat[start : start + _CHUNK]
+        if unread is not None:
+            # What nobody reads counts as equal, unless it is not finite: 0 times NaN is NaN.
+            settled = unread & (np.isfinite(a) | ~np.isfinite(r))
+            a, r = _zeroed(a, settled), _zeroed(r, settled)
+        finite = np.isfinite(a) & np.isfinite(r)
+        if not finite.all():
+            differs = ~finite & ~(_same(a.real, r.real) & _same(a.imag, r.imag))
+            if seen.not_finite_at is None and differs.any():
+                seen.not_finite_at = start + int(differs.argmax())
+            a, r = _zeroed(a, ~finite), _zeroed(r, ~finite)
+        seen.any_finite = seen.any_finite or bool((finite if unread is None else finite & ~unread).any())
+        _scan_finite(a, r, tolerance, start, seen)
+    return seen
+
+
+def _zeroed(values: NDArray[Any], where: NDArray[np.bool_]) -> NDArray[Any]:
+    return np.where(where, values.dtype.type(0), values)
+
+
+def _same(a: NDArray[Any], r: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray((a == r) | (np.isnan(a) & np.isnan(r)))
+
+
+def _difference(a: NDArray[Any], r: NDArray[Any]) -> NDArray[np.float64]:
+    """Return `|a - r|`. Integers are subtracted before they are rounded, so that a difference of 1 is never lost."""
+    if a.dtype.kind not in "iu":
+        return np.asarray(np.abs(a - r))
+    # Modulo 2^64, the larger less the smaller is right in uint64 whatever the signs.
+    larger, smaller = np.maximum(a, r).astype(np.uint64), np.minimum(a, r).astype(np.uint64)
+    distance: NDArray[np.float64] = (larger - smaller).astype(np.float64)
+    return distance
+
+
+def _scan_finite(a: NDArray[Any], r: NDArray[Any], tolerance: Tolerance, start: int, seen: Scan) -> None:
+    difference = _difference(a, r)
+    magnitude = np.abs(r if r.dtype.kind in "fc" else r.astype(np.float64))
+    seen.max_abs = max(seen.max_abs, float(difference.max()))
+    seen.largest = max(seen.largest, float(magnitude.max()))
+    relative = np.divide(difference, magnitude, out=np.zeros_like(difference), where=magnitude > 0)
+    seen.max_rel = max(seen.max_rel, float(relative.max()))
+    # From here on `magnitude` is what may be, and `difference` how much more there is.
+    magnitude *= tolerance.rtol
+    magnitude += tolerance.atol
+    difference -= magnitude
+    at = int(difference.argmax())
+    if difference[at] > 0:
+        seen.beyond += int(np.count_nonzero(difference > 0))
+    if difference[at] > seen.worst_excess:
+        seen.worst_excess, seen.worst_at = float(difference[at]), start + at
