@@ -1,7 +1,7 @@
-"""The Hub, as everything here sees it: one client, calls that are tried again, errors in words for the user.
+"""Client of the Hugging Face Hub: adds retries, time limits and clear errors to `huggingface_hub`.
 
-`huggingface_hub` speaks to the Hub and honours `HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE`. Importing this module
-does not import it; making a `Hub` does.
+`huggingface_hub` honours `HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE`. It is imported when a `Hub` is created, not
+when this module is imported.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ __all__ = ["Hub", "HubFile", "Transient", "git_sha1"]
 T = TypeVar("T")
 
 WAITS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Before each further attempt; an answer that says when to come back is believed, up to `LONGEST_WAIT_S`."""
+"""Pause before each retry. A longer pause that the server asks for is honoured, up to `LONGEST_WAIT_S`."""
 LONGEST_WAIT_S: Final = 120.0
 TRANSIENT_STATUS: Final = (408, 425, 429, 500, 502, 503, 504)
 LARGEST_BLOB_BYTES: Final = 2**25
-"""More than the Hub takes outside of large file storage."""
+"""Upper bound for the size of a file that the Hub stores outside of large file storage."""
 CONNECT_TIMEOUT_S: Final = 20.0
 ANSWER_TIMEOUT_S: Final = 300.0
-"""How long one answer may take; committing thousands of large files does take minutes."""
+"""Time limit for one answer. Committing thousands of large files takes minutes."""
 
 
 class Transient(Exception):
-    """A call failed in a way that may pass, and went on failing. Its cause is what the client raised last."""
+    """A call still failed after all retries with an error that may pass. `__cause__` is the client's last error."""
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a commit on the Hub.
+    """A file in a commit on the Hub.
 
     Attributes:
-        path: from the repository's root.
-        size_bytes: of the content.
-        git_sha1: git's hash of the blob: of the content, or of the pointer where it is a large file.
-        sha256: of the content, if it is a large file.
+        path: path from the repository's root.
+        size_bytes: size of the content.
+        git_sha1: git hash of the blob: of the content, or of the LFS pointer for a large file.
+        sha256: hash of the content; `None` if the file is not large or the listing does not say.
     """
 
     path: str
@@ -56,12 +56,12 @@ class HubFile:
     sha256: str | None
 
     def holds(self, path: Path, sha256: str) -> bool:
-        """Whether this is the file at `path` here, of that SHA-256."""
+        """Return whether the local file at `path`, with this SHA-256, has the same content."""
         if path.stat().st_size != self.size_bytes:
             return False
         if self.sha256 is not None:
             return sha256 == self.sha256
-        # The client's cached listing does not say which files are large; git then has the hash of a pointer to it.
+        # The client's cached listing does not mark large files; the git hash is then that of the LFS pointer.
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {self.size_bytes}\n"
         if self.git_sha1 == git_sha1(pointer.encode()):
             return True
@@ -69,14 +69,14 @@ class HubFile:
 
 
 class Hub:
-    """A client of the Hub.
+    """Client of the Hub with retries and error messages for users.
 
     Args:
-        token: of the user; `None` asks without one. A stored login is not looked for.
-        note: is told when a call is tried again.
-        failure: the class of the errors it raises.
-        endpoint: URL; if not given, the client's own, which `HF_ENDPOINT` sets.
-        sleep: waits that many seconds.
+        token: token of the user. With `None`, requests carry no token; a stored login is not used.
+        note: called with a message when a call is retried.
+        failure: class of the errors to raise.
+        endpoint: URL of the Hub; by default the client's own, which `HF_ENDPOINT` sets.
+        sleep: function that waits for a number of seconds.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Hub:
 
         set_client_factory(_client)
         disable_progress_bars()
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # calls that are tried again are told by `note`
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # `note` reports the retries
         self.token: str | bool = token or False
         self.api: HfApi = HfApi(endpoint=endpoint, token=self.token, library_name="hfexport")
         self.endpoint = self.api.endpoint
@@ -105,29 +105,29 @@ class Hub:
 
     @property
     def offline(self) -> bool:
-        """Whether `HF_HUB_OFFLINE` keeps the client to its cache."""
+        """Whether `HF_HUB_OFFLINE` restricts the client to its cache."""
         from huggingface_hub.constants import is_offline_mode
 
         return is_offline_mode()
 
     def commit_of(self, repository: str, revision: str) -> str:
-        """The commit id that a branch, tag, commit or `refs/pr/N` names.
+        """Resolve a branch, tag, commit or `refs/pr/N` to a commit id.
 
         Raises:
-            HfexportError: of the class given, with what to do: it is not there, is gated, no network, …
+            HfexportError: the revision cannot be resolved. The class is `failure`; the remedy depends on the cause.
         """
         with self.explained(repository, revision):
             if self.offline:
                 return self.api.resolve_revision(repository, revision=revision, local_files_only=True).resolved
             found = self.retried(lambda: self.api.model_info(repository, revision=revision)).sha
             if revision != found:
-                # Told to the cache as well, for a later run with HF_HUB_OFFLINE. Alone this would not do: where the
-                # Hub cannot be reached it answers from the cache.
+                # Also record the revision in the cache, for later offline runs. This call alone can return a stale
+                # entry when the Hub cannot be reached.
                 _hint(lambda: self.api.resolve_revision(repository, revision=revision))
         return str(found)
 
     def files(self, repository: str, commit: str) -> dict[str, HubFile]:
-        """Every file of a commit, by path."""
+        """List every file of a commit, by path."""
         from huggingface_hub import get_cached_repo_tree
         from huggingface_hub.hf_api import RepoFile
 
@@ -143,13 +143,13 @@ class Hub:
         }
 
     def download(self, repository: str, commit: str, paths: Iterable[str], *, again: bool = False) -> Path:
-        """Bring files of a commit into the client's cache; returns the folder that holds them under their paths.
+        """Download files of a commit into the client's cache and return the folder that holds them.
 
         Args:
             repository: `owner/name`.
-            commit: its id; what is in the cache already is not asked for.
-            paths: from the repository's root.
-            again: even if they are in the cache.
+            commit: commit id. Files that are already in the cache are not downloaded.
+            paths: paths from the repository's root.
+            again: download the files even if they are in the cache.
         """
         from huggingface_hub import snapshot_download
 
@@ -168,16 +168,16 @@ class Hub:
             return Path(self.retried(fetch))
 
     def retried(self, call: Callable[[], T]) -> T:
-        """What `call` returns, tried again with growing pauses while the failure is one that may pass.
+        """Run `call` and return its result; retry with growing pauses after errors that may pass.
 
         Raises:
-            Transient: it went on failing.
-            Exception: anything else that `call` raised.
+            Transient: the call failed after all retries.
+            Exception: any other error of `call`.
         """
         import httpx2
         from huggingface_hub.errors import HfHubHTTPError
 
-        # What the client raises around these: OSError (a download of the wrong size), RuntimeError (an upload).
+        # The client wraps some of these errors: OSError for a download of the wrong size, RuntimeError for an upload.
         for attempt, wait_s in enumerate((*WAITS_S, None), start=1):
             try:
                 return _abandonable(call)
@@ -193,18 +193,18 @@ class Hub:
         raise AssertionError("unreachable")
 
     def explained(self, repository: str, revision: str = "") -> _Explained:
-        """A context in which what the client raises becomes an error for the user."""
+        """Return a context manager that turns errors of the client into errors for the user."""
         return _Explained(self, repository, revision, self._failure)
 
     def revisions(self, repository: str) -> list[str]:
-        """Names of branches and tags; empty if they cannot be had."""
+        """List the names of branches and tags; empty if the Hub does not list them."""
         refs = _hint(lambda: self.api.list_repo_refs(repository))
         return [] if refs is None else [ref.name for ref in (*refs.branches, *refs.tags)]
 
 
 @dataclass(frozen=True)
 class _Explained:
-    """See `Hub.explained`."""
+    """Context manager that `Hub.explained` returns."""
 
     hub: Hub
     repository: str
@@ -223,31 +223,31 @@ class _Explained:
             *(errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, errors.RevisionResolutionError),
             errors.CachedRepoTreeNotFoundError,
         )
-        if isinstance(error, RuntimeError) and error.__cause__ is not None:  # what the client raises around an upload
+        if isinstance(error, RuntimeError) and error.__cause__ is not None:  # the client wraps upload errors
             error = next((one for one in _chain(error) if isinstance(one, known)), error)
         if isinstance(error, known):
             message, remedy = self._words(error)
             raise self.failure(message, remedy=remedy) from error
 
     def _words(self, error: BaseException) -> tuple[str, str]:
-        """What was found, and what to do about it."""
+        """Return the error's message and remedy."""
         import httpx2
 
         hub = self.hub
         if hub.offline:
             return (
-                f"{self.repository}: {self.revision!r} is not (wholly) in the cache, and HF_HUB_OFFLINE is set",
+                f"{self.repository}: {self.revision!r} is not completely in the cache, and HF_HUB_OFFLINE is set",
                 "Run it once with a network, or unset HF_HUB_OFFLINE.",
             )
         if isinstance(error, Transient | httpx2.TransportError):
             return (
                 f"{hub.endpoint}: cannot be reached: {_first_line(error)}",
-                "Check the network, or HF_ENDPOINT; with HF_HUB_OFFLINE=1 what is in the cache is used.",
+                "Check the network and HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use only the cache.",
             )
         return self._refusal(error)
 
     def _refusal(self, error: BaseException) -> tuple[str, str]:
-        """The same, where the Hub did answer."""
+        """Return message and remedy for an error that the Hub answered with."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         hub, name, status = self.hub, self.repository, _status(error)
@@ -264,15 +264,15 @@ class _Explained:
                 remedy = "Check the name, and that the token is valid and may read it."
             return f"{name}: is no model at {hub.endpoint}, or not one that {self._who()} may see", remedy
         if status == 403:
-            return f"{name}: {self._who()} may not do this: {_first_line(error)}", "Give a token with the right to."
-        return f"{name}: the Hub answered: {_first_line(error)}", "Change what it names, or try again later."
+            return f"{name}: {self._who()} may not do this: {_first_line(error)}", "Give a token with this permission."
+        return f"{name}: the Hub answered: {_first_line(error)}", "Correct what the answer names, or try again later."
 
     def _who(self) -> str:
         return "this token" if self.hub.token else "a request without a token"
 
 
 def _hint(call: Callable[[], T]) -> T | None:
-    """What `call` returns, or `None` whatever it raises: for calls whose answer only helps, which must fail no run."""
+    """Run an optional call; return its result, or `None` if it raises anything, so that it cannot fail the run."""
     try:
         return _abandonable(call)
     except Exception:  # noqa: BLE001
@@ -280,9 +280,9 @@ def _hint(call: Callable[[], T]) -> T | None:
 
 
 def _abandonable(call: Callable[[], T]) -> T:
-    """What `call` returns; a signal that ends this process does not wait for it.
+    """Run `call` in a thread and return its result, so that a signal can end the process at once.
 
-    The client waits, on its way out, for whatever its threads are moving, which may be gigabytes.
+    In the main thread the client would first wait for its transfers, which can be gigabytes.
     """
     thread = ThreadPoolExecutor(max_workers=1)
     try:
@@ -292,12 +292,12 @@ def _abandonable(call: Callable[[], T]) -> T:
 
 
 def git_sha1(content: bytes) -> str:
-    """The id that git gives to a blob of this content."""
+    """Compute the id that git gives to a blob with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _client() -> httpx2.Client:
-    """The client's own, which would wait for an answer without end, with time limits."""
+    """Create the client's default HTTP client, with time limits added; by default it waits without end."""
     import httpx2
 
     from hfexport._internal.upstream.hub_client import default_client_factory
@@ -308,7 +308,7 @@ def _client() -> httpx2.Client:
 
 
 def transient_reason(error: BaseException) -> str | None:
-    """In a few words what happened, if it may pass by itself; `None` if trying again would not help."""
+    """Describe an error that a retry may cure in a few words; return `None` if a retry would not help."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -327,7 +327,7 @@ def transient_reason(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it came from."""
+    """Iterate over an exception and its causes."""
     one: BaseException | None = error
     while one is not None:
         yield one
@@ -335,13 +335,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int:
-    """The HTTP status of an answer; 0 if there was none."""
+    """Return the HTTP status of the answer that an error carries; 0 if there was no answer."""
     response = getattr(error, "response", None)
     return int(getattr(response, "status_code", 0) or 0)
 
 
 def _asked_wait_s(error: BaseException) -> float:
-    """How long the answer asked to wait."""
+    """Return the pause that the server asked for in `Retry-After`; 0 if none."""
     for one in _chain(error):
         headers: Mapping[str, str] = getattr(getattr(one, "response", None), "headers", None) or {}
         text = headers.get("Retry-After", "")
@@ -357,5 +357,5 @@ def _first_line(error: BaseException) -> str:
 
 
 def _literally(path: str) -> str:
-    """A pattern that matches `path` alone."""
+    """Return a glob pattern that matches only `path`."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in path)

@@ -1,4 +1,4 @@
-"""Which token is used for what. Whoever asks for one hides it at once; none goes into a file or to a child process."""
+"""Choose the tokens for reading and publishing. They are masked at once and never reach files or child processes."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ TOKEN_VARIABLES = (
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN"),
     *("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_RUNTIME_TOKEN", "GITHUB_TOKEN"),
 )
-"""Environment variables that may hold a secret, whether hfexport uses it or not."""
+"""Environment variables that may hold a secret, including those that hfexport does not read."""
 
 
 def reading_token(given: str | None, env: Mapping[str, str], mask: Callable[[str], None]) -> str | None:
-    """The token to read from the Hub with: the one given, else the client's own, from `HF_TOKEN` or a stored login.
+    """Return the token to read from the Hub with: the given one, else the client's own (`HF_TOKEN` or a stored login).
 
     Args:
-        given: the input `hub-token`.
-        env: the environment.
-        mask: hides a text from now on.
+        given: value of the input `hub-token`.
+        env: environment variables.
+        mask: hides a text in all later output.
 
     Returns:
-        The token, or `None`: public models can be read without.
+        The token, or `None`: public models need no token.
 
     Raises:
-        CheckpointError: `HF_OIDC_RESOURCE` asks for a token that cannot be had.
+        CheckpointError: `HF_OIDC_RESOURCE` requests a token and the exchange fails.
     """
     return given or _own_token(env.get("HF_OIDC_RESOURCE"), mask, CheckpointError)
 
 
 def publishing_token(given: str | None, env: Mapping[str, str], repository: str, mask: Callable[[str], None]) -> str:
-    """The token to publish with: as for reading, and on Actions one that a trusted publisher of `repository` gives.
+    """Return the token to publish with: as for reading, and on Actions also the token of a trusted publisher.
 
-    Asked again later it may be another one: those of trusted publishers hold for an hour.
+    A later call may return another token, since tokens of trusted publishers expire after an hour.
 
     Args:
-        given: the input `hub-token`.
-        env: the environment.
-        repository: to publish to.
-        mask: hides a text from now on.
+        given: value of the input `hub-token`.
+        env: environment variables.
+        repository: repository to publish to.
+        mask: hides a text in all later output.
 
     Raises:
-        PublishError: there is none.
+        PublishError: no token is available.
     """
     if given:
         return given
@@ -64,7 +64,7 @@ def publishing_token(given: str | None, env: Mapping[str, str], repository: str,
 
 
 def _own_token(resource: str | None, mask: Callable[[str], None], failure: type[HfexportError]) -> str | None:
-    """The client's own token, at once hidden: of a trusted publisher of `resource`, of `HF_TOKEN`, of a stored login."""
+    """Return the client's own token, masked: from a trusted publisher of `resource`, `HF_TOKEN` or a stored login."""
     import httpx2
     from huggingface_hub import get_token
     from huggingface_hub.errors import OIDCError
@@ -75,7 +75,7 @@ def _own_token(resource: str | None, mask: Callable[[str], None], failure: type[
     except (OIDCError, httpx2.HTTPError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise failure(
-            f"no token came of being a trusted publisher of {resource}: {lines[-1] if lines else type(error).__name__}",
+            f"could not get a token as trusted publisher of {resource}: {lines[-1] if lines else type(error).__name__}",
             remedy="Make this workflow a trusted publisher in the repository's settings on the Hub, or give hub-token "
             "(docs/publishing.md).",
         ) from error
@@ -86,7 +86,7 @@ def _own_token(resource: str | None, mask: Callable[[str], None], failure: type[
 
 @contextmanager
 def _oidc_resource(resource: str | None) -> Iterator[None]:
-    """The variable by which the client is asked for a trusted publisher's token; it takes no argument for that."""
+    """Set `HF_OIDC_RESOURCE` inside the block; the client reads the resource from this variable only."""
     before = os.environ.get("HF_OIDC_RESOURCE")
     if resource:
         os.environ["HF_OIDC_RESOURCE"] = resource

@@ -1,8 +1,8 @@
-"""Downloads that an earlier run was ended in: they go on where it ended.
+"""Resume downloads that an earlier run left incomplete.
 
-The client writes a download to `{blob}.{random}.incomplete` in its cache, from the first byte to the last, and goes on with
-it while the process lives; but it never looks for those that another process left
-(https://github.com/huggingface/huggingface_hub/pull/4228). This module can go when it does.
+The client writes a download to `{blob}.{random}.incomplete` in its cache. It resumes that file while the process
+lives, but never looks for files that another process left. Remove this module once it does:
+https://github.com/huggingface/huggingface_hub/pull/4228
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = ["finish_downloads"]
 def finish_downloads(
     hub: Hub, repository: str, commit: str, files: Iterable[HubFile], note: Callable[[str], None]
 ) -> None:
-    """Complete what lies half done in the client's cache; whoever reads a file compares it with its hash anyway.
+    """Complete partial downloads in the client's cache; callers verify the hash of each file afterwards.
 
     Args:
-        hub: to read with.
+        hub: client to read with.
         repository: `owner/name`.
-        commit: that the files are of.
-        files: those that are wanted. Only large ones are gone on with.
-        note: is told what is.
+        commit: commit of the files.
+        files: files that are needed. Only large files are resumed.
+        note: called with a message about each resumed file.
 
     Raises:
-        HfexportError: the Hub does not give the rest, which then is for the next run to ask for.
+        HfexportError: the Hub does not send the rest. A later run can resume again.
     """
     from huggingface_hub import constants, hf_hub_url
 
@@ -44,7 +44,7 @@ def finish_downloads(
         if blob.exists() or _longest_part(blob, file.size_bytes) is None:
             continue
         url = hf_hub_url(repository, file.path, revision=commit, endpoint=hub.endpoint)
-        # The client's own lock: a process that is downloading the file right now is waited for.
+        # The client's own lock: wait for a process that is downloading the file now.
         with WeakFileLock(cache / ".locks" / folder / f"{blob.name}.lock"):
             part = None if blob.exists() else _longest_part(blob, file.size_bytes)
             if part is None:
@@ -56,7 +56,7 @@ def finish_downloads(
 
 
 def _fetch_rest(hub: Hub, url: str, part: Path, size_bytes: int) -> None:
-    """Append to `part` what it lacks of a file of `size_bytes`."""
+    """Download the missing end of a file of `size_bytes` and append it to `part`."""
     from hfexport._internal.upstream.hub_client import build_hf_headers, http_get
 
     headers = build_hf_headers(token=hub.token, library_name="hfexport")
@@ -65,7 +65,7 @@ def _fetch_rest(hub: Hub, url: str, part: Path, size_bytes: int) -> None:
 
 
 def _longest_part(blob: Path, size_bytes: int) -> Path | None:
-    """The longest beginning of a file that is there. One with holes was not written from its first byte on."""
+    """Return the longest partial download. Sparse files are skipped: they were not written from the first byte on."""
     parts = [(path.stat(), path) for path in blob.parent.glob(f"{blob.name}.*incomplete")]
     whole = [(stat.st_size, path) for stat, path in parts if 0 < stat.st_size <= min(size_bytes, stat.st_blocks * 512)]
     return max(whole)[1] if whole else None

@@ -1,6 +1,6 @@
-"""Reads a checkpoint from the Hub: a revision becomes a commit once, and what the export needs of it is downloaded.
+"""Download a checkpoint from the Hub: resolve the revision to a commit once, then fetch the files that an export needs.
 
-Every file is compared with the hash that the commit gives it before anything reads it.
+Every file is checked against its hash in the commit before it is read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BESIDE: Final = (
     *("adapter_config.json", "special_tokens_map.json", "video_preprocessor_config.json"),
     *("normalizer.json", "preprocessor.json"),
 )
-"""Small files that say how a checkpoint is to be read, beside those that go along."""
+"""Small files that are needed to read a checkpoint, in addition to those copied along with an export."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class HubModel:
 
     Attributes:
         repository: `owner/name`.
-        revision: what was asked for: a branch, tag, commit or `refs/pr/N`.
-        commit: what that was when it was looked up; everything else goes by this.
-        subfolder: of the repository, where the checkpoint lies; empty for its root.
+        revision: requested branch, tag, commit or `refs/pr/N`.
+        commit: commit id that the revision resolved to; all later requests use it.
+        subfolder: folder of the checkpoint in the repository; empty for its root.
     """
 
     repository: str
@@ -58,11 +58,11 @@ class HubModel:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A checkpoint that was downloaded.
+    """A downloaded checkpoint.
 
     Attributes:
-        folder: where it lies, in the client's cache.
-        digests: SHA-256 of each file, by its path there.
+        folder: folder of the checkpoint in the client's cache.
+        digests: SHA-256 of each file, by its path in that folder.
     """
 
     folder: Path
@@ -70,10 +70,10 @@ class Snapshot:
 
 
 def resolve(hub: Hub, repository: str, revision: str, subfolder: str = "") -> HubModel:
-    """Look the commit up that `revision` names now.
+    """Look up the commit that `revision` points to now.
 
     Raises:
-        CheckpointError: there is none, or it cannot be seen; the remedy says which.
+        CheckpointError: the revision does not exist or is not accessible; the remedy says which.
     """
     return HubModel(repository, revision, hub.commit_of(repository, revision), subfolder.strip("/"))
 
@@ -81,17 +81,17 @@ def resolve(hub: Hub, repository: str, revision: str, subfolder: str = "") -> Hu
 def download(
     hub: Hub, model: HubModel, *, code: bool, variant: str = "", note: Callable[[str], None] = lambda _: None
 ) -> Snapshot:
-    """Bring what an export needs of the checkpoint into the client's cache, and check every file against its hash.
+    """Download the files that an export needs into the client's cache, and check every file against its hash.
 
     Args:
-        hub: to read with.
-        model: at its commit.
-        code: also the Python files beside the config, which will be run.
-        variant: of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
-        note: is told what is downloaded.
+        hub: client to read with.
+        model: model and commit.
+        code: also download the Python files beside the config, which will be run.
+        variant: variant of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
+        note: called with messages about the download.
 
     Raises:
-        CheckpointError: the checkpoint has no config or no weights, or a file does not arrive as it is on the Hub.
+        CheckpointError: the checkpoint has no config or no weights, or a file differs from its hash in the commit.
     """
     files = hub.files(model.repository, model.commit)
     prefix = f"{model.subfolder}/" if model.subfolder else ""
@@ -120,15 +120,15 @@ def download(
 
 
 def needed_files(names: Iterable[str], fetch: Callable[[str], Path], variant: str = "") -> tuple[str, ...]:
-    """Of a checkpoint's files, those that an export reads: no second copy of the weights, no existing artifacts.
+    """Choose the files of a checkpoint that an export reads, without second copies of weights or existing artifacts.
 
     Args:
-        names: of all files, relative to the checkpoint's folder.
-        fetch: downloads one of them; asked only for modules.json and an index of shards.
-        variant: of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
+        names: names of all files, relative to the checkpoint's folder.
+        fetch: downloads one file; called only for modules.json and an index of shards.
+        variant: variant of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
 
     Raises:
-        CheckpointError: an index names a shard that is not there, or only variants of the weights are.
+        CheckpointError: an index names a missing shard, or only other variants of the weights are present.
     """
     present = set(names)
     small = [name for name in (*ALONG, *BESIDE) if name in present]
@@ -147,7 +147,7 @@ def needed_files(names: Iterable[str], fetch: Callable[[str], Path], variant: st
 
 
 def _needed_weights(present: Collection[str], fetch: Callable[[str], Path], variant: str) -> tuple[str, ...]:
-    """The weight files among `present`, the index before its shards; none if there are none at all."""
+    """List the weight files among `present`, an index before its shards; empty if there are none."""
     order = weight_file_names(variant)
     if "adapter_config.json" in present:
         order = (*ADAPTERS, *order)
@@ -170,7 +170,7 @@ def _needed_weights(present: Collection[str], fetch: Callable[[str], Path], vari
 def _fetch(
     hub: Hub, model: HubModel, files: Mapping[str, HubFile], prefix: str, note: Callable[[str], None]
 ) -> Snapshot:
-    """Download `files`; one that arrives with other bytes than the commit has is fetched once more."""
+    """Download `files`; a file that does not match its hash is downloaded once more."""
     if not hub.offline:
         finish_downloads(hub, model.repository, model.commit, files.values(), note)
     root = hub.download(model.repository, model.commit, files)
@@ -190,7 +190,7 @@ def _fetch(
 
 
 def _checked(path: Path, file: HubFile) -> str | None:
-    """The SHA-256 of a downloaded file; `None` if it is not the file that the commit has."""
+    """Return the SHA-256 of a downloaded file; `None` if it differs from the file in the commit."""
     if not path.is_file():
         return None
     digest = sha256(path)

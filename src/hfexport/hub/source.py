@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a folder here, or a model on the Hub at one commit."""
+"""Locate a checkpoint: a local folder, or a model on the Hub at one commit."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Fetched", "Source", "identity", "locate"]
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that was located, not yet read.
+    """A checkpoint that was located but not read yet.
 
     Attributes:
-        given: as the user wrote it.
-        folder: where it lies, if it is here.
-        model: what it is on the Hub, if it is there.
+        given: model as the user wrote it.
+        folder: folder of a local checkpoint.
+        model: repository and commit, if the checkpoint is on the Hub.
     """
 
     given: str
@@ -33,19 +33,19 @@ class Source:
     model: HubModel | None = None
 
     def to_dict(self) -> GivenEntry:
-        """The model as it was named and, on the Hub, its repository and commit, as JSON values."""
+        """Return the model as it was named and, for the Hub, its repository and commit, as JSON values."""
         return {"model": self.given, "hub": None if self.model is None else self.model.to_dict()}
 
     def fetch(
         self, hub: Callable[[], Hub], note: Callable[[str], None], *, code: bool = False, variant: str = ""
     ) -> tuple[Path, Mapping[Path, str]]:
-        """The folder that holds the checkpoint, and the SHA-256 of its files as far as they are known by now.
+        """Download the checkpoint if needed; return its folder and the SHA-256 hashes that are already known.
 
         Args:
-            hub: makes the client.
-            note: is told what is downloaded.
-            code: also of Python files that the repository carries.
-            variant: of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
+            hub: creates the client.
+            note: called with messages about the download.
+            code: also download Python files of the repository.
+            variant: variant of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
         """
         if self.model is None:
             return self.folder, {}
@@ -55,13 +55,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A checkpoint whose files are here.
+    """A checkpoint whose files are on this machine.
 
     Attributes:
-        source: where it came from.
-        folder: that holds it.
-        digests: SHA-256 of its files, as far as they are known by now.
-        base: of an adapter, the checkpoint that it is merged into.
+        source: where the checkpoint came from.
+        folder: folder that holds it.
+        digests: SHA-256 of those files whose hash is already known.
+        base: for an adapter, the checkpoint that it is merged into.
     """
 
     source: Source
@@ -70,7 +70,7 @@ class Fetched:
     base: Fetched | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Convert to JSON values."""
         model = self.source.model
         return {
             "given": self.source.given,
@@ -83,7 +83,7 @@ class Fetched:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Fetched:
-        """From what `to_dict` gave."""
+        """Create from the result of `to_dict`."""
         model = None if values["hub"] is None else HubModel(**values["hub"])
         return cls(
             Source(values["given"], Path(values["located"]), model),
@@ -94,17 +94,17 @@ class Fetched:
 
 
 def locate(model: str, revision: str, subfolder: str | None, hub: Callable[[], Hub]) -> Source:
-    """Find out what `model` names; of a model on the Hub, look its commit up.
+    """Find the folder or Hub model that `model` names; resolve a Hub model to a commit.
 
     Args:
         model: a folder, or `owner/name`.
-        revision: of a model on the Hub.
-        subfolder: of the folder or the repository, where the checkpoint lies.
-        hub: makes the client, only if the model is there.
+        revision: revision of a model on the Hub.
+        subfolder: folder of the checkpoint in the folder or repository.
+        hub: creates the client; called only for a model on the Hub.
 
     Raises:
-        CheckpointError: neither a folder nor a model on the Hub has that name.
-        InputsError: a revision of a folder is asked for.
+        CheckpointError: there is no folder and no model on the Hub with that name.
+        InputsError: a revision was given for a folder.
     """
     if not is_hub_id(model):
         if revision != "main":
@@ -120,11 +120,11 @@ def locate(model: str, revision: str, subfolder: str | None, hub: Callable[[], H
 
 
 def identity(source: Source, folder: Path) -> str:
-    """What artifacts say that they were made from: the same for the same checkpoint, wherever it lies.
+    """Return the checkpoint's identity that artifacts record; it does not depend on the folder's path.
 
     Args:
-        source: of the checkpoint.
-        folder: that holds its config.json.
+        source: where the checkpoint came from.
+        folder: folder that holds its config.json.
     """
     if source.model is not None:
         name = "/".join(filter(None, (source.model.repository, source.model.subfolder)))

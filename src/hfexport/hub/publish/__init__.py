@@ -1,4 +1,4 @@
-"""Publishing: what was made and proved goes to a repository on the Hub in one commit, or as one pull request."""
+"""Publish validated artifacts to a repository on the Hub, in one commit or as one pull request."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ __all__ = ["Destination", "Publisher", "open_publisher"]
 
 
 class Publisher:
-    """Knows the destination as it was when the run began, so that what happens there meanwhile is noticed.
+    """Publish an export to one destination, and detect changes made there since the run began.
 
     Args:
-        hub: makes a client; asked again before the push, since tokens of trusted publishers expire.
-        destination: where to.
-        source: what is exported.
-        note: is told what happens.
-        warn: is told what failed without harm to what is published.
+        hub: creates a client. It is called again before the push, since tokens of trusted publishers expire.
+        destination: repository, branch and mode to publish with.
+        source: model that is exported.
+        note: called with messages about progress.
+        warn: called with a message when a step fails that does not affect the published files.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class Publisher:
         source: Described,
         base: Callable[[], Described | None],
     ) -> Manifest | None:
-        """The manifest of an earlier export that is there and answers what is asked; `None` if there is none.
+        """Return the manifest of a published export that already satisfies this request; `None` if there is none.
 
         Args:
-            wanted: a new manifest, with the inputs that are asked for and the versions that would be used.
-            deciding: see `answered.difference`, as the two below.
-            source: what would be exported.
-            base: the same, of the source's base if it is an adapter; asked only where an adapter was published.
+            wanted: new manifest with the requested inputs and the versions that would be used.
+            deciding: see `answered.difference`, as for the two below.
+            source: description of the model that would be exported.
+            base: returns the description of an adapter's base model; called only if an adapter was published.
         """
         for ref, at in self._places(source):
             place = Place(self._hub, self._to.repository, at.commit, at.tree, self._prefix)
@@ -100,17 +100,17 @@ class Publisher:
         return None
 
     def publish(self, output: Path, manifest: Manifest) -> PublicationEntry:
-        """Push what the output folder holds.
+        """Push the files of the output folder.
 
         Args:
-            output: with the manifest and all that it lists.
-            manifest: as it lies there.
+            output: folder with the manifest and all files that it lists.
+            manifest: manifest in that folder.
 
         Returns:
-            `publication` of the manifest: what was done, where it can be seen.
+            The manifest's `publication`: what was done and its URLs.
 
         Raises:
-            PublishError: the destination is as it was.
+            PublishError: the push failed; the destination is unchanged.
         """
         self._hub = self._make_hub()
         marker = marker_of(source_of(manifest)["hub"])
@@ -125,7 +125,7 @@ class Publisher:
                     return self._publication("nothing_to_do", base.commit, number, ())
                 operations = operations_of(plan)
                 if base.repository_exists and not base.commit:
-                    # What is large goes up before the branch is there, which then lacks its commit for a moment only.
+                    # Upload large files before the branch is created, so that it lacks its commit only for a moment.
                     upload(self._hub, self._to.repository, self._start or "main", operations)
                 try:
                     with created(self._hub, self._to, base, self._start, self._note) as base:
@@ -135,7 +135,7 @@ class Publisher:
         raise AssertionError("unreachable")
 
     def _refuse_other_checkpoint(self) -> None:
-        """Where a model is published to its own repository, the branch must hold what is exported."""
+        """Raise an error if a model's own repository has another checkpoint on the branch than the exported one."""
         model = self._source.model
         if model is None or model.repository != self._to.repository or self._base.commit in ("", model.commit):
             return
@@ -148,10 +148,10 @@ class Publisher:
             )
 
     def _as_published(self, found: Manifest, source: Described, place: Place) -> Described:
-        """`source` at the commit that an export was made from, if nothing that an export reads has changed since.
+        """Return `source` at the commit of a published export, if no file that an export reads has changed since.
 
-        A push to the model's own repository is such a change of other files itself. Beside an adapter it adds files that
-        an export would read, from the adapter's base.
+        Pushing to the model's own repository creates such a commit. Beside an adapter, the push adds files that an
+        export would otherwise read from the adapter's base.
         """
         model = self._source.model
         try:
@@ -166,14 +166,14 @@ class Publisher:
         try:
             then, now = (self._hub.files(model.repository, one.commit) for one in (before, model))
         except PublishError:
-            return source  # history was rewritten
+            return source  # the old commit is gone: history was rewritten
         listed = {place.prefix + file["path"] for file in found["files"]} - then.keys()
         ours = {path for path in listed & now.keys() & place.tree.keys() if now[path] == place.tree[path]}
         changed = changed_paths(then, now) - ours
         return source if self._read_by_export(changed) else {"hub": before.to_dict()}
 
     def _read_by_export(self, paths: Iterable[str]) -> list[str]:
-        """Those of `paths` that belong to the checkpoint: its config, tokenizer and weights."""
+        """Return those of `paths` that belong to the checkpoint: config, tokenizer and weights."""
         names = {path: path.removeprefix(self._prefix) for path in paths if path.startswith(self._prefix)}
         return sorted(
             path
@@ -182,7 +182,7 @@ class Publisher:
         )
 
     def _places(self, source: Described) -> list[tuple[str, Base]]:
-        """Where an earlier export may lie: the branch, and our open pull request against it."""
+        """List the refs that may hold a published export: the branch, and our open pull request against it."""
         base = self._base
         places = [(base.ref, base)] if base.commit else []
         if self._to.create_pr:
@@ -191,7 +191,7 @@ class Publisher:
         return places
 
     def _target(self, marker: str) -> tuple[int, Base]:
-        """What to commit to: the branch, or our open pull request for this source (its number; 0: none)."""
+        """Return the ref to commit to: the branch, or our open pull request for this source (its number; 0 if none)."""
         if not self._to.create_pr:
             return 0, self._base
         number = find_own(self._hub, self._to.repository, self._to.branch, marker)
@@ -200,7 +200,7 @@ class Publisher:
         return number, head_of(self._hub, self._to.repository, f"refs/pr/{number}")
 
     def _plan(self, output: Path, manifest: Manifest, base: Base, folder: Path) -> Plan:
-        """What is to be done on top of `base`. The card is written into `folder`."""
+        """Plan the changes on top of `base`. The updated model card is written into `folder`."""
         files = made_files(manifest, output, self._prefix)
         path = output / MANIFEST_FILE
         files.append(LocalFile(self._prefix + MANIFEST_FILE, path, path.stat().st_size, sha256(path)))
@@ -211,7 +211,7 @@ class Publisher:
         return make_plan(files, base.tree, earlier=earlier, prefix=self._prefix, place=where)
 
     def _refuse_other_weights(self, manifest: Manifest, base: Base) -> None:
-        """A repository that holds weights of the same name must hold the same weights."""
+        """Raise an error if the repository holds other weights under the same file name."""
         other = [
             file["path"]
             for file in source_of(manifest)["files"]
@@ -249,7 +249,7 @@ class Publisher:
 
     @property
     def _start(self) -> str | None:
-        """The commit that a new branch starts from: the exported one, or (`None`) where `main` is."""
+        """The commit that a new branch starts from: the exported commit, or `None` for the head of `main`."""
         model = self._source.model
         return model.commit if model is not None and model.repository == self._to.repository else None
 
@@ -269,18 +269,18 @@ class Publisher:
         return self._publication("pull_request" if number else "committed", made.oid, number, plan.changes)
 
     def _describe(self, number: int, manifest: Manifest) -> None:
-        """Title and description of a pull request, as this export has them: its number is known only once it is open."""
+        """Update the title and description of a pull request. Its number is known only after it was opened."""
         if number and not self._to.dry_run:
             text = describe(manifest, self._to.repository, self._prefix, number, marker_of(source_of(manifest)["hub"]))
             try:
                 update_texts(self._hub, self._to.repository, number, self._message(manifest), text)
-            except PublishError as error:  # the commit is made: what is published is whole
+            except PublishError as error:  # the commit is complete, so this failure is only a warning
                 self._warn(
                     f"the title and the description of pull request {number} could not be updated: {error.message}"
                 )
 
     def _message(self, manifest: Manifest) -> str:
-        """The commit's first line, which is a pull request's title."""
+        """Return the commit's first line, which is also the pull request's title."""
         if self._to.message:
             return self._to.message
         names = {"onnx": "ONNX", "torchscript": "TorchScript", "neuron": "Neuron"}
@@ -289,12 +289,12 @@ class Publisher:
         return f"Add {listed} exports"
 
     def _moved(self, base: Base, plan: Plan, manifest: Manifest, *, last_try: bool) -> Base:
-        """The new head, if only files that have nothing to do with this were changed on the way to it."""
+        """Return the new head of the branch if the commits since `base` changed only unrelated files."""
         now = head_of(self._hub, self._to.repository, base.ref)
         changed = changed_paths(base.tree, now.tree)
         related = {change.path for change in plan.changes} | {file.path for file in plan.unchanged}
         related |= {self._prefix + file["path"] for file in source_of(manifest)["files"]}
-        related -= {CARD}  # of which everything but our own section is kept
+        related -= {CARD}  # the push keeps everything in the card except its own section
         conflicts = sorted(changed & related)
         if conflicts or last_try:
             what = f"changed {', '.join(conflicts[:5])}" if conflicts else "moved again"
@@ -302,11 +302,13 @@ class Publisher:
                 f"{self._to.repository}: {base.ref} {what} while this ran ({base.commit[:12]} to {now.commit[:12]})",
                 remedy="Run it again; nothing was changed.",
             )
-        self._note(f"{self._to.repository}: {base.ref} moved, but only in {', '.join(sorted(changed)[:5])}; once more")
+        self._note(
+            f"{self._to.repository}: {base.ref} moved, but only in {', '.join(sorted(changed)[:5])}; commits again"
+        )
         return now
 
     def _tell(self, plan: Plan, base: Base, manifest: Manifest) -> PublicationEntry:
-        """Say what a push would do."""
+        """Report what a push would do."""
         to = self._to
         how = f"a pull request against {to.branch}" if to.create_pr else f"one commit to {to.branch}"
         how = f"one more commit to {base.ref}" if base.ref.startswith("refs/pr/") else how
@@ -344,10 +346,10 @@ def open_publisher(
     note: Callable[[str], None],
     warn: Callable[[str], None] | None = None,
 ) -> Publisher:
-    """Look at the destination, before anything costly is done.
+    """Check the destination before the export starts, and return a publisher for it.
 
     Raises:
-        PublishError: it cannot be published there, and why.
+        PublishError: the destination cannot be published to; the message says why.
     """
     return Publisher(hub, destination, source, note, warn or note)
 

@@ -1,4 +1,4 @@
-"""Whether what would be made is on the Hub already: the same source, inputs and versions, and files that hold."""
+"""Decide whether the Hub already holds an export with the same source, inputs and versions, and intact files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Described", "Place", "difference", "published_manifest"]
 MAX_MANIFEST_BYTES: Final = 2**26
 
 Described = Mapping[str, Any]
-"""What tells a source from another: `hub`, as a manifest has it, and of a folder `files` and `along`: SHA-256 by path."""
+"""Identity of a source: `hub` as in a manifest; for a folder also `files` and `along`, which map paths to SHA-256."""
 
 _WRITTEN_BY_MERGING: Final = frozenset(("config.json", "generation_config.json"))
-"""Files that go along with an adapter merged into its base, though neither may have them."""
+"""Files that merging an adapter into its base writes, even if neither has them."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A commit that may hold an earlier export, in the folder `prefix` (with a slash at its end; empty: the root)."""
+    """A commit that may hold a published export in folder `prefix` (ends with a slash; empty for the root)."""
 
     hub: Hub
     repository: str
@@ -37,7 +37,7 @@ class Place:
 
 
 def published_manifest(place: Place) -> Manifest | None:
-    """The manifest of an earlier export; `None` if there is none that can be read."""
+    """Read the manifest of a published export; return `None` if there is none or it is not valid JSON."""
     entry = place.tree.get(place.prefix + MANIFEST_FILE)
     if entry is None or entry.size_bytes > MAX_MANIFEST_BYTES:
         return None
@@ -46,7 +46,7 @@ def published_manifest(place: Place) -> Manifest | None:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return None
-    return cast("Manifest", found) if isinstance(found, dict) else None  # `difference` reads it with care
+    return cast("Manifest", found) if isinstance(found, dict) else None  # `difference` tolerates wrong contents
 
 
 def difference(
@@ -57,15 +57,15 @@ def difference(
     base: Callable[[], Described | None],
     place: Place,
 ) -> str | None:
-    """In a few words, why an earlier export does not answer what is asked; `None` if it does.
+    """Say in a few words why a published export does not satisfy the request; return `None` if it does.
 
     Args:
-        found: its manifest.
-        wanted: a new manifest: the inputs that are asked for and the versions that would be used.
-        deciding: names of the inputs that decide what is made, by their key in the manifest.
-        source: what would be exported.
-        base: what an adapter would be merged into; `None` if the source is none.
-        place: where it is.
+        found: manifest of the published export.
+        wanted: new manifest with the requested inputs and the versions that would be used.
+        deciding: input names by manifest key, for the inputs that decide the result.
+        source: description of the model that would be exported.
+        base: returns the description of an adapter's base model; `None` if the source is no adapter.
+        place: commit and folder of the published export.
     """
     try:
         return (
@@ -75,7 +75,7 @@ def difference(
             or _other_files(found, place)
         )
     except (KeyError, TypeError, AttributeError, ValidationError):
-        return "its manifest is of another form"
+        return "its manifest has another format"
 
 
 def _other_making(found: Manifest, wanted: Manifest, deciding: Mapping[str, str]) -> str | None:
@@ -89,7 +89,7 @@ def _other_making(found: Manifest, wanted: Manifest, deciding: Mapping[str, str]
     for attribute, name in deciding.items():
         before, now = found["inputs"].get(attribute), wanted["inputs"][attribute]
         if isinstance(before, list) and isinstance(now, list):
-            before, now = sorted(map(str, before)), sorted(map(str, now))  # in which order formats are made
+            before, now = sorted(map(str, before)), sorted(map(str, now))  # the order of formats does not matter
         if before != now:
             return f"its {name} was {before!r}"
     versions = {name for name in {*found["versions"], *wanted["versions"]} if _differs(found, wanted, name)}
@@ -113,7 +113,7 @@ def _other_source(found: SourceEntry | BaseEntry, source: Described) -> str | No
 
 
 def _other_along(found: Manifest, source: Described, base: Callable[[], Described | None]) -> str | None:
-    """Whether what an adapter was merged into is another now, and whether files that went along are."""
+    """Say whether an adapter's base model, or the files copied along with the model, have changed."""
     along = _hashes(found["files"])
     adapter = source_of(found)["adapter"]
     if adapter is None:
@@ -136,7 +136,7 @@ def _hashes(files: list[FileEntry]) -> dict[str, str]:
 
 
 def _other_files(found: Manifest, place: Place) -> str | None:
-    """A file that is not, in the repository, what the manifest says. Those outside of large storage are read."""
+    """Say which file in the repository differs from the manifest. Files outside of large storage are downloaded."""
     listed = [*found["files"], *(file for artifact in found["artifacts"] for file in artifact["files"])]
     entries = {place.prefix + str(file["path"]): str(file["sha256"]) for file in listed}
     if missing := [path for path in entries if path not in place.tree]:

@@ -1,4 +1,4 @@
-"""The model card: a section between markers and a few metadata fields; every other byte of it stays as it is."""
+"""Update the model card: a section between markers and a few metadata fields. All other bytes stay unchanged."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ CLAIMS: Final = {
     "could not be run there.",
     "not_validated": "**They were not validated.**",
 }
-"""What may be said of artifacts, by the manifest's verdict."""
+"""Statement about the artifacts for each verdict of the manifest."""
 
 _FRONT_MATTER: Final = re.compile(r"\A(\ufeff?---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the card's front matter is to say; a field that it has already keeps its value.
+    """Front matter fields to add to the card; existing fields keep their values.
 
     Attributes:
-        tags: added to those that are there.
-        library_name: how the Hub should say that the model is loaded.
-        base_model: the repository that this one was made from, if that is another one.
+        tags: tags to add to the existing ones.
+        library_name: library that the Hub shows for loading the model.
+        base_model: repository of the source model, if it is another repository.
     """
 
     tags: tuple[str, ...] = ()
@@ -47,12 +47,12 @@ class Metadata:
 
 
 def updated_card(card: str, section_text: str, metadata: Metadata) -> str:
-    """A card with the section and the metadata in it.
+    """Return the card with the section and metadata inserted or updated.
 
     Args:
-        card: as it is now; empty if there is none.
-        section_text: what stands between the markers.
-        metadata: see `Metadata`.
+        card: current text; empty if there is no card.
+        section_text: text to put between the markers.
+        metadata: fields to add.
 
     Raises:
         PublishError: the markers or the front matter are damaged.
@@ -74,7 +74,7 @@ def updated_card(card: str, section_text: str, metadata: Metadata) -> str:
 
 
 def section(manifest: Manifest, repository: str, prefix: str) -> str:
-    """What the card says about the artifacts: what they are proved to be, and code that loads each from the Hub."""
+    """Write the card's section: the validation result, and code that loads each artifact from the Hub."""
     source = source_of(manifest)
     made_from = f" of `{source['hub']['repository']}` at commit `{source['hub']['commit']}`" if source["hub"] else ""
     claim = CLAIMS[manifest["verdict"]]
@@ -92,20 +92,20 @@ def section(manifest: Manifest, repository: str, prefix: str) -> str:
 
 
 def table(manifest: Manifest) -> list[str]:
-    """The artifacts as a Markdown table."""
+    """Format the artifacts as a Markdown table."""
     rows = [TABLE_COLUMNS, ["---"] * len(TABLE_COLUMNS), *table_rows(manifest)]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def hub_snippet(artifact: ArtifactEntry, manifest: Manifest, repository: str, prefix: str, revision: str = "") -> str:
-    """Python that downloads an artifact from the Hub, loads it and runs it once.
+    """Return Python code that downloads an artifact from the Hub, loads it and runs it once.
 
     Args:
-        artifact: of the manifest.
-        manifest: of the export.
+        artifact: artifact entry of the manifest.
+        manifest: manifest of the export.
         repository: `owner/name`.
-        prefix: the folder of the repository that the export lies in, with a slash at its end.
-        revision: a branch or `refs/pr/N`; empty for `main`.
+        prefix: folder of the export in the repository, ending with a slash; empty for the root.
+        revision: branch or `refs/pr/N`; empty for `main`.
     """
     imports, _, body = load_snippet(artifact, manifest).partition("\n\n")
     name = str(artifact["format"])
@@ -116,7 +116,7 @@ def hub_snippet(artifact: ArtifactEntry, manifest: Manifest, repository: str, pr
 
 
 def _with_metadata(card: str, metadata: Metadata, newline: str) -> str:
-    """The card with what its front matter lacks put in, line by line; nothing is written anew."""
+    """Insert missing metadata into the card's front matter, line by line, without rewriting the rest."""
     found = _FRONT_MATTER.match(card)
     if found is None:
         lines = _new_fields(metadata, {})
@@ -144,7 +144,7 @@ def _new_fields(metadata: Metadata, present: dict[str, object]) -> list[str]:
     if metadata.library_name and "library_name" not in present:
         lines.append(f"library_name: {metadata.library_name}")
     if metadata.base_model and not {"base_model", "base_model_relation"} & present.keys():
-        # What the Hub calls every conversion that is neither a finetune, nor an adapter, nor a merge.
+        # The Hub uses "quantized" for every conversion that is not a finetune, an adapter or a merge.
         lines += [f"base_model: {metadata.base_model}", "base_model_relation: quantized"]
     return lines
 
@@ -152,7 +152,7 @@ def _new_fields(metadata: Metadata, present: dict[str, object]) -> list[str]:
 def _with_tags(
     text: str, root: yaml.MappingNode | None, present: dict[str, object], tags: Sequence[str], newline: str
 ) -> str:
-    """The text of the front matter with the tags that its list lacks, in the style of that list."""
+    """Add missing tags to the front matter's list, in the style of that list."""
     node = next((value for key, value in root.value if key.value == "tags"), None) if root is not None else None
     if node is None:
         return text
@@ -161,7 +161,7 @@ def _with_tags(
         at = node.start_mark.index
         return text[:at] + f" [{', '.join(tags)}]" + text[at:]
     if not isinstance(node, yaml.SequenceNode):
-        return text  # a single word, say: the Hub's own check says what it wants
+        return text  # not a list, for example a single word: the Hub's own check reports it
     assert isinstance(listed, list)
     missing = [tag for tag in tags if tag not in listed]
     if not missing:

@@ -1,4 +1,4 @@
-"""One atomic commit: tried again where that cannot make it twice, and looked at once it is made."""
+"""Make one atomic commit: retry without committing twice, then check the files of the new commit."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["Committed", "Moved", "Request", "commit", "operations_of", "upload"]
 
 @dataclass(frozen=True)
 class Request:
-    """What to commit, and on top of what.
+    """A commit to make, and the parent commit that it requires.
 
     Attributes:
         repository: `owner/name`.
-        ref: a branch or `refs/pr/N`.
-        parent: the commit that `ref` must point to, or that a pull request starts from.
-        plan: what the commit leads to.
-        operations: of the plan; see `operations_of`.
-        message: the first line.
-        description: the rest; of a pull request, its description.
-        pull_request: open one against `ref`.
-        marker: what tells a pull request of ours for this source from others.
+        ref: branch or `refs/pr/N`.
+        parent: commit that `ref` must point to, or that a new pull request starts from.
+        plan: planned changes.
+        operations: the plan's operations; see `operations_of`.
+        message: first line of the commit message.
+        description: rest of the commit message, or the description of the pull request.
+        pull_request: open a pull request against `ref`.
+        marker: text that identifies our pull request for this source.
     """
 
     repository: str
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Committed:
-    """A commit that was made: its id, its address, and the pull request that it opened (0: none)."""
+    """A commit that was made: its id, its URL and the number of the pull request that it opened (0 if none)."""
 
     oid: str
     url: str
@@ -56,11 +56,11 @@ class Committed:
 
 
 class Moved(Exception):
-    """The branch does not point to the parent any more."""
+    """The branch no longer points to the parent commit."""
 
 
 def operations_of(plan: Plan) -> Operations:
-    """A plan as the client takes it. The client notes in an operation that its file is uploaded: one list for one push."""
+    """Convert a plan to the client's operations. The client records uploads in them, so build them once for a push."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     return [
@@ -72,13 +72,13 @@ def operations_of(plan: Plan) -> Operations:
 
 
 def upload(hub: Hub, repository: str, revision: str, operations: Operations) -> None:
-    """Upload the large files of a commit ahead of it; no branch shows them before it is made.
+    """Upload the large files of a commit before making it; no branch shows them yet.
 
     Args:
-        hub: to write with.
+        hub: client to write with.
         repository: `owner/name`.
-        revision: one that is there, whose .gitattributes tell which files are large.
-        operations: of the commit.
+        revision: existing revision whose .gitattributes decides which files are large.
+        operations: operations of the commit.
     """
     from huggingface_hub import CommitOperationAdd
 
@@ -88,13 +88,13 @@ def upload(hub: Hub, repository: str, revision: str, operations: Operations) -> 
 
 
 def commit(hub: Hub, request: Request) -> Committed:
-    """Make the commit, and look that it holds what it should.
+    """Make the commit and check that the repository then holds the planned files.
 
-    A call whose answer is lost is not simply made again: first it is looked whether the commit is there.
+    If the answer to a call is lost, the branch is checked for the commit before the call is repeated.
 
     Raises:
-        Moved: the branch has other commits by now, none of which is this.
-        PublishError: the Hub refuses it.
+        Moved: the branch has other commits, and none of them is this one.
+        PublishError: the Hub refuses the commit, or the commit lacks files.
     """
     attempts = 0
 
@@ -148,7 +148,7 @@ def _send(hub: Hub, request: Request) -> Committed:
 
 
 def _already_there(hub: Hub, request: Request) -> Committed | None:
-    """The commit, or the pull request, if an earlier call has made it."""
+    """Return the commit or pull request if an earlier call already made it."""
     if request.pull_request:
         number = find_own(hub, request.repository, request.ref, request.marker)
         if number is None:

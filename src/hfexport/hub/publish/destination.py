@@ -1,4 +1,4 @@
-"""Where a push goes, as it is now; and what is made there for the push alone, and removed again if the push fails."""
+"""Look up the destination of a push; create a missing repository or branch, and remove it again if the push fails."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["Base", "Destination", "created", "head_of", "look"]
 
 @dataclass(frozen=True)
 class Destination:
-    """Where to publish, and how.
+    """Where and how to publish.
 
     Attributes:
         repository: `owner/name`.
-        branch: of the repository.
-        create_pr: as a pull request against the branch.
-        private: of a repository that has to be made.
-        message: first line of the commit; empty for one that says what was exported.
-        dry_run: say what would be done, and do nothing.
+        branch: branch of the repository.
+        create_pr: open a pull request against the branch.
+        private: make a new repository private.
+        message: first line of the commit; if empty, a default names the exported formats.
+        dry_run: report the changes without making them.
     """
 
     repository: str
@@ -35,7 +35,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Base:
-    """The commit that a push builds on. `ref` does not exist where `commit` is empty, nor does anything below it."""
+    """The commit that a push builds on. With an empty `commit`, the ref does not exist yet."""
 
     ref: str
     commit: str
@@ -44,13 +44,13 @@ class Base:
 
 
 def head_of(hub: Hub, repository: str, ref: str) -> Base:
-    """What a branch or `refs/pr/N` points to now."""
+    """Look up the commit that a branch or `refs/pr/N` points to now."""
     commit = hub.commit_of(repository, ref)
     return Base(ref, commit, hub.files(repository, commit))
 
 
 def look(hub: Hub, to: Destination) -> Base:
-    """The branch as it is now. It need not be there, nor the repository, unless a pull request is to be opened."""
+    """Look up the branch. The branch and repository may be missing, unless a pull request is to be opened."""
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
@@ -65,17 +65,17 @@ def look(hub: Hub, to: Destination) -> Base:
 
 @contextmanager
 def created(hub: Hub, to: Destination, base: Base, start: str | None, note: Callable[[str], None]) -> Iterator[Base]:
-    """The base of a commit, made if it is not there; what was made goes again if the block is left by an error.
+    """Create a missing repository and branch, and remove them again if the block raises.
 
-    Only that is removed which this call has made and nobody has committed to since. The Hub has no call that makes a
-    repository or a branch together with its first commit.
+    Only what this call created is removed, and only if nobody has committed to it since. The Hub has no call that
+    creates a repository or a branch together with its first commit.
 
     Args:
-        hub: to write with.
-        to: the repository and the branch.
-        base: of the push, as it was looked up.
-        start: the commit that a new branch starts from; `None`: where `main` is.
-        note: is told what was removed, and what could not be.
+        hub: client to write with.
+        to: repository and branch.
+        base: base of the push, as it was looked up.
+        start: commit that a new branch starts from; `None` for the head of `main`.
+        note: called with messages about what was removed and what could not be removed.
     """
     if base.commit:
         yield base
@@ -92,7 +92,7 @@ def created(hub: Hub, to: Destination, base: Base, start: str | None, note: Call
 
 
 def _unless_done(undo: ExitStack, remove: Callable[[], None]) -> None:
-    """Have `remove` called if the stack is left by an error, of whatever kind."""
+    """Register `remove` to run if the stack is left by any exception."""
 
     def leave(kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
@@ -102,7 +102,7 @@ def _unless_done(undo: ExitStack, remove: Callable[[], None]) -> None:
 
 
 def _make_repository(hub: Hub, to: Destination) -> bool:
-    """Make it, empty; false if somebody else has, meanwhile."""
+    """Create an empty repository; return false if someone else has created it meanwhile."""
     return _made(hub, lambda: hub.api.create_repo(to.repository, private=to.private))
 
 
@@ -111,7 +111,7 @@ def _make_branch(hub: Hub, to: Destination, start: str) -> bool:
 
 
 def _made(hub: Hub, call: Callable[[], object]) -> bool:
-    """Whether `call` made what it makes; where it is there after an answer was lost, it did."""
+    """Return whether `call` created its object; if a retry finds it present, the earlier call created it."""
     from huggingface_hub.errors import HfHubHTTPError
 
     attempts = 0
@@ -134,7 +134,7 @@ def _remove_repository(hub: Hub, to: Destination, note: Callable[[str], None]) -
     def remove() -> bool:
         commits = hub.api.list_repo_commits(to.repository)
         heads = {branch.target_commit for branch in hub.api.list_repo_refs(to.repository).branches}
-        alone = len(commits) == 1 and heads == {commits[0].commit_id}  # the commit that the Hub makes with it
+        alone = len(commits) == 1 and heads == {commits[0].commit_id}  # the initial commit that the Hub makes
         if alone:
             hub.api.delete_repo(to.repository)
         return alone
@@ -153,7 +153,7 @@ def _remove_branch(hub: Hub, to: Destination, start: str, note: Callable[[str], 
 
 
 def _removed(hub: Hub, remove: Callable[[], bool], what: str, note: Callable[[str], None]) -> None:
-    """Remove what was made, once: whoever ends a run does not wait. Never hides the error that led here."""
+    """Remove a created object, without retries so that the run ends soon. Errors are reported, not raised."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 

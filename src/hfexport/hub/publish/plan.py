@@ -1,4 +1,4 @@
-"""What a push changes: which files are added, replaced and deleted, and which must not be touched. Reads no network."""
+"""Plan a push: which files to add, replace and delete, and which must not change. Uses no network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["CARD", "Change", "LocalFile", "Plan", "changed_paths", "holds_weight
 
 CARD: Final = "README.md"
 ARTIFACT_FOLDERS: Final = ("onnx", "torchscript", "neuron")
-"""Where artifacts lie. Nothing is ever deleted outside of them, but what an earlier export took along itself."""
+"""Folders of artifacts. Outside of them, only files that an earlier export copied along are ever deleted."""
 
 _WEIGHTS: Final = re.compile(r"[^/]+\.(safetensors|bin|h5|msgpack|pt|pth|ckpt|gguf)(\.index\.json)?")
 
@@ -28,10 +28,10 @@ class LocalFile:
     """A file to publish.
 
     Attributes:
-        path: in the repository.
-        local: where it lies here.
-        size_bytes: of its content.
-        sha256: of its content.
+        path: path in the repository.
+        local: path on this machine.
+        size_bytes: size of the content.
+        sha256: hash of the content.
     """
 
     path: str
@@ -42,7 +42,7 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class Change:
-    """One operation of a commit; `file` is what is added, or takes the place of what is there."""
+    """One operation of a commit; `file` is the file to add or to replace the existing one with."""
 
     operation: Literal["add", "replace", "delete"]
     path: str
@@ -57,17 +57,17 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """All operations of one commit, in order of their paths, and what stays because it is the same already."""
+    """All operations of one commit in order of their paths, and the files that are already up to date."""
 
     changes: tuple[Change, ...]
     unchanged: tuple[LocalFile, ...]
 
     def is_done(self, tree: Mapping[str, HubFile]) -> bool:
-        """Whether a commit with these files is what this plan leads to."""
+        """Return whether a commit with these files has everything that the plan asks for."""
         return not self.undone(tree)
 
     def undone(self, tree: Mapping[str, HubFile]) -> list[str]:
-        """Paths that are not, in a commit with these files, as this plan wants them."""
+        """List the paths whose state in a commit with these files differs from the plan."""
         wrong = [change.path for change in self.changes if change.file is None and change.path in tree]
         wanted = [*(change.file for change in self.changes if change.file is not None), *self.unchanged]
         return wrong + [file.path for file in wanted if not _is_there(file, tree)]
@@ -81,17 +81,17 @@ def make_plan(
     prefix: str,
     place: str,
 ) -> Plan:
-    """The operations that bring a repository to hold `files` and nothing of an earlier export beside them.
+    """Plan the operations after which a repository holds `files` and nothing else of an earlier export.
 
     Args:
-        files: artifacts, what goes along, the manifest and the card.
-        tree: the files of the commit that the push builds on.
-        earlier: the manifest there, if there is one.
-        prefix: the folder of the repository that the export lies in, with a slash at its end; empty for its root.
-        place: the repository and branch, for messages.
+        files: artifacts, files copied along, the manifest and the card.
+        tree: files of the commit that the push builds on.
+        earlier: manifest in that commit, if there is one.
+        prefix: folder of the export in the repository, ending with a slash; empty for the root.
+        place: repository and branch, for messages.
 
     Raises:
-        PublishError: a file that is not ours would be replaced.
+        PublishError: a file that hfexport did not write would be replaced.
     """
     wanted = {file.path: file for file in files}
     ours = {prefix + path for path in _listed(earlier, tree, prefix)}
@@ -118,7 +118,7 @@ def make_plan(
 
 
 def made_files(manifest: Manifest, output: Path, prefix: str) -> list[LocalFile]:
-    """What a manifest lists, as it lies in the output folder: artifacts, and what went along."""
+    """List the files that a manifest names in the output folder: artifacts, and files copied along."""
     entries = [*manifest["files"], *(file for artifact in manifest["artifacts"] for file in artifact["files"])]
     return [
         LocalFile(prefix + entry["path"], output / entry["path"], entry["size_bytes"], entry["sha256"])
@@ -127,12 +127,12 @@ def made_files(manifest: Manifest, output: Path, prefix: str) -> list[LocalFile]
 
 
 def holds_weights(tree: Iterable[str], prefix: str) -> bool:
-    """Whether a repository holds a checkpoint, so that its config and tokenizer are its own."""
+    """Return whether a repository holds a checkpoint, whose config and tokenizer then must not be touched."""
     return any(_WEIGHTS.fullmatch(path.removeprefix(prefix)) for path in tree if path.startswith(prefix))
 
 
 def changed_paths(before: Mapping[str, HubFile], after: Mapping[str, HubFile]) -> set[str]:
-    """Paths at which two commits differ."""
+    """Return the paths at which two commits differ."""
     return {
         path
         for path in before.keys() | after.keys()
@@ -145,13 +145,13 @@ def _is_there(file: LocalFile, tree: Mapping[str, HubFile]) -> bool:
 
 
 def _is_free(path: str, prefix: str) -> bool:
-    """Whether whatever lies at `path` may be replaced: artifacts, the manifest, and the card, of which a part is ours."""
+    """Return whether any file at `path` may be replaced: artifacts, the manifest and the card."""
     name = path.removeprefix(prefix)
     return name in (MANIFEST_FILE, CARD) or name.split("/", 1)[0] in ARTIFACT_FOLDERS
 
 
 def _listed(earlier: Manifest | None, tree: Mapping[str, HubFile], prefix: str) -> list[str]:
-    """What an earlier export put there, as its manifest says; that is anybody's text, so only what may be ours counts."""
+    """List the files of an earlier export. Its manifest is untrusted text, so paths that cannot be ours are ignored."""
     if earlier is None:
         return []
     try:

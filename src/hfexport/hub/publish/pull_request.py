@@ -1,4 +1,4 @@
-"""Pull requests: one for each source, with a description that shows what was proved and how to try it."""
+"""Pull requests: one for each source, with a description that shows the validation results and how to try them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["describe", "find_own", "marker_of", "update_texts"]
 
 
 def marker_of(hub: Mapping[str, Any] | None) -> str:
-    """What a description carries, unseen, so that the next run finds the pull request for the same source.
+    """Return the hidden comment by which a later run finds the pull request for the same source.
 
     Args:
-        hub: `source.hub` of the manifest. All commits of one model are the same source.
+        hub: `source.hub` of the manifest. All commits of one model count as the same source.
     """
     name = "a folder" if hub is None else "/".join(filter(None, (hub["repository"], hub["subfolder"])))
     return f"<!-- hfexport: {name} -->"
 
 
 def describe(manifest: Manifest, repository: str, prefix: str, number: int, marker: str) -> str:
-    """The description: the table of what was validated, and code that loads the artifacts from this pull request.
+    """Write the description: the table of validation results, and code that loads the artifacts from the pull request.
 
     Args:
-        manifest: of the export.
-        repository: that the pull request is in.
-        prefix: the folder that the export lies in, with a slash at its end.
-        number: of the pull request; 0 while it is not known.
+        manifest: manifest of the export.
+        repository: repository of the pull request.
+        prefix: folder of the export, ending with a slash; empty for the root.
+        number: number of the pull request; 0 while it is unknown.
         marker: see `marker_of`.
     """
     hub = source_of(manifest)["hub"]
@@ -50,10 +50,10 @@ def describe(manifest: Manifest, repository: str, prefix: str, number: int, mark
 
 
 def find_own(hub: Hub, repository: str, branch: str, marker: str) -> int | None:
-    """The number of the open pull request against `branch` that carries the marker and was opened by this token's user.
+    """Find the open pull request against `branch` with this marker, opened by the token's user; return its number.
 
-    Anybody can write a marker into a description, so that alone is not believed. With a token that does not say whose it
-    is, none is found.
+    Anyone can write a marker into a description, so the author is checked too. If the Hub does not say whose token it
+    is, the result is `None`.
     """
 
     def found() -> int | None:
@@ -75,7 +75,7 @@ def find_own(hub: Hub, repository: str, branch: str, marker: str) -> int | None:
 
 
 def update_texts(hub: Hub, repository: str, number: int, title: str, description: str) -> None:
-    """Give a pull request this title and description, where it has others."""
+    """Set the title and description of a pull request where they differ."""
 
     def write() -> None:
         details = hub.api.get_discussion_details(repository, number)
