@@ -1,4 +1,4 @@
-"""The part of a run that concerns Neuron: find the SDK's interpreter, compile at fixed sizes, hold the artifact to it.
+"""Neuron steps of a run: find the SDK's interpreter, plan fixed sizes, compile, and validate the artifact.
 
 Called by `hfexport.run.pipeline`, which owns the stages, the folders and the manifest.
 """
@@ -32,13 +32,13 @@ __all__ = ["NeuronExport", "fixed_sizes", "plan", "prepare", "revalidate", "stat
 def prepare(
     inputs: Inputs, folder: Path, env: Mapping[str, str], listen: Callable[[Iterable[str]], None]
 ) -> tuple[NeuronRun, dict[str, str]]:
-    """Find the SDK's interpreter, and find out whether it has what the target needs, before any work.
+    """Find the SDK's interpreter and check, before any work, that it has what the target needs.
 
     Returns:
         The run to export with, and the versions found.
 
     Raises:
-        NeuronError: something is missing or wrong; says what to do.
+        NeuronError: a package is missing or wrong; the remedy says what to do.
     """
     target: Target = "inf2" if inputs.neuron_target == "inf2" else "inf1"
     options = NeuronOptions(
@@ -58,10 +58,10 @@ def prepare(
 
 
 def static_config(config: ExportConfig) -> ExportConfig:
-    """The interface of an artifact without a cache, which would grow: sizes are fixed on Neuron.
+    """Return the interface without a cache, since sizes on Neuron are fixed and a cache grows.
 
     Raises:
-        UnsupportedError: the model's task has a cache, and no counterpart without one.
+        UnsupportedError: the model's task has a cache and no counterpart without one.
     """
     if not config.task.with_past:
         return config
@@ -75,7 +75,7 @@ def static_config(config: ExportConfig) -> ExportConfig:
 
 
 def fixed_sizes(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None]) -> dict[str, int]:
-    """Sizes of all axes with names, from the inputs, within what the model can take."""
+    """Return the sizes of all named axes from the inputs, reduced to the model's limits where they are larger."""
     read, written = inputs.sequence_length, inputs.neuron_decoder_length or inputs.sequence_length
     asked = {"batch": inputs.batch_size, "sequence": read, "encoder_sequence": read, "decoder_sequence": written}
     sizes: dict[str, int] = {}
@@ -90,7 +90,7 @@ def fixed_sizes(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None
 
 
 def plan(config: ExportConfig, checkpoint: Path, inputs: Inputs, warn: Callable[[str], None]) -> tuple[PartPlan, ...]:
-    """The graphs to compile, at the sizes that the inputs ask for."""
+    """Plan the graphs to compile, at the sizes given in the inputs."""
     free_batch = inputs.neuron_dynamic_batch_size
     if not generates_padded(config):
         graph = _one_graph(config, inputs, warn)
@@ -110,7 +110,7 @@ def plan(config: ExportConfig, checkpoint: Path, inputs: Inputs, warn: Callable[
 
 
 def _one_graph(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None]) -> ExportConfig:
-    """What is compiled as one graph: the model, or of an encoder-decoder without a head the part that reads."""
+    """Return the model as one graph; for an encoder-decoder without a head, its encoder."""
     (whole,) = config.graphs("single")
     if config.task.name != "default" or inputs.layout == "single" or not isinstance(config, Seq2SeqConfig):
         return whole
@@ -127,7 +127,7 @@ def _at_most(most: int | None, name: str, asked: int, warn: Callable[[str], None
 
 
 def _usual_beams(checkpoint: Path) -> int:
-    """As many beams as the checkpoint itself writes with."""
+    """Return the number of beams in the checkpoint's generation config; 1 if it has none."""
     try:
         content = json.loads((checkpoint / "generation_config.json").read_text(encoding="utf-8"))
         return max(1, int(content.get("num_beams") or 1))
@@ -137,16 +137,16 @@ def _usual_beams(checkpoint: Path) -> int:
 
 @dataclass(frozen=True)
 class NeuronExport:
-    """Makes and judges one artifact.
+    """Compile and validate one artifact.
 
     Attributes:
-        run: from `prepare`.
-        inputs: what the user asked for.
+        run: run options, from `prepare`.
+        inputs: the user's inputs.
         checkpoint: folder of the checkpoint.
         config: the interface, without a cache.
-        parts: from `plan`.
-        staging: for what is not part of the artifact.
-        source: names the checkpoint, inside the artifact.
+        parts: graphs to compile, from `plan`.
+        staging: folder for files that are not part of the artifact.
+        source: identity of the checkpoint, which is stored in the artifact.
     """
 
     run: NeuronRun
@@ -158,7 +158,7 @@ class NeuronExport:
     source: str
 
     def export(self, folder: Path) -> NeuronArtifact:
-        """Compile into `folder`, which is empty.
+        """Compile into `folder`, which must be empty.
 
         Raises:
             HfexportError: see `hfexport.backends.neuron.protocol`.
@@ -184,14 +184,14 @@ class NeuronExport:
         return NeuronBackend().export(job)
 
     def start_reference(self) -> NeuronReference:
-        """Start asking the unpatched model."""
+        """Start computing the unpatched model's outputs in a child process."""
         from hfexport.validation.neuron import start_neuron_reference
 
         folder = self.staging / "reference"
         return start_neuron_reference(self.checkpoint, self.parts, folder=folder, env=self.run.env)
 
     def validate(self, artifact: NeuronArtifact, reference: NeuronReference) -> ArtifactVerdict:
-        """Hold the artifact to the checks of `hfexport.validation.neuron`."""
+        """Validate the artifact with the checks of `hfexport.validation.neuron`."""
         from hfexport.validation import resolve_tolerance
         from hfexport.validation.neuron import validate_neuron
 
@@ -208,18 +208,18 @@ class NeuronExport:
 def revalidate(
     run: NeuronRun, inputs: Inputs, checkpoint: Path, config: ExportConfig, folder: Path, warn: Callable[[str], None]
 ) -> ArtifactVerdict:
-    """Hold an artifact that was made before to what can be known of it without compiling again.
+    """Validate an existing artifact as far as possible without compiling again.
 
     Args:
-        run: from `prepare`.
-        inputs: with the sizes that the artifact was made for.
-        checkpoint: folder of the checkpoint that it came from.
+        run: run options, from `prepare`.
+        inputs: inputs with the sizes that the artifact was made for.
+        checkpoint: folder of the checkpoint that the artifact was made from.
         config: the model's interface.
-        folder: that its files lie in.
-        warn: is told what is worth knowing.
+        folder: folder of the artifact's files.
+        warn: called with warnings.
 
     Raises:
-        ValidationError: it is not what its name says, or could not be judged.
+        ValidationError: the files are no Neuron artifact, or could not be validated.
     """
     from hfexport.backends.neuron import reopen
     from hfexport.validation.neuron import start_neuron_reference, validate_on_device

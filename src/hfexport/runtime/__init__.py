@@ -1,6 +1,6 @@
-"""Loading and calling artifacts: by input names, and padded to their fixed shape where they have one.
+"""Load and call artifacts by input names; pad inputs of fixed-shape artifacts to their sizes.
 
-`hfexport.runtime.shapes` pads and cuts. Numpy only, except for `load_torchscript`.
+`hfexport.runtime.shapes` does the padding and slicing. Needs numpy only, except for `load_torchscript`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ __all__ = [
 ]
 
 DESCRIPTION_FILE: Final = "hfexport.json"
-"""The extra file of a TorchScript artifact that holds its `Description`."""
+"""Name of the extra file in a TorchScript artifact that holds its `Description`."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What an artifact takes and gives, as its extra file says it.
+    """An artifact's inputs, outputs and fixed sizes, as stored in its extra file.
 
     Attributes:
-        inputs: in the order in which the artifact takes them; a `float` is of type `float_dtype`.
-        outputs: in the order in which it gives them.
+        inputs: inputs in the artifact's order; those of dtype `float` have the type `float_dtype`.
+        outputs: outputs in the artifact's order.
         float_dtype: `float32` or `float16`.
-        fixed_sizes: sizes of the axes that the artifact holds fixed; empty if it is shape-free.
-        pad_values: by input name, what to fill up with; `None` where the model has no padding token.
+        fixed_sizes: sizes of the axes that are fixed; empty for an artifact with dynamic shapes.
+        pad_values: padding value by input name; `None` where the model has no padding token.
         metadata: producer, version, source and task.
     """
 
@@ -57,7 +57,7 @@ class Description:
     def of(
         cls, config: ExportConfig, dtype: str, *, fixed_sizes: Mapping[str, int], metadata: Mapping[str, str]
     ) -> Description:
-        """The description of an artifact of `config` in `dtype` (`fp32` or `fp16`)."""
+        """Create the description of an artifact of `config` in `dtype` (`fp32` or `fp16`)."""
         return cls(
             inputs=config.inputs,
             outputs=config.outputs,
@@ -68,7 +68,7 @@ class Description:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values from which `from_dict` makes the same description."""
+        """Convert to JSON values that `from_dict` reads."""
         return {
             "inputs": [self._tensor(spec) | {"pad_value": self.pad_values.get(spec.name, 0)} for spec in self.inputs],
             "outputs": [self._tensor(spec) for spec in self.outputs],
@@ -99,7 +99,7 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
 
 
 def _pad_values(config: ExportConfig) -> dict[str, int | None]:
-    """Padding by input name. Without a padding id, any id serves where the mask alone says what is padding."""
+    """Return padding values by input name. Where only the mask marks padding, a missing padding id is replaced by 0."""
     pad = getattr(config.text_config, "pad_token_id", None)
     if pad is None and config.task.name != "sequence-classification":
         pad = 0
@@ -107,11 +107,11 @@ def _pad_values(config: ExportConfig) -> dict[str, int | None]:
 
 
 class TorchScriptModel:
-    """A TorchScript artifact, called by input names.
+    """A TorchScript artifact that is called by input names.
 
     Args:
-        module: what `torch.jit.load` gave.
-        description: what its extra file says.
+        module: result of `torch.jit.load`.
+        description: content of the artifact's extra file.
     """
 
     def __init__(self, module: torch.jit.ScriptModule, description: Description) -> None:
@@ -121,13 +121,13 @@ class TorchScriptModel:
         self.output_names = tuple(spec.name for spec in description.outputs)
 
     def __call__(self, **inputs: torch.Tensor | NDArray[Any]) -> dict[str, torch.Tensor]:
-        """Run the model. Inputs of a fixed-shape artifact are padded, and its outputs cut back.
+        """Run the model. Inputs of a fixed-shape artifact are padded, and its outputs are cut back.
 
         Args:
-            inputs: one for each of `input_names`, with its dtype; a tensor or an array.
+            inputs: tensors or arrays, one for each of `input_names`, with the artifact's dtypes.
 
         Returns:
-            Outputs by name.
+            Output tensors by name.
 
         Raises:
             ValueError: an input is missing, unknown, of a wrong shape, or larger than the artifact's fixed size.
@@ -160,15 +160,15 @@ class TorchScriptModel:
 
 
 def load_torchscript(path: Path | str, device: str = "cpu") -> TorchScriptModel:
-    """Load a TorchScript artifact. Needs torch, and nothing of the model's own code.
+    """Load a TorchScript artifact. Needs torch, but not the model's own code.
 
     Args:
-        path: `model.pt`.
-        device: where its weights go, as `torch.device` understands it.
+        path: path of `model.pt`.
+        device: device for the weights, as `torch.device` takes it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file does not describe itself, so hfexport did not write it.
+        ValueError: the file has no description, so hfexport did not write it.
     """
     import torch
 
@@ -176,7 +176,7 @@ def load_torchscript(path: Path | str, device: str = "cpu") -> TorchScriptModel:
         raise FileNotFoundError(f"{path}: no such file")
     extra = {DESCRIPTION_FILE: ""}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole; nothing the caller can do
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit as a whole is deprecated
         module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     if not extra[DESCRIPTION_FILE]:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Neuron artifacts where they run: padded to their fixed shape, and driven by `generate` where they write text.
+"""Load and run Neuron artifacts: pad inputs to their fixed sizes, and generate text with `generate`.
 
-Every Neuron artifact carries a copy of this file and of `shapes` as the package `hfexport_neuron`, since the SDK's Python
-is too old for hfexport. Python 3.8 or newer, numpy, torch, the SDK; transformers 4 for `NeuronGenerator` alone.
+Every Neuron artifact contains a copy of this file and of `shapes` as the package `hfexport_neuron`, since the SDK's
+Python is too old for hfexport. Needs Python 3.8 or newer, numpy, torch and the SDK; `NeuronGenerator` also transformers 4.
 
     import sys
     sys.path.insert(0, "hfexport-out/neuron")
@@ -24,15 +24,15 @@ from .shapes import input_sizes, pad_to_fixed, slice_outputs
 __all__ = ["NeuronModel", "load", "load_generator"]
 
 DESCRIPTION_FILE = "hfexport.json"
-"""The extra file inside an artifact that says what it takes and gives."""
+"""Name of the extra file in an artifact that describes its inputs and outputs."""
 
 CONFIG_FILE = "config.json"
 MODULES = {"neuron-cc": "torch_neuron", "neuronx-cc": "torch_neuronx"}
-"""By compiler: what has to be imported before its artifacts can be loaded."""
+"""Module to import before loading an artifact, by compiler."""
 
 
 class Tensor(NamedTuple):
-    """One input or output: its name, its axes by name or size, and its dtype."""
+    """One input or output: its name, its axes as names or sizes, and its dtype."""
 
     name: str
     axes: tuple[Any, ...]
@@ -40,11 +40,11 @@ class Tensor(NamedTuple):
 
 
 class NeuronModel:
-    """A compiled graph, called by input names.
+    """A compiled graph that is called by input names.
 
     Args:
-        module: what `torch.jit.load` gave.
-        description: what its extra file says.
+        module: result of `torch.jit.load`.
+        description: content of the artifact's extra file.
     """
 
     def __init__(self, module: Any, description: Mapping[str, Any]) -> None:
@@ -55,13 +55,13 @@ class NeuronModel:
         self.pad_values = {entry["name"]: entry.get("pad_value") for entry in description["inputs"]}
 
     def __call__(self, **inputs: Any) -> dict[str, Any]:
-        """Run the graph. Inputs are padded to its sizes, and the outputs cut back.
+        """Run the graph. Inputs are padded to its fixed sizes, and the outputs are cut back.
 
         Args:
-            inputs: arrays or tensors by name; one that the graph does not take is an error.
+            inputs: arrays or tensors by name.
 
         Returns:
-            Tensors by output name.
+            Output tensors by name.
 
         Raises:
             ValueError: an input is missing, unknown, of a wrong shape, or larger than the graph's size.
@@ -87,10 +87,10 @@ def load(folder: Any) -> Any:
     """Load the artifact in `folder`, on a machine with a Neuron device.
 
     Returns:
-        A `NeuronModel`; of an encoder-decoder, a model of transformers that has `generate`.
+        A `NeuronModel`; for an encoder-decoder, a transformers model that has `generate`.
 
     Raises:
-        FileNotFoundError: there is no artifact of hfexport in the folder.
+        FileNotFoundError: the folder has no artifact of hfexport.
     """
     folder = Path(folder)
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -101,7 +101,7 @@ def load(folder: Any) -> Any:
 
 
 def load_graph(path: Any) -> NeuronModel:
-    """Load one compiled graph, once the SDK is imported; or a trace, with torch alone."""
+    """Load one compiled graph after the SDK was imported, or an uncompiled trace with torch alone."""
     import torch
 
     if not Path(path).is_file():
@@ -112,16 +112,16 @@ def load_graph(path: Any) -> NeuronModel:
 
 
 def load_generator(folder: Any, encoder: Any, decoder: Any) -> Any:
-    """A model that writes text: the encoder once, then the decoder for every token, padded to its length.
+    """Load an encoder-decoder for text generation: the encoder runs once, the padded decoder once for every token.
 
     Args:
-        folder: holds config.json, and generation_config.json if the checkpoint has one.
+        folder: folder with config.json, and with generation_config.json if the checkpoint has one.
         encoder: path of the encoder's graph.
         decoder: path of the decoder's graph.
 
     Returns:
-        A model of transformers. Its `generate` takes what `generate` takes, up to the decoder's length; batches and
-        beams of any number run in parts of the compiled batch.
+        A transformers model. Its `generate` takes the usual arguments, up to the decoder's length. Batches and beams
+        of any number run in chunks of the compiled batch size.
     """
     from transformers import AutoConfig, GenerationConfig
 
@@ -137,13 +137,13 @@ def load_generator(folder: Any, encoder: Any, decoder: Any) -> Any:
 
 
 def _generator_class() -> Any:
-    """The class is made here, so that this module can be imported without transformers."""
+    """Define the generator class here, so that this module can be imported without transformers."""
     import torch
     from transformers import GenerationMixin, PreTrainedModel
     from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
     class _Encoder(torch.nn.Module):
-        """What `generate` calls to read the text."""
+        """The encoder module that `generate` calls."""
 
         main_input_name = "input_ids"
 
@@ -158,7 +158,7 @@ def _generator_class() -> Any:
             return BaseModelOutput(last_hidden_state=rows["last_hidden_state"])
 
     class NeuronGenerator(PreTrainedModel, GenerationMixin):
-        """An encoder and a decoder of fixed lengths, behind the interface that `generate` drives."""
+        """An encoder graph and a decoder graph of fixed lengths, with the interface that `generate` needs."""
 
         main_input_name = "input_ids"
 
@@ -177,7 +177,7 @@ def _generator_class() -> Any:
             return self.encoder
 
         def generate(self, *args: Any, **kwargs: Any) -> Any:
-            """As transformers' own; one that could become longer than the decoder is refused."""
+            """Generate as transformers does; raise an error if the text could exceed the decoder's length."""
             longest = kwargs.get("max_length") or (kwargs.get("max_new_tokens") or 0) + 1
             if longest > self.decoder_length:
                 raise ValueError(
@@ -185,7 +185,7 @@ def _generator_class() -> Any:
                         self.decoder_length
                     )
                 )
-            kwargs.setdefault("synced_gpus", False)  # it would be found out by importing what torch 1.13 lacks
+            kwargs.setdefault("synced_gpus", False)  # the default is detected with an import that torch 1.13 lacks
             return super().generate(*args, **kwargs)  # type: ignore[misc]
 
         def prepare_inputs_for_generation(  # type: ignore[override]
@@ -218,7 +218,7 @@ def _generator_class() -> Any:
 
 
 def _in_parts(graph: NeuronModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Any number of rows, in parts of the batch that the graph was compiled for."""
+    """Run any number of rows, in chunks of the batch size that the graph was compiled for."""
     import torch
 
     rows = len(next(iter(inputs.values())))

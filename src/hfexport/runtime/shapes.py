@@ -1,9 +1,13 @@
-"""Artifacts of fixed shape: pad the inputs to it, cut the outputs back.
+"""Pad inputs to an artifact's fixed shape, and cut its outputs back.
 
-Such an artifact takes inputs of exactly one size. Smaller ones are padded as the model expects it: token ids with the
-padding id, the attention mask with 0, new tokens on the right, the cache on the left (so that it ends where the new
-tokens begin). A Neuron artifact carries a copy of this file, for machines whose Python is too old for hfexport: numpy
-and the standard library of Python 3.8 alone.
+A fixed-shape artifact takes inputs of exactly one size. Smaller inputs are padded as the model expects it:
+
+- token ids with the padding id, and the attention mask with 0;
+- new tokens on the right;
+- the cache on the left, so that it ends where the new tokens begin.
+
+A Neuron artifact contains a copy of this file, for machines whose Python is too old for hfexport. The file therefore
+needs only numpy and the standard library of Python 3.8.
 """
 
 from __future__ import annotations
@@ -14,22 +18,22 @@ from typing import Any
 __all__ = ["input_sizes", "pad_to_fixed", "slice_outputs"]
 
 _PADDABLE = frozenset({"batch", "choice", "sequence", "past_sequence", "encoder_sequence", "decoder_sequence"})
-"""Axes along which padding leaves the real values' outputs as they were. An image's height and width are not."""
+"""Axes along which padding does not change the outputs of real values. An image's height and width are not here."""
 
 _PAST = "past_sequence"
 
 Spec = Any
-"""One input or output: `name`, and `axes`, each free (a name), a sum of free axes, or fixed (a size)."""
+"""One input or output: `name`, and `axes`, each of which is an axis name, a sum of names, or a fixed size."""
 
 Shaped = Any
-"""An array of NumPy or a tensor of torch."""
+"""A NumPy array or a torch tensor."""
 
 
 def input_sizes(inputs: Mapping[str, Shaped], specs: Sequence[Spec]) -> dict[str, int]:
-    """The sizes of the free axes that `inputs` have.
+    """Return the sizes of the free axes in `inputs`.
 
     Raises:
-        ValueError: an input is missing, has other axes than its spec, or two inputs differ on an axis they share.
+        ValueError: an input is missing, has other axes than its spec, or two inputs differ on a shared axis.
     """
     missing = [spec.name for spec in specs if spec.name not in inputs]
     unknown = sorted(set(inputs) - {spec.name for spec in specs})
@@ -58,26 +62,26 @@ def pad_to_fixed(
     fixed_sizes: Mapping[str, int],
     pad_values: Mapping[str, int | None],
 ) -> dict[str, Any]:
-    """Pad `inputs` up to the sizes that an artifact holds fixed.
+    """Pad `inputs` to the artifact's fixed sizes.
 
     Args:
         inputs: arrays by name, such as `input_ids` as (batch, sequence).
         specs: the artifact's inputs.
-        fixed_sizes: its sizes by axis name.
-        pad_values: by input name, what to fill with; 0 where not given.
+        fixed_sizes: fixed sizes by axis name.
+        pad_values: padding value by input name; 0 where not given.
 
     Returns:
-        New arrays in the order of `specs`, of the fixed sizes and of the dtypes that came in.
+        New arrays in the order of `specs`, with the fixed sizes and the dtypes of the inputs.
 
     Raises:
-        ValueError: an input is larger than the fixed size, or differs on an axis along which padding changes answers.
+        ValueError: an input is larger than the fixed size, or differs on an axis along which padding changes outputs.
     """
     sizes = input_sizes(inputs, specs)
     for axis, size in sizes.items():
         fixed = fixed_sizes.get(axis, size)
         if size > fixed:
             raise ValueError(
-                f"{axis} is {size}, but this artifact takes at most {fixed}: cut the input, or export anew"
+                f"{axis} is {size}, but this artifact takes at most {fixed}: shorten the input, or export with a larger size"
             )
         if size < fixed and axis not in _PADDABLE:
             raise ValueError(f"{axis} is {size}, but this artifact takes exactly {fixed}: resize the input")
@@ -102,7 +106,7 @@ def _pad(
 
 
 def _widths(axis: str | int, sizes: Mapping[str, int], fixed_sizes: Mapping[str, int]) -> tuple[int, int]:
-    """How much to add before and after: the past before, everything else after."""
+    """Return the padding before and after: before for the cache, after for everything else."""
     if isinstance(axis, int):
         return 0, 0
     added = {name: fixed_sizes.get(name, sizes[name]) - sizes[name] for name in _names(axis)}
@@ -119,9 +123,9 @@ def slice_outputs(
     """Cut the outputs of padded inputs back to what they would be without padding.
 
     Args:
-        outputs: arrays or tensors by name, as the artifact gave them.
+        outputs: the artifact's outputs by name, as arrays or tensors.
         specs: the artifact's outputs.
-        fixed_sizes: its sizes by axis name.
+        fixed_sizes: fixed sizes by axis name.
         sizes: `input_sizes` of the inputs before they were padded.
 
     Returns:
@@ -138,7 +142,7 @@ def slice_outputs(
 
 
 def _names(axis: str) -> list[str]:
-    return axis.split(" + ")  # as export_config.axes; this file also runs alone, beside a Neuron artifact
+    return axis.split(" + ")  # as in export_config.axes, which this file cannot import beside a Neuron artifact
 
 
 def _axis_size(axis: str | int, sizes: Mapping[str, int]) -> int:

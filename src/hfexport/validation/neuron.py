@@ -1,10 +1,10 @@
-"""What can be known of a Neuron artifact, here and now, in a few checks; what cannot is said to be not run.
+"""Validate a Neuron artifact with the checks that this machine allows; the others are reported as not run.
 
-- *environment*: the checkpoint means the same to the SDK's older torch and transformers as to the unpatched model.
-- *trace*: the module that was compiled, not compiled, answers as the model does, in a process that did not make it.
-- *generation*: of a model that writes text: it writes the same, greedily and with beams.
-- *compiled*: most of the graph was compiled, and the saved file is the graph that the compiler gave.
-- *device*: the compiled artifact answers as the model does, as far as bfloat16 can, on a Neuron device.
+- *environment*: the SDK's older torch and transformers give the same outputs for the checkpoint as the unpatched model.
+- *trace*: the traced but uncompiled module gives the model's outputs, in a fresh process.
+- *generation*: a text generation model writes the same tokens, greedily and with beams.
+- *compiled*: enough of the graph was compiled, and the saved file has the subgraphs that the compiler returned.
+- *device*: the compiled artifact gives the model's outputs on a Neuron device, within the precision of bfloat16.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 __all__ = ["DEVICE_TOLERANCE", "NeuronReference", "start_neuron_reference", "validate_neuron", "validate_on_device"]
 
 DEVICE_TOLERANCE: Final = Tolerance(5e-2, 5e-2)
-"""bfloat16 keeps 8 bits of a number, and a deep model rounds at every layer. Inf1's compiler casts to it by default."""
+"""Tolerance for bfloat16, to which Inf1's compiler casts by default: 8 bits of precision, rounded at every layer."""
 
 
 @dataclass(frozen=True)
 class NeuronReference:
-    """What the unpatched model answers, being computed or done.
+    """The unpatched model's outputs, which a child process may still be computing.
 
     Attributes:
-        parts: by part of the artifact.
-        calls: arguments of `generate`, for a model that writes text.
-        generation: folder of the texts and the tokens of each call.
+        parts: reference by name of the artifact's part.
+        calls: arguments of each call of `generate`, for text generation.
+        generation: folder with the input texts and the generated tokens of each call.
     """
 
     parts: Mapping[str, Reference]
@@ -53,7 +53,7 @@ class NeuronReference:
 def start_neuron_reference(
     checkpoint: Path, parts: tuple[PartPlan, ...], *, folder: Path, env: Mapping[str, str]
 ) -> NeuronReference:
-    """Start asking the unpatched model the probes of `parts`, in a process of its own; return at once."""
+    """Start computing the unpatched model's outputs for the probes of `parts` in a child process; return at once."""
     if len(parts) == 1:
         (part,) = parts
         return NeuronReference(
@@ -86,21 +86,21 @@ def validate_neuron(
     folder: Path,
     env: Mapping[str, str],
 ) -> ArtifactVerdict:
-    """Hold an artifact to the checks.
+    """Run all checks on an artifact.
 
     Args:
-        artifact: made with the probes that `reference` was asked.
-        reference: what the unpatched model answers.
-        tolerance: for *environment* and *trace*; *device* has its own.
-        min_compiled: the smallest share of operators that must have been compiled, in each part.
-        folder: for the runners' files.
-        env: the environment of which children see an allow-list.
+        artifact: artifact made with the same probes as `reference`.
+        reference: outputs of the unpatched model.
+        tolerance: tolerance for *environment* and *trace*; *device* has its own.
+        min_compiled: smallest allowed share of compiled operators in each part.
+        folder: folder for the child processes' files.
+        env: environment variables; child processes get those on an allow-list.
 
     Returns:
-        `passed` only with a device; `incomplete` where *device* could not be run; `failed` with every reason.
+        `passed` only with a device; `incomplete` if *device* could not run; `failed` with all reasons.
 
     Raises:
-        ValidationError, NeuronError: it could not be judged.
+        ValidationError, NeuronError: the artifact could not be validated.
     """
     traced = [_run_trace(part, reference, tolerance, folder, env) for part in artifact.parts]
     checks = [
@@ -123,13 +123,13 @@ def validate_neuron(
 
 
 def validate_on_device(artifact: NeuronArtifact, reference: NeuronReference, *, folder: Path) -> ArtifactVerdict:
-    """Hold an artifact that was made before to *compiled*, by what its files call, and to *device*.
+    """Run the checks *compiled* (by the subgraphs in its files) and *device* on an existing artifact.
 
     Returns:
-        `passed` only with a device; `not_run` where there is none.
+        `passed` only with a device; `not_run` without one.
 
     Raises:
-        ValidationError: it could not be judged.
+        ValidationError: the artifact could not be validated.
     """
     empty = [part.name for part in artifact.parts if part.subgraphs == 0]
     if empty:
@@ -158,7 +158,7 @@ def _environment(artifact: NeuronArtifact, reference: NeuronReference, tolerance
     versions = artifact.details["versions"]
     stack = f"torch {versions['torch']} and transformers {versions['transformers']}"
     if all(result.passed for result in results):
-        return Check("environment", "passed", f"{stack} read the checkpoint as it is", tolerance, results)
+        return Check("environment", "passed", f"{stack} give the unpatched model's outputs", tolerance, results)
     reason = f"{stack} read this checkpoint as another model: {_first_problem(results)}"
     return Check("environment", "failed", reason, tolerance, results)
 
@@ -168,11 +168,11 @@ def _trace(traced: list[ArtifactVerdict], tolerance: Tolerance) -> Check:
     wrong = [line for one in traced if one.verdict != "passed" for line in one.failures or ("no probe was answered",)]
     if wrong:
         return Check("trace", "failed", wrong[0], tolerance, results)
-    return Check("trace", "passed", "what was compiled, not compiled, answers as the model does", tolerance, results)
+    return Check("trace", "passed", "the uncompiled trace gives the model's outputs", tolerance, results)
 
 
 def _generation(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) -> Check:
-    """The run time that the artifact carries writes, through the uncompiled traces, what the model writes."""
+    """Check that the artifact's runtime package, with the uncompiled traces, generates the model's tokens."""
     traces = {part.name: part.trace for part in artifact.parts}
     return _written("generation", artifact, reference, traces, folder, compiled=False)
 
@@ -232,7 +232,7 @@ def _compiled(parts: tuple[NeuronPart, ...], min_compiled: float) -> Check:
 
 
 def _part_compiled(part: NeuronPart, min_compiled: float) -> tuple[bool, str]:
-    """Whether enough of it was compiled, and what there is to say of that."""
+    """Return whether enough of the part was compiled, and the text that says so."""
     left = ", ".join(f"{count} {kind}" for kind, count in part.cpu_operators.items()) or "none"
     share = f"{100 * part.compiled_share:.1f} % of operators compiled, in {part.subgraphs} subgraphs; on CPU: {left}"
     if part.log.fallbacks:
@@ -247,7 +247,7 @@ def _part_compiled(part: NeuronPart, min_compiled: float) -> tuple[bool, str]:
 
 
 def _device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) -> Check:
-    """Ask the compiled artifact, in fresh processes of the SDK's interpreter."""
+    """Run the compiled artifact in fresh processes of the SDK's interpreter, and compare its outputs."""
     if any(part.subgraphs == 0 for part in artifact.parts):
         return Check("device", "not_run", "nothing was compiled")
     results: list[ProbeResult] = []
@@ -263,7 +263,7 @@ def _device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) 
     except (NeuronError, ValidationError) as error:
         if isinstance(error, ValidationError) or _devices():
             return Check("device", "failed", error.message)
-        # The run time may also crash where it finds no driver.
+        # The runtime may also crash if there is no driver.
         return Check("device", "not_run", f"no Neuron device ({error.message.splitlines()[0]})")
     if all(result.passed for result in results):
         reason = f"the compiled artifact ran on a Neuron device{written}"
@@ -272,10 +272,10 @@ def _device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) 
 
 
 def _written_on_device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) -> str:
-    """What to say of generation there. bfloat16 may choose another token than the model, which proves nothing wrong."""
+    """Describe generation on the device. Rounding to bfloat16 may change tokens, so a difference is no failure."""
     graphs = {part.name: part.path for part in artifact.parts}
     check = _written("device", artifact, reference, graphs, folder, compiled=True)
-    same = "as the model does" if check.verdict == "passed" else "otherwise than the model, which rounding explains"
+    same = "the model's text" if check.verdict == "passed" else "other text than the model, as rounding can cause"
     return f", and writes {same}"
 
 
@@ -291,7 +291,7 @@ def _device_job(part: NeuronPart) -> dict[str, Any]:
 
 
 def _outputs(artifact: NeuronArtifact, job: Mapping[str, Any], folder: Path) -> Path:
-    """The file with what the worker answers to `job`."""
+    """Run the worker on `job` and return the file with its outputs."""
     run = artifact.run
     assert run is not None, "the back end records how it ran"
     folder.mkdir(parents=True, exist_ok=True)
@@ -308,7 +308,7 @@ def _devices() -> list[Path]:
 
 
 def _compare(path: Path, part: NeuronPart, reference: NeuronReference, tolerance: Tolerance) -> tuple[ProbeResult, ...]:
-    """What the worker wrote down in `path` against what the unpatched model answered."""
+    """Compare the worker's outputs in `path` with those of the unpatched model."""
     from hfexport.validation.arrays import read_arrays
     from hfexport.validation.compare import compare_probe
     from hfexport.validation.readable import hidden_positions

@@ -1,7 +1,7 @@
-"""The Neuron back end: a checkpoint compiled for Inf1 or Inf2 by AWS's SDK, in the SDK's own interpreter.
+"""Neuron back end: compile a checkpoint for Inf1 or Inf2 with AWS's Neuron SDK, in the SDK's own interpreter.
 
-Today's torch and the SDK cannot share an interpreter. `worker` runs in the SDK's; `protocol` is this side of the files
-that the two exchange, and checks all that comes back.
+The SDK needs an older torch than hfexport, so it has a Python environment of its own. `worker` is the code that runs
+there; `protocol` exchanges files with it and checks every answer.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _UNTRACEABLE: Final = {
 
 
 def refuse_untraceable(config: ExportConfig) -> None:
-    """Refuse up front what is known not to work with the SDKs' transformers.
+    """Refuse model types that are known to fail with the SDK's transformers, before any work.
 
     Raises:
-        UnsupportedError: with the reason and what to use instead.
+        UnsupportedError: the model type cannot be compiled; the message gives the reason and an alternative.
     """
     model_type = str(config.config.model_type)
     if model_type in _UNTRACEABLE:
@@ -53,7 +53,7 @@ def refuse_untraceable(config: ExportConfig) -> None:
 
 
 class NeuronBackend:
-    """Makes `model.neuron`, which loads with `torch.jit.load` where the SDK is imported, and its config.json."""
+    """Compile `model.neuron`, which `torch.jit.load` loads where the SDK is imported, and write its config.json."""
 
     format = "neuron"
 
@@ -77,8 +77,8 @@ class NeuronBackend:
 
 
 def _loader(config: ExportConfig) -> dict[str, Any]:
-    """As what the worker loads the checkpoint."""
-    # A user's own class may have the model called with other values in its config, which `from_pretrained` takes along.
+    """Describe to the worker how to load the checkpoint: class, arguments and sentence-transformers modules."""
+    # A user's own class may change config values for the model; `from_pretrained` takes them as arguments.
     changed = config.interface.config_values if isinstance(config, DeclaredConfig) else {}
     sentence = None
     if config.sentence is not None:
@@ -96,7 +96,7 @@ def _loader(config: ExportConfig) -> dict[str, Any]:
 
 
 def _write_inputs(folder: Path, run: NeuronRun) -> None:
-    """What the parts are traced with and asked, for the worker: inputs.npz."""
+    """Write inputs.npz for the worker: the example inputs for tracing and the inputs of all probes."""
     import numpy as np
 
     arrays: dict[str, NDArray[Any]] = {}
@@ -119,7 +119,7 @@ def _part_request(part: PartPlan, job: ExportJob) -> dict[str, Any]:
 
 
 def _compile_settings(options: NeuronOptions) -> dict[str, Any]:
-    """What the worker compiles by."""
+    """Return the compiler settings for the worker's job."""
     settings = {
         "compiler_args": list(options.compiler_args),
         "timeout_s": options.timeout_s,
@@ -134,7 +134,7 @@ def _compile_settings(options: NeuronOptions) -> dict[str, Any]:
 
 
 def _install(answer: Answer, job: ExportJob, run: NeuronRun) -> NeuronArtifact:
-    """Move what the worker made into the artifact's folder, with its config, the compiler's log and the run time."""
+    """Move the worker's files into the artifact's folder; add config.json, the compiler's log and the runtime."""
     who = "Neuron worker (export)"
     entries = expect(answer.values, "parts", list, who)
     if len(entries) != len(run.parts):
@@ -171,7 +171,7 @@ def _install(answer: Answer, job: ExportJob, run: NeuronRun) -> NeuronArtifact:
 
 
 def _copy_log(source: Path, target: Path) -> Path:
-    """Keep what the compiler said, without the folder that it worked in, which is gone and another one in every run."""
+    """Copy the compiler's log without the path of its temporary folder, which differs in every run."""
     folder = os.fsencode(source.parent) + os.sep.encode()
     with source.open("rb") as lines, target.open("wb") as kept:
         for line in lines:
@@ -180,14 +180,14 @@ def _copy_log(source: Path, target: Path) -> Path:
 
 
 def reopen(folder: Path, run: NeuronRun) -> NeuronArtifact:
-    """An artifact that was made before, and what it is to be asked written down for the worker.
+    """Open an existing artifact for validation, and write the probe inputs for the worker.
 
     Args:
-        folder: that its files lie in.
-        run: how to run it; its parts are what the artifact should be.
+        folder: folder of the artifact's files.
+        run: how to run it; its parts describe the expected artifact.
 
     Raises:
-        ValidationError: it is no such artifact.
+        ValidationError: the folder holds no such artifact.
     """
     exchange = run.folder / "export"
     exchange.mkdir(parents=True)
@@ -201,12 +201,12 @@ def reopen(folder: Path, run: NeuronRun) -> NeuronArtifact:
             raise ValidationError(f"{path.name} of part {plan.name} is no TorchScript file: {error}") from error
         parts.append(NeuronPart(plan, path, Path(), subgraphs, subgraphs, {}, {}, CompileLog()))
     files = tuple(path for path in folder.rglob("*") if path.is_file())
-    package = _copy_runtime(exchange)[0].parent  # ours: the artifact's own may be anybody's code
+    package = _copy_runtime(exchange)[0].parent  # use our own copy: the artifact's may hold untrusted code
     return NeuronArtifact("neuron", parts[0].path, files, parts=tuple(parts), run=run, package=package)
 
 
 def _copy_runtime(folder: Path) -> tuple[Path, ...]:
-    """The package `hfexport_neuron`, by which the artifact is used where hfexport itself cannot be installed."""
+    """Copy the package `hfexport_neuron`, which runs the artifact where hfexport cannot be installed."""
     package = folder / RUNTIME_PACKAGE
     package.mkdir()
     source = Path(runtime.__file__).parent
@@ -228,7 +228,7 @@ def _place(plan: PartPlan, run: NeuronRun, folder: Path) -> Path:
 
 
 def _part(entry: Any, plan: PartPlan, answer: Answer, path: Path, log: CompileLog) -> NeuronPart:
-    """One part from what the worker says of it, its file moved to its place `path`."""
+    """Create a `NeuronPart` from the worker's answer, and move its file to `path`."""
     who = "Neuron worker (export)"
     made = answer.files.get(f"{plan.name}.neuron")
     trace = answer.files.get(f"{plan.name}.trace.pt")

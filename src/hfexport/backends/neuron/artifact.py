@@ -1,4 +1,4 @@
-"""What the Neuron back end made, with the evidence by which validation judges it. No torch here."""
+"""The Neuron artifact and its parts, with the compile statistics that validation checks. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hfexport.backends.neuron.plan import PartPlan
 __all__ = ["NeuronArtifact", "NeuronPart", "count_subgraphs"]
 
 _CALL: Final = re.compile(rb"\bops\.neuron\.forward\w*\(")
-"""A compiled subgraph in the code of a TorchScript archive."""
+"""Matches the call of a compiled subgraph in the code of a TorchScript archive."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class NeuronPart:
     """One compiled graph: the whole model, or its encoder or decoder.
 
     Attributes:
-        plan: what it should be.
-        path: the compiled artifact.
-        trace: the same module traced and not compiled, for validation; not part of the artifact.
-        subgraphs: compiled subgraphs in the graph that the SDK gave.
-        archived_subgraphs: compiled subgraphs that the saved file calls.
-        operators: torch operators of the trace by kind.
-        cpu_operators: torch operators that the compiled graph still has, which run on CPU, by kind.
-        log: what the compiler says.
-        separate_weights: the weights lie beside the compiled graph, since they pass 1.9 GB.
+        plan: planned inputs, outputs and sizes.
+        path: file of the compiled graph.
+        trace: the same module traced but not compiled, for validation; not part of the artifact.
+        subgraphs: number of compiled subgraphs in the graph that the SDK returned.
+        archived_subgraphs: number of compiled subgraphs that the saved file calls.
+        operators: counts of torch operators in the trace, by kind.
+        cpu_operators: counts of torch operators that remain in the compiled graph and run on CPU, by kind.
+        log: what the compiler's log says about this part.
+        separate_weights: whether weights are stored beside the compiled graph, as they are if larger than 1.9 GB.
     """
 
     plan: PartPlan
@@ -52,13 +52,13 @@ class NeuronPart:
 
     @property
     def compiled_share(self) -> float:
-        """The share of operators that were compiled: the smaller of what the graphs show and what the compiler says."""
+        """Share of operators that were compiled: the lower of the graphs' and the compiler's counts."""
         total, left = sum(self.operators.values()), sum(self.cpu_operators.values())
         by_graph = max(0.0, 1 - left / total) if total and self.subgraphs else 0.0
         return by_graph if self.log.share is None else min(by_graph, self.log.share)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Convert to JSON values for the manifest."""
         return {
             "name": self.name,
             "inputs": [spec.name for spec in self.plan.config.inputs],
@@ -79,10 +79,10 @@ class NeuronArtifact(Artifact):
     """An artifact of format `neuron`.
 
     Attributes:
-        parts: its compiled graphs.
-        run: how they were made, and where what was exchanged lies.
-        package: the run time by which validation has it write text.
-        reference: what the model answered to the run's probes in the SDK's interpreter, as `{part}/{n}/{output}`.
+        parts: compiled graphs.
+        run: options of the compilation, and the folder of the files exchanged with the worker.
+        package: runtime package that validation uses for text generation.
+        reference: the model's outputs for the probes in the SDK's interpreter, as `{part}/{n}/{output}`.
     """
 
     parts: tuple[NeuronPart, ...] = ()
@@ -92,12 +92,12 @@ class NeuronArtifact(Artifact):
 
 
 def count_subgraphs(path: Path) -> int:
-    """How many calls of compiled subgraphs the code of a TorchScript archive has.
+    """Count the calls of compiled subgraphs in the code of a TorchScript archive.
 
-    The SDK's own loader needs a Neuron device, so the file is looked at as what it is, a zip archive of source text.
+    The SDK's own loader needs a Neuron device, so the source text in the zip archive is searched instead.
 
     Raises:
-        zipfile.BadZipFile: it is none.
+        zipfile.BadZipFile: the file is not a zip archive.
     """
     with zipfile.ZipFile(path) as archive:
         sources = [name for name in archive.namelist() if "/code/" in name and name.endswith(".py")]

@@ -1,7 +1,7 @@
-"""What the Neuron compiler printed, read for what decides: how much it compiled, and what it silently left on CPU.
+"""Parse the Neuron compiler's log: how many operators it compiled, and which it silently left on CPU.
 
-The lines are those of torch-neuron 1.13.1, as its users quote them in the issues of aws-neuron/aws-neuron-sdk. They may
-come twice, once for each handler of its logger. Standard library only.
+The log lines are those of torch-neuron 1.13.1, as quoted in the issues of aws-neuron/aws-neuron-sdk. A line may appear
+twice, once for each handler of its logger. Standard library only.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _CPU_TRACE: Final = "No operator is placed on Neuron runtime"
 
 @dataclass(frozen=True)
 class CompileLog:
-    """What the compiler says of one part.
+    """Statistics that the compiler's log gives for one part.
 
     Attributes:
-        operators: arithmetic operators before compiling; `None` if it does not say.
-        compiled: how many of them it compiled; `None` if it does not say.
-        partitions: subgraphs that the partitioner made; `None` if it does not say.
+        operators: arithmetic operators before compiling; `None` if not logged.
+        compiled: how many of them were compiled; `None` if not logged.
+        partitions: number of subgraphs that the partitioner created; `None` if not logged.
         fallbacks: names of subgraphs that failed to compile and run on CPU instead.
-        left_on_cpu: operators that were not compiled, by kind; `supported` says whether they could have been.
-        cpu_trace: nothing at all was placed on Neuron.
+        left_on_cpu: counts of operators that were not compiled, by kind.
+        cpu_trace: whether no operator at all was placed on Neuron.
     """
 
     operators: int | None = None
@@ -44,14 +44,14 @@ class CompileLog:
 
     @property
     def share(self) -> float | None:
-        """The share of arithmetic operators that were compiled, by the compiler's own count."""
+        """Share of arithmetic operators that were compiled, by the compiler's count."""
         if self.operators is None or self.compiled is None:
             return None
         return self.compiled / self.operators if self.operators else 0.0
 
 
 def read_log(lines: Iterable[str]) -> dict[str, CompileLog]:
-    """What the compiler says of each part, by the part's name."""
+    """Parse the log into one `CompileLog` for each part, by the part's name."""
     sections: dict[str, list[str]] = {}
     current: list[str] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""The interpreter that holds the Neuron SDK: where it is, and whether it has what a target needs. No torch here."""
+"""Find the interpreter that has the Neuron SDK, and check that it has what a target needs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ IMAGE_PYTHONS: Final[Mapping[str, Path]] = {
     "inf1": Path("/opt/neuron/inf1/bin/python"),
     "inf2": Path("/opt/neuron/inf2/bin/python"),
 }
-"""Where the container image has the environment of each target, if it was built with it."""
+"""Interpreter of each target's environment in the container image, if the image was built with it."""
 
 _IMAGES: Final[Mapping[str, str]] = {
     "inf1": "Use a released action without /slim, or an image built with --build-arg NEURON=inf1",
     "inf2": "Use an image built with --build-arg NEURON=inf2, which no released one is",
 }
-"""Which image carries the environment of each target."""
+"""Advice for each target on which image contains its environment."""
 
 
 def find_python(asked: str | None, target: Target) -> Path:
-    """The interpreter to use: the one asked for, or the image's.
+    """Return the interpreter to use: the given one, or the image's.
 
     Raises:
-        NeuronError: there is none.
+        NeuronError: there is no such interpreter.
     """
     if asked is None:
         python = IMAGE_PYTHONS[target]
@@ -47,18 +47,18 @@ def find_python(asked: str | None, target: Target) -> Path:
             f"neuron-python is {asked!r}, which is no program",
             remedy="Name the Python of the environment that holds the Neuron SDK; docs/neuron.md says how to make one.",
         )
-    # Absolute, but not resolved: a virtual environment's python is a link, and lies beside the compiler.
+    # Absolute but not resolved: a virtual environment's python is a link that lies beside the compiler.
     return Path(found).absolute()
 
 
 def check_environment(run: NeuronRun) -> dict[str, str]:
-    """Find out, before any work, whether the interpreter has everything that the target needs.
+    """Check, before any work, that the interpreter has everything that the target needs.
 
     Returns:
-        Versions of Python and of the packages that matter.
+        Versions of Python and of the packages used.
 
     Raises:
-        NeuronError: something is missing, a placeholder, or of a wrong version; says what to install.
+        NeuronError: a package is missing, a placeholder or of a wrong version; the remedy says what to install.
     """
     answer = ask(run, {"action": "probe"}, run.folder / "probe", timeout_s=START_S)
     versions = expect(answer.values, "versions", dict, "Neuron worker (probe)")

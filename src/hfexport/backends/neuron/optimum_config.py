@@ -1,8 +1,9 @@
-"""The artifact's config.json: the model's own, and what optimum-neuron has to know to load it. No torch here.
+"""Write the artifact's config.json: the model's config plus the fields that optimum-neuron needs to load the artifact.
 
-`NeuronModelFor….from_pretrained` reads the sizes from keys `static_…` of the section `neuron`, whose names have to be axes
-that it knows, and the task from that section (0.4) or from the top (0.0, the last for Inf1's torch). Sources: `_neuron_config_init`
-in optimum/neuron/modeling_traced.py and `store_compilation_config` in optimum/neuron/utils/argument_utils.py.
+`NeuronModelFor….from_pretrained` reads the sizes from keys `static_…` in the section `neuron`, which must use axis
+names that it knows. It reads the task from that section (version 0.4) or from the top level (0.0, the last version for
+Inf1's torch). Sources: `_neuron_config_init` in optimum/neuron/modeling_traced.py and `store_compilation_config` in
+optimum/neuron/utils/argument_utils.py.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _TASKS: Final = {
     "sequence-classification": "text-classification",
     "seq2seq-lm": "text2text-generation",
 }
-"""Names of tasks in Optimum, where they differ from the feature names of `transformers.onnx`."""
+"""Optimum's task names, where they differ from the feature names of `transformers.onnx`."""
 
 _AXES: Final = {
     "batch": "batch_size",
@@ -38,17 +39,17 @@ _AXES: Final = {
     "height": "height",
     "width": "width",
 }
-"""Names of axes in optimum-neuron; one that is not here is none of its own."""
+"""optimum-neuron's axis names. It has none for the axes that are not listed."""
 
 
 def write_config(job: ExportJob, options: NeuronOptions, parts: Sequence[NeuronPart], compiler_version: str) -> Path:
     """Write config.json into the artifact's folder.
 
     Args:
-        job: the checkpoint, the interface and the folder.
-        options: how it was compiled.
-        parts: what was made.
-        compiler_version: of the target's compiler.
+        job: checkpoint, interface and output folder.
+        options: compile options.
+        parts: compiled graphs.
+        compiler_version: version of the target's compiler.
     """
     content = json.loads((job.checkpoint / "config.json").read_text(encoding="utf-8"))
     name = job.config.task.name.removesuffix("-with-past")
@@ -78,7 +79,7 @@ def write_config(job: ExportJob, options: NeuronOptions, parts: Sequence[NeuronP
 
 
 def _static_sizes(parts: Sequence[NeuronPart]) -> dict[str, int]:
-    """Fixed sizes of the first part by optimum-neuron's names; with a dynamic batch, what it is compiled for."""
+    """Return the fixed sizes of the first part under optimum-neuron's names; a dynamic batch has its compiled size."""
     first = parts[0].plan
     sizes = {f"static_{_AXES[axis]}": size for axis, size in first.sizes.items() if axis in _AXES}
     for spec in first.config.inputs:
@@ -92,9 +93,10 @@ def _static_sizes(parts: Sequence[NeuronPart]) -> dict[str, int]:
 
 
 def compiler_settings(options: NeuronOptions) -> dict[str, Any]:
-    """What the compiler is told, in optimum-neuron's words; without `--fast-math`, neuron-cc casts all to bfloat16.
+    """Translate the compiler's arguments to optimum-neuron's setting names.
 
-    Source: the archived "Mixed precision and performance-accuracy tuning (neuron-cc)", and the compilers' CLI references.
+    Without `--fast-math`, neuron-cc casts everything to bfloat16. Source: the archived "Mixed precision and
+    performance-accuracy tuning (neuron-cc)", and the compilers' CLI references.
     """
     told = " ".join(options.compiler_args).replace("=", " ")
     cast: str | None = None

@@ -1,4 +1,4 @@
-"""What a Neuron export is asked for: the SDK's interpreter, and how its compiler is called. Standard library only."""
+"""Options of a Neuron export: the SDK's interpreter and the compiler's settings. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["COMPILERS", "MODULES", "PACKAGES", "NeuronOptions", "NeuronRun", "Ta
 Target = Literal["inf1", "inf2"]
 
 MODULES: Final[Mapping[str, str]] = {"inf1": "torch_neuron", "inf2": "torch_neuronx"}
-"""What a user of the artifact imports."""
+"""Module that a user of the artifact imports, by target."""
 
 COMPILERS: Final[Mapping[str, str]] = {"inf1": "neuron-cc", "inf2": "neuronx-cc"}
 
@@ -23,32 +23,32 @@ PACKAGES: Final[Mapping[str, str]] = {
     "inf1": "torch-neuron==1.13.1.* 'neuron-cc[tensorflow]==1.24.*'",
     "inf2": "torch-neuronx==2.9.* neuronx-cc==2.*",
 }
-"""What `pip install` is given for the SDK itself."""
+"""Requirements for `pip install` of the SDK, by target."""
 
 SEPARATE_WEIGHTS_BYTES: Final = 1_900_000_000
-"""Below the 2 GiB of a protobuf message, by which the graph reaches the compiler, with room for what is no weight."""
+"""Limit for weights inside the compiled graph. It is below protobuf's 2 GiB, with room for data other than weights."""
 
 
 def separate_weights_bytes(asked: str) -> int | None:
-    """`NeuronOptions.separate_weights_bytes` for the input neuron-separate-weights: `auto`, `true` or `false`."""
+    """Convert the input neuron-separate-weights (`auto`, `true` or `false`) to a limit in bytes; `None`: no limit."""
     return {"auto": SEPARATE_WEIGHTS_BYTES, "true": 0}.get(asked)
 
 
 @dataclass(frozen=True)
 class NeuronOptions:
-    """How to compile.
+    """Compile options.
 
     Attributes:
         target: `inf1`, or `inf2` for Inf2, Trn1 and Trn2.
-        python: the interpreter of the environment that holds the target's SDK; absolute.
-        compiler_args: passed on to the compiler as they are.
-        timeout_s: how long compiling one graph may take.
-        dynamic_batch_size: let the artifact take any batch, in parts of the compiled one.
-        minimum_segment_size: fewer operators than this in a row stay on CPU (Inf1).
-        fallback: leave operators that cannot be compiled on CPU, rather than fail (Inf1).
+        python: absolute path of the interpreter whose environment has the target's SDK.
+        compiler_args: arguments passed on to the compiler unchanged.
+        timeout_s: time limit for compiling one graph.
+        dynamic_batch_size: let the artifact take any batch size, by running it in chunks of the compiled size.
+        minimum_segment_size: leave sequences of fewer operators than this on CPU (Inf1).
+        fallback: leave operators that cannot be compiled on CPU instead of failing (Inf1).
         optimizations: names in `torch_neuron.Optimization` (Inf1).
-        separate_weights_bytes: weights of more than this are kept beside the compiled graph, whose format ends at 2 GB;
-            `None`: never.
+        separate_weights_bytes: store weights beside the compiled graph if they are larger than this; the compiled
+            graph's format ends at 2 GB. `None`: never.
     """
 
     target: Target
@@ -64,14 +64,14 @@ class NeuronOptions:
 
 @dataclass(frozen=True)
 class NeuronRun:
-    """The options and what goes with them through one run of hfexport.
+    """Options and state of one Neuron export or validation.
 
     Attributes:
-        options: how to compile.
-        folder: for the files exchanged with the SDK's interpreter; none of them is part of the artifact.
-        env: the environment of which the child sees an allow-list.
-        listen: gets the lines that the child prints.
-        parts: the graphs to compile.
+        options: compile options.
+        folder: folder for files exchanged with the SDK's interpreter; none of them is part of the artifact.
+        env: environment variables; the child process gets those on an allow-list.
+        listen: called with the lines that the child process prints.
+        parts: graphs to compile.
     """
 
     options: NeuronOptions

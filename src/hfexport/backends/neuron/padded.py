@@ -1,7 +1,8 @@
-"""Text generation at fixed sizes, by the scheme of AWS's MarianMT tutorial for Inf1: the interface of its two graphs.
+"""Interfaces and probes of the encoder and decoder graphs that generate text at fixed sizes.
 
-The encoder reads the text once. The decoder is called for every token, with all tokens so far, padded to its length, and
-gives the logits of the last one. There is no cache, whose size would grow. Torch-free.
+The scheme is that of AWS's MarianMT tutorial for Inf1. The encoder runs once. The decoder runs for every token: it
+takes all tokens so far, padded to its fixed length, and returns the logits of the last one. There is no cache, since
+its size would grow. Does not import torch.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ GENERATION_TASK: Final = "seq2seq-lm"
 
 
 def generates_padded(config: ExportConfig) -> bool:
-    """Whether the model is an encoder-decoder that writes text, and is compiled as encoder and decoder."""
+    """Return whether the model is an encoder-decoder for text generation, compiled as two graphs."""
     return config.task.name.removesuffix("-with-past") == GENERATION_TASK
 
 
 class _Padded(ExportConfig):
-    """What both graphs share.
+    """Properties that both graphs share.
 
     Args:
         config: the model's config.
@@ -49,7 +50,7 @@ class _Padded(ExportConfig):
 
 
 class PaddedEncoder(_Padded):
-    """Reads the text: `input_ids` and `attention_mask`, (batch, encoder_sequence)."""
+    """Encoder graph: takes `input_ids` and `attention_mask`, both (batch, encoder_sequence)."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -65,7 +66,7 @@ class PaddedEncoder(_Padded):
 
 
 class PaddedDecoder(_Padded):
-    """Chooses the next token: `logits` (batch, 1, vocabulary) of the token at place `index` (batch) of each row."""
+    """Decoder graph: returns `logits` (batch, 1, vocabulary) of the token at position `index` (batch) in each row."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -83,10 +84,10 @@ class PaddedDecoder(_Padded):
 
 @dataclass(frozen=True)
 class PaddedProbe(Probe):
-    """A question to one of the graphs.
+    """A probe for the encoder or decoder graph.
 
     Attributes:
-        lengths: of a decoder's rows: tokens so far, the start token among them. Rows take them in turn.
+        lengths: numbers of tokens so far in a decoder's rows, start token included; rows cycle through them.
     """
 
     lengths: tuple[int, ...] = ()
@@ -120,7 +121,7 @@ def _decoder_inputs(config: ExportConfig, probe: PaddedProbe) -> dict[str, NDArr
 
 
 def padded_probes(sizes: Mapping[str, int], *, decoder: bool) -> tuple[PaddedProbe, ...]:
-    """Probes at the fixed sizes: paddings of the text vary, and of the decoder how much it has written."""
+    """Create probes at the fixed sizes, with varying padding and, for a decoder, varying numbers of written tokens."""
     shape = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
     if not decoder:
         return (

@@ -1,4 +1,4 @@
-"""What is compiled of a model: all of it as one graph, or an encoder and a decoder apart, each at its fixed sizes."""
+"""Plan which graphs to compile: the whole model, or an encoder and a decoder, each at its fixed sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["DTYPE", "PartPlan", "plan_encoder_decoder", "plan_model"]
 
 DTYPE: Final = "fp32"
-"""Of weights and of the reference, whatever the checkpoint's: the compiler casts to what the device computes in."""
+"""Dtype of weights and reference for every checkpoint; the compiler casts to the device's dtype."""
 
 TRACE_SEED: Final = 7
 
@@ -28,10 +28,10 @@ class PartPlan:
 
     Attributes:
         name: `model`, `encoder` or `decoder`.
-        config: its inputs and outputs.
-        sizes: of all free axes.
-        free_batch: the batch may be any (dynamic batch size).
-        probes: what it is asked, none of which it is traced with.
+        config: inputs and outputs of the graph.
+        sizes: sizes of all free axes.
+        free_batch: whether any batch size is accepted (dynamic batch size).
+        probes: validation probes; tracing uses none of them.
     """
 
     name: str
@@ -42,25 +42,25 @@ class PartPlan:
 
     @property
     def held(self) -> dict[str, int]:
-        """Sizes that the artifact holds fixed."""
+        """Sizes that are fixed in the artifact."""
         return {axis: size for axis, size in self.sizes.items() if not (self.free_batch and axis == "batch")}
 
     def description(self, metadata: Mapping[str, str]) -> Description:
-        """What the artifact says of itself, inside its file."""
+        """Create the description that is stored inside the artifact's file."""
         return Description.of(self.config, DTYPE, fixed_sizes=self.held, metadata=metadata)
 
     def example(self) -> dict[str, NDArray[Any]]:
-        """What it is traced with: values and paddings that no probe has."""
+        """Create the inputs for tracing, with values and paddings that no probe has."""
         if isinstance(self.config, PaddedDecoder):
             return replace(self.probes[-1], seed=TRACE_SEED).inputs(self.config, DTYPE)
         return make_inputs(self.config, self.sizes, DTYPE, padding="right", seed=TRACE_SEED)
 
 
 def plan_model(config: ExportConfig, sizes: Mapping[str, int], *, free_batch: bool) -> tuple[PartPlan, ...]:
-    """The whole model, or an encoder alone, as one graph.
+    """Plan the whole model, or an encoder alone, as one graph.
 
-    Padding stands on the right, where the run time pads. What a decoder gives for a place that it is told to ignore, as
-    the left of a row is then, differs from one version of transformers to the next.
+    Probes with left padding are left out, since the runtime pads on the right. The outputs that a decoder computes for
+    masked positions on the left differ between versions of transformers.
     """
     asked = (sizes, {**sizes, "batch": 2 * sizes["batch"] + 1}) if free_batch else (sizes,)
     probes = (probe for one in asked for probe in fixed_probes(config, one))
@@ -71,15 +71,15 @@ def plan_model(config: ExportConfig, sizes: Mapping[str, int], *, free_batch: bo
 def plan_encoder_decoder(
     config: ExportConfig, *, batch: int, read: int, written: int, beams: int, free_batch: bool
 ) -> tuple[PartPlan, ...]:
-    """An encoder-decoder that writes text.
+    """Plan the two graphs of an encoder-decoder for text generation.
 
     Args:
-        config: of the model.
-        batch: texts at a time.
-        read: tokens of a text.
-        written: tokens that the decoder can write, the start token among them.
-        beams: of each text; the decoder's batch holds all of them.
-        free_batch: both graphs take any batch.
+        config: the model's interface.
+        batch: number of texts in a batch.
+        read: maximum number of tokens of a text.
+        written: maximum number of tokens to generate, start token included.
+        beams: number of beams for each text; the decoder's batch holds all of them.
+        free_batch: whether both graphs accept any batch size.
     """
     encoder, decoder = PaddedEncoder(config.config), PaddedDecoder(config.config)
     reading = {"batch": batch, "encoder_sequence": read}

@@ -1,4 +1,4 @@
-"""The parent's side of the Neuron worker's files: start it, wait, and believe nothing it says before it is checked."""
+"""Run the Neuron worker in the SDK's interpreter: write its job, wait, and check its answer and files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hfexport.errors import ExportError, HfexportError, NeuronError, Unsupported
 __all__ = ["START_S", "Answer", "NoDevice", "ask", "expect"]
 
 START_S: Final = 600.0
-"""What the SDK's interpreter may take for everything but compiling: importing, loading, tracing, answering probes."""
+"""Time limit for everything except compiling: importing, loading, tracing and answering probes."""
 
 MAX_ANSWER_BYTES: Final = 1 << 22
 
@@ -28,21 +28,21 @@ _BOOTSTRAP: Final = (
     "import sys; root = sys.argv.pop(1); sys.path.insert(0, root); import worker; sys.path.remove(root); "
     "from worker.main import main; main()"
 )
-"""Finds the worker's package by its folder, and leaves nothing beside it in the path to shadow other modules."""
+"""Imports the worker package from its folder, then removes the folder from the path so that it shadows no module."""
 
 
 class NoDevice(Exception):
-    """The SDK's run time found no Neuron device; says what it said."""
+    """The SDK's runtime found no Neuron device. The message is that of the runtime."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the worker made, checked.
+    """The worker's checked answer.
 
     Attributes:
-        values: its answer.
-        files: what it wrote, by name; each is inside the folder and has the size and hash that were announced.
-        log: what it and the compiler printed.
+        values: the answer's JSON values.
+        files: files that the worker wrote, by name; each is in its folder and has the reported size and hash.
+        log: file with everything that the worker and the compiler printed.
     """
 
     values: Mapping[str, Any]
@@ -51,18 +51,18 @@ class Answer:
 
 
 def ask(run: NeuronRun, job: Mapping[str, Any], folder: Path, *, timeout_s: float) -> Answer:
-    """Have the SDK's interpreter do `job` in `folder`.
+    """Run `job` in the SDK's interpreter and return the checked answer.
 
     Args:
-        run: the interpreter, the environment, and who listens.
-        job: `action` and what belongs to it; see `hfexport.backends.neuron.worker`.
-        folder: for the files of both sides; inputs.npz is there already, if the action needs it.
-        timeout_s: when to end it.
+        run: interpreter, environment and listener.
+        job: `action` and its parameters; see `hfexport.backends.neuron.worker`.
+        folder: folder for files of both sides; it already holds inputs.npz if the action needs it.
+        timeout_s: time limit.
 
     Raises:
-        NoDevice: action `run` found none.
-        NeuronError: the environment lacks something, the compiler failed, or the worker broke the protocol.
-        HfexportError: what else the worker's error code stands for.
+        NoDevice: action `run` found no Neuron device.
+        NeuronError: the environment lacks a package, the compiler failed, or the answer breaks the protocol.
+        HfexportError: the error that belongs to the worker's error code.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,10 +70,10 @@ def ask(run: NeuronRun, job: Mapping[str, Any], folder: Path, *, timeout_s: floa
     (folder / "job.json").write_text(json.dumps({**header, **job}), encoding="utf-8")
     python = run.options.python
     env = workers.child_environment(run.env)
-    # The SDK looks its compiler up in PATH; this environment's own comes first.
+    # The SDK looks its compiler up in PATH; put its own environment first.
     env["PATH"] = os.pathsep.join([str(python.parent), env.get("PATH", os.defpath)])
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
-        env.pop(name, None)  # of the interpreter that runs hfexport, not of this one
+        env.pop(name, None)  # these belong to the interpreter that runs hfexport
     command = [str(python), "-I", "-B", "-u", "-c", _BOOTSTRAP, str(_ROOT), str(folder)]
     name = f"Neuron worker ({job['action']})"
     start = time.monotonic()
@@ -112,9 +112,9 @@ def _read_answer(folder: Path, code: int, name: str, tail: str) -> dict[str, Any
 
 
 def _checked_files(entries: Any, folder: Path, name: str) -> dict[str, Path]:
-    """Every file that the worker announced, if it is what it should be."""
+    """Check every file that the worker reported, and return the paths by name."""
     if not isinstance(entries, list):
-        raise _broken(name, "its list of files is none")
+        raise _broken(name, "its list of files is not a list")
     files: dict[str, Path] = {}
     for entry in entries:
         try:
@@ -138,17 +138,17 @@ def _sha256(path: Path) -> str:
 def _broken(name: str, what: str) -> NeuronError:
     return NeuronError(
         f"{name}: {what}",
-        remedy="Nothing it made is used. Check that nothing else writes to its files, and report it if this stays.",
+        remedy="None of its output is used. Check that nothing else writes to its files, and report it if this stays.",
     )
 
 
 def _error(values: Mapping[str, Any], run: NeuronRun, tail: str) -> Exception:
-    """The error that a code of the worker's stands for, with what to do about it."""
+    """Convert the worker's error code to the error for the user, with its remedy."""
     code, message = str(values.get("code")), str(values.get("message"))[:4000]
     if code == "no_device":
         return NoDevice(message)
     if code not in _ERRORS:
-        return _broken("Neuron worker", f"it reports an error {code[:40]!r} that is none of its own")
+        return _broken("Neuron worker", f"it reports the unknown error code {code[:40]!r}")
     kind, remedy = _ERRORS[code]
     options = run.options
     shown = tail if code in ("compile_failed", "compile_timeout") else ""
@@ -164,7 +164,7 @@ _ERRORS: Final[Mapping[str, tuple[type[HfexportError], str]]] = {
     "no_sdk": (NeuronError, "Install what is missing, from AWS's index: {install}."),
     "placeholder_package": (
         NeuronError,
-        "What PyPI serves under this name is a placeholder. Replace it by the real one, from AWS's index: {install}.",
+        "The package of this name on PyPI is a placeholder. Install the real one from AWS's index: {install}.",
     ),
     "no_compiler": (NeuronError, "Install it from AWS's index: {install}."),
     "wrong_version": (
@@ -194,12 +194,12 @@ _ERRORS: Final[Mapping[str, tuple[type[HfexportError], str]]] = {
         "The lines above are the compiler's. Look at neuron-compiler-args, and at the memory that compiling needs.",
     ),
     "save_failed": (NeuronError, "Check that the disk has room for two more copies of the weights."),
-    "run_failed": (ValidationError, "What was made does not run in the SDK's interpreter; see docs/neuron.md."),
+    "run_failed": (ValidationError, "The artifact does not run in the SDK's interpreter; see docs/neuron.md."),
 }
 
 
 def expect(values: Mapping[str, Any], key: str, kind: type | tuple[type, ...], name: str) -> Any:
-    """A value of the worker's answer, if it is of this kind."""
+    """Return a value of the worker's answer after checking its type."""
     value = values.get(key)
     if not isinstance(value, kind):
         raise _broken(name, f"its answer has {key} {str(value)[:60]!r}")

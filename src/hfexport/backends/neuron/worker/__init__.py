@@ -1,11 +1,12 @@
-"""The child of the Neuron back end: runs in the Neuron SDK's own interpreter, which cannot hold today's torch.
+"""Worker of the Neuron back end: runs in the Neuron SDK's own interpreter, which needs an older torch than hfexport.
 
-It speaks files, inside one folder: `job.json` and `inputs.npz` in; `result.json`, `reference.npz`, `outputs.npz`, the
-uncompiled traces and the artifact out; what the compiler says goes to stdout and stderr. Standard library, numpy, torch,
-transformers and the SDK alone; Python 3.8 to 3.11; nothing of hfexport but this package, which the child finds by its
-folder. See `main` for how it is started.
+Its interface is files in one folder. It reads `job.json` and `inputs.npz`. It writes `result.json`, `reference.npz`,
+`outputs.npz`, the uncompiled traces and the artifact. The compiler's messages go to stdout and stderr.
 
-An error is one of `CODES`, with a message; the parent knows what to advise. Anything else is a bug.
+It may use only the standard library, numpy, torch, transformers and the SDK, and must run on Python 3.8 to 3.11. It
+imports nothing of hfexport except this package, which it finds by its folder. See `main` for how it is started.
+
+An expected error is one of `CODES` with a message; the parent process adds the advice. Any other error is a bug.
 """
 
 from __future__ import annotations
@@ -48,20 +49,20 @@ SDKS: Mapping[str, Mapping[str, Any]] = {
         "python": ((3, 8), (3, 12)),
     },
 }
-"""What each target needs; torch by the start of its version, Python by the lowest and highest minor version."""
+"""Requirements of each target: the prefix of torch's version, and the lowest and highest minor version of Python."""
 
 TRANSFORMERS = "4."
 
 PART_MARK = "hfexport: compiling "
-"""Printed with a part's name on a line before the part is handed to the SDK, so that the log can be told apart."""
+"""Printed with a part's name before the part is compiled, so that the log can be split by part."""
 
 DESCRIPTION_FILE = "hfexport.json"
 COMPILED = "neuron::forward"
-"""Kinds of nodes that run a compiled subgraph begin with this."""
+"""Prefix of the node kinds that run a compiled subgraph."""
 
 
 class Failure(Exception):
-    """An error of the closed set."""
+    """An error with one of the codes in `CODES`."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

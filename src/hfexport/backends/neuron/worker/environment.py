@@ -1,4 +1,4 @@
-"""Whether the interpreter has what a target needs."""
+"""Check that the interpreter has what a target needs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .files import first_line
 
 
 def probe(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Whether everything is there that the target needs, without doing any work.
+    """Check that everything the target needs is installed, without doing any work.
 
     Returns:
-        `versions`: of Python and of each package.
+        `versions`: versions of Python and of each package.
     """
     del folder
     sdk = SDKS[job["target"]]
@@ -47,7 +47,7 @@ def probe(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def version_of(package: str) -> str:
-    """The installed version of a package."""
+    """Return the installed version of a package."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -57,7 +57,7 @@ def version_of(package: str) -> str:
 
 
 def import_sdk(target: str) -> Any:
-    """The SDK's module. What PyPI serves under its name installs, and raises on import."""
+    """Import the SDK's module. The placeholder packages on PyPI install but raise on import."""
     name = SDKS[target]["module"]
     try:
         return import_module(name)
@@ -67,5 +67,5 @@ def import_sdk(target: str) -> Any:
 
 
 def devices() -> list[Path]:
-    """Neuron devices of this machine."""
+    """List the Neuron devices of this machine."""
     return sorted(Path("/dev").glob("neuron[0-9]*"))

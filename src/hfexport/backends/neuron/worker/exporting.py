@@ -1,4 +1,4 @@
-"""Load, answer, trace, compile and save."""
+"""Export a checkpoint: load it, compute the reference outputs, trace, compile and save."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from .models import answer, load, wrap
 
 
 def export(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Load the checkpoint, answer the probes eagerly, trace, compile and save every part.
+    """Load the checkpoint, compute the reference outputs in eager mode, then trace, compile and save every part.
 
     Args:
-        job: `target`, `checkpoint`, `loader` (`auto_class`, `bare`, `model_kwargs`, `sentence`), `threads`, `compile` (the
-            parent's `_compile_settings`), and `parts`: each with `name`, which is `model`, `encoder` or `decoder`, `inputs` and `outputs`
-            (names in order), `probes` (how many) and `description` (JSON for the extra file).
+        job: `target`, `checkpoint`, `loader` (`auto_class`, `bare`, `model_kwargs`, `sentence`), `threads`, `compile`
+            (the parent's `_compile_settings`), and `parts`. Each part has `name` (`model`, `encoder` or `decoder`),
+            `inputs` and `outputs` (names in order), `probes` (their number) and `description` (for the extra file).
         folder: holds inputs.npz with `{part}/trace/{input}` and `{part}/{n}/{input}`.
 
     Returns:
-        `versions`; `files`: name, size and hash of all that was written; `parts`: for each, its `artifact` and `trace` file, the
-        operators of both graphs by kind, the number of compiled subgraphs, and whether weights were kept apart.
+        `versions`; `files`: name, size and hash of every file written; `parts`: for each part its `artifact` and
+        `trace` files, the operator counts of both graphs by kind, the number of compiled subgraphs, and whether
+        weights are stored separately.
     """
     import torch
 
@@ -54,7 +55,7 @@ def export(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def weights_apart(model: Any, limit_bytes: int | None) -> bool:
-    """Whether the model's weights are too many for the compiled graph itself; `None`: they never are."""
+    """Return whether the weights are too large for the compiled graph itself; with limit `None` they never are."""
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
     return limit_bytes is not None and size_bytes > limit_bytes
 
@@ -76,7 +77,7 @@ def _make_part(
     compiled = _compile(sdk, job, name, wrapper, example, separate)
     kinds, traced_kinds = _operators(compiled), _operators(traced)
     if job["target"] == "inf2" and job["compile"]["dynamic_batch_size"]:
-        compiled = sdk.dynamic_batch(compiled)  # which adds operators of its own around the model's
+        compiled = sdk.dynamic_batch(compiled)  # after counting: it adds operators around the model's
     result = {"name": name, "artifact": name + ".neuron", "trace": name + ".trace.pt", "separate_weights": separate}
     with unless("save_failed", "{} cannot be saved".format(name)):
         torch.jit.save(traced, result["trace"], _extra_files=extra)
@@ -90,7 +91,7 @@ def _make_part(
 def _compile(
     sdk: Any, job: Mapping[str, Any], name: str, wrapper: Any, example: tuple[Any, ...], separate: bool
 ) -> Any:
-    """Trace with the SDK, by the arguments of `job["compile"]`."""
+    """Trace and compile with the SDK, using the settings in `job["compile"]`."""
     import torch
 
     settings = job["compile"]
@@ -108,14 +109,14 @@ def _compile(
             "compile_timeout", "compiling {} took longer than {} s".format(name, settings["timeout_s"])
         ) from error
     except AttributeError as error:
-        # What torch_neuron.trace raises without fallback when an operator cannot be compiled.
+        # torch_neuron.trace without fallback raises this when an operator cannot be compiled.
         raise Failure("unsupported_operator", "compiling {}: {}".format(name, first_line(error))) from error
     except (RuntimeError, TypeError, ValueError, LookupError, OSError, subprocess.SubprocessError) as error:
         raise Failure("compile_failed", "compiling {}: {}".format(name, first_line(error))) from error
 
 
 def _inf1_arguments(sdk: Any, settings: Mapping[str, Any], separate: bool) -> dict[str, Any]:
-    """Of `torch_neuron.trace`."""
+    """Build the arguments of `torch_neuron.trace`."""
     arguments = {
         "compiler_args": settings["compiler_args"],
         "compiler_timeout": settings["timeout_s"],
@@ -131,7 +132,7 @@ def _inf1_arguments(sdk: Any, settings: Mapping[str, Any], separate: bool) -> di
 
 
 def _inf2_arguments(sdk: Any, settings: Mapping[str, Any], separate: bool) -> dict[str, Any]:
-    """Of `torch_neuronx.trace`, whose newer releases have to be told where there is no device, and what it would be."""
+    """Build the arguments of `torch_neuronx.trace`. Newer releases need the target if there is no device."""
     compiler_args = list(settings["compiler_args"])
     if not any(argument.split("=")[0] == "--target" for argument in compiler_args):
         compiler_args += ["--target", "inf2"]
@@ -144,7 +145,7 @@ def _inf2_arguments(sdk: Any, settings: Mapping[str, Any], separate: bool) -> di
 
 
 def _operators(module: Any) -> Counter[str]:
-    """How many nodes of each kind the graph has, blocks included."""
+    """Count the graph's nodes by kind, nested blocks included."""
     kinds: Counter[str] = Counter()
     waiting = list(module.inlined_graph.nodes())
     while waiting:

@@ -1,4 +1,4 @@
-"""Arrays, hashes, errors and time, as the worker's jobs and answers have them."""
+"""Helpers for arrays, hashes, errors and time limits in the worker's jobs and answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import Failure
 
 @contextlib.contextmanager
 def unless(code: str, what: str) -> Iterator[None]:
-    """Turn what a model's own code may raise into a failure of this code."""
+    """Convert exceptions that a model's own code may raise to a `Failure` with this code."""
     try:
         yield
     except (
@@ -32,7 +32,7 @@ def unless(code: str, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raise `subprocess.TimeoutExpired` when this takes too long; torch_neuronx knows no limit of its own."""
+    """Raise `subprocess.TimeoutExpired` when the block takes too long; torch_neuronx has no time limit of its own."""
 
     def expire(*_: Any) -> None:
         raise subprocess.TimeoutExpired("the compiler", seconds)
@@ -46,7 +46,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 
 def tensors_of(arrays: Mapping[str, Any], prefix: str, names: Sequence[str]) -> tuple[Any, ...]:
-    """The tensors `{prefix}/{name}` of inputs.npz, in the order of `names`."""
+    """Return the tensors `{prefix}/{name}` of inputs.npz, in the order of `names`."""
     import torch
 
     try:
@@ -56,7 +56,7 @@ def tensors_of(arrays: Mapping[str, Any], prefix: str, names: Sequence[str]) -> 
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """Arrays of an .npz file by name."""
+    """Read the arrays of an .npz file by name."""
     import numpy as np
 
     with np.load(str(path), allow_pickle=False) as archive:
@@ -71,7 +71,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    """Name, size and SHA-256 of a file, as the answer lists it."""
+    """Return the name, size and SHA-256 of a file as the answer lists them."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for chunk in iter(lambda: file.read(1 << 20), b""):
@@ -80,6 +80,6 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that says something."""
+    """Return the first non-empty line of an error's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:500] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Start with the parent, do one job, write one answer, end with the parent.
+"""Entry point of the worker: do one job, write one answer, and exit if the parent process dies.
 
 Run isolated, as `python -I -B -u -c BOOTSTRAP ROOT FOLDER`; see `hfexport.backends.neuron.protocol`.
 """
@@ -22,7 +22,7 @@ from .running import generate, run
 
 
 def main() -> None:
-    """Do the job in the folder that the command line names, and write `result.json`, once and whole."""
+    """Do the job in the folder given on the command line, and write `result.json` atomically."""
     folder = Path(sys.argv[-1]).resolve()
     network = leave_network()
     _end_with_parent()
@@ -38,7 +38,7 @@ def main() -> None:
     os.replace(str(staged), str(folder / "result.json"))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # everything is written; tearing down the SDK's run time could hang
+    os._exit(0)  # all results are written; shutting down the SDK's runtime could hang
 
 
 def _do(job: Any, folder: Path) -> dict[str, Any]:
@@ -48,10 +48,10 @@ def _do(job: Any, folder: Path) -> dict[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """Leave a watcher that ends the whole process group when the parent does, in whatever way.
+    """Fork a watcher that kills the whole process group when the parent process ends in any way.
 
-    Standard input is a pipe of which the parent alone holds the other end. The compiler is a process of its own, which
-    no death signal of this one would reach.
+    Standard input is a pipe whose other end only the parent holds. The compiler is a separate process, which a parent
+    death signal of this one would not reach.
     """
     if os.fork() == 0:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Models as this interpreter's transformers has them, behind flat tensors."""
+"""Load models with this interpreter's transformers, and wrap them as modules that take and return flat tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .files import first_line, unless
 
 
 def load(job: Mapping[str, Any]) -> Any:
-    """The checkpoint in fp32 with eager attention, from safetensors alone; `job["loader"]` says as what."""
+    """Load the checkpoint in fp32 with eager attention, from safetensors only, as `job["loader"]` says."""
     import torch
     import transformers
 
@@ -37,7 +37,7 @@ def load(job: Mapping[str, Any]) -> Any:
             ),
         ) from error
     computed = {name for name, buffer in model.named_buffers() if not buffer.is_floating_point()}
-    # Tables of indices, as swin has them, are computed by the model; newer checkpoints do not store them.
+    # Integer buffers such as swin's index tables are computed by the model; newer checkpoints do not store them.
     missing = sorted(set(info["missing_keys"]) - computed)
     if missing or info["mismatched_keys"]:
         missing = missing or sorted(str(entry[0]) for entry in info["mismatched_keys"])
@@ -50,10 +50,10 @@ def load(job: Mapping[str, Any]) -> Any:
 
 
 def _pooled(model: Any, sentence: Mapping[str, Any]) -> Any:
-    """The model with the modules of its sentence-transformers folder behind it, by hfexport's own code for them.
+    """Add the modules of a sentence-transformers folder behind the model, using hfexport's own code for them.
 
     Args:
-        model: gives hidden states.
+        model: model that returns hidden states.
         sentence: `code`, the path of `hfexport.modeling.pooling`, and the values of a `SentenceModules`.
     """
     from importlib.util import module_from_spec, spec_from_file_location
@@ -71,13 +71,13 @@ def _pooled(model: Any, sentence: Mapping[str, Any]) -> Any:
 
 
 def _takes_pooling(auto_class: Any, checkpoint: str) -> bool:
-    """Whether the bare model would build a pooler, which is no output and whose weights may be missing."""
+    """Return whether the bare model would build a pooler, whose weights may be missing and which is no output here."""
     import inspect
 
     import transformers
 
     if not hasattr(auto_class, "_model_mapping"):
-        return False  # it is no auto class
+        return False  # a concrete model class
     config = transformers.AutoConfig.from_pretrained(checkpoint, local_files_only=True)
     model_class = auto_class._model_mapping[type(config)]
     model_class = model_class[0] if isinstance(model_class, tuple) else model_class
@@ -85,9 +85,9 @@ def _takes_pooling(auto_class: Any, checkpoint: str) -> bool:
 
 
 def wrap(model: Any, part: Mapping[str, Any], example: tuple[Any, ...]) -> Any:
-    """A module that takes and gives tensors in the recorded order; the order of forward's parameters does not count.
+    """Wrap a part as a module that takes and returns tensors in the given order, instead of forward's parameter order.
 
-    The model gives a tuple. Where in it an output stands is recorded from a call that names them.
+    The model returns a tuple. A call that returns named outputs tells the position of each output in that tuple.
     """
     import torch
 
@@ -124,7 +124,7 @@ def _whole(model: Any) -> Any:
     def call(given: Mapping[str, Any], return_dict: bool) -> Any:
         if "return_dict" in parameters:
             return model(**given, **further, return_dict=return_dict)
-        named = model(**given)  # ours, with pooling
+        named = model(**given)  # a `SentenceModel`, which has no `return_dict`
         return named if return_dict else tuple(named.values())
 
     return call
@@ -136,10 +136,11 @@ def _encoder(model: Any) -> Any:
 
 
 def _decoder(model: Any) -> Any:
-    """One step of the decoder, as in AWS's MarianMT tutorial: all tokens so far, padded; logits of the last one alone.
+    """Return one decoder step as in AWS's MarianMT tutorial: takes all tokens so far, padded; gives the last logits.
 
-    The head computes nothing but that token: the others' states are taken out before it, by a product and a sum, since
-    indexing by a tensor would stay on CPU. The encoder is taken out of the model, or it would go along into the file.
+    Before the head, the last token's state is selected with a product and a sum, since indexing by a tensor would stay
+    on CPU. The head then computes that token only. The encoder is removed from the model, so that its weights are not
+    saved with the decoder.
     """
     import torch
     from transformers.modeling_outputs import BaseModelOutput
@@ -181,7 +182,7 @@ def _decoder(model: Any) -> Any:
 
 
 def answer(wrapper: Any, inputs: tuple[Any, ...]) -> list[Any]:
-    """What a wrapped model gives, as arrays in order."""
+    """Run a wrapped model and return its outputs as arrays in order."""
     import torch
 
     with unless("model_failed", "the model fails on a probe"), torch.no_grad():

@@ -1,7 +1,7 @@
-"""Takes the network away from this process and from all that it starts, the compiler included.
+"""Remove network access from this process and from all processes that it starts, the compiler included.
 
-A namespace of its own has no interface but a loopback, on which nobody else listens. Linux alone has it, and a container
-or a distribution may forbid it; then the worker says so, and goes on.
+The process moves to a network namespace of its own, whose only interface is a loopback. This exists on Linux only, and
+a container or distribution may forbid it; then the worker reports so and continues.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ __all__ = ["NONE", "leave_network"]
 NONE = "none"
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-"""From linux/sched.h."""
+"""Flags from linux/sched.h."""
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
-"""From linux/sockios.h and linux/if.h."""
+"""Constants from linux/sockios.h and linux/if.h."""
 
 
 def leave_network() -> str:
-    """Move to a network namespace of this process's own; to be called while it has one thread.
+    """Move this process to a new network namespace; call it while the process has one thread.
 
-    Whoever may not make one makes a user namespace for it, in which it is still the same user. Root does not, as it is
-    in many containers: inside it would no longer read what belongs to others, such as a checkpoint in a workspace.
+    Users without the privilege to do so also create a user namespace, and keep their user id in it. Root, which many
+    containers use, does not: inside the namespace it could no longer read files of other users, such as a checkpoint in
+    a workspace.
 
     Returns:
-        `none`, or why the network stays.
+        `none`, or the reason why network access remains.
     """
     if _only_loopback():
         return NONE
@@ -52,7 +53,7 @@ def leave_network() -> str:
 
 
 def _only_loopback() -> bool:
-    """Whether a parent process left the network already."""
+    """Return whether a parent process already removed the network."""
     try:
         return [name for _, name in socket.if_nameindex()] == ["lo"]
     except OSError:
@@ -60,7 +61,7 @@ def _only_loopback() -> bool:
 
 
 def _stay(user: int, group: int) -> None:
-    """Be the same user inside a new user namespace; without it, files are written all the same, but `whoami` fails."""
+    """Map the same user id into a new user namespace. Without the map, files are still written but `whoami` fails."""
     own = Path("/proc/self")
     with contextlib.suppress(OSError):
         (own / "setgroups").write_text("deny", encoding="ascii")

@@ -1,4 +1,4 @@
-"""Ask an artifact, or a trace, as its user would."""
+"""Run an artifact or a trace in the way its user does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .files import file_entry, first_line, read_arrays, tensors_of, write_arrays
 
 
 def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Load an artifact as its user would and answer the probes on the device.
+    """Load an artifact in the way its user does, and answer the probes on the device.
 
     Args:
         job: `target`, `artifact` (path), `part` (name), `inputs` and `outputs` (names in order), `probes` (how many).
@@ -24,7 +24,7 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         `files`: outputs.npz with `{part}/{n}/{output}`.
 
     Raises:
-        Failure: `no_device` if the SDK's run time finds none.
+        Failure: `no_device` if the SDK's runtime finds no Neuron device.
     """
     import torch
 
@@ -45,11 +45,11 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def generate(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Write text with an encoder and a decoder, by the run time that the artifact carries.
+    """Generate text with an encoder and a decoder, using the runtime package in the artifact.
 
     Args:
-        job: `target`; `runtime` (path of its package), `config` (folder), `encoder` and `decoder` (paths), `compiled`
-            (whether they need a device), and `calls`: the arguments of `generate` for each.
+        job: `target`; `runtime` (path of the package), `config` (folder), `encoder` and `decoder` (paths), `compiled`
+            (whether the graphs need a device), and `calls`: arguments for each call of `generate`.
         folder: holds inputs.npz with `generation/input_ids` and `generation/attention_mask`.
 
     Returns:
@@ -91,6 +91,6 @@ _RUN_ERRORS = (
 
 
 def _run_failure(error: BaseException) -> Failure:
-    """What the SDK's run time says where there is no device, told apart from everything else."""
+    """Convert a runtime error to a `Failure`, and tell a missing device from all other causes."""
     absent = not devices() and re.search(r"Runtime could not be initialized|nrt_init|NRT", str(error))
     return Failure("no_device" if absent else "run_failed", first_line(error))
