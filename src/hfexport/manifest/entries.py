@@ -101,11 +101,24 @@ def provenance_entry(env: Mapping[str, str]) -> ProvenanceEntry | None:
 
 
 def source_entry(
-    checkpoint: Checkpoint, source: GivenEntry, hashes: Mapping[Path, str], base: AdapterEntry | None = None
+    checkpoint: Checkpoint,
+    source: GivenEntry,
+    hashes: Mapping[Path, str],
+    base: AdapterEntry | None = None,
+    unused: Sequence[str] = (),
 ) -> SourceEntry:
-    """Describe what the artifacts come from: `source` is `Source.to_dict()`, `base` that of an adapter (`base_entry`)."""
+    """Describe what the artifacts come from.
+
+    Args:
+        checkpoint: as it was read.
+        source: `Source.to_dict()`.
+        hashes: by file of the checkpoint, its SHA-256.
+        base: of an adapter (`base_entry`).
+        unused: tensors of the checkpoint that the model does not take.
+    """
     return {
-        **source,
+        "model": source["model"],
+        "hub": source["hub"],
         "model_type": checkpoint.model_type,
         "architectures": list(checkpoint.architectures),
         "dtype": checkpoint.dtype,
@@ -113,6 +126,7 @@ def source_entry(
         "weight_format": checkpoint.contents.weights.format,
         "conversion": None if checkpoint.conversion is None else _conversion_entry(checkpoint.conversion),
         "adapter": base,
+        "unused_tensors": list(unused),
     }
 
 

@@ -140,6 +140,11 @@ class SourceEntry(TypedDict):
     weight_format: WeightFormat
     conversion: ConversionEntry | None
     adapter: AdapterEntry | None
+    unused_tensors: NotRequired[
+        Annotated[
+            list[str], Meta(description="Tensors of the checkpoint that the model does not take; absent: unknown.")
+        ]
+    ]
 
 
 class MachineEntry(TypedDict):

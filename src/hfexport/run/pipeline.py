@@ -30,6 +30,7 @@ from hfexport.hub.client import Hub
 from hfexport.hub.credentials import publishing_token, reading_token
 from hfexport.hub.source import Fetched, Source, identity, locate
 from hfexport.modeling.conversion.variant import link_variant
+from hfexport.modeling.unused import find_unused
 from hfexport.modeling.wrapped_names import unwrapped_names
 from hfexport.run import isolated
 from hfexport.run.boundary import Boundary, Failed
@@ -240,6 +241,8 @@ class Run:
                 opset = resolve_opset(self.inputs.opset, config)
             self.manifest["task"], self.manifest["dtype"] = config.task.name, cast("Dtype", dtype)
             self.manifest["interface"] = config.origin
+            with self.stages("Unused tensors"):
+                unused = find_unused(checkpoint, config, dtype, self.inputs.allow_unused or (), self.observer.note)
             exporter = self.exporter(checkpoint, source_identity, config, dtype, opset)
             exporter.neuron = neuron
             # Artifacts are hashed while they are validated.
@@ -247,7 +250,7 @@ class Run:
             exporter.on_made = lambda path: made.update({path: hashing.start(path)})
             exporter.ready.mkdir()
             results = exporter.run()
-        self.manifest["source"] = source_entry(checkpoint, source.to_dict(), hashes(), base)
+        self.manifest["source"] = source_entry(checkpoint, source.to_dict(), hashes(), base, unused)
 
         def digest(path: Path) -> str:
             return made[path].result() if path in made else sha256(path)

@@ -18,6 +18,7 @@ __all__ = [
     "check_model",
     "from_config",
     "kept_dtypes",
+    "loader_placing",
     "loader_renaming",
     "model_mapping",
     "replaced_part",
@@ -183,6 +184,21 @@ def loader_renaming(model: Any) -> Any:
 
     rules = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
     return lambda name, wanted: rename_source_key(name, rules, [], model.base_model_prefix, dict(wanted))[0]
+
+
+def loader_placing(model: Any) -> Any:
+    """The function that gives the name of the weight which a checkpoint's weight goes into, by itself or merged with others.
+
+    It takes the name and the wanted weights, as `loader_renaming` does.
+    """
+    check("transformers", *PARTS[2:5])
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    rules = get_model_conversion_mapping(model)
+    renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+    merges: Any = [rule for rule in rules if not isinstance(rule, WeightRenaming)]
+    return lambda name, wanted: rename_source_key(name, renamings, merges, model.base_model_prefix, dict(wanted))[0]
 
 
 def kept_dtypes(model: Any, dtype: Any) -> Any:

@@ -85,10 +85,19 @@ def section(manifest: Manifest, repository: str, prefix: str) -> str:
         f"`{prefix}hfexport.json` holds hashes, versions and every difference that was measured."
     )
     lines = ["## Exported artifacts", "", intro, "", *table(manifest), ""]
+    if unused := source.get("unused_tensors"):
+        lines += ["Tensors of the checkpoint that are not in the exported model: " + _names(unused) + ".", ""]
     for artifact in manifest["artifacts"]:
         snippet = hub_snippet(artifact, manifest, repository, prefix)
         lines += [f"### {artifact['format']}", "", "```python", snippet.rstrip(), "```", ""]
     return "\n".join(lines)
+
+
+def _names(names: Sequence[str]) -> str:
+    """At most 20 names as code; a name of a checkpoint may hold any character."""
+    shown = ", ".join(f"`{re.sub(r'[^A-Za-z0-9_.:/-]', '_', name)}`" for name in names[:20])
+    more = f" and {len(names) - 20} more, which `hfexport.json` names" if len(names) > 20 else ""
+    return shown + more
 
 
 def table(manifest: Manifest) -> list[str]:

@@ -290,6 +290,13 @@ class Inputs:
         parsers.class_reference,
         group="checkpoint",
     )
+    allow_unused: tuple[str, ...] | None = _input(
+        "",
+        "Tensors of the checkpoint that may stay out of the export although the model has no place for them: names or "
+        "patterns such as *.age_head.*, separated by commas or newlines.",
+        parsers.patterns,
+        group="checkpoint",
+    )
     trust_remote_code: bool = _input(
         "false",
         "Run code that the checkpoint carries (auto_map in config.json): true or false.",

@@ -27,6 +27,7 @@ __all__ = [
     "line",
     "optimizations",
     "path",
+    "patterns",
     "positive_integer",
     "program",
     "push",
@@ -168,6 +169,14 @@ def formats(value: str) -> tuple[str, ...]:
     if not chosen:
         raise ValueError(f"must name at least one of {', '.join(FORMATS)}")
     return tuple(chosen)
+
+
+def patterns(value: str) -> tuple[str, ...]:
+    """Patterns of names as a shell has them, each once, in the order given."""
+    found = [pattern.strip() for pattern in re.split(r"[,\r\n]", value)]
+    if not any(found):
+        raise ValueError("must have at least one name or pattern, separated by commas or newlines")
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def boolean(value: str) -> bool:
