@@ -71,6 +71,7 @@ def test_nothing_given_is_the_defaults() -> None:
         neuron_timeout=3600,
         neuron_min_compiled=0.9,
         export_config=None,
+        allow_unused=None,
         trust_remote_code=False,
     )
 
@@ -120,6 +121,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "validation-timeout": ("1200", 1200),
     "neuron-min-compiled": ("0.75", 0.75),
     "export-config": (f"{__file__}:Mine", f"{__file__}:Mine"),
+    "allow-unused": ("*.age_head.*,\nhead.bias", ("*.age_head.*", "head.bias")),
     "trust-remote-code": ("true", True),
     "allow-network": ("true", True),
 }
