@@ -32,6 +32,7 @@ def finish_graph(model: ir.Model, config: ExportConfig) -> None:
     _transpose_weights(model.graph)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
+    _separate_outputs(model.graph)
     _name_axes(model.graph, config)
     _refuse_dead_inputs(model.graph, config)
     _forget_where_nodes_came_from(model)
@@ -112,6 +113,19 @@ def _transpose_weights(graph: ir.Graph) -> None:
 def _permutation(node: ir.Node) -> tuple[int, ...]:
     attribute = node.attributes.get("perm")
     return tuple(attribute.as_ints()) if attribute is not None else (1, 0)
+
+
+def _separate_outputs(graph: ir.Graph) -> None:
+    """Copy a value that is several outputs, such as the last of the hidden states, so that each can have its own name."""
+    seen: set[int] = set()
+    for index, value in enumerate(graph.outputs):
+        if id(value) in seen:
+            copied = ir.node("Identity", [value])
+            copy = copied.outputs[0]
+            copy.shape, copy.type, copy.name = value.shape, value.type, f"{value.name}_{index}"
+            graph.append(copied)
+            graph.outputs[index] = copy
+        seen.add(id(value))
 
 
 def _name_axes(graph: ir.Graph, config: ExportConfig) -> None:
