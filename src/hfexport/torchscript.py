@@ -1,8 +1,8 @@
-"""Traces a model in memory to TorchScript, as `torch.jit.trace` did with the `torchscript=True` of transformers 4.
+"""Trace a model in memory to TorchScript, as `torch.jit.trace` did with `torchscript=True` of transformers 4.
 
-Transformers 5 has no such flag: its models give named outputs, which no trace can, and keep their tied weights. Its model
-classes can be imported from here, by their names, with the flag. For a checkpoint, `hfexport --formats torchscript` does
-more: it validates what it wrote.
+Transformers 5 has no such flag: its models return named outputs, which a trace cannot, and keep their weights tied. Its
+model classes can be imported from this module by name, and then take the flag. For a checkpoint, prefer
+`hfexport --formats torchscript`, which also validates the artifact.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ __all__ = ["trace"]
 def trace(
     model: torch.nn.Module, example_inputs: Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 ) -> torch.jit.ScriptModule:
-    """A trace of `model` that gives a tuple of its tensors, in the model's own order.
+    """Trace `model` to a module that returns a tuple of its tensors, in the model's order.
 
-    It is traced in eval mode, with eager attention and weights of its own: tied ones are cloned, so it must not be
-    trained further. `model` is left as it was.
+    A copy of the model is traced, in eval mode and with eager attention. Its tied weights are cloned, so the trace must
+    not be trained further. `model` itself is not changed.
 
     Args:
         model: a model of transformers.
-        example_inputs: tensors by name, which become positional in the same order; or tensors in the order of the
-            model's `forward`, whose second parameter most often is the attention mask.
+        example_inputs: tensors by name, which become positional inputs in this order; or tensors in the order of the
+            model's `forward`, whose second parameter is usually the attention mask.
 
     Raises:
-        InputsError: the example is not made of tensors.
-        ExportError: the model cannot be traced with it.
+        InputsError: `example_inputs` contains other values than tensors, or none.
+        ExportError: the model cannot be traced with these inputs.
     """
     named = isinstance(example_inputs, Mapping)
     names = tuple(example_inputs) if isinstance(example_inputs, Mapping) else ()
@@ -60,7 +60,7 @@ def trace(
 
 
 def __getattr__(name: str) -> Any:
-    """A name of transformers; a model class takes `torchscript=True`, in its config or in `from_pretrained`."""
+    """Return a name of transformers; its model classes take `torchscript=True`, in the config or `from_pretrained`."""
     if name.startswith("_") or not hasattr(transformers, name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(transformers, name)
@@ -69,7 +69,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _with_flag(model_class: Any) -> Any:
-    """A subclass of the same name. With the flag it gives tuples, attends eagerly, and has weights of its own."""
+    """Create a subclass of the same name whose flag `torchscript` sets tuples, eager attention and untied weights."""
 
     class Flagged(model_class):  # type: ignore[misc]
         def __init__(self, config: Any, *arguments: Any, **settings: Any) -> None:
@@ -96,7 +96,7 @@ def _with_flag(model_class: Any) -> Any:
 
 
 class _Plain(torch.nn.Module):
-    """Calls a model with tensors, by position or by name, and gives its tensors as a tuple."""
+    """Call a model with tensors, by position or name, and return its output tensors as a tuple."""
 
     def __init__(self, model: torch.nn.Module, names: tuple[str, ...] | None) -> None:
         super().__init__()
@@ -113,5 +113,5 @@ class _Plain(torch.nn.Module):
         return tuple(value for value in outputs.to_tuple() if isinstance(value, torch.Tensor))
 
     def _no_cache(self) -> dict[str, bool]:
-        """A cache is no tensor, and for decoders it is an artifact's business: see docs/torchscript.md."""
+        """Disable the cache, which is not a tensor; for decoders see docs/torchscript.md."""
         return {"use_cache": False} if hasattr(getattr(self.model, "config", None), "use_cache") else {}

@@ -182,9 +182,9 @@ def test_errors_of_a_child_come_back_as_they_were(tmp_path: Path, env: dict[str,
     [
         ("bug", r"KeyError: 'a traceback'"),
         ("garbage", "exit code 0 and no readable answer"),
-        ("half", "exit code 0 and an answer that is not one"),
+        ("half", "exit code 0 and an invalid answer"),
         ("silent", "exit code 3 and no readable answer"),
-        ("late", "exit code 1 and an answer that is not one"),
+        ("late", "exit code 1 and an invalid answer"),
     ],
 )
 def test_a_child_without_an_answer_is_a_bug(tmp_path: Path, env: dict[str, str], kind: str, message: str) -> None:
@@ -290,7 +290,7 @@ def test_a_child_takes_no_more_than_it_may(tmp_path: Path, env: dict[str, str]) 
     limits = Limits(memory_bytes=2**30, cpu_s=1, file_bytes=2**20)
     with (
         start(tmp_path, env, "greedy", CheckpointError, limits) as worker,
-        pytest.raises(CheckpointError, match="the child: takes more memory than"),
+        pytest.raises(CheckpointError, match="the child: used more memory than"),
     ):
         worker.result()
     with (

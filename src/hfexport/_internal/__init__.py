@@ -1,1 +1,1 @@
-"""Child processes: how they are started, what they may see, how they answer and how they end."""
+"""Child processes: start them, limit their access, read their answers and end them."""

@@ -1,4 +1,4 @@
-"""Errors of a child process as JSON values, and back again in its parent. Standard library only."""
+"""Convert errors of a child process to JSON values, and back in its parent. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["answer_to", "answer_to_any", "error_from"]
 
 
 class Behind(Exception):
-    """What was behind an error in another process, as a traceback in words."""
+    """The cause of an error in a child process, as the text of its traceback."""
 
 
 def answer_to(error: HfexportError) -> dict[str, Any]:
@@ -30,11 +30,11 @@ def answer_to(error: HfexportError) -> dict[str, Any]:
 
 
 def answer_to_any(error: Exception, *, limited: bool) -> dict[str, Any]:
-    """Return the answer of a child that raised anything else than an `HfexportError`.
+    """Return the answer of a child that raised any exception other than `HfexportError`.
 
     Args:
-        error: what it raised.
-        limited: the child had a limit of memory, which most likely is what it ran into.
+        error: exception that was raised.
+        limited: whether the child had a memory limit, which an allocation failure then points to.
     """
     if limited and (isinstance(error, MemoryError) or "allocate memory" in str(error)):
         return {"status": "memory", "message": first_line(error)}
@@ -45,7 +45,7 @@ def answer_to_any(error: Exception, *, limited: bool) -> dict[str, Any]:
 
 
 def error_from(answer: Mapping[str, Any], name: str) -> HfexportError:
-    """Return the error that an answer stands for; `name` is the child's, for a bug."""
+    """Return the error that an answer describes; `name` is the child's name, for bugs."""
     if answer["status"] == "bug":
         return InternalError(f"{name}: {answer['message']}", details=answer["details"])
     kind = getattr(errors, str(answer["class"]), HfexportError)

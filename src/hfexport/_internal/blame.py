@@ -1,4 +1,4 @@
-"""Turns any exception into an error for the user: whose it is, and what to do. Standard library only."""
+"""Convert any exception to an error for the user, by the code that raised it. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hfexport.errors import CheckpointError, ExportError, HfexportError, InputsE
 __all__ = ["USER_MODULE_PREFIX", "explain", "no_memory"]
 
 USER_MODULE_PREFIX: Final = "hfexport_own_"
-"""What the name of a module begins with that is a user's own file."""
+"""Prefix of the module names of users' own files."""
 
 _REMOTE_MODULES: Final = "transformers_modules"
-"""The package in which transformers runs code that a checkpoint carries."""
+"""Package in which transformers runs code from a checkpoint."""
 
 _MODEL_CODE: Final = ("transformers.models.", "transformers.configuration_utils", "transformers.modeling_rope_utils")
 """Modules of transformers that compute with the values of config.json."""
@@ -26,15 +26,15 @@ _CONFIG_READERS: Final = "hfexport.export_config."
 
 
 def explain(error: BaseException, subject: str) -> HfexportError:
-    """Return the error that a user is shown for `error`, whatever it is.
+    """Return the error to show to the user for any exception.
 
     Args:
-        error: what was raised.
-        subject: the checkpoint as the user named it, for messages.
+        error: exception that was raised.
+        subject: name of the checkpoint as the user gave it, for messages.
 
     Returns:
-        `error` itself if it is an `HfexportError`; `ExportError` if disk or memory ran out; `InputsError` if a user's own
-        file raised it; `CheckpointError` if code that computes with the values of config.json did; else `InternalError`.
+        `error` itself if it is an `HfexportError`; `ExportError` if disk or memory ran out; `InputsError` if a user's
+        file raised it; `CheckpointError` if code that computes with config.json did; else `InternalError`.
     """
     if isinstance(error, HfexportError):
         return error
@@ -46,7 +46,7 @@ def explain(error: BaseException, subject: str) -> HfexportError:
 
 
 def _by_frames(error: BaseException, subject: str) -> HfexportError:
-    """The error for an exception of Python code, by whose code raised it."""
+    """Choose the error for an exception by the modules in its traceback."""
     modules = _modules(error.__traceback__)
     text = first_line(error)
     said = text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
@@ -71,12 +71,12 @@ def _by_frames(error: BaseException, subject: str) -> HfexportError:
 
 
 def no_memory(said: str) -> ExportError:
-    """Return the error of a machine whose memory ran out."""
+    """Return the error for a machine that ran out of memory."""
     return ExportError(f"memory ran out: {said}", remedy="Use a machine or container with more memory.")
 
 
 def _modules(trace: TracebackType | None) -> list[tuple[str, str, int]]:
-    """Name of the module, file and line of each frame, the outermost first."""
+    """Return module name, file and line of each frame, the outermost first."""
     found = []
     while trace is not None:
         frame = trace.tb_frame

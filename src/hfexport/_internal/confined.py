@@ -1,4 +1,4 @@
-"""What a process that runs foreign code may reach: by Landlock and capabilities, as far as the kernel lets it.
+"""Restrict what a process that runs untrusted code can reach, with Landlock and capabilities if the kernel has them.
 
 Linux and standard library only. https://docs.kernel.org/userspace-api/landlock.html
 """
@@ -17,7 +17,7 @@ from typing import Final
 __all__ = ["DENIED", "confine", "drop_powers", "guard_memory", "hide_arguments", "secret_places"]
 
 DENIED: Final = "denied"
-"""What is said of something that a process cannot reach."""
+"""Reported for a kind of access that a process does not have."""
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 4, 38, 24
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -25,26 +25,26 @@ _POWERS: Final = {
     **{"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_MODULE": 16, "CAP_SYS_RAWIO": 17, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21},
     **{"CAP_MKNOD": 27, "CAP_PERFMON": 38, "CAP_BPF": 39, "CAP_CHECKPOINT_RESTORE": 40},
 }
-"""Capabilities by which root gets around what is closed to others, from linux/capability.h."""
+"""Capabilities by which root bypasses access checks, from linux/capability.h."""
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-"""Numbers of system calls, the same on every architecture."""
+"""System call numbers, the same on every architecture."""
 _WRITE_FILE, _READ_FILE = 0x2, 0x4
 _CHANGES: Final = 0x2 | 0x1FF0 | 0x2000  # files written, made and removed, and moved between folders (ABI 2)
 _TRUNCATE, _BIND_AND_CONNECT_TCP, _SCOPES = 0x4000, 0x3, 0x3  # ABI 3, 4 and 6
 _OF_FILES: Final = _READ_FILE | _WRITE_FILE | _TRUNCATE
 _OLDEST_ABI: Final = 2
-"""The first version under which files may be moved between folders."""
+"""First Landlock version that allows moving files between folders."""
 
 _SECRETS_IN_HOME: Final = (
     *(".aws", ".azure", ".config/gcloud", ".config/gh", ".config/git", ".docker", ".git-credentials", ".gnupg"),
     *(".huggingface", ".kube", ".netrc", ".npmrc", ".pypirc", ".ssh", "_netrc"),
     *(".cache/huggingface/token", ".cache/huggingface/stored_tokens"),
 )
-"""Where programs keep what their users log in with."""
+"""Paths in the home folder where programs keep credentials."""
 
 
 def secret_places(env: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return files and folders that hold what a user logs in with: of the Hub, of git, of clouds."""
+    """Return files and folders that hold credentials: of the Hub, git and clouds."""
     homes = {Path(env["HOME"])} if env.get("HOME") else set()
     with contextlib.suppress(ImportError, KeyError):
         import pwd
@@ -60,18 +60,18 @@ def secret_places(env: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def confine(hidden: Sequence[Path], writable: Sequence[Path], *, network: bool) -> dict[str, str]:
-    """Keep this process, and all that it starts, from files, from other processes and from the network, for good.
+    """Restrict files, other processes and the network for this process and its children, permanently.
 
-    Files can be written only below `writable`, and everything can be read but what is `hidden`. Memory and environment of
-    processes outside cannot be read, nor can they be sent signals.
+    Files can be written only below `writable`. Everything except `hidden` can be read. Memory and environment of
+    outside processes cannot be read, and no signals can be sent to them.
 
     Args:
-        hidden: files and folders, as real paths.
-        writable: folders that exist.
-        network: leave TCP alone.
+        hidden: real paths of files and folders that must not be read.
+        writable: existing folders that may be written.
+        network: leave TCP unrestricted.
 
     Returns:
-        `files`, `processes` and `tcp`: each `denied`, or why it is not.
+        `files`, `processes` and `tcp`: for each `denied`, or the reason why it is not.
     """
     drop_powers()
     abi = _call(_CREATE_RULESET, None, 0, 1)
@@ -105,12 +105,12 @@ def confine(hidden: Sequence[Path], writable: Sequence[Path], *, network: bool) 
 
 
 def guard_memory() -> None:
-    """Keep other processes of the same user from this one's memory and environment; root's need `drop_powers` for that."""
+    """Protect this process's memory from other processes of the same user; for root also call `drop_powers`."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def drop_powers() -> None:
-    """Give up root's capabilities to look into processes that guard their memory; for good, and for all that is started."""
+    """Drop root's capabilities to inspect other processes, permanently, for this process and its children."""
     for power in _POWERS.values():
         _prctl(_PR_CAPBSET_DROP, power)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -118,14 +118,14 @@ def drop_powers() -> None:
     sets = ctypes.create_string_buffer(24)
     if libc.capget(header, sets) != 0:
         return
-    # Effective, permitted and inheritable, first of the capabilities below 32, then of those above.
+    # Effective, permitted and inheritable: first for the capabilities below 32, then for those above.
     masks = [sum(1 << power % 32 for power in _POWERS.values() if power // 32 == word) for word in (0, 1)]
     kept = [value & ~masks[n // 3] for n, value in enumerate(struct.unpack("6I", sets.raw))]
     libc.capset(header, struct.pack("6I", *kept))
 
 
 def hide_arguments(secrets: Iterable[str]) -> None:
-    """Overwrite secrets among the arguments of this process, which every process of the machine can read."""
+    """Overwrite secrets in this process's arguments, which every process on the machine can read."""
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         start, end = int(fields[45]), int(fields[46])
@@ -143,7 +143,7 @@ def hide_arguments(secrets: Iterable[str]) -> None:
 
 
 def _all_but(folder: Path, hidden: frozenset[Path]) -> Iterator[Path]:
-    """The largest parts of a folder that hold nothing `hidden`. Links are left out: what they lead to is found itself."""
+    """Yield the largest subtrees of a folder without `hidden` paths; links are skipped, their targets come too."""
     around = {parent for path in hidden for parent in path.parents}
     if folder not in around:
         yield folder
@@ -160,7 +160,7 @@ def _all_but(folder: Path, hidden: frozenset[Path]) -> Iterator[Path]:
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:
-    """Add a rule; of what is not there or not ours to open nothing need be allowed."""
+    """Add a rule for a path; skip a path that is missing or cannot be opened."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:

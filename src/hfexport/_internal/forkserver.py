@@ -1,12 +1,12 @@
-"""Children that start in milliseconds: forked from a process that has imported torch, and made nothing with it.
+"""Fork servers: start child processes in milliseconds, by forking from a process that has imported torch.
 
-For whoever exports many models in one go. A fork server imports what one kind of child needs, then forks a child for each
-job that comes over its socket; a child is a fresh process in a session of its own all the same. `fork_servers` starts one
-for each kind and gives the folder of their sockets; with that folder in `HFEXPORT_FORK_SERVERS`, `hfexport._internal.workers` asks
-them first. Linux only, standard library only.
+This is for exporting many models in one session. A fork server imports the modules that one kind of child needs, then
+forks a child for each job that arrives on its socket. A child is still a fresh process in a session of its own.
+`fork_servers` starts one server for each kind and returns the folder of their sockets. If `HFEXPORT_FORK_SERVERS` names
+that folder, `hfexport._internal.workers` uses the servers. Linux only, standard library only.
 
-A connection is one child: the request comes, its process id goes back, then its exit code. When the connection closes
-before that, the child is killed, so that no child outlives the process that asked for it.
+Each connection stands for one child: the client sends a request, and receives the process id, then the exit code. If
+the client closes the connection earlier, the server kills the child, so that no child outlives its client.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from hfexport._internal.process import python_command
 __all__ = ["FORK_SERVERS", "Forked", "fork", "fork_servers", "main"]
 
 FORK_SERVERS: Final = "HFEXPORT_FORK_SERVERS"
-"""Environment variable: the folder that holds a socket for each kind of child, such as `torch.sock`."""
+"""Environment variable with the folder that holds a socket for each kind of child, such as `torch.sock`."""
 
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "torch": ("torch", "numpy"),
     "transformers": ("torch", "numpy", "transformers.modeling_utils", "transformers.models.auto.modeling_auto"),
 }
-"""What each kind of server imports before it forks; a kind of child that is not here starts afresh."""
+"""Modules that each kind of server imports before it forks. Other kinds of children start as new interpreters."""
 
 
 class Forked:
-    """A forked child, with what `subprocess.Popen` offers to wait for one."""
+    """A forked child, with the methods of `subprocess.Popen` that wait for it."""
 
     stdin: IO[bytes] | None = None
 
@@ -53,14 +53,14 @@ class Forked:
         self.pid = int(self._lines.readline())
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; `None` while it runs."""
+        """Return the exit code, negative for a signal; `None` while the child runs."""
         return self._read(0.0)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it did not come within `timeout` seconds.
+            subprocess.TimeoutExpired: the child did not exit within `timeout` seconds.
         """
         code = self._read(timeout)
         if code is None:
@@ -69,7 +69,7 @@ class Forked:
         return code
 
     def kill(self) -> None:
-        """Kill the child; the server does it when the connection closes."""
+        """Kill the child by closing the connection, upon which the server kills it."""
         self._connection.shutdown(socket.SHUT_WR)
 
     def _read(self, timeout_s: float | None) -> int | None:
@@ -82,12 +82,13 @@ class Forked:
 
 
 def fork(kind: str, request: Mapping[str, Any], env: Mapping[str, str]) -> Forked | None:
-    """Have a child forked, if a server of this kind runs; `None` if not.
+    """Fork a child if a server of this kind runs; return `None` otherwise.
 
     Args:
-        kind: of the server, such as `torch`.
-        request: `runner`, a module whose `run_job` takes `module` and `job` (a path); `log`, `folder`, `env` of the child.
-        env: may name the servers' folder.
+        kind: kind of the server, such as `torch`.
+        request: `runner`, a module whose `run_job` takes `module` and `job` (a path); `log`, `folder`, `env` of the
+            child.
+        env: environment that may name the servers' folder.
     """
     path = Path(env.get(FORK_SERVERS, ""), f"{kind}.sock")
     if not env.get(FORK_SERVERS) or not path.is_socket():
@@ -100,10 +101,10 @@ def fork(kind: str, request: Mapping[str, Any], env: Mapping[str, str]) -> Forke
 
 @contextlib.contextmanager
 def fork_servers(env: Mapping[str, str], kinds: Mapping[str, Sequence[str]] = KINDS) -> Iterator[str]:
-    """Run a server of each kind; gives the folder to set `HFEXPORT_FORK_SERVERS` to.
+    """Run a server of each kind; yield the folder to set `HFEXPORT_FORK_SERVERS` to.
 
     Args:
-        env: the servers' whole environment.
+        env: complete environment of the servers.
         kinds: names of the servers, with the modules that each imports.
     """
     with tempfile.TemporaryDirectory(prefix="hfexport-fork-") as folder, contextlib.ExitStack() as stack:
@@ -113,15 +114,15 @@ def fork_servers(env: Mapping[str, str], kinds: Mapping[str, Sequence[str]] = KI
             stack.callback(server.wait)
             stack.callback(server.kill)
             assert server.stdout is not None
-            server.stdout.readline()  # it listens
+            server.stdout.readline()  # wait until the server listens
         yield folder
 
 
 def main(address: str, *modules: str) -> None:
-    """Import `modules`, then serve until standard input closes, which it does when whoever started this ends."""
+    """Import `modules`, then serve until standard input closes, which happens when the starting process ends."""
     for module in modules:
         importlib.import_module(module)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for handlers
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # let the kernel reap the handler processes
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)
         listener.listen()
@@ -139,7 +140,7 @@ def main(address: str, *modules: str) -> None:
 
 
 def _handle(connection: socket.socket) -> None:
-    """One child from its request to its exit code, in a process of its own."""
+    """Handle one connection in its own process: fork the child and report its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(connection.makefile("rb").readline())
     child = os.fork()
@@ -150,7 +151,7 @@ def _handle(connection: socket.socket) -> None:
     ended = os.pidfd_open(child)
     watched: list[Any] = [ended, connection]
     readable, _, _ = select.select(watched, [], [])
-    if ended not in readable:  # whoever asked has gone, or wants it ended
+    if ended not in readable:  # the client has closed the connection
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
@@ -162,7 +163,7 @@ def _handle(connection: socket.socket) -> None:
 
 
 def _become(request: Mapping[str, Any]) -> None:
-    """Turn this fork into the child that was asked for; does not return."""
+    """Turn this fork into the requested child; does not return."""
     os.setsid()
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -173,7 +174,7 @@ def _become(request: Mapping[str, Any]) -> None:
     os.environ.update(request["env"])
     try:
         importlib.import_module(request["runner"]).run_job(request["module"], Path(request["job"]))
-    except BaseException:  # noqa: BLE001  as the interpreter does with what nobody caught
+    except BaseException:  # noqa: BLE001  print it, as the interpreter does with uncaught exceptions
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

@@ -1,4 +1,4 @@
-"""How a process of hfexport's own starts and ends: quick at both, since a run starts several.
+"""Start and end hfexport's own Python processes quickly, since a run starts several.
 
 Standard library only.
 """
@@ -18,28 +18,28 @@ from typing import Final, NoReturn
 __all__ = ["Limits", "collect_rarely", "die_with", "end_process", "python_command"]
 
 PR_SET_PDEATHSIG: Final = 1
-"""From linux/prctl.h: the signal a process gets when the thread that started it ends."""
+"""From linux/prctl.h: signal that a process receives when the thread that started it ends."""
 
 _ALLOCATIONS = 100_000
-"""Objects made before the youngest generation is looked through; Python's own number is 700."""
+"""Number of allocations before the garbage collector examines the youngest generation; Python's default is 700."""
 
 
 _BOOTSTRAP: Final = (
     "import sys; root = sys.argv.pop(1); sys.path.insert(0, root); import hfexport; sys.path.remove(root); "
     "from importlib import import_module; import_module(sys.argv.pop(1)).main(*sys.argv[1:])"
 )
-"""Finds the very package that this process runs, installed or not. `-m` would look in the working directory first,
-and leaving `root` in the path would let it shadow the standard library."""
+"""Imports the same package as this process, installed or not. `-m` would search the working directory first, and
+keeping `root` in the path would let its modules shadow the standard library."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child may use that reads what nobody vouches for.
+    """Resource limits of a child that reads untrusted files.
 
     Attributes:
-        memory_bytes: of its own: pages of mapped files that it only reads do not count.
-        cpu_s: seconds of all its threads together.
-        file_bytes: of each file that it writes; `None`: any size.
+        memory_bytes: private memory; pages of mapped files that are only read do not count.
+        cpu_s: CPU seconds of all threads together.
+        file_bytes: size of each file that it writes; `None` for no limit.
     """
 
     memory_bytes: int
@@ -47,7 +47,7 @@ class Limits:
     file_bytes: int | None = None
 
     def impose(self) -> None:
-        """Hold this process to them from now on."""
+        """Apply the limits to this process."""
         limits = {resource.RLIMIT_DATA: self.memory_bytes, resource.RLIMIT_CPU: self.cpu_s}
         if self.file_bytes is not None:
             limits[resource.RLIMIT_FSIZE] = self.file_bytes
@@ -57,23 +57,23 @@ class Limits:
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """The command that runs `main(*arguments)` of a module of hfexport in a new interpreter."""
+    """Return the command that runs `main(*arguments)` of a module of hfexport in a new interpreter."""
     root = str(Path(__file__).resolve().parents[2])
-    # -I where this process is isolated; otherwise -P alone, so that PYTHONPATH counts but the working directory does not.
+    # -I if this process is isolated. Otherwise -P, so that PYTHONPATH counts but the working directory does not.
     isolation = "-I" if sys.flags.isolated else "-P"
     return [sys.executable, isolation, "-c", _BOOTSTRAP, root, module, *arguments]
 
 
 def collect_rarely() -> None:
-    """Look for reference cycles less often: importing torch makes half a million objects that stay, and no garbage."""
+    """Run the garbage collector less often: importing torch creates half a million permanent objects and no garbage."""
     gc.set_threshold(_ALLOCATIONS, 50, 1000)
 
 
 def end_process(exit_code: int) -> NoReturn:
-    """Write out what is buffered and end, without tearing the interpreter down.
+    """Flush the standard streams and exit without shutting the interpreter down.
 
-    Everything of ours is closed by then; taking torch and its graphs apart, object by object, would take a second or two,
-    and may crash.
+    All files are closed by then. Destroying torch and its graphs object by object would take a second or two, and may
+    crash.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(
@@ -84,7 +84,7 @@ def end_process(exit_code: int) -> NoReturn:
 
 
 def die_with(parent: int) -> None:
-    """Ask Linux to kill this process when its parent ends, and end now if the parent already has."""
+    """Ask Linux to kill this process when its parent ends; exit now if the parent has already ended."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes

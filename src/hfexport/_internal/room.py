@@ -1,4 +1,4 @@
-"""Room on disks: asked for before something large is written, and missed in one clear error. Standard library only."""
+"""Check for free disk space before large writes, and report a full disk as one clear error. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hfexport.errors import ExportError
 __all__ = ["STAGING_PREFIX", "is_no_room", "no_room", "require_room", "writing"]
 
 STAGING_PREFIX: Final = ".hfexport-"
-"""What the name of a staging folder begins with; messages name the folder that it lies in."""
+"""Prefix of staging folder names; messages show their parent folder instead."""
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_no_room(error: BaseException) -> bool:
-    """Whether a write failed since the disk, or what a user may have of it, is full."""
+    """Return whether a write failed because the disk, the quota or a file size limit was exhausted."""
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 def no_room(folder: Path, needed_bytes: int | None = None) -> ExportError:
-    """Return the error of a disk that is full: the folder, the bytes needed if they are known, and the bytes free."""
+    """Return the error for a full disk, with the folder, the bytes needed if known, and the bytes free."""
     shown = next((path.parent for path in (folder, *folder.parents) if path.name.startswith(STAGING_PREFIX)), folder)
     existing = next((path for path in (shown, *shown.parents) if path.is_dir()), Path())
     needed = "" if needed_bytes is None else f"{needed_bytes} bytes are needed, "
@@ -36,10 +36,10 @@ def no_room(folder: Path, needed_bytes: int | None = None) -> ExportError:
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:
-    """Look whether so much can be written.
+    """Check that the disk of `folder` has enough free space.
 
     Raises:
-        ExportError: the disk of `folder` has less room.
+        ExportError: the disk has less free space.
     """
     if shutil.disk_usage(folder).free < needed_bytes:
         raise no_room(folder, needed_bytes)
@@ -47,10 +47,10 @@ def require_room(folder: Path, needed_bytes: int) -> None:
 
 @contextmanager
 def writing(folder: Path, needed_bytes: int) -> Iterator[None]:
-    """Write so much into `folder` inside.
+    """Check for free space, and convert errors of a full disk inside the block.
 
     Raises:
-        ExportError: the disk has less room, when this starts or in the middle.
+        ExportError: the disk has too little space, before or during the write.
     """
     require_room(folder, needed_bytes)
     try:

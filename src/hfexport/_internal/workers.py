@@ -1,7 +1,7 @@
-"""Child processes of hfexport's own: started with a job, ended with an answer, never left behind.
+"""Run a module of hfexport in a child process: send a job, read an answer, and never leave the child behind.
 
-A job is JSON in `job.json`; the answer is JSON in `result.json`; whatever the child prints goes to `output.log`.
-A child runs one module's `run(job) -> dict`. Standard library only.
+The job is JSON in `job.json`, the answer is JSON in `result.json`, and everything that the child prints goes to
+`output.log`. A child runs `run(job) -> dict` of one module. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "
 
 LOG_TAIL_BYTES: Final = 4096
 LOG_TAIL_LINES: Final = 20
-"""How much of the end of a child's output an error shows, at most."""
+"""Maximum size of the part of a child's output that an error shows."""
 
 LOG_LINE_BYTES: Final = 4096
-"""A longer line of a child's output is shown as several."""
+"""Longer lines of a child's output are split."""
 
 POLL_S: Final = 0.2
-"""How often a child's output is looked at for new lines."""
+"""Interval for reading new lines of a child's output."""
 
 NO_ROOM: Final = 28
-"""Exit code of a child that cannot write its answer since the disk is full; the number of ENOSPC."""
+"""Exit code of a child that cannot write its answer because the disk is full; the number of ENOSPC."""
 
 _ALLOWED: Final = frozenset(
     (
@@ -59,20 +59,20 @@ _ALLOWED: Final = frozenset(
 _ALLOWED_PREFIXES: Final = ("LC_", "OMP_", "MKL_", "KMP_", "GOMP_")
 
 _OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-"""Children work on local files; they reach no hub and read no stored token."""
+"""Children work on local files: they do not contact the Hub or read a stored token."""
 
 
 def child_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What of `env` a child may see: an allow-list, so that no token and no `INPUT_*` reaches it.
+    """Return the variables of `env` on an allow-list, so that no token and no `INPUT_*` reaches a child.
 
-    Applying it twice changes nothing.
+    Applying it twice gives the same result.
     """
     kept = {name: value for name, value in env.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)}
     return kept | _OFFLINE
 
 
 def available_cores(env: Mapping[str, str]) -> int:
-    """Threads worth starting: `OMP_NUM_THREADS` of `env`, or the cores that this process may run on."""
+    """Return the number of threads to use: `OMP_NUM_THREADS` of `env`, or the cores available to this process."""
     asked = env.get("OMP_NUM_THREADS", "").split(",")[0]
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
@@ -82,7 +82,7 @@ def available_cores(env: Mapping[str, str]) -> int:
 
 
 def _cgroup_cores() -> float | None:
-    """The CPU quota of a container, in cores (cgroup v2, then v1); `None` where there is none."""
+    """Return a container's CPU quota in cores (cgroup v2, then v1); `None` if there is none."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
@@ -100,14 +100,14 @@ def _cgroup_cores() -> float | None:
 
 
 class Worker:
-    """A running child. Use it as a context manager, or call `stop`: leaving kills whatever still runs.
+    """A running child. Use it as a context manager or call `stop`, which kills the child if it still runs.
 
-    The child is also killed when this object is collected, when the interpreter exits, and, on Linux, when the thread
-    that started it ends in whatever way.
+    The child is also killed when this object is collected, when the interpreter exits, and on Linux when the thread
+    that started it ends in any way.
 
     Attributes:
-        name: what it does, for messages: `reference`, `runner for onnx`.
-        folder: holds job.json, result.json and output.log.
+        name: name for messages, such as `reference` or `runner for onnx`.
+        folder: folder with job.json, result.json and output.log.
     """
 
     def __init__(
@@ -144,40 +144,38 @@ class Worker:
 
     @property
     def timed_out(self) -> bool:
-        """Whether `result` stopped it because it took too long."""
+        """Whether the child was stopped because it exceeded its time limit."""
         return self._timed_out_s is not None
 
     def stop(self) -> None:
-        """Kill the child and its process group, if it still runs."""
+        """Kill the child and its process group if it still runs."""
         self._finalizer()
 
     def result(self, timeout_s: float | None = None) -> dict[str, Any]:
-        """Wait for the answer; asking again gives it again.
+        """Wait for the answer and return it; a second call returns it again.
 
         Returns:
-            What the child's `run` returned, with `wall_s` (seconds since its start) and `peak_rss_bytes` (its largest
-            resident set; 0 where the system does not say).
+            The result of the child's `run`, with `wall_s` (seconds since its start) and `peak_rss_bytes` (its largest
+            resident set; 0 if the system does not report it).
 
         Raises:
-            HfexportError: the child raised it; same class, message and remedy. The base class itself if the child
-                ended with a traceback, which is a bug. The `failure` class given to `start` if the child was killed
-                or took longer than `timeout_s`.
+            HfexportError: the child raised it; same class, message and remedy. `InternalError` if the child ended
+                with a traceback, which is a bug. The `failure` class given to `start` if the child was killed or
+                exceeded `timeout_s`.
         """
         code = self.wait(timeout_s)
         answer = self._read_answer(code)
         if answer["status"] in ("error", "bug"):
             raise error_from(answer, self.name)
         if answer["status"] == "memory":
-            raise self._failure(
-                f"{self.name}: takes more memory than what it is about should need: {answer['message']}"
-            )
+            raise self._failure(f"{self.name}: used more memory than its input should require: {answer['message']}")
         return {**answer["result"], "wall_s": answer["wall_s"], "peak_rss_bytes": answer["peak_rss_bytes"]}
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Wait for the end, whatever the child answers; returns its exit code.
+        """Wait for the child to end and return its exit code, without reading its answer.
 
         Raises:
-            HfexportError: the `failure` class given to `start`: it was killed, or took longer than `timeout_s`.
+            HfexportError: the `failure` class given to `start`: the child was killed or exceeded `timeout_s`.
         """
         try:
             code = self._process.wait(timeout_s)
@@ -195,7 +193,7 @@ class Worker:
         return code
 
     def follow(self, timeout_s: float) -> Iterator[str]:
-        """What the child prints, line by line as it comes, until it ends or `timeout_s` have passed."""
+        """Yield the lines that the child prints, until it ends or `timeout_s` have passed."""
         end = time.monotonic() + timeout_s
         with (self.folder / "output.log").open("rb") as log:
             while True:
@@ -210,7 +208,7 @@ class Worker:
                 time.sleep(POLL_S)
 
     def log_tail(self) -> str:
-        """The end of what the child printed, ready to follow a message; empty if it printed nothing."""
+        """Return the last lines that the child printed, formatted to follow a message; empty if there are none."""
         try:
             with (self.folder / "output.log").open("rb") as log:
                 size = log.seek(0, os.SEEK_END)
@@ -220,7 +218,7 @@ class Worker:
             return ""
         lines = ["".join(c if c.isprintable() else " " for c in line).rstrip() for line in text.splitlines()]
         lines = [line for line in lines if line][-LOG_TAIL_LINES:]
-        # The bar keeps a line from being read as a command by whatever reads our own output.
+        # The bar keeps a runner from interpreting such a line as a workflow command.
         return "".join(f"\n  | {line}" for line in lines)
 
     def _killed(self, which: signal.Signals) -> HfexportError:
@@ -241,9 +239,7 @@ class Worker:
                 f"{self.name}: ended with exit code {code} and no readable answer{self.log_tail()}"
             ) from error
         if code != 0 or not isinstance(answer, dict) or answer.get("status") not in ("ok", "error", "memory", "bug"):
-            raise InternalError(
-                f"{self.name}: ended with exit code {code} and an answer that is not one{self.log_tail()}"
-            )
+            raise InternalError(f"{self.name}: ended with exit code {code} and an invalid answer{self.log_tail()}")
         return answer
 
 
@@ -258,17 +254,17 @@ def start(
     kind: str = "",
     limits: Limits | None = None,
 ) -> Worker:
-    """Start `module` of hfexport in a fresh process, and return at once.
+    """Start `module` of hfexport in a fresh process and return at once.
 
     Args:
-        module: full name, such as `hfexport.validation.reference.worker`; it has `run(job) -> dict`.
-        job: JSON values; paths in it must be absolute, for the child's working directory is `folder`.
-        name: for messages.
-        folder: made if it does not exist; holds the job, the answer and the log.
-        env: the child's whole environment; see `child_environment`.
-        failure: the class to raise when the child is killed or takes too long.
-        kind: of fork server (see `hfexport._internal.forkserver`) to have it from, if one runs.
-        limits: what it may use; to go past them ends it with `failure`.
+        module: full name of a module with `run(job) -> dict`, such as `hfexport.validation.reference.worker`.
+        job: JSON values; paths must be absolute, since the child's working directory is `folder`.
+        name: name for messages.
+        folder: folder for job, answer and log; created if missing.
+        env: complete environment of the child; see `child_environment`.
+        failure: class to raise if the child is killed or takes too long.
+        kind: kind of fork server (see `hfexport._internal.forkserver`) to use if one runs.
+        limits: resource limits; exceeding them ends the child with `failure`.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -299,12 +295,12 @@ def launch(
     """Start a command in a process group of its own, with `folder` as its working directory, and return at once.
 
     Args:
-        command: the program, by its absolute path, and its arguments.
-        name: for messages.
-        folder: gets output.log, with what the command prints.
-        env: the command's whole environment.
-        failure: the class to raise when it is killed or takes too long.
-        tied: give it a pipe as standard input that closes when this process ends or stops it.
+        command: absolute path of the program, and its arguments.
+        name: name for messages.
+        folder: folder for output.log, which receives the command's output.
+        env: complete environment of the command.
+        failure: class to raise if the command is killed or takes too long.
+        tied: give the command a pipe as standard input, which closes when this process ends or stops the command.
     """
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(
@@ -331,7 +327,7 @@ def _kill(process: subprocess.Popen[bytes] | Forked) -> None:
 
 
 def main(module: str, job: str) -> None:
-    """The child's side in a new interpreter: run the job of that file, for as long as the parent lives."""
+    """Entry point of a child in a new interpreter: run the job file, and end if the parent ends."""
     collect_rarely()
     path = Path(job).resolve()
     die_with(int(json.loads(path.read_bytes())["parent"]))
@@ -339,7 +335,7 @@ def main(module: str, job: str) -> None:
 
 
 def run_job(module: str, path: Path) -> NoReturn:
-    """Run the job that `path` holds with `module`, write the answer beside it, and end the process."""
+    """Run the job in `path` with `module`, write the answer beside it, and end the process."""
     content = json.loads(path.read_bytes())
     if content["limits"] is not None:
         Limits(**content["limits"]).impose()
@@ -347,7 +343,7 @@ def run_job(module: str, path: Path) -> NoReturn:
         answer: dict[str, Any] = {"status": "ok", "result": importlib.import_module(module).run(content["job"])}
     except HfexportError as error:
         answer = answer_to(error)
-    except Exception as error:  # noqa: BLE001  the boundary of a child: its parent is told, whatever it is
+    except Exception as error:  # noqa: BLE001  boundary of the child: every error is reported to the parent
         answer = answer_to_any(error, limited=content["limits"] is not None)
     answer["wall_s"] = round(time.monotonic() - float(content["started"]), 3)
     answer["peak_rss_bytes"] = _peak_rss_bytes()
@@ -361,7 +357,7 @@ def run_job(module: str, path: Path) -> NoReturn:
 
 
 def _peak_rss_bytes() -> int:
-    """Largest resident set of this process. `ru_maxrss` would not do: a child starts with its parent's."""
+    """Return the largest resident set of this process. `ru_maxrss` is no use: it starts with the parent's value."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -1,1 +1,1 @@
-"""The manifest (hfexport.json): what a run made, from what, and every measured difference; and the job summary."""
+"""The manifest (hfexport.json) with a run's artifacts, sources and measured differences, and the job summary."""

@@ -1,4 +1,4 @@
-"""`hfexport.json`: what was made, from what, with what, and what validation found."""
+"""Build, write and check `hfexport.json`: artifacts, sources, versions and validation results."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def new_manifest(inputs: Mapping[str, Any], created: str) -> Manifest:
 
 
 def provenance_entry(env: Mapping[str, str]) -> ProvenanceEntry | None:
-    """Which run of which workflow made an export, in which image; `None` outside of both.
+    """Return the workflow run and image that made an export; `None` outside of both.
 
     Args:
-        env: what the Actions runner sets, and `HFEXPORT_IMAGE`, by which a release's action.yml names its image.
+        env: variables of the Actions runner, and `HFEXPORT_IMAGE`, which a release's action.yml sets to its image.
     """
     image = env.get("HFEXPORT_IMAGE", "")
     on_actions = env.get("GITHUB_ACTIONS") == "true" and "GITHUB_RUN_ID" in env
@@ -107,14 +107,14 @@ def source_entry(
     base: AdapterEntry | None = None,
     unused: Sequence[str] = (),
 ) -> SourceEntry:
-    """Describe what the artifacts come from.
+    """Describe the source of the artifacts.
 
     Args:
-        checkpoint: as it was read.
-        source: `Source.to_dict()`.
-        hashes: by file of the checkpoint, its SHA-256.
-        base: of an adapter (`base_entry`).
-        unused: tensors of the checkpoint that the model does not take.
+        checkpoint: the checkpoint that was read.
+        source: result of `Source.to_dict()`.
+        hashes: SHA-256 of the checkpoint's files.
+        base: base of an adapter, from `base_entry`.
+        unused: names of the checkpoint's tensors that the model does not use.
     """
     return {
         "model": source["model"],
@@ -131,7 +131,7 @@ def source_entry(
 
 
 def base_entry(source: GivenEntry, base: Checkpoint, hashes: Mapping[Path, str], kind: str) -> AdapterEntry:
-    """What an adapter was merged into, and what kind of adapter it is."""
+    """Describe the kind of an adapter and the base that it was merged into."""
     return {
         "kind": kind,
         "base": {
@@ -148,10 +148,10 @@ def source_of(manifest: Manifest) -> SourceEntry:
     """Return the source of an export.
 
     Raises:
-        ValidationError: the manifest names none, as that of a run which ended before it read the checkpoint.
+        ValidationError: the manifest has no source because the run ended before it read the checkpoint.
     """
     if manifest["source"] is None:
-        raise ValidationError(f"{MANIFEST_FILE}: does not say what was exported")
+        raise ValidationError(f"{MANIFEST_FILE}: does not name a source checkpoint")
     return manifest["source"]
 
 
@@ -160,7 +160,7 @@ def _given_files(hashes: Mapping[Path, str]) -> list[FileEntry]:
 
 
 def _conversion_entry(conversion: Conversion) -> ConversionEntry:
-    """How weights of another format became PyTorch safetensors."""
+    """Describe the conversion of weights to PyTorch safetensors."""
     entry: ConversionEntry = {
         "left_out": list(conversion.left_out),
         "removed_prefixes": list(conversion.removed_prefixes),
@@ -180,7 +180,7 @@ def artifact_entry(
     verdict: ArtifactVerdict,
     digest: Callable[[Path], str] = sha256,
 ) -> ArtifactEntry:
-    """One artifact with its files (below `folder`), its interface and what validation found."""
+    """Describe one artifact with its files (paths relative to `folder`), its interface and its validation results."""
     limits: dict[str, LimitEntry] = {
         name: {"minimum": limit.minimum, "maximum": limit.maximum}
         for name, limit in config.limits.items()
@@ -200,12 +200,12 @@ def artifact_entry(
 
 
 def files_entry(files: Sequence[Path], folder: Path) -> list[FileEntry]:
-    """Files that went along unchanged."""
+    """List files that were copied along unchanged."""
     return [_file_entry(path, folder, sha256(path)) for path in files]
 
 
 def error_entry(error: HfexportError) -> ErrorEntry:
-    """Why a run ended early, with the exit code it ends with."""
+    """Describe the error that ended a run early, with its exit code."""
     problems = error.problems if isinstance(error, InputsError) else (error.message,)
     return {
         "exit_code": error.exit_code,
@@ -216,7 +216,7 @@ def error_entry(error: HfexportError) -> ErrorEntry:
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> Path:
-    """Write the manifest into `folder` in one step: readers see the old one or the new one."""
+    """Write the manifest into `folder` atomically: readers see either the old one or the new one."""
     path = folder / MANIFEST_FILE
     staged = folder / f".{MANIFEST_FILE}.part"
     staged.write_text(to_json(manifest), encoding="utf-8")
@@ -225,15 +225,15 @@ def write_manifest(manifest: Manifest, folder: Path) -> Path:
 
 
 def to_json(manifest: Manifest) -> str:
-    """The manifest as it is written; numbers that JSON cannot hold become strings."""
+    """Convert the manifest to JSON text; numbers that JSON cannot represent become strings."""
     return json.dumps(_encodable(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Hold a manifest against the published schema.
+    """Check a manifest against the published schema.
 
     Raises:
-        jsonschema.ValidationError: it does not fit.
+        jsonschema.ValidationError: the manifest does not match the schema.
     """
     import jsonschema
 

@@ -1,6 +1,6 @@
 """The manifest as typed data. `scripts/write_schema.py` generates hfexport.schema.json from these types.
 
-The types are dictionaries (`TypedDict`), so that a manifest is what `json` reads and writes; mypy checks every key.
+The types are dictionaries (`TypedDict`), so `json` reads and writes a manifest directly; mypy checks every key.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
 
 Number = float | str | None
-"""A number; a string where JSON cannot hold it (`inf`, `nan`); null where there is none."""
+"""A number; a string if JSON cannot represent it (`inf`, `nan`); null if there is none."""
 
 Dtype = Literal["fp32", "fp16"]
 Format = Literal["onnx", "torchscript", "neuron"]
@@ -60,14 +60,14 @@ ManifestVerdict = Literal["passed", "incomplete", "failed", "not_validated", "er
 
 
 class ProducerEntry(TypedDict):
-    """What made the manifest."""
+    """The program that made the manifest."""
 
     name: Literal["hfexport"]
     version: str
 
 
 class ProvenanceEntry(TypedDict):
-    """The workflow run and the image that made an export, as far as they are known."""
+    """The workflow run and the image that made an export; null where unknown."""
 
     image: str | None
     repository: str | None
@@ -77,7 +77,7 @@ class ProvenanceEntry(TypedDict):
 
 
 class HubEntry(TypedDict):
-    """A model on the Hub: the revision asked for, and the commit that it was."""
+    """A model on the Hub: the requested revision, and the commit that it resolved to."""
 
     repository: str
     revision: str
@@ -86,7 +86,7 @@ class HubEntry(TypedDict):
 
 
 class GivenEntry(TypedDict):
-    """A model as the user named it, and what it is on the Hub (null: a folder)."""
+    """A model as the user named it, and its place on the Hub (null for a folder)."""
 
     model: str
     hub: HubEntry | None
@@ -101,7 +101,7 @@ class FileEntry(TypedDict):
 
 
 class ConversionEntry(TypedDict):
-    """How weights of another format became PyTorch safetensors."""
+    """The conversion of weights from another format to PyTorch safetensors."""
 
     left_out: list[str]
     removed_prefixes: NotRequired[list[str]]
@@ -122,14 +122,14 @@ class BaseEntry(TypedDict):
 
 
 class AdapterEntry(TypedDict):
-    """An adapter: its kind, and its base."""
+    """An adapter: its kind and its base."""
 
     kind: str
     base: BaseEntry
 
 
 class SourceEntry(TypedDict):
-    """The checkpoint that the artifacts come from."""
+    """The checkpoint that the artifacts were made from."""
 
     model: str
     hub: HubEntry | None
@@ -156,7 +156,7 @@ class MachineEntry(TypedDict):
 
 
 class StageEntry(TypedDict):
-    """One step of a run: seconds, and peak memory of the parent process."""
+    """One step of a run: its duration, and the peak memory of the parent process."""
 
     name: str
     seconds: Seconds
@@ -164,15 +164,15 @@ class StageEntry(TypedDict):
 
 
 class IsolationEntry(TypedDict):
-    """What the process that exported and validated could not reach: `denied`, or why it could."""
+    """Isolation of the process that exports and validates: each kind of access is `denied`, or the reason why not."""
 
     network: str
-    files: Annotated[str, Meta(description="Files of the user's logins, and writing outside of the staging folder.")]
+    files: Annotated[str, Meta(description="Reading login files, and writing outside of the staging folder.")]
     processes: Annotated[str, Meta(description="Memory and environment of other processes.")]
 
 
 class TensorEntry(TypedDict):
-    """An input or output: an axis is a name if it is free, or a sum of names, and else a number."""
+    """An input or output. Each axis is a name or a sum of names if it is free, and a number if it is fixed."""
 
     name: str
     dtype: Literal["int64", "bool", "float32", "float16"]
@@ -180,21 +180,21 @@ class TensorEntry(TypedDict):
 
 
 class LimitEntry(TypedDict):
-    """The least and the largest size of a free axis; `maximum` is null if there is none."""
+    """The smallest and largest size of a free axis; `maximum` is null if there is no limit."""
 
     minimum: Count
     maximum: int | None
 
 
 class ToleranceEntry(TypedDict):
-    """A value may differ by `atol + rtol * |reference|`."""
+    """Allowed difference of a value: `atol + rtol * |reference|`."""
 
     atol: Annotated[float, Meta(ge=0)]
     rtol: Annotated[float, Meta(ge=0)]
 
 
 class WorstEntry(TypedDict):
-    """The element that comes closest to its tolerance, or goes farthest past it."""
+    """The element that is closest to its tolerance, or exceeds it most."""
 
     index: list[Count]
     artifact: Number
@@ -202,7 +202,7 @@ class WorstEntry(TypedDict):
 
 
 class DistancesEntry(TypedDict):
-    """Largest differences from the model in higher precision, over what can be read, and the most that was allowed."""
+    """Largest differences from the model in higher precision, over the readable positions, and the allowed one."""
 
     exact: Literal["fp32", "fp64"]
     artifact: Number
@@ -238,7 +238,7 @@ class ProbeEntry(TypedDict):
 
 
 class CheckEntry(TypedDict):
-    """Something else that has to hold of an artifact, beside its probes; `not_run` gives the reason."""
+    """An additional check of an artifact besides its probes; with `not_run`, `reason` says why."""
 
     name: str
     verdict: Literal["passed", "failed", "not_run"]
@@ -249,7 +249,7 @@ class CheckEntry(TypedDict):
 
 
 class ValidationEntry(TypedDict):
-    """What validation found of an artifact."""
+    """Validation results of an artifact."""
 
     verdict: Literal["passed", "failed", "incomplete", "not_run"]
     reason: str
@@ -262,7 +262,7 @@ class ValidationEntry(TypedDict):
 
 
 class ArtifactEntry(TypedDict):
-    """An artifact: its files, its interface, and what validation found."""
+    """An artifact: its files, its interface and its validation results."""
 
     format: Format
     path: str
@@ -285,7 +285,7 @@ class OperationEntry(TypedDict):
 
 
 class PublicationEntry(TypedDict):
-    """What was published, and where."""
+    """Result of publishing: what was done, and where."""
 
     state: PublicationState
     repository: str
@@ -297,7 +297,7 @@ class PublicationEntry(TypedDict):
 
 
 class ErrorEntry(TypedDict):
-    """Why a run ended early, with its exit code."""
+    """The error that ended a run early, with its exit code."""
 
     exit_code: Count
     title: str
@@ -306,7 +306,7 @@ class ErrorEntry(TypedDict):
 
 
 class Manifest(TypedDict):
-    """What hfexport made, from what, with what, and what validation found."""
+    """Record of an export: artifacts, sources, versions and validation results."""
 
     schema_version: Literal[1]
     producer: ProducerEntry
@@ -318,9 +318,7 @@ class Manifest(TypedDict):
     task: str | None
     interface: Annotated[
         str | None,
-        Meta(
-            description="Where inputs and outputs were learned from: built in, inferred from the model, or a user's class."
-        ),
+        Meta(description="Source of the inputs and outputs: built in, inferred from the model, or a user's class."),
     ]
     dtype: Dtype | None
     versions: dict[str, str]
@@ -329,7 +327,7 @@ class Manifest(TypedDict):
     artifacts: list[ArtifactEntry]
     files: list[FileEntry]
     isolation: NotRequired[
-        Annotated[IsolationEntry | None, Meta(description="Absent: it was the process that was started.")]
+        Annotated[IsolationEntry | None, Meta(description="Absent if no separate process was used.")]
     ]
     publication: Annotated[
         PublicationEntry | None,
@@ -339,7 +337,7 @@ class Manifest(TypedDict):
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of a manifest: its types, and the rules between its fields."""
+    """Return the JSON schema of a manifest: the types, and the rules between its fields."""
     import msgspec
 
     definitions = msgspec.json.schema(Manifest)["$defs"]
@@ -371,7 +369,7 @@ _RULES: Final = [
     _if_verdict("passed", _all_artifacts(["passed"])),
     _if_verdict("incomplete", _all_artifacts(["passed", "incomplete"])),
 ]
-"""A good verdict names what was exported, has no error, and at least one artifact, all of which are as good."""
+"""With a good verdict there is a source, no error, and at least one artifact; all artifacts have a good verdict."""
 
 _VALIDATION_RULES: Final = [
     _if_verdict("passed", {"checks": {"items": {"properties": {"verdict": {"const": "passed"}}}}}),

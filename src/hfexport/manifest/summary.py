@@ -1,4 +1,4 @@
-"""What a reader is shown: the job summary and the table on the terminal, from the manifest alone."""
+"""Job summary and terminal table, made from the manifest alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_FAILURES = 20
 
 
 def table_rows(manifest: Manifest) -> list[list[str]]:
-    """One row an artifact, for the columns `TABLE_COLUMNS`."""
+    """Return one row for each artifact, with the columns `TABLE_COLUMNS`."""
     rows = []
     for artifact in manifest["artifacts"]:
         validation = artifact["validation"]
@@ -51,7 +51,7 @@ def table_rows(manifest: Manifest) -> list[list[str]]:
 
 
 def job_summary(manifest: Manifest) -> str:
-    """Markdown for the job summary: verdict, table, what is wrong, a snippet for each artifact, the stages."""
+    """Write the job summary in Markdown: verdict, table, failures, a snippet for each artifact, and the stages."""
     published = manifest["error"] is None or manifest["verdict"] in ("failed", "error")
     lines = [f"## hfexport: {HEADLINES[manifest['verdict']] if published else UNPUBLISHED}", ""]
     if manifest["error"] is not None:
@@ -78,7 +78,7 @@ def job_summary(manifest: Manifest) -> str:
 
 
 def _checks(manifest: Manifest) -> list[str]:
-    """What else was looked at, and what was not, with the reason."""
+    """List the additional checks and their results, with reasons."""
     lines = []
     for artifact in manifest["artifacts"]:
         for check in artifact["validation"]["checks"]:
@@ -89,7 +89,7 @@ def _checks(manifest: Manifest) -> list[str]:
 
 
 def load_snippet(artifact: ArtifactEntry, manifest: Manifest) -> str:
-    """Python that loads the artifact and runs it on zeros of a small shape, as it stands in the output folder."""
+    """Return Python code that loads the artifact from the output folder and runs it on zeros of a small shape."""
     del manifest
     if artifact["format"] == "neuron":
         return _neuron_snippet(artifact)
@@ -111,7 +111,7 @@ def load_snippet(artifact: ArtifactEntry, manifest: Manifest) -> str:
 
 
 def _neuron_snippet(artifact: ArtifactEntry) -> str:
-    """By the run time that the artifact carries, which pads inputs to the fixed sizes, cuts outputs and generates text."""
+    """Return code that uses the runtime in the artifact, which pads inputs, cuts outputs and generates text."""
     parts = artifact["details"]["parts"]
     sizes, pads = parts[0]["fixed_sizes"], parts[0]["pad_values"].values()
     inputs = _example_inputs(artifact, lambda axis: _shorter(axis, sizes.get(axis), padded=None not in pads))
@@ -134,7 +134,7 @@ def _neuron_snippet(artifact: ArtifactEntry) -> str:
 
 
 def _shorter(axis: str, fixed: int | None, *, padded: bool) -> int:
-    """A size below the fixed one along an axis that the run time pads."""
+    """Return a size below the fixed one if the runtime pads this axis, else the fixed size."""
     small = _example_size(axis)
     if fixed is None:
         return small
@@ -143,7 +143,7 @@ def _shorter(axis: str, fixed: int | None, *, padded: bool) -> int:
 
 
 def _example_inputs(artifact: ArtifactEntry, size_of: Callable[[str], int]) -> str:
-    """A dictionary of arrays, in Python."""
+    """Return Python code of a dictionary of arrays."""
     arrays = []
     for entry in artifact["inputs"]:
         shape = tuple(axis if isinstance(axis, int) else sum(map(size_of, names_in(axis))) for axis in entry["axes"])
@@ -153,7 +153,7 @@ def _example_inputs(artifact: ArtifactEntry, size_of: Callable[[str], int]) -> s
 
 
 def _publication(manifest: Manifest) -> list[str]:
-    """What was published, or would be."""
+    """Say what was published or would be."""
     publication = manifest["publication"]
     if publication is None:
         return []
@@ -173,7 +173,7 @@ def _publication(manifest: Manifest) -> list[str]:
 
 
 def _example_size(axis: str) -> int:
-    """A small size for a free axis, by what its name says."""
+    """Choose a small size for a free axis by its name."""
     if axis.startswith("past_"):
         return 0
     return 8 if axis.endswith("sequence") else {"choice": 2, "height": 224, "width": 224}.get(axis, 1)
@@ -216,7 +216,7 @@ def _row(cells: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """Text from outside, with nothing in it that Markdown or HTML would act on."""
+    """Escape text from outside, so that Markdown and HTML show it literally."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{char}" if char in "\\`*_[]|~" else char for char in escaped)
 

@@ -1,8 +1,8 @@
-"""What `transformers.onnx` gave: its base classes, functions and command line (`python -m hfexport.onnx`).
+"""Drop-in replacement for `transformers.onnx`: its classes, functions and command line (`python -m hfexport.onnx`).
 
-Exports and validation are hfexport's own; only names and calling conventions are those of the older package. Every
-architecture that hfexport knows has its class here, such as `DistilBertOnnxConfig`, named after its config in
-transformers.
+Export and validation are hfexport's own; only names and calling conventions come from the older package. Every
+architecture that hfexport supports by name has its class here, such as `DistilBertOnnxConfig`, named after its config
+in transformers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What loads torch is imported when it is asked for."""
+    """Import modules that load torch only when a name of theirs is used."""
     if name in ("export", "validate_model_outputs"):
         from hfexport.onnx import convert
 

@@ -1,6 +1,6 @@
-"""`python -m hfexport.onnx`: the command line of `transformers.onnx`, on top of hfexport's pipeline.
+"""`python -m hfexport.onnx`: the command line of `transformers.onnx`, implemented with hfexport's pipeline.
 
-Exit codes are the older ones: 0 if all is good, 2 if the command line is wrong, 1 if anything else is.
+Exit codes are those of the older package: 0 for success, 2 for a wrong command line, 1 for any other error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _logger = logging.getLogger("hfexport.onnx")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export one model; returns the exit code."""
+    """Export one model and return the exit code."""
     arguments = _parser().parse_args(argv)
     handler = logging.StreamHandler(sys.stderr)
     _logger.addHandler(handler)
@@ -57,22 +57,22 @@ def _parser() -> ArgumentParser:
     add(
         "--framework",
         choices=["pt", "tf"],
-        help="Whose weights the checkpoint holds; found by itself. Export is through PyTorch.",
+        help="Accepted for older scripts: the weights' format is detected, and the export uses PyTorch.",
     )
     add("output", type=Path, help="Path indicating where to store the generated ONNX model.")
-    add("--cache_dir", help="Folder for what is downloaded from the Hub.")
+    add("--cache_dir", help="Folder for downloads from the Hub.")
     add(
         "--preprocessor",
         choices=["auto", "tokenizer", "feature_extractor", "image_processor", "processor"],
         default="auto",
-        help="Accepted for older scripts: hfexport draws the inputs by itself.",
+        help="Accepted for older scripts: hfexport generates the inputs itself.",
     )
-    add("--export_with_transformers", action="store_true", help="Accepted for older scripts: it makes no difference.")
+    add("--export_with_transformers", action="store_true", help="Accepted for older scripts: has no effect.")
     return parser
 
 
 def _tolerance(value: str) -> float:
-    """An absolute tolerance, as the other command line takes it: no NaN, nothing infinite, nothing negative."""
+    """Parse an absolute tolerance with hfexport's rules: NaN, infinite and negative values are refused."""
     try:
         return parsers.tolerance(value)
     except ValueError as error:
@@ -116,7 +116,7 @@ def _failed(error: HfexportError) -> int:
 
 
 def _put_in_place(made: Path, output: Path) -> list[Path]:
-    """Move the graphs and what belongs to them beside `output`; a single graph gets its name."""
+    """Move the graphs and their weight files beside `output`; a single graph gets the name of `output`."""
     from hfexport.backends.onnx.writer import move_model
 
     graphs = sorted(made.glob("*.onnx"))
@@ -129,7 +129,7 @@ def _log_validation(manifest: Manifest, asked: float | None) -> None:
 
 
 class _Log:
-    """Tells the older log what happens, and leaves out what it did not say."""
+    """Observer that writes the log lines of `transformers.onnx` and leaves out everything else."""
 
     def __init__(self) -> None:
         self._secrets: list[str] = []
@@ -146,7 +146,7 @@ class _Log:
         yield _nothing
 
     def note(self, text: str) -> None:
-        # Not among the old package's lines, which scripts may read.
+        # `transformers.onnx` had no such lines, and scripts may parse its output.
         _logger.debug("%s", self.masked(text))
 
     def warn(self, text: str) -> None:
@@ -166,7 +166,7 @@ class _Log:
 
 
 def _nothing(done: int) -> None:
-    """Progress that nobody is told of."""
+    """Ignore progress."""
 
 
 if __name__ == "__main__":

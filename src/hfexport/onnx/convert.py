@@ -1,4 +1,4 @@
-"""`export` and `validate_model_outputs`: a model in memory becomes an ONNX file that answers as it does."""
+"""`export` and `validate_model_outputs`: write a model in memory to an ONNX file, and compare the file with it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _logger = logging.getLogger("hfexport.onnx")
 
 
 class OutputsDifferError(ValidationError, ValueError):
-    """The file does not answer as the model; a `ValueError`, as in `transformers.onnx`."""
+    """The file's outputs differ from the model's; a `ValueError`, as in `transformers.onnx`."""
 
 
 class OpsetError(UnsupportedError, ValueError):
-    """The opset is out of the range that is proved; a `ValueError`, as in `transformers.onnx`."""
+    """The opset is outside of the tested range; a `ValueError`, as in `transformers.onnx`."""
 
 
 def export(
@@ -45,23 +45,23 @@ def export(
     output: Path | str,
     tokenizer: Any = None,
 ) -> tuple[list[str], list[str]]:
-    """Write `model`, with the weights it has in memory, to an ONNX file.
+    """Write `model` with its current weights to an ONNX file.
 
     Args:
-        preprocessor: its tokenizer or processor; asked only for inputs that hfexport cannot draw by itself.
-        model: a `PreTrainedModel`; it is left as it was.
-        config: names its inputs and outputs.
+        preprocessor: tokenizer or processor; used only for inputs that hfexport cannot generate itself.
+        model: a `PreTrainedModel`; it is not changed.
+        config: config that names the inputs and outputs.
         opset: ONNX opset.
-        output: the file. Weights of more than 2 GB go beside it, to a file of its name and `_data`.
-        tokenizer: an older name for `preprocessor`.
+        output: path of the file. Weights of more than 2 GB are written beside it, to its name with `_data` appended.
+        tokenizer: older name of `preprocessor`.
 
     Returns:
-        Names of the inputs and of the outputs, in the file's order.
+        Names of the inputs and outputs, in the file's order.
 
     Raises:
-        InputsError: `config` does not fit itself or the model.
-        UnsupportedError: the task or the opset is not one of this architecture.
-        ExportError: the model cannot be expressed in ONNX.
+        InputsError: `config` contradicts itself or does not fit the model.
+        UnsupportedError: the architecture does not have this task or opset.
+        ExportError: the model cannot be converted to ONNX.
     """
     from hfexport.backends.base import ExportJob
     from hfexport.backends.onnx.backend import OnnxBackend
@@ -97,21 +97,21 @@ def validate_model_outputs(
     *,
     rtol: float = 0.0,
 ) -> None:
-    """Hold an ONNX file to the model it came from, at sizes, paddings and values that export did not see.
+    """Compare an ONNX file with its model, at sizes, paddings and values that the export did not use.
 
     Args:
         config: as for `export`.
         preprocessor: as for `export`.
-        reference_model: the model; it is asked with eager attention and in eval mode, and left as it was.
-        onnx_model: the file; a process of its own runs it.
-        onnx_named_outputs: the outputs that the file must have.
-        atol: absolute tolerance; nothing relative is added to it.
-        tokenizer: an older name for `preprocessor`.
-        rtol: relative tolerance.
+        reference_model: the model; it runs in eval mode with eager attention, and is not changed.
+        onnx_model: path of the file; a child process runs it.
+        onnx_named_outputs: names of outputs that the file must have.
+        atol: absolute tolerance.
+        tokenizer: older name of `preprocessor`.
+        rtol: relative tolerance; 0 unless given.
 
     Raises:
-        OutputsDifferError: the file does not answer as the model.
-        ValueError: a tolerance is negative or not finite; with one nothing, or everything, would be within it.
+        OutputsDifferError: the file's outputs differ from the model's.
+        ValueError: a tolerance is negative or not finite.
     """
     from hfexport.backends.base import Artifact
     from hfexport.modeling.load import plain
@@ -158,7 +158,7 @@ def validate_model_outputs(
 
 @dataclass(frozen=True)
 class _Answered:
-    """A reference that was computed in this process, since the model is in its memory."""
+    """Reference outputs that were computed in this process, which holds the model in memory."""
 
     wall_s: float
 
@@ -167,11 +167,11 @@ class _Answered:
         return {"wall_s": round(self.wall_s, 3), "peak_rss_bytes": 0}
 
     def stop(self) -> None:
-        """Nothing runs."""
+        """Do nothing, since no process runs."""
 
 
 def _export_config(config: OnnxConfig, model: Any, preprocessor: Any) -> ExportConfig:
-    """The export config that `config` stands for; of a class that says its own, what it describes."""
+    """Return the export config for `config`; for a class with its own inputs or outputs, one that it describes."""
     from hfexport.modeling.inferred.dry_run import DryModel
     from hfexport.modeling.inferred.measure import image_shape
     from hfexport.modeling.load import empty_like

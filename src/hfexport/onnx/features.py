@@ -1,4 +1,4 @@
-"""`FeaturesManager`: which features (tasks) each architecture is exported for, and the classes that go with them."""
+"""`FeaturesManager`: the features (tasks) that each architecture supports, and their model and config classes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hfexport.onnx.known import KnownOnnxConfig, onnx_config_classes
 __all__ = ["FeaturesManager", "UnknownFeatureError", "UnknownModelTypeError"]
 
 Maker = Callable[[Any], OnnxConfig]
-"""Makes an `OnnxConfig` from a model's config."""
+"""Creates an `OnnxConfig` from a model's config."""
 
 
 class UnknownModelTypeError(UnsupportedError, KeyError):
-    """There is no architecture of that name; a `KeyError`, as in `transformers.onnx`."""
+    """No architecture has this name; a `KeyError`, as in `transformers.onnx`."""
 
 
 class UnknownFeatureError(UnsupportedError, ValueError):
@@ -28,16 +28,16 @@ class UnknownFeatureError(UnsupportedError, ValueError):
 
 
 class FeaturesManager:
-    """Tells features from architectures and back, as hfexport truly supports them."""
+    """Look up features by architecture, and classes by feature, as hfexport supports them."""
 
     AVAILABLE_FEATURES: Final[list[str]] = sorted(TASK_NAMES)
 
     @staticmethod
     def get_supported_features_for_model_type(model_type: str, model_name: str | None = None) -> dict[str, Maker]:
-        """Every feature of an architecture, with what makes its `OnnxConfig` from a model's config.
+        """Return every feature of an architecture, with a function that creates its `OnnxConfig`.
 
         Raises:
-            UnknownModelTypeError: no architecture of that name is known.
+            UnknownModelTypeError: no architecture has this name.
         """
         name, known = model_type.lower(), onnx_config_classes()
         name = name if name in known else name.replace("-", "_")
@@ -55,7 +55,7 @@ class FeaturesManager:
 
     @staticmethod
     def get_model_class_for_feature(feature: str, framework: str = "pt") -> Any:
-        """The auto class of transformers that loads a model for `feature`.
+        """Return the auto class of transformers that loads a model for `feature`.
 
         Raises:
             UnknownFeatureError: there is no such feature.
@@ -71,7 +71,7 @@ class FeaturesManager:
 
     @staticmethod
     def determine_framework(model: str, framework: str | None = None) -> str:
-        """Always PyTorch: TensorFlow checkpoints are read into PyTorch models."""
+        """Return `framework` or `pt`: TensorFlow checkpoints are loaded into PyTorch models."""
         del model
         return framework or "pt"
 
@@ -79,17 +79,17 @@ class FeaturesManager:
     def get_model_from_feature(
         feature: str, model: str, framework: str | None = None, cache_dir: str | None = None
     ) -> Any:
-        """The model of a checkpoint folder or Hub id with the head for `feature`."""
+        """Load the model of a checkpoint folder or Hub id with the head for `feature`."""
         model_class = FeaturesManager.get_model_class_for_feature(feature, framework or "pt")
         local = {"local_files_only": True} if Path(model).is_dir() else {}
         return model_class.from_pretrained(model, cache_dir=cache_dir, **local)
 
     @staticmethod
     def check_supported_model_or_raise(model: Any, feature: str = "default") -> tuple[str, Maker]:
-        """The model's type, and what makes its `OnnxConfig` for `feature`.
+        """Return the model's type, and a function that creates its `OnnxConfig` for `feature`.
 
         Raises:
-            UnknownModelTypeError: the architecture is not known.
+            UnknownModelTypeError: the architecture is unknown.
             UnknownFeatureError: the architecture has no such feature.
         """
         model_type = model.config.model_type
@@ -97,7 +97,7 @@ class FeaturesManager:
 
     @staticmethod
     def get_config(model_type: str, feature: str) -> Maker:
-        """What makes the `OnnxConfig` of an architecture for `feature`."""
+        """Return the function that creates the `OnnxConfig` of an architecture for `feature`."""
         features = FeaturesManager.get_supported_features_for_model_type(model_type)
         if feature not in features:
             raise UnknownFeatureError(

@@ -1,4 +1,4 @@
-"""`OnnxConfig` classes of the architectures that hfexport knows, made from their export configs."""
+"""`OnnxConfig` classes of the architectures that hfexport supports by name, generated from their export configs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["KnownOnnxConfig", "onnx_config_classes"]
 
 
 class KnownOnnxConfig(OnnxConfig):
-    """An `OnnxConfig` whose answers are those of an architecture's export config.
+    """An `OnnxConfig` that takes its inputs and outputs from an architecture's export config.
 
     Raises:
         UnsupportedError: the architecture has no such task.
@@ -26,7 +26,7 @@ class KnownOnnxConfig(OnnxConfig):
 
     @property
     def export_config(self) -> ExportConfig:
-        """The export config that it stands for: one graph, as `transformers.onnx` wrote."""
+        """The export config of the single graph that `transformers.onnx` wrote."""
         task = self.full_task
         if task.name not in self.architecture.tasks:
             raise UnsupportedError(
@@ -49,12 +49,12 @@ class KnownOnnxConfig(OnnxConfig):
 
 
 class _KnownWithPast(KnownOnnxConfig, OnnxConfigWithPast):
-    """The same for decoders."""
+    """A `KnownOnnxConfig` for decoders."""
 
 
 @cache
 def onnx_config_classes() -> dict[str, type[KnownOnnxConfig]]:
-    """By `model_type`: a class named after the architecture's config in transformers, such as `DistilBertOnnxConfig`."""
+    """Create a class for each `model_type`, named after its config in transformers, such as `DistilBertOnnxConfig`."""
     from transformers import CONFIG_MAPPING
 
     made: dict[str, type[KnownOnnxConfig]] = {}

@@ -1,4 +1,4 @@
-"""What `transformers.onnx` printed of a validation, from hfexport's own verdict."""
+"""Write validation results in the log format of `transformers.onnx`."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any, Final
 __all__ = ["log_outputs", "log_validating"]
 
 OLDER_ATOL: Final = 1e-5
-"""What `transformers.onnx` held most architectures to."""
+"""Default tolerance of `transformers.onnx` for most architectures."""
 
 
 def log_validating(logger: logging.Logger) -> None:
-    """Say that validation begins."""
+    """Log that validation begins."""
     logger.info("Validating ONNX model...")
 
 
 def log_outputs(
     logger: logging.Logger, validation: Mapping[str, Any], outputs: Sequence[str], asked: float | None = None
 ) -> None:
-    """Say of every output whether its shapes and values are the model's.
+    """Log for every output whether its shapes and values match the model's.
 
     Args:
-        logger: is told.
-        validation: a verdict as the manifest holds it.
-        outputs: names, in the artifact's order.
-        asked: the absolute tolerance that the user gave, which is then the one that is named; `None` if it is a default.
+        logger: logger to write to.
+        validation: validation entry of the manifest.
+        outputs: output names, in the artifact's order.
+        asked: absolute tolerance that the user gave, which the log then names; `None` for a default.
     """
     probes = [probe for probe in validation["probes"] if not probe["greedy_steps"]]
     if not validation["probes"] or any(not probe["outputs"] for probe in probes):
         problems = [probe["problem"] for probe in validation["probes"] if probe["problem"]]
         logger.info("\t-[x] %s", (problems or [validation["reason"]])[0])
         return
-    # A set, as it was: the braces belong to the line that scripts look for.
+    # Pass a set as the older package did: scripts look for the line with its braces.
     logger.info("\t-[✓] ONNX model output names match reference model (%s)", set(outputs))
     for name in outputs:
         results = [output for probe in probes for output in probe["outputs"] if output["name"] == name]
@@ -63,7 +63,7 @@ def _log_values(
     compared = [result for result in results if not _misshapen(result)]
     atol, rtol = tolerance["atol"], tolerance["rtol"]
     largest = max((result["max_abs"] for result in compared if result["max_abs"] is not None), default=0.0)
-    # What is said holds as it stands: the older default where that does, a relative part where nothing less does.
+    # Name the strictest true statement: the older default if it holds, and rtol only if it is needed.
     absolute = min(OLDER_ATOL, atol) if asked is None and largest <= OLDER_ATOL else atol
     allowed = f"atol: {absolute}" if largest <= absolute or not rtol else f"atol: {absolute}, rtol: {rtol}"
     problems = [result["problem"] for result in compared if result["problem"]]

@@ -1,4 +1,4 @@
-"""The one question that `transformers.onnx` asked: two rows of eight tokens, without padding."""
+"""The dummy input of `transformers.onnx` as a probe: two rows of eight tokens, without padding."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _SIZES: Final = (("batch", 2), ("sequence", 8), ("choice", 4), ("past_sequence",
 
 
 def older_probes(config: ExportConfig) -> tuple[Probe, ...]:
-    """A probe of the sizes that `transformers.onnx` took, within the limits of `config`.
+    """Create a probe with the sizes that `transformers.onnx` used, within the limits of `config`.
 
-    None for encoder-decoders, whose sizes depend on each other: hfexport's own probes ask enough of these.
+    Encoder-decoders get none, since their sizes depend on each other and hfexport's own probes cover them.
     """
     known = dict(_SIZES)
     if not set(config.free_axes) <= set(known):

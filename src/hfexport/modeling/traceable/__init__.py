@@ -1,7 +1,7 @@
-"""Parts of models that no tracer can follow, said in another way: the same answers, by operations of any shape.
+"""Replace model code that no tracer can follow by equivalent operations that work for any shape.
 
-A back end gives its own copy of a model to `make_traceable`; the classes in `transformers` stay as they are, and so does
-the reference that validation asks.
+A back end passes its own copy of a model to `make_traceable`. The classes in `transformers` and the reference model of
+validation are not changed.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
         **{"autoformer": "forecast", "informer": "forecast", "time_series_transformer": "forecast"},
     }
 )
-"""By `model_type`: the module beside this one whose `make_traceable(model)` changes such a model in place."""
+"""Module of this package for each `model_type`; its `make_traceable(model)` changes such a model in place."""
 
 
 def make_traceable(model: torch.nn.Module) -> None:
-    """Change `model` in place, where it computes in a way that depends on data or on the length it is traced at."""
+    """Change `model` in place wherever its code depends on values, or on the length that it is traced at."""
     dynamic_rope.make_traceable(model)
     model_type = getattr(getattr(model, "config", None), "model_type", "")
     name = _MODULES.get(model_type)

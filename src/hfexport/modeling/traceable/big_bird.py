@@ -1,9 +1,9 @@
-"""BigBird: full attention up to a number of tokens, block-sparse attention past it, in one graph.
+"""BigBird: full attention for short inputs and block-sparse attention for long ones, in one graph.
 
-The model itself turns to full attention at the first short input, for good, and cuts longer ones into blocks of a
-number that a trace keeps. Here the same keys are chosen by masks, at every length. Upstream:
-https://github.com/huggingface/transformers/issues/20031. This can go when the model's own attention exports with a free
-length on both sides.
+The original model switches to full attention permanently at the first short input. For longer ones it cuts the input
+into blocks, and a trace fixes their number. Here masks select the same keys at every length. Upstream:
+https://github.com/huggingface/transformers/issues/20031. Remove this when the model's own attention exports with a free
+length on both sides of the threshold.
 
 Time and memory grow with the square of the length.
 """
@@ -21,7 +21,7 @@ __all__ = ["BlockSparseSelfAttention", "attend_by_masks", "make_traceable"]
 
 
 def make_traceable(model: torch.nn.Module) -> None:
-    """Change a BigBird with block-sparse attention in place."""
+    """Replace the block-sparse attention of a BigBird in place."""
     attend_by_masks(model, BigBirdModel, {BigBirdSelfAttention: BlockSparseSelfAttention})
 
 
@@ -30,12 +30,12 @@ def attend_by_masks(
     switches: type[torch.nn.Module],
     classes: Mapping[type[torch.nn.Module], type[torch.nn.Module]],
 ) -> None:
-    """Replace block-sparse attention in place.
+    """Replace block-sparse attention by masked attention in place.
 
     Args:
-        model: to change.
-        switches: the class of its modules that choose the kind of attention.
-        classes: of self-attention, each with the one to take instead.
+        model: model to change.
+        switches: class of the modules that choose the kind of attention.
+        classes: self-attention classes, each with its replacement.
     """
     for switch in [module for module in model.modules() if isinstance(module, switches)]:
         chooser: Any = switch
@@ -48,29 +48,29 @@ def attend_by_masks(
 
 
 class BlockSparseSelfAttention(BigBirdSelfAttention):
-    """Full attention for short sequences, attention to blocks for long ones."""
+    """Full attention for short sequences, and block-sparse attention for long ones."""
 
     block_size: int
-    """Tokens in a block."""
+    """Number of tokens in a block."""
 
     copies: int
-    """How often more than once the first block is seen from the middle."""
+    """Number of additional times that queries in the middle attend to the first block."""
 
     def forward(  # type: ignore[override]
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor, None]:
-        """Full attention up to the threshold; past it, attention to blocks.
+        """Compute full attention up to the threshold, and block-sparse attention above it.
 
-        Past it a query sees the blocks beside its own and the first and the last; queries in these two see all. The
-        random blocks of training are, in a model that is not trained, as many copies of the first block.
+        Above the threshold, a query attends to its own and neighbouring blocks and to the first and last block; queries
+        in those two attend to everything. In eval mode, the random blocks of training are copies of the first block.
 
         Args:
             hidden_states: (batch, sequence, hidden).
-            attention_mask: (batch, 1, sequence, sequence), added to scores; its last row tells which tokens are padding.
+            attention_mask: (batch, 1, sequence, sequence), added to scores; its last row marks padding.
             kwargs: not used.
 
         Returns:
-            (batch, sequence, hidden); past the threshold, zeros where padded.
+            (batch, sequence, hidden); above the threshold, zeros at padding.
         """
         del kwargs
         if attention_mask is None:  # no token is padding
@@ -90,7 +90,7 @@ class BlockSparseSelfAttention(BigBirdSelfAttention):
         padding = attention_mask[:, :, -1:, :]
         scores = query @ key.transpose(2, 3) / math.sqrt(self.attention_head_size)
         scores = scores + torch.where(sparse, padding, attention_mask)
-        # A key that is seen n times weighs n times as much: log(n) more before the softmax.
+        # Attending to a key n times multiplies its weight by n, so add log(n) before the softmax.
         scores = scores + copied.to(scores.dtype) * math.log(1 + self.copies)
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
         context = scores.softmax(dim=-1) @ value

@@ -1,4 +1,4 @@
-"""BigBird-Pegasus, whose encoder attends as BigBird does; see `big_bird`."""
+"""BigBird-Pegasus, whose encoder uses the attention of BigBird; see `big_bird`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["make_traceable"]
 
 
 def make_traceable(model: torch.nn.Module) -> None:
-    """Change a BigBird-Pegasus whose encoder has block-sparse attention in place."""
+    """Replace the encoder's block-sparse attention of a BigBird-Pegasus in place."""
     attend_by_masks(model, BigBirdPegasusEncoder, {BigBirdPegasusSelfAttention: _BlockSparseSelfAttention})
 
 
@@ -27,5 +27,5 @@ class _BlockSparseSelfAttention(BigBirdPegasusSelfAttention):
     def forward(  # type: ignore[override]
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor, None]:
-        """As BigBird's, which uses nothing that this class does not have as well, so that types alone differ."""
+        """Compute BigBird's attention. This class has all attributes that it uses, so only the types differ."""
         return BlockSparseSelfAttention.forward(self, hidden_states, attention_mask, **kwargs)  # type: ignore[arg-type]

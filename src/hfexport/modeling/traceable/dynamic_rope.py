@@ -1,9 +1,9 @@
-"""Rotary embeddings whose frequencies depend on the longest position of a call, as functions of that position.
+"""Rotary embeddings with length-dependent frequencies: compute them from the positions in every call.
 
-transformers keeps the frequencies of the longest call so far in the module and looks at a value to see whether it is
-exceeded (`dynamic_rope_update` in modeling_rope_utils.py), which no tracer can follow. An artifact has no memory: it
-computes the frequencies anew in every call, which gives the same, since no call of a generation is shorter than the last.
-This can go when transformers chooses by `torch.where` here, as it does for longrope.
+The code in transformers stores the frequencies of the longest call so far, and compares a value to see whether it is
+exceeded (`dynamic_rope_update` in modeling_rope_utils.py), which no tracer can follow. An artifact has no state, so it
+computes the frequencies in every call. The result is the same, since calls of a generation never get shorter. Remove
+this when transformers selects with `torch.where` here, as it does for longrope.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def make_traceable(model: torch.nn.Module) -> None:
         found = set(kinds.values()) if isinstance(kinds, dict) else {kinds}
         plain = getattr(type(module).forward, "__wrapped__", None)
         if plain is not None and any(_is_dynamic(kind) for kind in found):
-            module.forward = MethodType(_forward(inspect.unwrap(plain)), module)  # beneath `torch.no_grad` as well
+            module.forward = MethodType(_forward(inspect.unwrap(plain)), module)  # unwraps `torch.no_grad` as well
 
 
 def _is_dynamic(rope_type: Any) -> bool:
@@ -46,7 +46,7 @@ def _forward(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _WithFrequencies:
-    """A rotary embedding with other frequencies, for one call."""
+    """A rotary embedding with other frequencies for one call."""
 
     def __init__(self, module: Any, name: str, frequencies: torch.Tensor) -> None:
         self._module = module
@@ -57,14 +57,14 @@ class _WithFrequencies:
 
 
 def _frequencies(module: Any, prefix: str, layer_type: str | None, kind: str, length: torch.Tensor) -> torch.Tensor:
-    """Inverse frequencies, (head size / 2,), of a call that reaches `length` positions, by the functions of transformers."""
+    """Compute the inverse frequencies, (head size / 2,), for `length` positions with the functions of transformers."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     original = getattr(module, f"{prefix}original_inv_freq")
     parameters = module.config.rope_parameters
     threshold, reached = module.original_max_seq_len, length
     if kind == "longrope":
-        # Its two sets of frequencies are those below and above one length, and are the same at all others.
+        # longrope has only two sets of frequencies, for lengths up to one threshold and above it.
         threshold = (parameters if layer_type is None else parameters[layer_type])["original_max_position_embeddings"]
         reached = threshold + 1
     grown, _ = ROPE_INIT_FUNCTIONS[kind](module.config, original.device, seq_len=reached, layer_type=layer_type)

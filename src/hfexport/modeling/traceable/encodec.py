@@ -1,8 +1,9 @@
-"""EnCodec for sound of any length, in one piece: padding follows the length, computed in whole numbers.
+"""EnCodec: process audio of any length in one piece, with padding computed from the length in integers.
 
-The model keeps strides and kernels as tensors, so that how much it pads is a value, which `torch.export` cannot follow and
-a trace takes as settled. It also walks over chunks, of which there is one, and cuts the output only if it is longer than
-the input. This can go when all three follow shapes without looking at them. One that is made for chunks stays as it is.
+The original model keeps strides and kernel sizes as tensors, so the amount of padding is a tensor value. `torch.export`
+cannot follow it, and a trace fixes it. The model also loops over chunks, of which there is one here, and cuts the
+output only if it is longer than the input. Remove this when all three depend on shapes only. Models with a chunk length
+are not changed.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ def make_traceable(model: torch.nn.Module) -> None:
             module.__class__ = _Lstm
 
 
-# In all three classes: `torch.jit` documents `is_tracing`, but does not list it in `__all__`; and the model's own `forward`,
-# which alone calls `encode` and `decode` here, gives every argument, so that they have no defaults.
+# For all three classes: `torch.jit` documents `is_tracing` but does not list it in `__all__`. Only the model's own
+# `forward` calls `encode` and `decode` here, and gives every argument, so they have no defaults.
 class _InOnePiece(EncodecModel):
     def encode(  # type: ignore[override]
         self, input_values: torch.Tensor, padding_mask: torch.Tensor, bandwidth: float | None, return_dict: bool
     ) -> tuple[torch.Tensor, list[torch.Tensor | None], int]:
-        """See the model: one frame, of all samples."""
+        """Encode all samples as one frame; see the original model."""
         del return_dict
         bandwidth = self.config.target_bandwidths[0] if bandwidth is None else bandwidth
         codes, scale = self._encode_frame(padding_mask.bool() * input_values, bandwidth)
@@ -48,7 +49,7 @@ class _InOnePiece(EncodecModel):
         return_dict: bool,
         last_frame_pad_length: int,
     ) -> tuple[torch.Tensor]:
-        """See the model: as long as what was encoded, of which the last stride may be a part."""
+        """Decode, and cut the output to the length of the encoded audio; see the original model."""
         del return_dict, last_frame_pad_length
         audio_values = self._decode_frame(audio_codes[0], audio_scales[0])
         return (audio_values[..., : padding_mask.shape[-1]],)
@@ -56,7 +57,7 @@ class _InOnePiece(EncodecModel):
 
 class _Lstm(EncodecLSTM):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """See the model: what the layers give, added to (batch, channels, length)."""
+        """Add the LSTM's output to its input, (batch, channels, length); see the original model."""
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
             outputs: torch.Tensor = super().forward(hidden_states)
             return outputs
@@ -66,7 +67,7 @@ class _Lstm(EncodecLSTM):
 
 class _Convolution(EncodecConv1d):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Pad to whole strides, and convolve.
+        """Pad to a multiple of the stride, and convolve.
 
         Args:
             hidden_states: (batch, channels, length).
@@ -93,7 +94,7 @@ def _whole(hidden_states: torch.Tensor, left: int, right: int, stride: int, mode
 
 
 def _whole_by_symbols(hidden_states: torch.Tensor, left: int, right: int, stride: int, mode: str) -> torch.Tensor:
-    """Fill up with zeros to what can be reflected, pad to whole strides, and leave out what was filled up."""
+    """Pad with zeros so that reflection is possible, pad to a multiple of the stride, and remove those zeros."""
     length: Any = hidden_states.shape[-1]
     right += -length % stride
     extra = torch.sym_max(0, torch.sym_max(left, right) - length + 1) if mode == "reflect" else 0

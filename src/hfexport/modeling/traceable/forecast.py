@@ -1,7 +1,7 @@
-"""Models that forecast a distribution: its parameters, without the loss of the future that the decoder is given.
+"""Time series models: return the distribution's parameters, and skip the loss on the decoder's future values.
 
-A distribution of `torch` looks at its parameters' values to refuse bad ones, which `torch.export` cannot follow:
-https://github.com/pytorch/pytorch/issues/135061. This can go when the models compute no loss unless asked for one.
+A distribution of `torch` checks the values of its parameters, which `torch.export` cannot follow:
+https://github.com/pytorch/pytorch/issues/135061. Remove this when the models compute the loss only on request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["make_traceable"]
 
 
 def make_traceable(model: torch.nn.Module) -> None:
-    """Change a model in place: no distribution is made, and what is given as the loss means nothing."""
+    """Change a model in place so that it creates no distribution; the loss that it returns is meaningless."""
     if hasattr(model, "output_distribution"):
         inert: Any = model
         inert.output_distribution = _no_distribution

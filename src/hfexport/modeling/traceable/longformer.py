@@ -1,8 +1,8 @@
-"""Longformer: attention within a window and to global tokens, for any number of either.
+"""Longformer: attention to a window and to global tokens with masks, for any length and any number of global tokens.
 
-The model cuts its input into chunks of the window and gathers global tokens by their (data-dependent) number. A trace
-keeps both numbers: it is silently wrong at other lengths, and `torch.export` refuses the model. Here the same keys are
-chosen by masks. Upstream: https://github.com/huggingface/optimum/issues/776. This can go when the model's own
+The original model cuts its input into chunks of the window size, and gathers global tokens, whose number depends on
+data. A trace fixes both numbers and is silently wrong at other lengths; `torch.export` refuses the model. Here masks
+select the same keys. Upstream: https://github.com/huggingface/optimum/issues/776. Remove this when the model's own
 attention exports with a free length.
 
 Time and memory grow with the square of the length.
@@ -25,7 +25,7 @@ __all__ = ["make_traceable"]
 
 
 def make_traceable(model: torch.nn.Module) -> None:
-    """Change a Longformer in place: attention by masks, and no padding to the window, which it then does not need."""
+    """Replace a Longformer's attention by masked attention in place, and disable padding to the window size."""
     replacements = {
         LongformerModel: _UnpaddedModel,
         LongformerEncoder: _Encoder,
@@ -46,11 +46,11 @@ class _Encoder(LongformerEncoder):
     def forward(  # type: ignore[override]
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any
     ) -> LongformerBaseModelOutput:
-        """Run all layers without looking whether any token is global: the attention here need not know.
+        """Run all layers without checking whether any token is global, which the masked attention need not know.
 
         Args:
             hidden_states: (batch, sequence, hidden).
-            attention_mask: (batch, sequence); negative where padded, positive where global, else 0.
+            attention_mask: (batch, sequence); negative at padding, positive at global tokens, else 0.
             kwargs: not used.
         """
         del kwargs
@@ -71,18 +71,18 @@ class _MaskedSelfAttention(LongformerSelfAttention):
         is_global_attn: None = None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor]:
-        """Attend to the window and to global tokens; global tokens, by projections of their own, to all.
+        """Attend to the window and the global tokens; global tokens attend to all, with projections of their own.
 
         Args:
             hidden_states: (batch, sequence, hidden).
             attention_mask: not used.
-            is_index_masked: (batch, sequence), true where padded.
-            is_index_global_attn: (batch, sequence), true where global; never where padded.
+            is_index_masked: (batch, sequence), true at padding.
+            is_index_global_attn: (batch, sequence), true at global tokens; never true at padding.
             is_global_attn: not used.
             output_attentions: not used.
 
         Returns:
-            (batch, sequence, hidden); zeros where padded.
+            (batch, sequence, hidden); zeros at padding.
         """
         del attention_mask, is_global_attn, output_attentions
         assert is_index_masked is not None
@@ -107,7 +107,7 @@ class _MaskedSelfAttention(LongformerSelfAttention):
         return (context.transpose(1, 2).flatten(2),)
 
     def _heads(self, projection: torch.nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(batch, heads, sequence, head_size)."""
+        """Project and split into heads: (batch, heads, sequence, head_size)."""
         projected: torch.Tensor = projection(hidden_states)
         return projected.view(*projected.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
 

@@ -1,7 +1,7 @@
-"""An LSTM for sequences of any length, as one operator of ONNX.
+"""LSTM layers for sequences of any length, exported as one ONNX operator.
 
-`torch.export` unrolls `torch.nn.LSTM` for the length of its example: https://github.com/pytorch/pytorch/issues/115092. This
-can go when it keeps the layer whole.
+`torch.export` unrolls `torch.nn.LSTM` for the length of its example: https://github.com/pytorch/pytorch/issues/115092.
+Remove this when it keeps the layer as one operation.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["TRANSLATIONS", "lstm"]
 
 
 def lstm(layers: torch.nn.LSTM, hidden_states: torch.Tensor) -> torch.Tensor:
-    """What `layers`, of one direction and with biases, give for a sequence from a state of zeros.
+    """Run unidirectional `layers` with biases on a sequence, starting from a zero state.
 
     Args:
-        layers: of torch.
+        layers: LSTM module of torch.
         hidden_states: (sequence, batch, features).
 
     Returns:
@@ -41,7 +41,7 @@ def _operator(
     input_bias: torch.Tensor,
     hidden_bias: torch.Tensor,
 ) -> torch.Tensor:
-    """One layer; weights as torch has them, gates in the order input, forget, cell, output.
+    """Run one layer. Weights have torch's layout, with gates in the order input, forget, cell, output.
 
     Args:
         hidden_states: (sequence, batch, features).
@@ -72,7 +72,7 @@ def _to_onnx(
     input_bias: ir.Value,
     hidden_bias: ir.Value,
 ) -> ir.Value:
-    """ONNX's order of gates is input, output, forget, cell; its weights have an axis of directions in front."""
+    """Translate to ONNX: gates in the order input, output, forget, cell; weights with a leading direction axis."""
     assert from_hidden.shape is not None
     hidden = from_hidden.shape[1]
     assert isinstance(hidden, int), "weights have fixed sizes"

@@ -1,8 +1,8 @@
-"""The recurrence of Mamba for any length: a loop in TorchScript, a `Scan` in ONNX.
+"""Mamba's recurrence for any length: a loop in TorchScript, a `Scan` in ONNX.
 
-The models run it in a Python loop, which a tracer unrolls for the length it is traced at, and `torch.export` then fixes:
-https://github.com/pytorch/pytorch/issues/130150. This can go when they scan by `torch._higher_order_ops.scan`, and that
-one lowers with a free batch.
+The models run it in a Python loop, which a tracer unrolls for the traced length and `torch.export` then fixes:
+https://github.com/pytorch/pytorch/issues/130150. Remove this when they use `torch._higher_order_ops.scan`, and its
+lowering supports a free batch.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ def selective_scan(
     delta_bias: torch.Tensor,
     **flags: bool,
 ) -> torch.Tensor:
-    """In the place of `mamba_selective_scan` of transformers, for a call without a cache.
+    """Replace `mamba_selective_scan` of transformers in calls without a cache.
 
     Args:
         hidden_states: (batch, channels, sequence).
-        dt: steps of time before softplus, (batch, channels, sequence).
+        dt: time steps before softplus, (batch, channels, sequence).
         rates: the paper's A, float32, (channels, states).
         entering: the paper's B, (batch, states, sequence).
         leaving: the paper's C, (batch, states, sequence).
-        D: what passes the states by, float32, (channels,).
+        D: skip connection past the states, float32, (channels,).
         z: gate before SiLU, (batch, channels, sequence).
         delta_bias: added to `dt`, float32, (channels,).
-        flags: how to compute it; not used.
+        flags: implementation choices; not used.
 
     Returns:
         float32, (batch, channels, sequence).
     """
     del flags
     steps = torch.nn.functional.softplus(dt + delta_bias[:, None])
-    # The axis that is walked goes first.
+    # The scanned axis must come first.
     walked = [tensor.float().permute(2, 0, 1) for tensor in (hidden_states, steps, entering, leaving)]
     # torch.jit documents `is_tracing`, but does not list it in `__all__`.
     run = _walk if torch.jit.is_tracing() else torch.ops.hfexport.selective_scan  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ def _recurrence(
     leaving: torch.Tensor,
     rates: torch.Tensor,
 ) -> torch.Tensor:
-    """The recurrence, one moment after another. All is float32.
+    """Run the recurrence step by step. All tensors are float32.
 
     Args:
         hidden_states: (sequence, batch, channels).
@@ -86,10 +86,10 @@ def _recurrence(
 
 
 _walk = torch.jit.script(_recurrence)
-"""A loop that a trace keeps."""
+"""The recurrence as a script function, so that a trace keeps the loop."""
 
 _operator = torch.library.custom_op("hfexport::selective_scan", mutates_args=())(_recurrence)
-"""One operator, which `torch.export` leaves whole."""
+"""The recurrence as one operator, so that `torch.export` does not unroll it."""
 
 
 @_operator.register_fake
@@ -101,7 +101,7 @@ def _like_hidden_states(hidden_states: torch.Tensor, *others: torch.Tensor) -> t
 def _to_scan(
     hidden_states: ir.Value, steps: ir.Value, entering: ir.Value, leaving: ir.Value, rates: ir.Value
 ) -> ir.Value:
-    """Write the operator as an ONNX `Scan`, whose body is one step of the recurrence."""
+    """Translate the operator to an ONNX `Scan` whose body is one step of the recurrence."""
     (batch,) = call_op("Shape", hidden_states, start=1, end=2)
     (sizes,) = call_op("Concat", batch, *call_op("Shape", rates), axis=0)
     (nothing,) = call_op("ConstantOfShape", sizes)
@@ -111,7 +111,7 @@ def _to_scan(
 
 
 def _step(rates: ir.Value) -> ir.Graph:
-    """One step: the state and a moment of each input give the state and an output. `rates` is of the graph around."""
+    """Build the body: state and one step of each input give the new state and an output. `rates` is an outer value."""
     assert rates.shape is not None
     channels, states = rates.shape
     nodes: list[ir.Node] = []
@@ -120,7 +120,7 @@ def _step(rates: ir.Value) -> ir.Graph:
         return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(("batch", *shape)))
 
     def add(operator: str, *inputs: ir.Value, output: ir.Value | None = None, **attributes: Any) -> ir.Value:
-        # Each has a name of its own, or the graph around would number it among its values.
+        # Every value needs a unique name, or the outer graph would number it among its own values.
         output = output or ir.Value(name=f"scan_{len(nodes)}")
         nodes.append(ir.node(operator, inputs, attributes, outputs=(output,)))
         return output

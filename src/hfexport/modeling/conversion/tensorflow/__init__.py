@@ -1,4 +1,4 @@
-"""TensorFlow weights without TensorFlow: read, named, turned and placed as the PyTorch model wants them."""
+"""Convert TensorFlow weights for a PyTorch model without TensorFlow: rename, transpose and match them to parameters."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def place_weights(folder: Path, architectures: Sequence[str], stored: Sequence[S
     """Match TensorFlow weights with the model that they were saved from.
 
     Args:
-        folder: has config.json.
-        architectures: class names in config.json. If there are none, the weights tell the class.
-        stored: every weight, under its TensorFlow name.
+        folder: folder with config.json.
+        architectures: class names in config.json. If empty, the class is found by the weights.
+        stored: all weights, with their TensorFlow names.
 
     Raises:
-        CheckpointError: config.json cannot be read, or the weights do not fit the model one to one.
-        UnsupportedError: transformers has no PyTorch class for them.
+        CheckpointError: config.json cannot be read, or the weights do not match the model one to one.
+        UnsupportedError: transformers has no PyTorch class for the model.
     """
     from hfexport.modeling.load import quiet
 
@@ -55,7 +55,7 @@ def place_weights(folder: Path, architectures: Sequence[str], stored: Sequence[S
 
 
 def _classes(config: Any, architectures: Sequence[str]) -> Iterator[Any]:
-    """The class that config.json names, or, if it names none, those of every task."""
+    """Yield the class that config.json names; if it names none, the classes of all tasks."""
     import transformers
 
     if architectures:
@@ -70,7 +70,7 @@ def _classes(config: Any, architectures: Sequence[str]) -> Iterator[Any]:
 
 
 def _empty(model_class: Any, config: Any) -> torch.nn.Module:
-    """The model without data."""
+    """Create the model on the meta device, without data."""
     import torch
 
     from hfexport.modeling.load import quiet

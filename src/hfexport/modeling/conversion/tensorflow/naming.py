@@ -1,6 +1,6 @@
-"""From the name of a TensorFlow weight to the name and the layout of the PyTorch parameter that it is.
+"""Convert the name of a TensorFlow weight to the name and layout of the PyTorch parameter.
 
-The conventions are those by which transformers 4.44 gave TensorFlow classes the weights of PyTorch ones
+The conventions are those of transformers 4.44, which converted weights between PyTorch and TensorFlow classes
 (`convert_tf_weight_name_to_pt_weight_name` in modeling_tf_pytorch_utils.py).
 """
 
@@ -24,12 +24,12 @@ _RENAMED_LEVEL: Final = re.compile(r"(?<![^/])[^/]*___([^/]*)(?=/)")
 
 
 def pytorch_name(name: str) -> str:
-    """The parameter's name, as transformers 4.44 has it.
+    """Return the parameter's name in transformers 4.44.
 
-    Levels are divided by `/`; `_._` divides the level of a list from that of its item; of `mlm___cls` only `cls` counts.
+    `/` separates levels, and `_._` separates a list from the index of its item. In `mlm___cls` only `cls` counts.
 
     Args:
-        name: without the model's own, such as `bert/encoder/layer_._0/output/LayerNorm/gamma:0`.
+        name: name without the model's own prefix, such as `bert/encoder/layer_._0/output/LayerNorm/gamma:0`.
     """
     plain = _RENAMED_LEVEL.sub(r"\1", name.removesuffix(":0")).replace("_._", "/")
     *levels, last = [level for level in plain.split("/") if level]
@@ -37,10 +37,13 @@ def pytorch_name(name: str) -> str:
 
 
 def axes_order(name: str, rank: int) -> tuple[int, ...] | None:
-    """The order in which PyTorch has the axes of a kernel; `None` if it has them as they are.
+    """Return the order of a kernel's axes in PyTorch; `None` if it is the same.
 
-    A dense kernel is (in, out), of PyTorch (out, in); one of a convolution (…, in, out), of PyTorch (out, in, …); a
-    depthwise one (…, in, multiplier), of PyTorch (in, multiplier, …).
+    | kernel | TensorFlow | PyTorch |
+    |---|---|---|
+    | dense | (in, out) | (out, in) |
+    | convolution | (…, in, out) | (out, in, …) |
+    | depthwise convolution | (…, in, multiplier) | (in, multiplier, …) |
     """
     space = tuple(range(rank - 2))
     match name.removesuffix(":0").rpartition("/")[2]:

@@ -1,4 +1,4 @@
-"""Gives every TensorFlow weight its place in the PyTorch model, and every place its weight: each exactly once."""
+"""Match TensorFlow weights and the parameters of a PyTorch model one to one."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _REMEDY: Final = (
     " the model as PyTorch safetensors."
 )
 _COUNTERS: Final = ".num_batches_tracked"
-"""Counts training steps of a batch norm; TensorFlow has no such thing, and inference no use for it."""
+"""Suffix of the counters of a batch norm's training steps, which TensorFlow lacks and inference does not use."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """What was placed.
+    """Result of matching weights with a model.
 
     Attributes:
-        tensors: under the names that a PyTorch checkpoint of transformers 4 has.
-        left_out: TensorFlow names of weights that the PyTorch model is known to have no use for.
-        untied: whether weights that config.json ties have different values, as TensorFlow classes let them have.
+        tensors: tensors with their names in a PyTorch checkpoint of transformers 4.
+        left_out: TensorFlow names of weights that the PyTorch model is known not to use.
+        untied: whether weights that config.json ties have different values, which TensorFlow classes allow.
     """
 
     tensors: tuple[StoredTensor, ...]
@@ -46,12 +46,12 @@ def place(stored: Sequence[StoredTensor], model: torch.nn.Module, rules: Rules) 
     """Match TensorFlow weights with a model.
 
     Args:
-        stored: under their TensorFlow names.
-        model: of transformers, with or without data, of the class that the weights were saved from.
-        rules: of the architecture.
+        stored: weights with their TensorFlow names.
+        model: model of transformers, with or without data, of the class that the weights were saved from.
+        rules: rules of the architecture.
 
     Raises:
-        CheckpointError: a weight has no place, a place no weight or two, or a shape differs; named.
+        CheckpointError: a weight has no parameter, a parameter has no weight or two, or a shape differs.
     """
     wanted: dict[str, Any] = dict(model.state_dict())
     found: dict[str, tuple[StoredTensor, str]] = {}
@@ -77,9 +77,9 @@ def place(stored: Sequence[StoredTensor], model: torch.nn.Module, rules: Rules) 
 
 
 def _loader_renaming(model: Any, wanted: Mapping[str, Any]) -> Callable[[str], str]:
-    """How `from_pretrained` will rename a checkpoint's weight for this model: the loader's own function.
+    """Return the function by which `from_pretrained` will rename a weight for this model.
 
-    It is no public interface of transformers, whose version is held at one.
+    It is no public interface of transformers, whose version is pinned.
     """
     renamed = loader_renaming(model)
     return lambda name: renamed(name, wanted)
@@ -92,7 +92,7 @@ def _refuse_strays(found: Mapping[str, tuple[StoredTensor, str]], wanted: Mappin
 
 
 def _refuse_gaps(model: Any, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Every parameter has a weight of its own or is tied to one that has."""
+    """Check that every parameter has a weight or is tied to a parameter that has one."""
     tied: Mapping[str, str] = model.all_tied_weights_keys
     given = {*found, *(name for name, source in tied.items() if source in found)}
     given |= {source for name, source in tied.items() if name in found}
@@ -102,9 +102,9 @@ def _refuse_gaps(model: Any, found: Mapping[str, Any], wanted: Mapping[str, Any]
 
 
 def _drop_copies(model: Any, placed: dict[str, StoredTensor]) -> bool:
-    """Take out what is stored twice though the model ties it; whether any of these differ, so that all have to stay.
+    """Remove duplicates of tied weights; if any of them differ, keep all and return true.
 
-    Some TensorFlow classes (MobileBERT, Speech2Text) have a weight of its own where PyTorch ties it to the embeddings.
+    Some TensorFlow classes (MobileBERT, Speech2Text) have a separate weight where PyTorch ties it to the embeddings.
     """
     tied: Mapping[str, str] = model.all_tied_weights_keys
     pairs = [(name, source) for name, source in tied.items() if name in placed and source in placed]
@@ -113,7 +113,7 @@ def _drop_copies(model: Any, placed: dict[str, StoredTensor]) -> bool:
         for name in copies:
             del placed[name]
         return False
-    # The model ties all or nothing, so what stays tied has to be stored under each of its names.
+    # The model ties all pairs or none, so the equal ones also have to be stored under each name.
     for name, source in tied.items():
         if name not in placed:
             placed[name] = replace(placed[source], name=name)
@@ -121,7 +121,7 @@ def _drop_copies(model: Any, placed: dict[str, StoredTensor]) -> bool:
 
 
 def _laid_out(tensor: StoredTensor, name: str, shape: tuple[int, ...]) -> StoredTensor:
-    """The tensor under its new name, its axes in PyTorch's order; only axes of size 1 may come or go."""
+    """Return the tensor with its new name and PyTorch's order of axes; only axes of size 1 may be added or removed."""
     order = axes_order(tensor.name, len(tensor.shape)) or tuple(range(len(tensor.shape)))
     ordered = tuple(tensor.shape[axis] for axis in order)
     if [size for size in ordered if size != 1] != [size for size in shape if size != 1]:

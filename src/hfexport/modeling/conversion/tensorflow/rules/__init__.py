@@ -1,4 +1,4 @@
-"""What the general naming cannot know of an architecture, one small file each. A new file here is found by itself."""
+"""Naming rules for single architectures, beyond the general ones; every module in this folder is loaded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Rules", "rules_for"]
 
 @dataclass(frozen=True)
 class Rules:
-    """What is special about the weights of an architecture.
+    """Naming rules of an architecture's weights.
 
     Attributes:
-        model_types: `model_type` values of config.json that this is about.
-        renamed: pairs of a pattern and its replacement (`re.sub`), tried in order on the parameter's PyTorch name.
-        left_out: patterns of PyTorch names of what TensorFlow stored though the PyTorch model has no use for it.
+        model_types: `model_type` values of config.json that the rules apply to.
+        renamed: pairs of a pattern and its replacement (`re.sub`), applied in order to the parameter's PyTorch name.
+        left_out: patterns of PyTorch names that TensorFlow stored but the PyTorch model does not use.
     """
 
     model_types: tuple[str, ...]
@@ -27,18 +27,18 @@ class Rules:
     left_out: tuple[str, ...] = ()
 
     def rename(self, name: str) -> str:
-        """The PyTorch name of a weight whose general name is `name`."""
+        """Return the PyTorch name of a weight, given its name by the general rules."""
         for pattern, replacement in self.renamed:
             name = re.sub(pattern, replacement, name)
         return name
 
     def leaves_out(self, name: str) -> bool:
-        """Whether the model has no use for the weight `name`, if it has no place for it."""
+        """Return whether the weight `name` can be left out if the model has no parameter for it."""
         return any(re.search(pattern, name) for pattern in self.left_out)
 
 
 def rules_for(model_type: str) -> Rules:
-    """The rules of an architecture; empty ones if the general naming is all there is to it."""
+    """Return the rules of an architecture; empty rules if the general naming is enough."""
     return next((rules for rules in _all_rules() if model_type in rules.model_types), Rules((model_type,)))
 
 

@@ -1,4 +1,4 @@
-"""BART and its relatives: the bias of the logits is a layer in TensorFlow, a buffer of the model in PyTorch."""
+"""BART and related models: the logits' bias is a layer in TensorFlow, and a buffer of the model in PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BERT and its relatives: TensorFlow classes before transformers 4.10 kept the pooler where no head uses it."""
+"""BERT and related models: TensorFlow classes before transformers 4.10 stored a pooler even if no head uses it."""
 
 from __future__ import annotations
 

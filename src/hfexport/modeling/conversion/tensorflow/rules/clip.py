@@ -1,4 +1,4 @@
-"""CLIP's text and vision models alone: TensorFlow keeps the whole model's name before theirs."""
+"""CLIP's separate text and vision models: TensorFlow prefixes their names with that of the whole model."""
 
 from __future__ import annotations
 

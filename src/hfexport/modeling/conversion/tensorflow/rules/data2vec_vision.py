@@ -1,4 +1,4 @@
-"""Data2Vec's segmentation head: its layers have other names since transformers 5, whose loader does not know the old ones."""
+"""Data2Vec's segmentation head: transformers 5 renamed its layers, and its loader does not map the old names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeBERTa-v2 without shared keys: the projections of positions have other names in PyTorch."""
+"""DeBERTa-v2 without shared keys: the position projections have other names in PyTorch."""
 
 from __future__ import annotations
 

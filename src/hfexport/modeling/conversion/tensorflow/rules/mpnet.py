@@ -1,4 +1,4 @@
-"""MPNet: every TensorFlow class has the pooler, also those whose head does not use it."""
+"""MPNet: every TensorFlow class stores the pooler, even if its head does not use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vision encoder-decoders: TensorFlow keeps the encoder's own name before its weights, PyTorch does not."""
+"""Vision encoder-decoders: TensorFlow prefixes the encoder's weights with its own name, PyTorch does not."""
 
 from __future__ import annotations
 
