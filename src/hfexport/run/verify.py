@@ -316,6 +316,17 @@ def _merged(export: Export, adapter: Adapter, fetched: Fetched, run: Run) -> Pat
 
 
 def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:
+    """Raise what is wrong with an artifact, or that its answers prove nothing.
+
+    Raises:
+        ValidationError: it is wrong.
+        UnsupportedError: the model's values vary too little to tell.
+    """
+    if verdict.verdict == "incomplete":
+        raise UnsupportedError(
+            f"{path}: its files have the right hashes, but {verdict.reason}",
+            remedy="Give a tolerance that is smaller than the differences between the model's values, as --atol.",
+        )
     if verdict.verdict != "passed":
         failures = verdict.failures or (verdict.reason or "no probe was answered",)
         raise ValidationError(

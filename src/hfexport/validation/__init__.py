@@ -198,7 +198,8 @@ def validate(
             user set the tolerance.
 
     Returns:
-        `passed` or `failed`; whatever is wrong with the artifact is in it.
+        `passed`, `failed` or, where the model's values vary too little to tell right from wrong, `incomplete`; with the
+        reasons.
 
     Raises:
         ValidationError: the artifact could not be judged: its runner, or the reference, was killed or took too long.
@@ -244,9 +245,28 @@ def validate(
         ),
     )
     shutil.rmtree(folder / "outputs", ignore_errors=True)
-    passed = bool(results) and all(result.passed for result in results)
-    reason = "" if results else "no probe was asked"
-    return ArtifactVerdict("passed" if passed else "failed", tolerance, results, reason, answer["session"], stages)
+    return _verdict(results, tolerance, reference.dtype, by_precision, answer["session"], stages)
+
+
+def _verdict(
+    results: tuple[ProbeResult, ...],
+    tolerance: Tolerance,
+    dtype: str,
+    by_precision: bool,
+    session: str,
+    stages: Mapping[str, Mapping[str, Any]],
+) -> ArtifactVerdict:
+    """Conclude from the results of all probes: an artifact that passed them is `incomplete` if they prove too little."""
+    from hfexport.validation.evidence import unproved
+
+    if not results:
+        return ArtifactVerdict("failed", tolerance, (), "no probe was asked", session, stages)
+    if not all(result.passed for result in results):
+        return ArtifactVerdict("failed", tolerance, results, "", session, stages)
+    check = unproved(results, tolerance, dtype, by_precision=by_precision)
+    if check is None:
+        return ArtifactVerdict("passed", tolerance, results, "", session, stages)
+    return ArtifactVerdict("incomplete", tolerance, results, check.reason, session, stages, (check,))
 
 
 def runner_limits(weight_bytes: int, timeout_s: float, threads: int) -> Limits:

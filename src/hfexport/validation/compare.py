@@ -16,7 +16,7 @@ from hfexport.export_config import ExportConfig, Tolerance, axis_size
 from hfexport.export_config.probes import Probe
 from hfexport.validation.precision import FAR, measure
 from hfexport.validation.scan import Scan, for_dtype, scan
-from hfexport.validation.verdict import ArtifactVerdict, OutputResult, ProbeResult
+from hfexport.validation.verdict import ArtifactVerdict, OutputResult, ProbeResult, Values
 
 __all__ = [
     "ArtifactVerdict",
@@ -187,8 +187,18 @@ def _judge(name: str, found: NDArray[Any], wanted: NDArray[Any], tolerance: Tole
         )
     only_values = bool(seen.beyond) and seen.not_finite_at is None and seen.any_finite and found.dtype.kind in "fc"
     slightly = only_values and seen.max_abs <= FAR * seen.largest
+    exact = found.dtype.kind not in "fc"
+    values = Values(seen.lowest, seen.highest, seen.largest, seen.finite, seen.readable, exact)
     return OutputResult(
-        name, str(found.dtype), tuple(found.shape), seen.max_abs, seen.max_rel, worst, problem, slightly_off=slightly
+        name,
+        str(found.dtype),
+        tuple(found.shape),
+        seen.max_abs,
+        seen.max_rel,
+        worst,
+        problem,
+        slightly_off=slightly,
+        values=values,
     )
 
 

@@ -165,9 +165,11 @@ def _environment(artifact: NeuronArtifact, reference: NeuronReference, tolerance
 
 def _trace(traced: list[ArtifactVerdict], tolerance: Tolerance) -> Check:
     results = tuple(result for one in traced for result in one.probes)
-    wrong = [line for one in traced if one.verdict != "passed" for line in one.failures or ("no probe was answered",)]
+    wrong = [line for one in traced if one.verdict == "failed" for line in one.failures or ("no probe was answered",)]
     if wrong:
         return Check("trace", "failed", wrong[0], tolerance, results)
+    if unproved := [one.reason for one in traced if one.verdict == "incomplete"]:
+        return Check("trace", "not_run", unproved[0], tolerance, results)
     return Check("trace", "passed", "the uncompiled trace gives the model's outputs", tolerance, results)
 
 

@@ -28,7 +28,10 @@ class Scan:
         beyond: number of elements past their tolerance.
         largest: largest magnitude of the model's values.
         not_finite_at: the first element that is not finite and not the same in both.
-        any_finite: whether an element that can be read is finite.
+        lowest: the lowest finite value of the model, as real and imaginary part.
+        highest: the highest, in the same way.
+        finite: number of the model's finite values that can be read.
+        readable: number of values that can be read.
     """
 
     max_abs: float = 0.0
@@ -38,7 +41,25 @@ class Scan:
     beyond: int = 0
     largest: float = 0.0
     not_finite_at: int | None = None
-    any_finite: bool = False
+    lowest: tuple[float, float] = (np.inf, np.inf)
+    highest: tuple[float, float] = (-np.inf, -np.inf)
+    finite: int = 0
+    readable: int = 0
+
+    @property
+    def any_finite(self) -> bool:
+        """Whether an element that can be read is finite in the model's answer."""
+        return self.finite > 0
+
+    def see(self, values: NDArray[Any]) -> None:
+        """Take in the range of some of the model's values, all finite."""
+        if values.size:
+            parts = (values.real, values.imag) if values.dtype.kind == "c" else (values,)
+            low, high = [float(part.min()) for part in parts], [float(part.max()) for part in parts]
+            zero = [0.0] * (2 - len(parts))
+            self.lowest = (min(self.lowest[0], low[0]), min(self.lowest[1], *low[1:], *zero))
+            self.highest = (max(self.highest[0], high[0]), max(self.highest[1], *high[1:], *zero))
+        self.finite += values.size
 
 
 def for_dtype(tolerance: Tolerance, dtype: np.dtype[Any]) -> Tolerance:
@@ -74,13 +95,15 @@ def scan(
             # What nobody reads counts as equal, unless it is not finite: 0 times NaN is NaN.
             settled = unread & (np.isfinite(a) | ~np.isfinite(r))
             a, r = _zeroed(a, settled), _zeroed(r, settled)
+        readable = r if unread is None else r[~unread]
+        seen.readable += readable.size
+        seen.see(readable[np.isfinite(readable)])
         finite = np.isfinite(a) & np.isfinite(r)
         if not finite.all():
             differs = ~finite & ~(_same(a.real, r.real) & _same(a.imag, r.imag))
             if seen.not_finite_at is None and differs.any():
                 seen.not_finite_at = start + int(differs.argmax())
             a, r = _zeroed(a, ~finite), _zeroed(r, ~finite)
-        seen.any_finite = seen.any_finite or bool((finite if unread is None else finite & ~unread).any())
         _scan_finite(a, r, tolerance, start, seen)
     return seen
 

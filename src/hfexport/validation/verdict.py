@@ -16,6 +16,7 @@ __all__ = [
     "Exact",
     "OutputResult",
     "ProbeResult",
+    "Values",
     "Verdict",
     "all_of",
     "not_run",
@@ -54,6 +55,27 @@ class Distances:
 
 
 @dataclass(frozen=True)
+class Values:
+    """The model's values of one output of one probe, over what can be read.
+
+    Attributes:
+        lowest: the lowest finite value; of complex values, of the real and of the imaginary part.
+        highest: the highest, in the same way.
+        largest: the largest finite magnitude.
+        finite: number of finite values.
+        readable: number of values that can be read.
+        exact: they have to be equal, as integers and booleans are.
+    """
+
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+    largest: float
+    finite: int
+    readable: int
+    exact: bool
+
+
+@dataclass(frozen=True)
 class OutputResult:
     """One output of one probe.
 
@@ -67,6 +89,7 @@ class OutputResult:
         problem: why it failed; empty if it passed.
         slightly_off: it failed, but by nothing but values that rounding might explain.
         distances: from the model in higher precision, where that judged the output.
+        values: of the model, where they were compared.
     """
 
     name: str
@@ -78,6 +101,7 @@ class OutputResult:
     problem: str = ""
     slightly_off: bool = False
     distances: Distances | None = None
+    values: Values | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -237,13 +261,18 @@ def all_of(verdicts: Sequence[ArtifactVerdict]) -> ArtifactVerdict:
     if runs:
         wall, peak = sum(run["wall_s"] for run in runs), max(run["peak_rss_bytes"] for run in runs)
         stages["runner"] = {"wall_s": wall, "peak_rss_bytes": peak}
+    found = {verdict.verdict for verdict in verdicts}
+    together: Verdict = (
+        "passed" if found == {"passed"} else "incomplete" if found <= {"passed", "incomplete"} else "failed"
+    )
     return ArtifactVerdict(
-        "passed" if all(verdict.verdict == "passed" for verdict in verdicts) else "failed",
+        together,
         verdicts[0].tolerance,
         tuple(result for verdict in verdicts for result in verdict.probes),
         "; ".join(dict.fromkeys(verdict.reason for verdict in verdicts if verdict.reason)),
         "frugal" if any(verdict.session == "frugal" for verdict in verdicts) else verdicts[-1].session,
         stages,
+        tuple(check for verdict in verdicts for check in verdict.checks),
     )
 
 
