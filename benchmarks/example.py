@@ -1,4 +1,4 @@
-"""The real model that figures are taken with; `make` puts it beside the environment."""
+"""Path of the real model used for benchmarks; `make` installs it beside the environment."""
 
 from __future__ import annotations
 

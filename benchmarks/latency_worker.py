@@ -1,4 +1,4 @@
-"""Median latency of one ONNX artifact at given shapes, in a process of its own. Prints JSON to stdout."""
+"""Measure the median latency of one ONNX artifact at given shapes, in a separate process. Prints JSON to stdout."""
 
 from __future__ import annotations
 

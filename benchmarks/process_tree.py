@@ -1,4 +1,4 @@
-"""Wall time and peak memory of a command together with every process it starts (Linux)."""
+"""Measure wall time and peak memory of a command and all processes that it starts (Linux)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Measurement:
 
     Attributes:
         wall_s: seconds from start to end.
-        peak_bytes: largest sum, over the command's live processes, of proportional set sizes: pages that two of them
-            share count once, mapped files count where they are resident; 0 if it was not sampled.
-        peak_anonymous_bytes: the same for anonymous memory, which the kernel cannot drop.
-        exit_code: of the command.
+        peak_bytes: largest sum of the proportional set sizes of the command's live processes: shared pages count once,
+            mapped files count where they are resident; 0 if not sampled.
+        peak_anonymous_bytes: largest sum of their anonymous memory, which the kernel cannot drop; 0 if not sampled.
+        exit_code: exit code of the command.
     """
 
     wall_s: float
@@ -36,14 +36,13 @@ class Measurement:
 def measure(
     command: Sequence[str], *, log: Path, env: dict[str, str] | None = None, memory: bool = True
 ) -> Measurement:
-    """Run `command` with its output in `log`.
+    """Run `command` and write its output to `log`.
 
     Args:
-        command: what to run.
-        log: gets its output.
-        env: added to this process's environment.
-        memory: sample the memory of the command's processes; adding up their pages holds them up, so times that count
-            are taken without.
+        command: program and arguments.
+        log: file for the output.
+        env: variables to add to this process's environment.
+        memory: whether to sample memory. Sampling slows the processes down, so measure times without it.
     """
     with log.open("wb") as output:
         start = time.perf_counter()
@@ -71,7 +70,7 @@ def _sample(root: int, peaks: list[int], done: threading.Event) -> None:
 
 
 def _tree(root: int) -> list[int]:
-    """`root` and its descendants; those that end while we look are left out."""
+    """Return `root` and its descendants; processes that end meanwhile are left out."""
     found, queue = [], [root]
     while queue:
         pid = queue.pop()
@@ -85,7 +84,7 @@ def _tree(root: int) -> list[int]:
 
 
 def _memory(pid: int) -> tuple[int, int]:
-    """Proportional set size and anonymous memory of a process, in bytes."""
+    """Return the proportional set size and anonymous memory of a process, in bytes."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:

@@ -1,10 +1,10 @@
-"""Runs the command line against the Hub of tests/hub, disturbs it, and writes what happened into docs/publishing.md.
+"""Publish to the Hub of tests/hub while injecting faults, and write the results into docs/publishing.md.
 
     make publishing-figures                          # about six minutes on two cores
-    make publishing-figures ARGS="--only faults"     # the table alone: what happens does not go by the machine's load
+    make publishing-figures ARGS="--only faults"     # only the table of faults, which does not depend on speed
 
-Every row of the table is a run of its own that publishes a tiny model. The figures for an export that is there already are
-of a real model, all-MiniLM-L6-v2, which the package of `make export` carries.
+Every row of that table is a separate run of the command line that publishes a tiny model. The times for an export that is
+already published are measured with a real model, all-MiniLM-L6-v2, which `make export` installs.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Case:
-    """One disturbance.
+    """One injected fault.
 
     Attributes:
-        what: in words, for the table.
-        faults: of the Hub: call, kind and options.
-        meanwhile: somebody's commit, made when the push begins.
-        signal: sent when the first fault, which holds the call, is met.
-        options: of the command line.
-        to: the repository that is pushed to.
+        what: description for the table.
+        faults: faults of the Hub: call, kind and options.
+        meanwhile: files of another user's commit, made when the push begins.
+        signal: signal to send when the first fault, which holds its call, is reached.
+        options: further options of the command line.
+        to: repository to push to.
     """
 
     what: str
@@ -112,7 +112,7 @@ CASES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the tables of docs/publishing.md.")
-    parser.add_argument("--only", choices=("faults", "figures"), help="one of the two")
+    parser.add_argument("--only", choices=("faults", "figures"), help="write only one of the tables")
     only = parser.parse_args().only
     text = DOCUMENT.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="hfexport-publishing-") as name:
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def fault_table(folder: Path) -> str:
-    """Disturb a push in every way."""
+    """Run all cases and return their table."""
     tiny = make_checkpoint(folder / "tiny", "bert", "sequence-classification", tokenizer=True)
     lines = ["| disturbance | exit code | the repository afterwards |", "|---|---|---|"]
     for number, case in enumerate(CASES):
@@ -136,7 +136,7 @@ def fault_table(folder: Path) -> str:
 
 
 def disturbed(case: Case, checkpoint: Path, folder: Path) -> str:
-    """Publish with the disturbance; returns a row of the table."""
+    """Publish under one fault and return a row of the table."""
     folder.mkdir()
     with LocalHub() as hub:
         hub.tokens = {TOKEN: User("org")}
@@ -147,16 +147,16 @@ def disturbed(case: Case, checkpoint: Path, folder: Path) -> str:
             hub.fail("preupload", "before", action=lambda: hub.change(OWN, dict(case.meanwhile)))
         process = start((*PUSH, "--push-to-hub", case.to, *QUICK, *case.options), hub, folder)
         if case.signal is not None:
-            assert faults[0].held.reached.wait(300), f"{case.what}: never came so far"
+            assert faults[0].held.reached.wait(300), f"{case.what}: the fault was never reached"
             process.send_signal(case.signal)
         code = process.wait(600)
-        state = described(hub, before, case)  # what the Hub was still asked for by then, nobody waits for
+        state = described(hub, before, case)  # the run no longer waits for calls that the Hub still handles
     shown = str(code) if code >= 0 else f"killed by {signal.Signals(-code).name}"
     return f"| {case.what} | {shown} | {state} |"
 
 
 def described(hub: LocalHub, before: str, case: Case) -> str:
-    """What the repository is like: as it was, or with a complete export, and how many commits that took."""
+    """Describe the repository's state: unchanged, or with a complete export, and with how many commits."""
     if case.to == NEW:
         assert hub.repositories[OWN].head() == before
         return "there is none" if NEW not in hub.repositories else "new, and empty"
@@ -182,7 +182,7 @@ def described(hub: LocalHub, before: str, case: Case) -> str:
 
 
 def complete(hub: LocalHub, ref: str) -> bool:
-    """Whether every file that the manifest lists is there with its hash."""
+    """Return whether every file that the manifest lists is in the repository with its hash."""
     held = hub.repositories[OWN].files(ref)
     if "hfexport.json" not in held:
         return False
@@ -192,7 +192,7 @@ def complete(hub: LocalHub, ref: str) -> bool:
 
 
 def nothing_to_do(folder: Path) -> str:
-    """Publish a real model, then run the same again a few times; returns the figures as a table."""
+    """Publish a real model, then repeat the same run a few times; return the times as a table."""
     folder.mkdir()
     with LocalHub() as hub:
         hub.tokens = {TOKEN: User("org")}
@@ -219,7 +219,7 @@ def timed(begin: Callable[[], subprocess.Popen[bytes]]) -> float:
 
 
 def start(arguments: Sequence[str], hub: LocalHub, folder: Path) -> subprocess.Popen[bytes]:
-    """The command line, in `folder`, with nothing of this machine's own settings for the Hub."""
+    """Start the command line in `folder`, without this machine's own settings for the Hub."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GITHUB_"))}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
     with (folder / "log").open("ab") as log:
@@ -229,7 +229,7 @@ def start(arguments: Sequence[str], hub: LocalHub, folder: Path) -> subprocess.P
 
 
 def replaced(text: str, name: str, content: str) -> str:
-    """`text` with `content` between the markers of that name."""
+    """Return `text` with `content` between the markers of that name."""
     opening, closing = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     before, _, rest = text.partition(opening)
     assert closing in rest, f"docs/publishing.md has no {opening} and {closing}"

@@ -1,7 +1,7 @@
-"""Runs the fuzz and the fault tests and writes their figures into docs/reliability.md.
+"""Run the fuzz and fault tests, and write their figures into docs/reliability.md.
 
-`python benchmarks/reliability.py [--inputs 10000] [--seed N]`; as root, for the disks that are full. Faults that break a rule
-and inputs that break one make it end with exit code 1.
+`python benchmarks/reliability.py [--inputs 10000] [--seed N]`. The full-disk faults need root. The exit code is 1 if any
+fuzzed input or fault breaks a rule.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ SIZES = ("4k", "20k", "60k", "100k", "110k", "140k", "200k", "300k")
 
 
 def main() -> int:
-    """Run everything and write the page; returns the exit code."""
+    """Run all tests and write the page; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--no-faults", action="store_true", help="fuzz only; the table of faults is left out")
+    parser.add_argument(
+        "--no-faults", action="store_true", help="run only the fuzz tests, and leave out the table of faults"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hfexport-reliability-") as folder:
         fuzzed = _fuzz(Path(folder), asked.seed, asked.inputs)
@@ -52,7 +54,7 @@ def _fuzz(folder: Path, seed: int, count: int) -> dict[str, Any]:
 
 
 def _faults(folder: Path) -> list[tuple[str, int, int]]:
-    """By fault: how many runs ended as they should, and how many there were."""
+    """Return for each fault the number of runs that ended as expected, and the number of all runs."""
     import faulty_runs
     from tiny import make_checkpoint
 

@@ -1,10 +1,10 @@
-"""Installs packages of an index of their own, and what they depend on from PyPI, without a name that two indexes could give.
+"""Install packages from an index of their own and their other dependencies from PyPI, never one name from both.
 
     PYTHON scripts/install_sdk.py INDEX requirements/neuron-inf1-sdk.txt
 
-Whatever INDEX has among the packages and their dependencies is downloaded from there alone. The files are then installed by
-their paths, so that pip looks in its own index only for what INDEX does not have. Runs under the interpreter that it installs
-for, of Python 3.8 or newer, with nothing but pip.
+The packages and dependencies that INDEX has are downloaded from there. The files are then installed by their paths, so
+pip uses its own index only for packages that INDEX lacks. Run this with the interpreter to install for, Python 3.8 or
+newer; it needs only pip.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pip._vendor.packaging.utils import canonicalize_name
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 INSTALLED_BEFORE = frozenset({"torch"})
-"""Installed by hash already, from torch's own index."""
+"""Packages that are already installed by hash, from torch's own index."""
 
 
 def main(index: str, listed: str) -> None:
-    """Install what the file `listed` names."""
+    """Install the requirements in the file `listed`."""
     lines = [line.strip() for line in Path(listed).read_text(encoding="utf-8").splitlines()]
     pending = [Requirement(line) for line in lines if line and not line.startswith("#")]
     extras: dict[str, set[str]] = {}
@@ -51,7 +51,7 @@ def main(index: str, listed: str) -> None:
 
 
 def _has(index: str, name: str) -> bool:
-    """Whether an index has a project."""
+    """Return whether an index has a project."""
     try:
         with urllib.request.urlopen(f"{index.rstrip('/')}/{name}/", timeout=60):  # noqa: S310
             return True

@@ -1,12 +1,12 @@
-"""Writes and checks requirements/*.txt: every dependency at one version, with the hashes of its files.
+"""Write and check requirements/*.txt: every dependency at one version, with the hashes of its files.
 
     make lock                      # keep the versions that still fit pyproject.toml
-    make lock ARGS=--upgrade       # take the newest that fit
+    make lock ARGS=--upgrade       # use the newest versions that fit
     python scripts/lock.py --check # needs no network; part of `make check`
 
-Torch stands apart, in requirements/torch.txt: it comes from an index of its own, with one file for each kind of
-accelerator, and is installed first, by the hashes of that index's files, which are taken over by hand from its page when
-the version moves. What it depends on is in the locks. No lock names an index, and no name is looked for in two.
+Torch is not in the locks but in requirements/torch.txt. It comes from an index of its own, with one file for each kind
+of accelerator, and is installed first, by hash. When the version changes, copy the hashes from that index's page by
+hand. Torch's dependencies are in the locks. No lock names an index, and no package name is looked up in two indexes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOCKS: Final = {
     "build": (),
     "example": ("--extra", "example", "--constraint", "requirements/runtime.txt"),
 }
-"""By name of the file in requirements/: what pip-compile needs besides `_COMMON`, in the order in which they are made."""
+"""Arguments for pip-compile in addition to `_COMMON`, by file name in requirements/, in the order of compilation."""
 
 _COMMON: Final = (
     *("--quiet", "--generate-hashes", "--strip-extras", "--newline", "lf", "--unsafe-package", "torch"),
@@ -47,10 +47,10 @@ _PIN: Final = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?:
 
 
 def main() -> int:
-    """Write the locks, or say what is wrong with them; 1 if something is."""
+    """Write or check the locks; return 1 if there are problems."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare the locks with pyproject.toml, write nothing")
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that fit")
+    parser.add_argument("--check", action="store_true", help="compare the locks with pyproject.toml without writing")
+    parser.add_argument("--upgrade", action="store_true", help="use the newest versions that fit")
     parser.add_argument("--torch-index", default=TORCH_INDEX, help="where torch's CPU files are (default: %(default)s)")
     arguments = parser.parse_args()
     if not arguments.check:
@@ -62,10 +62,10 @@ def main() -> int:
 
 
 def write(*, upgrade: bool, torch_index: str) -> None:
-    """Compile every lock of `LOCKS`, with torch's CPU wheel at hand so that no CUDA package comes along."""
+    """Compile every lock in `LOCKS`, with torch's CPU wheel available so that no CUDA package is pulled in."""
     environment = {**os.environ, "CUSTOM_COMPILE_COMMAND": "make lock"}
     with tempfile.TemporaryDirectory(prefix="hfexport-lock-") as folder:
-        torch = Path(folder) / "torch.txt"  # without hashes, which pip-compile would ask of everything
+        torch = Path(folder) / "torch.txt"  # without hashes: with one, pip-compile requires them everywhere
         torch.write_text("".join(f"{name}=={version}\n" for name, version in _pins((ROOT / TORCH).read_text()).items()))
         wheels, output, build = Path(folder) / "wheels", Path(folder) / "lock.txt", Path(folder) / "build.in"
         build.write_text("\n".join(str(requirement) for requirement in _build_requirements(ROOT)), encoding="utf-8")
@@ -98,7 +98,7 @@ def write(*, upgrade: bool, torch_index: str) -> None:
 
 
 def check(root: Path) -> list[str]:
-    """What keeps the locks under `root` from being whole, hashed and in agreement with pyproject.toml and each other."""
+    """List the problems of the locks under `root`: missing hashes, and conflicts with pyproject.toml or each other."""
     problems = []
     names = (*LOCKS, "neuron", "neuron-inf1", "torch")
     texts = {name: (root / f"requirements/{name}.txt").read_text(encoding="utf-8") for name in names}
@@ -172,7 +172,7 @@ def _build_requirements(root: Path) -> list[Requirement]:
 
 
 def _entries(text: str) -> dict[str, str]:
-    """Each requirement's lines, by `_key`; comments that belong to none are left out."""
+    """Return the lines of each requirement, by `_key`; comments that belong to no requirement are left out."""
     entries: dict[str, str] = {}
     name = ""
     for line in text.splitlines(keepends=True):
@@ -193,7 +193,7 @@ def _pins(text: str) -> dict[str, Version]:
 
 
 def _key(name: str, marker: str | None) -> str:
-    """The normalised name, with the marker if there is one: a lock may pin one package once for each Python."""
+    """Return the normalised name and the marker, if any: a lock may pin a package once for each Python version."""
     normalised = canonicalize_name(name)
     return f"{normalised} ; {marker.strip()}" if marker else normalised
 

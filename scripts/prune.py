@@ -1,6 +1,6 @@
-"""Takes out of an environment what only its packages' own developers need: `python prune.py /opt/hfexport`.
+"""Remove files from an environment that only developers of its packages need: `python prune.py /opt/hfexport`.
 
-Nothing that `torch.export`, ONNX Runtime or transformers import; the container test runs real exports in the result.
+Files that `torch.export`, ONNX Runtime or transformers import stay; the container test runs real exports in the result.
 Standard library only: it runs in the image's builder.
 """
 
@@ -33,13 +33,13 @@ UNUSED: Final = (
 
 
 def main() -> None:
-    """Remove what `UNUSED` names, and say how much that was; a pattern that names nothing is an error."""
+    """Remove the files that match `UNUSED` and print their size; a pattern without a match is an error."""
     (packages,) = Path(sys.argv[1]).glob("lib/python3.*/site-packages")
     freed_bytes = 0
     for pattern in UNUSED:
         found = sorted(packages.glob(pattern))
         if not found:
-            sys.exit(f"prune: {pattern} names nothing in {packages}; take it out of the list or mend it")
+            sys.exit(f"prune: {pattern} matches nothing in {packages}; remove or correct the pattern")
         for path in found:
             freed_bytes += _size_bytes(path)
             if path.is_dir():

@@ -1,4 +1,4 @@
-"""Write action.yml, slim/action.yml and the tables of docs/inputs.md from `hfexport.run.inputs`; --check says where they differ.
+"""Write action.yml, slim/action.yml and the tables of docs/inputs.md from `hfexport.run.inputs`, or check them.
 
 .venv/bin/python scripts/sync_inputs.py [--check]
 """
@@ -29,7 +29,7 @@ def action_yml(
     description: str = "Exports a Hugging Face checkpoint to ONNX, TorchScript and AWS Neuron, and proves each artifact.",
     image: str = "Dockerfile",
 ) -> str:
-    """The action's metadata file."""
+    """Return the text of the action's metadata file."""
     lines = [HEAD.format(name=name, description=description).rstrip(), "inputs:"]
     for part in input_fields():
         lines += _yml_input(part.name, part.description, part.default)
@@ -61,7 +61,7 @@ def inputs_tables() -> str:
 
 
 def outputs_table() -> str:
-    """The table of the action's outputs in Markdown."""
+    """Return the table of the action's outputs in Markdown."""
     lines = ["| output | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {description} |" for name, description in OUTPUTS.items()]
     return "\n".join(lines)
@@ -85,12 +85,12 @@ def documentation(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write both files, or check them; returns the exit code."""
+    """Write the files, or with --check print their differences; return the exit code."""
     inputs_path, action_path = ROOT / "docs" / "inputs.md", ROOT / "action.yml"
     wanted = {
         inputs_path: documentation(inputs_path.read_text(encoding="utf-8")),
         action_path: action_yml(),
-        # The same without the Neuron SDK; what a plain build gives. The release names another image in each.
+        # The action without the Neuron SDK, which a plain image build gives. The release names another image in each.
         ROOT / "slim" / "action.yml": action_yml(
             "hfexport (slim)",
             "Exports a Hugging Face checkpoint to ONNX and TorchScript, and proves each artifact; without the Neuron SDK.",
