@@ -15,6 +15,7 @@ __all__ = [
     "ArtifactEntry",
     "BaseEntry",
     "CheckEntry",
+    "ConstantEntry",
     "ConversionEntry",
     "DistancesEntry",
     "Dtype",
@@ -38,6 +39,7 @@ __all__ = [
     "TensorEntry",
     "ToleranceEntry",
     "ValidationEntry",
+    "WeightsEntry",
     "WorstEntry",
     "schema",
 ]
@@ -248,6 +250,20 @@ class CheckEntry(TypedDict):
     probes: list[ProbeEntry]
 
 
+class ConstantEntry(TypedDict):
+    """A stored tensor that comes from no tensor of the model."""
+
+    name: str
+    size_bytes: Count
+
+
+class WeightsEntry(TypedDict):
+    """Stored tensors: bytes that are equal to the model's, and constants that come from no tensor of the model."""
+
+    proved_bytes: Count
+    constants: list[ConstantEntry]
+
+
 class ValidationEntry(TypedDict):
     """Validation results of an artifact."""
 
@@ -259,6 +275,7 @@ class ValidationEntry(TypedDict):
     max_rel_diff: Number
     probes: list[ProbeEntry]
     checks: list[CheckEntry]
+    weights: WeightsEntry | None
 
 
 class ArtifactEntry(TypedDict):

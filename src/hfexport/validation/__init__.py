@@ -19,6 +19,7 @@ from hfexport.errors import HfexportError, ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.export_config.probes import Probe
 from hfexport.validation.verdict import ArtifactVerdict, Check, Exact, OutputResult, ProbeResult, all_of, not_run
+from hfexport.validation.weights import Stored
 
 __all__ = [
     "ArtifactVerdict",
@@ -206,12 +207,16 @@ def validate(
         HfexportError: the reference could not be computed, or a process ended with a traceback.
     """
     from hfexport.validation.judge import Answers, judge_all
+    from hfexport.validation.weights import prove, read_hashes
 
     answered = reference.worker.result(timeout_s)
     stages = {"reference": _stage(answered)}
     folder = folder.resolve()
     name = f"runner for {artifact.format}"
-    job = _runner_job([*companions, (artifact, config)], reference, folder, workers.available_cores(env))
+    known = _known_weights(artifact, config, reference)
+    job = _runner_job(
+        [*companions, (artifact, config)], reference, folder, workers.available_cores(env), hash_weights=bool(known)
+    )
     environment = workers.child_environment(env)
     kind = "" if artifact.format == "onnx" else "torch"
     limits = runner_limits(job["weight_bytes"], timeout_s, job["threads"]) if limited else None
@@ -245,7 +250,9 @@ def validate(
         ),
     )
     shutil.rmtree(folder / "outputs", ignore_errors=True)
-    return _verdict(results, tolerance, reference.dtype, by_precision, answer["session"], stages)
+    verdict = _verdict(results, tolerance, reference.dtype, by_precision, answer["session"], stages)
+    stored = read_hashes(folder) if known else None
+    return verdict if stored is None else verdict.with_weights(prove(stored, tuple(known.values()), tuple(known)))
 
 
 def _verdict(
@@ -277,7 +284,12 @@ def runner_limits(weight_bytes: int, timeout_s: float, threads: int) -> Limits:
 
 
 def _runner_job(
-    graphs: Sequence[tuple[Artifact, ExportConfig]], reference: Reference, folder: Path, threads: int
+    graphs: Sequence[tuple[Artifact, ExportConfig]],
+    reference: Reference,
+    folder: Path,
+    threads: int,
+    *,
+    hash_weights: bool,
 ) -> dict[str, Any]:
     """The job of the last of `graphs`; the others are loaded only if it takes part in a generation."""
     artifact, config = graphs[-1]
@@ -293,6 +305,7 @@ def _runner_job(
         "start_token": config.start_token,
         "reference": str(reference.folder),
         "folder": str(folder),
+        "hash_weights": hash_weights,
     }
 
 
@@ -330,6 +343,23 @@ def _ask_exactly(reference: Reference, exact: Exact, env: Mapping[str, str], tim
         except HfexportError:
             return False  # the answer that is there stands
     return True
+
+
+def _known_weights(artifact: Artifact, config: ExportConfig, reference: Reference) -> dict[str, dict[str, Stored]]:
+    """Read the hashes of the model's tensors for each graph of a file; empty if the file is not to be checked here.
+
+    A file that answers as several graphs is checked with the first of them.
+    """
+    from hfexport.validation.weights import read_hashes
+
+    branches = (artifact.config or config).branches
+    if config.graph != branches[0].graph:
+        return {}
+    folders = {branch.graph: reference.folder.parent / branch.graph for branch in branches}
+    if len(branches) == 1:
+        folders = {config.graph: reference.folder}
+    known = {graph: read_hashes(folder) for graph, folder in folders.items()}
+    return {graph: hashes for graph, hashes in known.items() if hashes is not None}
 
 
 def _fits_in_memory(checkpoint: Path) -> bool:

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from hfexport.validation.arrays import read_arrays, write_arrays
 from hfexport.validation.generation import decode
-from hfexport.validation.sessions import BranchSession, Expected, OnnxSession, Refusal, Session, open_session
+from hfexport.validation.sessions import (
+    BranchSession,
+    Expected,
+    OnnxSession,
+    Refusal,
+    Session,
+    TorchScriptSession,
+    open_session,
+)
+from hfexport.validation.weights import hash_onnx, hash_torchscript, write_hashes
 
 __all__ = ["run"]
 
@@ -28,7 +37,8 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         job: `format`, `weight_bytes`, `threads`; `graphs`, of which the last is asked the probes and the others take part
             in generation: each with `graph` (its name), `path`, `inputs` as (name, dtype) and `outputs` as names, the
             interface it should have; and `branch`, the `inputs` and `outputs` of the branch to ask, where the file has
-            several, else null; `greedy_steps` and `reorders`, one a probe; `start_token` of a decoder; `reference`, a folder
+            several, else null; `greedy_steps` and `reorders`, one a probe; `start_token` of a decoder; `hash_weights`, whether to write
+            the hashes of what the last graph's file stores; `reference`, a folder
             with `inputs/{n}` and `outputs/{n}`; `folder`, under which `outputs/{n}` is written.
 
     Returns:
@@ -38,9 +48,13 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValidationError: the artifact does not load, or its interface is another.
     """
+    if job["hash_weights"] and job["format"] == "onnx":
+        write_hashes(hash_onnx(Path(job["graphs"][-1]["path"])), Path(job["folder"]))
     files: dict[str, Session] = {}
     sessions = {graph["graph"]: _open(graph, job, files) for graph in job["graphs"]}
     session = sessions[job["graphs"][-1]["graph"]]
+    if job["hash_weights"] and isinstance(session, TorchScriptSession):
+        write_hashes(hash_torchscript(session.module), Path(job["folder"]))
     reference = Path(job["reference"])
     refusals: dict[str, str] = {}
     for number, (steps, reorders) in enumerate(zip(job["greedy_steps"], job["reorders"], strict=True)):

@@ -215,9 +215,9 @@ class TorchScriptSession:
         extra: dict[str, str | bytes] = {DESCRIPTION_FILE: ""}
         try:
             if self.kind == "frugal":
-                self._module, extra[DESCRIPTION_FILE] = load_mapped(expected.path, DESCRIPTION_FILE)
+                self.module, extra[DESCRIPTION_FILE] = load_mapped(expected.path, DESCRIPTION_FILE)
             else:
-                self._module = torch.jit.load(str(expected.path), map_location="cpu", _extra_files=extra)
+                self.module = torch.jit.load(str(expected.path), map_location="cpu", _extra_files=extra)
         except (*self._errors, OSError) as error:
             raise ValidationError(f"{expected.path.name}: torch.jit.load cannot load it: {_one_line(error)}") from error
         try:
@@ -237,7 +237,7 @@ class TorchScriptSession:
         tensors = [torch.from_numpy(np.array(inputs[name])) for name, _ in self._inputs]
         try:
             with torch.inference_mode():
-                answers = self._module(*tensors)
+                answers = self.module(*tensors)
         except self._errors as error:
             raise Refusal(_one_line(error)) from error
         if not isinstance(answers, tuple) or not all(isinstance(answer, torch.Tensor) for answer in answers):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hfexport.export_config import Tolerance
 from hfexport.export_config.probes import Probe
+from hfexport.validation.weights import Proof
 
 __all__ = [
     "ArtifactVerdict",
@@ -192,6 +193,7 @@ class ArtifactVerdict:
         session: how the artifact was run: `default`, or `frugal` where memory was short or the weights were large.
         stages: by process (`reference`, `runner`): `wall_s` in seconds and `peak_rss_bytes`.
         checks: what else has to hold, beside the probes.
+        weights: what was found of the tensors that the artifact stores; `None` where they were not compared.
 
     Raises:
         ValueError: `passed` is said of an artifact that did not pass, or `not_run` without a reason.
@@ -204,6 +206,7 @@ class ArtifactVerdict:
     session: str = ""
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
+    weights: Proof | None = None
 
     def __post_init__(self) -> None:
         proved = bool(self.probes) and all(result.passed for result in self.probes) and self.tolerance is not None
@@ -216,6 +219,14 @@ class ArtifactVerdict:
             raise ValueError("verdict `incomplete` is for what passed but for checks that could not be run")
         if self.verdict == "not_run" and (not self.reason or self.probes):
             raise ValueError("verdict `not_run` needs a reason, and has no results")
+
+    def with_weights(self, proof: Proof) -> ArtifactVerdict:
+        """Add what was found of the stored tensors; one that differs from the model's makes the artifact fail."""
+        if not proof.problems:
+            return replace(self, weights=proof)
+        more = f" (and {len(proof.problems) - 3} more)" if len(proof.problems) > 3 else ""
+        reason = "; ".join(filter(None, [self.reason, *proof.problems[:3]])) + more
+        return replace(self, verdict="failed", reason=reason, weights=proof)
 
     @property
     def max_abs(self) -> float | None:
@@ -249,6 +260,7 @@ class ArtifactVerdict:
             "max_rel_diff": self.max_rel,
             "probes": [result.to_dict() for result in self.probes],
             "checks": [check.to_dict() for check in self.checks],
+            "weights": None if self.weights is None else self.weights.to_dict(),
         }
 
 
@@ -273,6 +285,7 @@ def all_of(verdicts: Sequence[ArtifactVerdict]) -> ArtifactVerdict:
         "frugal" if any(verdict.session == "frugal" for verdict in verdicts) else verdicts[-1].session,
         stages,
         tuple(check for verdict in verdicts for check in verdict.checks),
+        next((verdict.weights for verdict in verdicts if verdict.weights is not None), None),
     )
 
 

@@ -45,6 +45,8 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
     from hfexport.modeling.load import load_model
     from hfexport.modeling.untrusted_config import read_model_config
+    from hfexport.modeling.wrappers import flat_model
+    from hfexport.validation.weights import hash_model, write_hashes
 
     torch.set_num_threads(int(job["threads"]))
     checkpoint = Path(job["checkpoint"])
@@ -59,6 +61,9 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         model = load_model(checkpoint, configs[0], job["dtype"])
         for config, probes, folder in asked:
             answer_probes(model, config, probes, job["dtype"], folder)
+        for config, _, folder in asked:
+            # Last, and in the order of the graphs: a decoder's module takes the encoder out of the model.
+            write_hashes(hash_model(flat_model(model, config).model), folder)
         del model
     if job["exact"] is not None:
         model = load_model(Path(job["exact_checkpoint"]), configs[0], job["exact"])
