@@ -40,7 +40,7 @@ def listed(files: dict[str, str]) -> list[dict[str, Any]]:
         (entry(hub=BASE), {"hub": MOVED}, "of the adapter's base, it was made from commit 111111111111"),
         (entry(hub=BASE), FOLDER, "of the adapter's base, it was made from somewhere else"),
         (entry(hub=BASE), None, "it was made from an adapter"),
-        (entry(files=listed(FOLDER["files"])), FOLDER, "files that go along have changed"),
+        (entry(files=listed(FOLDER["files"])), FOLDER, "files copied along have changed"),
         (entry(files=listed(FOLDER["files"])), {**FOLDER, "along": {}}, ""),
         (
             entry(files=listed({"model.safetensors": "5" * 64})),

@@ -201,7 +201,7 @@ def test_what_cannot_be_removed_again_is_told(hub: LocalHub, push: Push) -> None
     hub.fail("delete-repo", "status", status=403)
     with pytest.raises(PublishError, match="may not do this"):
         push(repository="org/new")
-    assert "org/new, made for this push, is still there, with nothing of it inside" in push.notes[-1]
+    assert "org/new, created for this push, still exists and is empty" in push.notes[-1]
     assert set(hub.repositories["org/new"].files()) == {".gitattributes"}
     assert push(repository="org/new")["state"] == "committed"
 
@@ -533,4 +533,4 @@ def test_a_folder_that_was_published_is_known_by_its_files(
     source = Source(str(changed), changed)
     publisher = publisher_of(hub, source, TOKEN, note=push.notes.append)
     assert publisher.answered(wanted, deciding_inputs(), describe_source(source), lambda: None) is None
-    assert "files that go along have changed" in push.notes[-1]
+    assert "files copied along have changed" in push.notes[-1]

@@ -284,7 +284,7 @@ def test_a_download_that_another_process_was_ended_in_goes_on(
     folder = reader.read()
     assert (folder / "model.safetensors").read_bytes() == files["model.safetensors"]
     assert set(ranges(hub)) == {"bytes=5000-"}
-    assert any("model.safetensors: goes on at" in note for note in reader.notes)
+    assert any("model.safetensors: resumes at" in note for note in reader.notes)
     assert not part.exists()
 
 
@@ -326,7 +326,7 @@ def test_a_run_that_is_ended_in_a_download_goes_on_with_it_in_the_next(
     fault.held.released.set()
     done = run(*options)
     assert done.exit_code == 0, done.said
-    assert "model.safetensors: goes on at 10.5 of" in done.stderr
+    assert "model.safetensors: resumes at 10.5 of" in done.stderr
     assert ranges(hub) == ["bytes=10485760-"]
 
 
@@ -343,7 +343,7 @@ def test_a_download_that_is_always_wrong_is_refused_and_not_believed_later(
     hub: LocalHub, reader: Reader, files: dict[str, bytes]
 ) -> None:
     hub.fail("resolve", "wrong-bytes", times=100)
-    assert "arrived twice with other bytes" in str(reader.refused())
+    assert "was downloaded twice, and differs" in str(reader.refused())
     hub.faults.clear()
     assert (reader.read() / "config.json").read_bytes() == files["config.json"]
 

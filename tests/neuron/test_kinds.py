@@ -118,7 +118,7 @@ def test_a_model_without_padding_takes_one_text_at_its_whole_length(exporter: Ex
     options = ("--task", "sequence-classification", "--neuron-min-compiled", "0.8", "--batch-size", "2")
     done = exporter.run(checkpoint, *options, "--neuron-dynamic-batch-size", "true", stand_in=WITH_DEVICE)
     assert done.code == 0, done.said
-    assert "batch 2 is more than the model takes" in done.said and "takes no other batch" in done.said
+    assert "batch 2 is more than the model supports" in done.said and "supports no other batch" in done.said
     assert done.artifact["fixed_sizes"] == {"batch": 1, "sequence": 24}
 
 

@@ -52,7 +52,9 @@ def test_a_weight_that_older_transformers_does_not_find_is_named(worker: Worker)
     weights = load_file(checkpoint / "model.safetensors")
     del weights["bert.encoder.layer.0.output.dense.bias"]
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UnsupportedError, match=r"does not find: bert\.encoder\.layer\.0\.output\.dense\.bias"):
+    with pytest.raises(
+        UnsupportedError, match=r"does not find these weights: bert\.encoder\.layer\.0\.output\.dense\.bias"
+    ):
         worker.compile(checkpoint, "bert")
     assert list(worker.made.iterdir()) == []
 
@@ -75,5 +77,5 @@ def test_what_is_refused_up_front_fails_there_for_the_reason_given(
 
 @pytest.mark.parametrize("job", [{"action": "publish"}, {"action": "probe", "protocol": 2}])
 def test_a_job_that_it_does_not_understand_is_refused(worker: Worker, job: dict[str, Any]) -> None:
-    with pytest.raises(NeuronError, match="speaks protocol 1, not this job's"):
+    with pytest.raises(NeuronError, match="uses protocol 1, and the job another one"):
         ask(worker.run, job, worker.run.folder, timeout_s=60)

@@ -100,7 +100,7 @@ def test_the_share_is_the_smaller_of_what_the_graph_shows_and_what_the_compiler_
         ),
         (_part(log=CompileLog(100, 60)), "60.0 % of operators compiled"),
         (_part(subgraphs=0, archived=0), "nothing was compiled"),
-        (_part(subgraphs=2, archived=1), "the file calls 1 compiled subgraphs, the compiler gave 2"),
+        (_part(subgraphs=2, archived=1), "the file calls 1 compiled subgraphs, the compiler returned 2"),
         (_part(left=20, log=CompileLog(fallbacks=("_NeuronGraph$1",))), "left on CPU: _NeuronGraph"),
     ],
 )
@@ -152,7 +152,7 @@ def test_sizes_come_from_the_inputs_and_stay_within_what_the_model_takes() -> No
     }
     assert warnings == []
     assert fixed_sizes(_config(), Inputs(sequence_length=1000), warnings.append)["sequence"] == 512
-    assert warnings == ["Neuron: sequence 1000 is more than the model takes; the artifact is made for 512"]
+    assert warnings == ["Neuron: sequence 1000 is more than the model supports; the artifact uses 512"]
 
 
 WORKER = sorted(Path(worker.__file__).parent.glob("*.py"))

@@ -119,18 +119,18 @@ def test_the_child_sees_no_token_and_its_own_compiler_first(tmp_path: Path) -> N
         ("(folder / 'result.json').write_text('{not json')", "no readable answer"),
         ("(folder / 'result.json').write_bytes(b'\\xff\\xfe')", "no readable answer"),
         ("(folder / 'result.json').write_text('[' * 100_000)", "no readable answer"),
-        ("(folder / 'result.json').write_text('[]')", "speaks protocol None"),
-        ("(folder / 'result.json').write_text('[' + '0,' * 4_000_000 + '0]')", "speaks protocol None"),
-        ("(folder / 'x').write_text('{}'); (folder / 'result.json').symlink_to(folder / 'x')", "speaks protocol None"),
-        ("answer(protocol=2)", "speaks protocol 2, not 1"),
-        ("answer(protocol='1')", "speaks protocol '1', not 1"),
+        ("(folder / 'result.json').write_text('[]')", "uses protocol None"),
+        ("(folder / 'result.json').write_text('[' + '0,' * 4_000_000 + '0]')", "uses protocol None"),
+        ("(folder / 'x').write_text('{}'); (folder / 'result.json').symlink_to(folder / 'x')", "uses protocol None"),
+        ("answer(protocol=2)", "uses protocol 2, not 1"),
+        ("answer(protocol='1')", "uses protocol '1', not 1"),
         ("answer(status='fine')", "status 'fine'"),
         ("answer(); sys.exit(3)", "exit code 3 and status 'ok'"),
         ("answer(status='error', code='surprise', message='x')", "unknown error code 'surprise'"),
         ("answer(files='model.neuron')", "its list of files is not a list"),
-        ("answer(files=[1])", "announces a file as '1'"),
-        ("answer(files=[{'path': 'a'}])", "announces a file as"),
-        ("entry('a'); answer(files=[{'path': 'a', 'size_bytes': 'x', 'sha256': 'y'}])", "announces a file as"),
+        ("answer(files=[1])", "lists a file as '1'"),
+        ("answer(files=[{'path': 'a'}])", "lists a file as"),
+        ("entry('a'); answer(files=[{'path': 'a', 'size_bytes': 'x', 'sha256': 'y'}])", "lists a file as"),
     ],
 )
 def test_a_broken_protocol_is_refused(child: Child, code: str, message: str) -> None:
@@ -145,7 +145,7 @@ def test_a_path_that_escapes_or_is_no_file_is_refused(tmp_path: Path, child: Chi
     secret.write_bytes(b"content")
     digest = hashlib.sha256(b"content").hexdigest()
     path = name.format(absolute=secret)
-    with pytest.raises(NeuronError, match="no plain file in its folder"):
+    with pytest.raises(NeuronError, match="not a regular file in its folder"):
         child.ask(
             f"""
             (folder / "link").symlink_to({str(secret)!r})
@@ -162,7 +162,7 @@ def test_a_tampered_artifact_is_refused(child: Child, change: str) -> None:
     (folder / "model.neuron").write_bytes({change})
     answer(files=files)
     """
-    with pytest.raises(NeuronError, match="model.neuron is not what it was when the worker wrote it"):
+    with pytest.raises(NeuronError, match="model.neuron has changed since the worker wrote it"):
         child.ask(code)
 
 
@@ -211,7 +211,7 @@ def test_errors_of_the_worker_say_what_to_do(child: Child, code: str) -> None:
 
 
 def test_an_interpreter_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NeuronError, match="neuron-python is 'no/such/python', which is no program") as caught:
+    with pytest.raises(NeuronError, match="neuron-python is 'no/such/python', which is not a program") as caught:
         find_python("no/such/python", "inf1")
     assert caught.value.exit_code == 8
     with pytest.raises(NeuronError, match="neuron-python is unset"):

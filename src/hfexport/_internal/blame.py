@@ -55,15 +55,15 @@ def _by_frames(error: BaseException, subject: str) -> HfexportError:
             return InputsError([f"export-config: {file}, line {line}: {said}"])
         if name.partition(".")[0] == _REMOTE_MODULES:
             return CheckpointError(
-                f"{subject}: the code that it carries fails in {Path(file).name}, line {line}: {said}",
-                remedy="Correct that code, or use a revision of the checkpoint with which it works.",
+                f"{subject}: its own code fails in {Path(file).name}, line {line}: {said}",
+                remedy="Correct that code, or use a revision of the checkpoint whose code works.",
             )
     ours = max((n for n, (name, _, _) in enumerate(modules) if name.split(".")[0] == "hfexport"), default=-1)
     beyond = [name for name, _, _ in modules[ours + 1 :]]
     reads_config = ours >= 0 and modules[ours][0].startswith(_CONFIG_READERS)
     if reads_config or any(name.startswith(_MODEL_CODE) for name in beyond):
         return CheckpointError(
-            f"{subject}: config.json has values that do not go together or are of the wrong kind: {said}",
+            f"{subject}: config.json has values that contradict each other or have the wrong type: {said}",
             remedy="Use the config.json that was saved with these weights.",
         )
     where = f"{modules[ours][0]}, line {modules[ours][2]}: " if ours >= 0 else ""

@@ -188,7 +188,7 @@ class Hub:
                 if wait_s is None:
                     raise Transient(reason) from error
                 pause_s = min(max(wait_s, _asked_wait_s(error)), LONGEST_WAIT_S)
-                self._note(f"{self.endpoint}: {reason}; tried again in {pause_s:g} s ({attempt} of {len(WAITS_S)})")
+                self._note(f"{self.endpoint}: {reason}; retrying in {pause_s:g} s ({attempt} of {len(WAITS_S)})")
                 self._sleep(pause_s)
         raise AssertionError("unreachable")
 
@@ -253,7 +253,7 @@ class _Explained:
         hub, name, status = self.hub, self.repository, _status(error)
         if isinstance(error, GatedRepoError):
             remedy = f"Ask for access at {hub.endpoint}/{name}, then give a token of that account as hub-token."
-            return f"{name}: is gated, and {self._who()} has no access to it", remedy
+            return f"{name}: the model is gated, and {self._who()} has no access to it", remedy
         if isinstance(error, RevisionNotFoundError):
             known = hub.revisions(name)
             listed = f" It has {', '.join(known[:10])}." if known else ""
@@ -262,7 +262,7 @@ class _Explained:
             remedy = "Check the name; for a private model give a token that may read it as hub-token."
             if hub.token:
                 remedy = "Check the name, and that the token is valid and may read it."
-            return f"{name}: is no model at {hub.endpoint}, or not one that {self._who()} may see", remedy
+            return f"{name}: no such model at {hub.endpoint}, or {self._who()} may not see it", remedy
         if status == 403:
             return f"{name}: {self._who()} may not do this: {_first_line(error)}", "Give a token with this permission."
         return f"{name}: the Hub answered: {_first_line(error)}", "Correct what the answer names, or try again later."

@@ -57,7 +57,7 @@ def publishing_token(given: str | None, env: Mapping[str, str], repository: str,
     if token is None:
         raise PublishError(
             f"push-to-hub is {repository!r}, but there is no token to publish with",
-            remedy="Give hub-token or HF_TOKEN; or let the job have `id-token: write` and make it a trusted publisher of "
+            remedy="Give hub-token or HF_TOKEN; or give the job `id-token: write` and make it a trusted publisher of "
             "the repository (docs/publishing.md).",
         )
     return token

@@ -49,7 +49,7 @@ def finish_downloads(
             part = None if blob.exists() else _longest_part(blob, file.size_bytes)
             if part is None:
                 continue
-            note(f"{file.path}: goes on at {part.stat().st_size / 1e6:.1f} of {file.size_bytes / 1e6:.1f} MB")
+            note(f"{file.path}: resumes at {part.stat().st_size / 1e6:.1f} of {file.size_bytes / 1e6:.1f} MB")
             with hub.explained(repository, commit):
                 hub.retried(partial(_fetch_rest, hub, url, part, file.size_bytes))
             os.replace(part, blob)

@@ -182,8 +182,8 @@ def _fetch(
             digest = _checked(root / path, file)
         if digest is None:
             raise CheckpointError(
-                f"{model.repository}: {path} arrived twice with other bytes than commit {model.commit[:12]} has",
-                remedy="Try again; if it stays so, the copy at the Hub, or a proxy before it, is damaged.",
+                f"{model.repository}: {path} was downloaded twice, and differs from the file in commit {model.commit[:12]}",
+                remedy="Try again. If the error stays, the copy on the Hub or in a proxy is damaged.",
             )
         digests[root / path] = digest
     return Snapshot(root / PurePosixPath(prefix), digests)

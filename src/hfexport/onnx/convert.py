@@ -76,7 +76,7 @@ def export(
         interface = _export_config(config, model, preprocessor)
         low, high = interface.opsets
         if not low <= opset <= high:
-            raise OpsetError(f"opset {opset} is out of range", remedy=f"{low} to {high} are proved.")
+            raise OpsetError(f"opset {opset} is out of range", remedy=f"Use {low} to {high}.")
         output.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(output.parent)
         staging = stack.enter_context(staging_folder(output.parent))
@@ -189,7 +189,7 @@ def _export_config(config: OnnxConfig, model: Any, preprocessor: Any) -> ExportC
 
 def _chosen(preprocessor: Any, tokenizer: Any) -> Any:
     if tokenizer is not None:
-        warnings.warn("`tokenizer` is an older name: give `preprocessor`", FutureWarning, stacklevel=3)
+        warnings.warn("`tokenizer` is the older name of this argument: use `preprocessor`", FutureWarning, stacklevel=3)
     return preprocessor if tokenizer is None else tokenizer
 
 

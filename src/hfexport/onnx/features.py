@@ -45,7 +45,7 @@ class FeaturesManager:
             model = f"{model_type} ({model_name})" if model_name else model_type
             raise UnknownModelTypeError(
                 f"{model} is not supported yet. Only {sorted(known)} are supported by name",
-                remedy="hfexport --model exports other architectures too, by what it infers from the model.",
+                remedy="hfexport --model also exports other architectures, by inferring their inputs and outputs.",
             )
         return {feature: _maker(known[name], feature) for feature in known_architectures()[name].tasks}
 
@@ -64,7 +64,7 @@ class FeaturesManager:
         import transformers
 
         if framework != "pt":
-            raise InputsError([f"framework is {framework!r}: models are exported through PyTorch alone: pt"])
+            raise InputsError([f"framework is {framework!r}: models are exported with PyTorch only; use pt"])
         if feature not in TASKS:
             raise UnknownFeatureError(f"feature {feature!r} is not known", remedy=f"Known are: {', '.join(TASKS)}.")
         return getattr(transformers, TASKS[feature].auto_class)

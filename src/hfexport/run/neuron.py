@@ -84,7 +84,7 @@ def fixed_sizes(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None
         limit = config.limits.get(axis)
         most = size if limit is None or limit.maximum is None else limit.maximum
         if size > most:
-            warn(f"Neuron: {axis} {size} is more than the model takes; the artifact is made for {most}")
+            warn(f"Neuron: {axis} {size} is more than the model supports; the artifact uses {most}")
         sizes[axis] = min(size, most)
     return sizes
 
@@ -95,7 +95,7 @@ def plan(config: ExportConfig, checkpoint: Path, inputs: Inputs, warn: Callable[
     if not generates_padded(config):
         graph = _one_graph(config, inputs, warn)
         if free_batch and "batch" not in graph.free_axes:
-            warn("Neuron: the model takes no other batch, so the artifact does not either")
+            warn("Neuron: the model supports no other batch size, so neither does the artifact")
             free_batch = False
         return plan_model(graph, fixed_sizes(graph, inputs, warn), free_batch=free_batch)
     most = getattr(config.config, "max_position_embeddings", None)
@@ -114,7 +114,9 @@ def _one_graph(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None]
     (whole,) = config.graphs("single")
     if config.task.name != "default" or inputs.layout == "single" or not isinstance(config, Seq2SeqConfig):
         return whole
-    warn("Neuron: of an encoder-decoder without a head the encoder is compiled; layout single has both in one graph")
+    warn(
+        "Neuron: only the encoder of this encoder-decoder without a head is compiled; layout single compiles both in one graph"
+    )
     with_cache = type(config)(config.config, TASKS["default-with-past"])
     return next(graph for graph in with_cache.graphs("split") if graph.part == "encoder")
 
@@ -122,7 +124,7 @@ def _one_graph(config: ExportConfig, inputs: Inputs, warn: Callable[[str], None]
 def _at_most(most: int | None, name: str, asked: int, warn: Callable[[str], None]) -> int:
     if most is None or asked <= most:
         return asked
-    warn(f"Neuron: {name} {asked} is more than the model takes; the artifact is made for {most}")
+    warn(f"Neuron: {name} {asked} is more than the model supports; the artifact uses {most}")
     return int(most)
 
 

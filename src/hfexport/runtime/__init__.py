@@ -180,6 +180,6 @@ def load_torchscript(path: Path | str, device: str = "cpu") -> TorchScriptModel:
         module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
     if not extra[DESCRIPTION_FILE]:
         raise ValueError(
-            f"{path}: no {DESCRIPTION_FILE} inside, so this is no artifact of hfexport; use torch.jit.load"
+            f"{path}: no {DESCRIPTION_FILE} inside, so hfexport did not write this file; use torch.jit.load"
         )
     return TorchScriptModel(module, Description.from_dict(json.loads(extra[DESCRIPTION_FILE])))

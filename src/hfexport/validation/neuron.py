@@ -159,7 +159,7 @@ def _environment(artifact: NeuronArtifact, reference: NeuronReference, tolerance
     stack = f"torch {versions['torch']} and transformers {versions['transformers']}"
     if all(result.passed for result in results):
         return Check("environment", "passed", f"{stack} give the unpatched model's outputs", tolerance, results)
-    reason = f"{stack} read this checkpoint as another model: {_first_problem(results)}"
+    reason = f"{stack} give other outputs for this checkpoint: {_first_problem(results)}"
     return Check("environment", "failed", reason, tolerance, results)
 
 
@@ -240,11 +240,14 @@ def _part_compiled(part: NeuronPart, min_compiled: float) -> tuple[bool, str]:
     if part.log.fallbacks:
         share += f"; failed to compile and left on CPU: {', '.join(part.log.fallbacks)}"
     if part.subgraphs != part.archived_subgraphs:
-        return False, f"the file calls {part.archived_subgraphs} compiled subgraphs, the compiler gave {part.subgraphs}"
+        return (
+            False,
+            f"the file calls {part.archived_subgraphs} compiled subgraphs, the compiler returned {part.subgraphs}",
+        )
     if part.subgraphs == 0:
         return False, f"nothing was compiled: {share}"
     if part.compiled_share < min_compiled:
-        return False, f"{share}; neuron-min-compiled asks for {100 * min_compiled:g} %"
+        return False, f"{share}; neuron-min-compiled requires {100 * min_compiled:g} %"
     return True, share
 
 
@@ -301,7 +304,7 @@ def _outputs(artifact: NeuronArtifact, job: Mapping[str, Any], folder: Path) -> 
         shutil.copyfile(run.folder / "export" / "inputs.npz", folder / "inputs.npz")
     answer = ask(run, job, folder, timeout_s=START_S)
     if "outputs.npz" not in answer.files:
-        raise ValidationError("the worker ran the artifact and wrote no outputs")
+        raise ValidationError("the worker ran the artifact but wrote no outputs")
     return answer.files["outputs.npz"]
 
 

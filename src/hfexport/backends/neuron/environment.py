@@ -21,7 +21,7 @@ IMAGE_PYTHONS: Final[Mapping[str, Path]] = {
 
 _IMAGES: Final[Mapping[str, str]] = {
     "inf1": "Use a released action without /slim, or an image built with --build-arg NEURON=inf1",
-    "inf2": "Use an image built with --build-arg NEURON=inf2, which no released one is",
+    "inf2": "Use an image built with --build-arg NEURON=inf2; no released image has that SDK",
 }
 """Advice for each target on which image contains its environment."""
 
@@ -38,14 +38,14 @@ def find_python(asked: str | None, target: Target) -> Path:
             raise NeuronError(
                 f"no environment with the Neuron SDK for {target}: neuron-python is unset, and there is no {python}",
                 remedy=f"{_IMAGES[target]}, or give neuron-python: the Python of an environment with "
-                f"{MODULES[target]} and {COMPILERS[target]}. docs/neuron.md says how to make either.",
+                f"{MODULES[target]} and {COMPILERS[target]}. docs/neuron.md describes both.",
             )
         return python
     found = shutil.which(asked)
     if found is None:
         raise NeuronError(
-            f"neuron-python is {asked!r}, which is no program",
-            remedy="Name the Python of the environment that holds the Neuron SDK; docs/neuron.md says how to make one.",
+            f"neuron-python is {asked!r}, which is not a program",
+            remedy="Give the Python of the environment with the Neuron SDK; docs/neuron.md says how to create one.",
         )
     # Absolute but not resolved: a virtual environment's python is a link that lies beside the compiler.
     return Path(found).absolute()

@@ -82,7 +82,7 @@ def ask(run: NeuronRun, job: Mapping[str, Any], folder: Path, *, timeout_s: floa
     except OSError as error:
         raise NeuronError(
             f"neuron-python is {str(python)!r}, which cannot be started: {error.strerror}",
-            remedy="Name the Python of the environment that holds the Neuron SDK; docs/neuron.md says how to make one.",
+            remedy="Give the Python of the environment with the Neuron SDK; docs/neuron.md says how to create one.",
         ) from error
     with worker:
         run.listen(worker.follow(timeout_s))
@@ -101,11 +101,11 @@ def _read_answer(folder: Path, code: int, name: str, tail: str) -> dict[str, Any
     except (OSError, ValueError, RecursionError) as error:
         raise NeuronError(
             f"{name}: ended with exit code {code} and no readable answer{tail}",
-            remedy="The lines above say what the SDK's interpreter was doing; check its environment (docs/neuron.md).",
+            remedy="The lines above are the output of the SDK's interpreter; check its environment (docs/neuron.md).",
         ) from error
     if not isinstance(values, dict) or values.get("protocol") != worker_package.PROTOCOL:
         spoken = values.get("protocol") if isinstance(values, dict) else None
-        raise _broken(name, f"it speaks protocol {spoken!r}, not {worker_package.PROTOCOL}")
+        raise _broken(name, f"it uses protocol {spoken!r}, not {worker_package.PROTOCOL}")
     if code != 0 or values.get("status") not in ("ok", "error"):
         raise _broken(name, f"it ended with exit code {code} and status {values.get('status')!r}")
     return values
@@ -120,12 +120,12 @@ def _checked_files(entries: Any, folder: Path, name: str) -> dict[str, Path]:
         try:
             file_name, size_bytes, digest = str(entry["path"]), int(entry["size_bytes"]), str(entry["sha256"])
         except (TypeError, KeyError, ValueError) as error:
-            raise _broken(name, f"it announces a file as {str(entry)[:100]!r}") from error
+            raise _broken(name, f"it lists a file as {str(entry)[:100]!r}") from error
         path = folder / file_name
         if file_name != Path(file_name).name or path.is_symlink() or not path.is_file():
-            raise _broken(name, f"it announces {file_name[:100]!r}, which is no plain file in its folder")
+            raise _broken(name, f"it lists {file_name[:100]!r}, which is not a regular file in its folder")
         if path.stat().st_size != size_bytes or _sha256(path) != digest:
-            raise _broken(name, f"{file_name} is not what it was when the worker wrote it")
+            raise _broken(name, f"{file_name} has changed since the worker wrote it")
         files[file_name] = path
     return files
 
@@ -138,7 +138,7 @@ def _sha256(path: Path) -> str:
 def _broken(name: str, what: str) -> NeuronError:
     return NeuronError(
         f"{name}: {what}",
-        remedy="None of its output is used. Check that nothing else writes to its files, and report it if this stays.",
+        remedy="None of its output is used. Check that nothing else writes to its files, and report it if this happens again.",
     )
 
 
@@ -161,7 +161,7 @@ def _error(values: Mapping[str, Any], run: NeuronRun, tail: str) -> Exception:
 
 _ERRORS: Final[Mapping[str, tuple[type[HfexportError], str]]] = {
     "bad_job": (NeuronError, "This is a bug in hfexport, or its worker was replaced; please report it."),
-    "no_sdk": (NeuronError, "Install what is missing, from AWS's index: {install}."),
+    "no_sdk": (NeuronError, "Install the missing package from AWS's index: {install}."),
     "placeholder_package": (
         NeuronError,
         "The package of this name on PyPI is a placeholder. Install the real one from AWS's index: {install}.",
@@ -169,7 +169,7 @@ _ERRORS: Final[Mapping[str, tuple[type[HfexportError], str]]] = {
     "no_compiler": (NeuronError, "Install it from AWS's index: {install}."),
     "wrong_version": (
         NeuronError,
-        "Make the environment as docs/neuron.md says, and give its Python as neuron-python.",
+        "Create the environment as docs/neuron.md describes, and give its Python as neuron-python.",
     ),
     "checkpoint_unreadable": (
         UnsupportedError,
@@ -177,7 +177,7 @@ _ERRORS: Final[Mapping[str, tuple[type[HfexportError], str]]] = {
     ),
     "weights_missing": (
         UnsupportedError,
-        "The Neuron SDK needs transformers 4, which names this model's weights otherwise. Export it to ONNX or TorchScript.",
+        "The Neuron SDK needs transformers 4, which uses other names for this model's weights. Export it to ONNX or TorchScript.",
     ),
     "model_failed": (
         ExportError,
@@ -186,12 +186,12 @@ _ERRORS: Final[Mapping[str, tuple[type[HfexportError], str]]] = {
     "trace_failed": (ExportError, "This model cannot be traced for Neuron. Export it to ONNX or TorchScript."),
     "unsupported_operator": (
         NeuronError,
-        "Give neuron-fallback true, so that operators which the compiler does not know run on CPU.",
+        "Give neuron-fallback true, so that operators that the compiler does not support run on CPU.",
     ),
     "compile_timeout": (NeuronError, "Give a larger neuron-timeout, or use a machine with more cores and memory."),
     "compile_failed": (
         NeuronError,
-        "The lines above are the compiler's. Look at neuron-compiler-args, and at the memory that compiling needs.",
+        "The lines above are the compiler's output. Check neuron-compiler-args and the available memory.",
     ),
     "save_failed": (NeuronError, "Check that the disk has room for two more copies of the weights."),
     "run_failed": (ValidationError, "The artifact does not run in the SDK's interpreter; see docs/neuron.md."),

@@ -143,7 +143,7 @@ class Publisher:
         if other := self._read_by_export(changed_paths(exported, self._base.tree)):
             raise PublishError(
                 f"{model.repository}: {self._to.branch} has another {', '.join(other[:5])} than commit "
-                f"{model.commit[:12]}, which is to be exported",
+                f"{model.commit[:12]}, which is exported",
                 remedy=f"Export the revision {self._to.branch}, or publish to a branch of that commit.",
             )
 
@@ -221,7 +221,7 @@ class Publisher:
         if other:
             raise PublishError(
                 f"{self._to.repository}, {base.ref}: holds another {other[0]} than the one that was exported",
-                remedy="Publish to the repository of this very checkpoint, or to one of its own; nothing was changed.",
+                remedy="Publish to this checkpoint's own repository, or to a new one; nothing was changed.",
             )
 
     def _card(self, manifest: Manifest, base: Base, folder: Path) -> LocalFile:

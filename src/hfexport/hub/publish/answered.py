@@ -85,7 +85,7 @@ def _other_making(found: Manifest, wanted: Manifest, deciding: Mapping[str, str]
     if found["verdict"] not in good or not found["artifacts"]:
         return f"its verdict is {found['verdict']}"
     if wanted["inputs"]["export_config"] is not None:
-        return "an export config of your own may have changed since"
+        return "the user's export config may have changed since"
     for attribute, name in deciding.items():
         before, now = found["inputs"].get(attribute), wanted["inputs"][attribute]
         if isinstance(before, list) and isinstance(now, list):
@@ -117,7 +117,7 @@ def _other_along(found: Manifest, source: Described, base: Callable[[], Describe
     along = _hashes(found["files"])
     adapter = source_of(found)["adapter"]
     if adapter is None:
-        return None if source.get("along", along) == along else "files that go along have changed"
+        return None if source.get("along", along) == along else "files copied along have changed"
     now = base()
     if now is None:
         return "it was made from an adapter"
@@ -127,7 +127,7 @@ def _other_along(found: Manifest, source: Described, base: Callable[[], Describe
     changed = any(along.get(name) != digest for name, digest in given.items() if name != "config.json")
     all_known = "along" in now and "along" in source
     if changed or (all_known and along.keys() - given.keys() - _WRITTEN_BY_MERGING):
-        return "files that go along have changed"
+        return "files copied along have changed"
     return None
 
 
@@ -145,5 +145,5 @@ def _other_files(found: Manifest, place: Place) -> str | None:
     root = place.hub.download(place.repository, place.commit, small) if small else Path()
     for path, digest in entries.items():
         if (place.tree[path].sha256 or sha256(root / path)) != digest:
-            return f"{path} is not what its manifest says"
+            return f"{path} differs from its manifest"
     return None

@@ -138,7 +138,7 @@ def _with_metadata(card: str, metadata: Metadata, newline: str) -> str:
         problem = " ".join(str(error).split())
         raise PublishError(f"README.md: its metadata is not YAML: {problem}", remedy="Correct the card.") from error
     if not isinstance(present, dict) or (root is not None and not isinstance(root, yaml.MappingNode)):
-        raise PublishError("README.md: its metadata is no mapping of names to values", remedy="Correct the card.")
+        raise PublishError("README.md: its metadata is not a mapping of names to values", remedy="Correct the card.")
     text = _with_tags(text, root, present, metadata.tags, newline)
     added = _new_fields(metadata, present)
     if added and text and not text.endswith("\n"):

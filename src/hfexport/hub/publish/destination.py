@@ -159,6 +159,6 @@ def _removed(hub: Hub, remove: Callable[[], bool], what: str, note: Callable[[st
 
     try:
         if remove():
-            note(f"{hub.endpoint}: {what}, made for this push, was removed again")
+            note(f"{hub.endpoint}: {what}, created for this push, was removed again")
     except (HfHubHTTPError, httpx2.HTTPError) as error:
-        note(f"{hub.endpoint}: {what}, made for this push, is still there, with nothing of it inside: {error}")
+        note(f"{hub.endpoint}: {what}, created for this push, still exists and is empty: {error}")

@@ -103,7 +103,7 @@ def make_plan(
     if conflicts:
         raise PublishError(
             f"{place}: holds another {', '.join(sorted(conflicts)[:5])} than the checkpoint that was exported",
-            remedy="Publish to the repository of this very checkpoint, or to one of its own; nothing was changed.",
+            remedy="Publish to this checkpoint's own repository, or to a new one; nothing was changed.",
         )
     changes = [
         Change("replace" if file.path in tree else "add", file.path, file)

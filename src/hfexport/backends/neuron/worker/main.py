@@ -43,7 +43,7 @@ def main() -> None:
 
 def _do(job: Any, folder: Path) -> dict[str, Any]:
     if not isinstance(job, dict) or job.get("protocol") != PROTOCOL or job.get("action") not in ACTIONS:
-        raise Failure("bad_job", "this worker speaks protocol {}, not this job's".format(PROTOCOL))
+        raise Failure("bad_job", "this worker uses protocol {}, and the job another one".format(PROTOCOL))
     return ACTIONS[job["action"]](job, folder)
 
 

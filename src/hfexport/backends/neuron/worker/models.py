@@ -43,7 +43,7 @@ def load(job: Mapping[str, Any]) -> Any:
         missing = missing or sorted(str(entry[0]) for entry in info["mismatched_keys"])
         raise Failure(
             "weights_missing",
-            "weights that transformers {} does not find: {}".format(transformers.__version__, ", ".join(missing[:5])),
+            "transformers {} does not find these weights: {}".format(transformers.__version__, ", ".join(missing[:5])),
         )
     model = model.eval()
     return model if loader["sentence"] is None else _pooled(model, loader["sentence"])
@@ -111,7 +111,7 @@ def wrap(model: Any, part: Mapping[str, Any], example: tuple[Any, ...]) -> Any:
     with unless("model_failed", "the model fails on the traced example"), torch.no_grad():
         for name, output in zip(part["outputs"], wrapper(*example)):
             if not torch.equal(output, named[name]):
-                raise Failure("model_failed", "the model gives another {} without names".format(name))
+                raise Failure("model_failed", "the model returns another {} as a tuple than by name".format(name))
     return wrapper
 
 
