@@ -9,7 +9,7 @@ import json
 import sys
 
 from hfexport.manifest.entries import SCHEMA_FILE
-from hfexport.manifest.model import schema
+from hfexport.manifest.schema import schema
 
 
 def main(arguments: list[str]) -> int:
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     if "--check" not in arguments:
         SCHEMA_FILE.write_text(text, encoding="utf-8")
     elif SCHEMA_FILE.read_text(encoding="utf-8") != text:
-        print(f"{SCHEMA_FILE.name} differs from hfexport.manifest.model: run scripts/write_schema.py", file=sys.stderr)
+        print(f"{SCHEMA_FILE.name} differs from hfexport.manifest.schema: run scripts/write_schema.py", file=sys.stderr)
         return 1
     return 0
 

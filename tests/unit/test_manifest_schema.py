@@ -13,7 +13,8 @@ import jsonschema
 import pytest
 
 from hfexport.manifest.entries import SCHEMA_FILE, check_manifest, new_manifest
-from hfexport.manifest.model import Manifest, schema
+from hfexport.manifest.model import Manifest
+from hfexport.manifest.schema import schema
 from hfexport.run.inputs import Inputs, recorded
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "write_schema.py"
