@@ -94,7 +94,7 @@ def section(manifest: Manifest, repository: str, prefix: str) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    """At most 20 names as code; a name of a checkpoint may hold any character."""
+    """Format at most 20 tensor names as code; unusual characters are replaced, since a checkpoint chooses the names."""
     shown = ", ".join(f"`{re.sub(r'[^A-Za-z0-9_.:/-]', '_', name)}`" for name in names[:20])
     more = f" and {len(names) - 20} more, which `hfexport.json` names" if len(names) > 20 else ""
     return shown + more
