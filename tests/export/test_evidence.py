@@ -12,9 +12,12 @@ import pytest
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
+from broken import export_config
 from hfexport.cli.main import main
+from hfexport.export_config.probes import validation_probes
 from hfexport.manifest.entries import check_manifest
 from hfexport.manifest.summary import job_summary
+from hfexport.validation.reference.worker import run as answer
 from tiny import make_checkpoint
 
 
@@ -47,6 +50,8 @@ def test_a_model_of_tiny_values(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert validation["verdict"] == "incomplete"
     assert "too little to compare: logits: over all probes" in validation["reason"]
     assert "values to compare: **not run**" in job_summary(manifest)
+    assert (validation["validated_up_to"], validation["left_out"]) == ({"batch": 3, "sequence": 64}, [])
+    assert "- onnx/model.onnx: validated up to batch 3, sequence 64" in job_summary(manifest)
     verify = ["verify", str(output), "--model", str(checkpoint)]
     capfd.readouterr()
     assert main(verify) == 4
@@ -55,3 +60,24 @@ def test_a_model_of_tiny_values(tmp_path: Path, capfd: pytest.CaptureFixture[str
     _answer_zeros(output)
     assert main(verify) in (4, 6)
     assert main([*verify, "--atol", "1e-13"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("model_type", "task", "left_out"),
+    [
+        ("bert", "masked-lm", []),
+        ("clip", "default", ["text_model_output", "vision_model_output"]),
+        ("bart", "default", ["past_key_values", "encoder_last_hidden_state"]),
+        ("gpt2", "default-with-past", []),
+    ],
+)
+def test_what_the_model_gives_beside_the_outputs_is_named(
+    model_type: str, task: str, left_out: list[str], tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", model_type, task)
+    (config,) = export_config(checkpoint, task).graphs("split")
+    probe = validation_probes(config)[0]
+    graph = {"recipe": dict(config.recipe), "probes": [probe.to_dict()], "folder": str(tmp_path / "answers")}
+    job = {"checkpoint": str(checkpoint), "dtype": "fp32", "threads": 1, "graphs": [graph]}
+    answered = answer({**job, "exact": None, "exact_checkpoint": str(checkpoint), "answered": False})
+    assert answered["left_out"] == {config.graph: left_out}

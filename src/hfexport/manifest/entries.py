@@ -195,8 +195,16 @@ def artifact_entry(
         "fixed_sizes": dict(artifact.fixed_sizes) or None,
         "limits": limits,
         "details": dict(artifact.details),
-        "validation": cast("ValidationEntry", verdict.to_dict()),
+        "validation": cast(
+            "ValidationEntry", {**verdict.to_dict(), "validated_up_to": _validated(artifact, config, verdict)}
+        ),
     }
+
+
+def _validated(artifact: Artifact, config: ExportConfig, verdict: ArtifactVerdict) -> dict[str, int]:
+    """Return the largest size that was asked of each axis that the artifact leaves free."""
+    sizes = verdict.validated_up_to
+    return {axis: sizes[axis] for axis in config.free_axes if axis in sizes and axis not in artifact.fixed_sizes}
 
 
 def files_entry(files: Sequence[Path], folder: Path) -> list[FileEntry]:

@@ -275,6 +275,12 @@ class ValidationEntry(TypedDict):
     probes: list[ProbeEntry]
     checks: list[CheckEntry]
     weights: WeightsEntry | None
+    validated_up_to: NotRequired[
+        Annotated[dict[str, Count], Meta(description="Per free axis the largest size that was asked.")]
+    ]
+    left_out: NotRequired[
+        Annotated[list[str], Meta(description="What the model gives beside the outputs that were compared.")]
+    ]
 
 
 class ArtifactEntry(TypedDict):

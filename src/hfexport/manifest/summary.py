@@ -70,6 +70,7 @@ def job_summary(manifest: Manifest) -> str:
         lines.append("")
     lines += _failures(manifest)
     lines += _checks(manifest)
+    lines += _coverage(manifest)
     if manifest["verdict"] in ("passed", "incomplete", "not_validated"):
         for artifact in manifest["artifacts"]:
             lines += ["```python", load_snippet(artifact, manifest).rstrip(), "```", ""]
@@ -86,6 +87,29 @@ def _checks(manifest: Manifest) -> list[str]:
             verdict = check["verdict"].replace("_", " ")
             lines.append(f"- {artifact['format']}, {_text(check['name'])}: **{verdict}**{_text(reason)}")
     return [*lines, ""] if lines else []
+
+
+def _coverage(manifest: Manifest) -> list[str]:
+    """List up to which sizes each artifact was validated, and which outputs of the model were not compared."""
+    lines = []
+    for artifact in manifest["artifacts"]:
+        validation = artifact["validation"]
+        sizes = validation.get("validated_up_to", {})
+        if sizes and validation["verdict"] in ("passed", "incomplete"):
+            asked = ", ".join(f"{axis} {size}{_beyond(artifact, axis, size)}" for axis, size in sizes.items())
+            lines.append(f"- {_text(artifact['path'])}: validated up to {_text(asked)}")
+        if left_out := validation.get("left_out"):
+            lines.append(
+                f"- {_text(artifact['path'])}: not among its outputs, not compared: {_text(', '.join(left_out))}"
+            )
+    return [*lines, ""] if lines else []
+
+
+def _beyond(artifact: ArtifactEntry, axis: str, size: int) -> str:
+    """Say how far an axis goes past the largest size that was asked."""
+    limit = artifact["limits"].get(axis)
+    maximum = None if limit is None else limit["maximum"]
+    return f" of {maximum}" if maximum is not None and maximum > size else ""
 
 
 def load_snippet(artifact: ArtifactEntry, manifest: Manifest) -> str:

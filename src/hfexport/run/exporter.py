@@ -308,7 +308,10 @@ class Exporter:
                     )
                 )
                 made.append((artifact, branch))
-        return all_of(verdicts)
+        together = all_of(verdicts)
+        if together.verdict == "incomplete":
+            self.observer.warn(f"{artifact.format}/{artifact.path.name}: {together.reason}")
+        return together
 
 
 def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -251,6 +251,7 @@ def validate(
     )
     shutil.rmtree(folder / "outputs", ignore_errors=True)
     verdict = _verdict(results, tolerance, reference.dtype, by_precision, answer["session"], stages)
+    verdict = replace(verdict, left_out=tuple(answered.get("left_out", {}).get(config.graph, ())))
     stored = read_hashes(folder) if known else None
     return verdict if stored is None else verdict.with_weights(prove(stored, tuple(known.values()), tuple(known)))
 

@@ -194,6 +194,7 @@ class ArtifactVerdict:
         stages: by process (`reference`, `runner`): `wall_s` in seconds and `peak_rss_bytes`.
         checks: what else has to hold, beside the probes.
         weights: what was found of the tensors that the artifact stores; `None` where they were not compared.
+        left_out: names of what the model gives beside the outputs that were compared.
 
     Raises:
         ValueError: `passed` is said of an artifact that did not pass, or `not_run` without a reason.
@@ -207,6 +208,7 @@ class ArtifactVerdict:
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     weights: Proof | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         proved = bool(self.probes) and all(result.passed for result in self.probes) and self.tolerance is not None
@@ -237,6 +239,15 @@ class ArtifactVerdict:
         return _largest(output.max_rel for result in self.probes for output in result.outputs)
 
     @property
+    def validated_up_to(self) -> dict[str, int]:
+        """The largest size that was asked of each axis."""
+        sizes: dict[str, int] = {}
+        for result in self.probes:
+            for axis, size in result.probe.sizes.items():
+                sizes[axis] = max(size, sizes.get(axis, 0))
+        return sizes
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """One line for each thing that is wrong: probe, output, what was found."""
         lines = [self.reason] if self.verdict == "failed" and self.reason else []
@@ -261,6 +272,7 @@ class ArtifactVerdict:
             "probes": [result.to_dict() for result in self.probes],
             "checks": [check.to_dict() for check in self.checks],
             "weights": None if self.weights is None else self.weights.to_dict(),
+            "left_out": list(self.left_out),
         }
 
 
@@ -286,6 +298,7 @@ def all_of(verdicts: Sequence[ArtifactVerdict]) -> ArtifactVerdict:
         stages,
         tuple(check for verdict in verdicts for check in verdict.checks),
         next((verdict.weights for verdict in verdicts if verdict.weights is not None), None),
+        tuple(dict.fromkeys(name for verdict in verdicts for name in verdict.left_out)),
     )
 
 

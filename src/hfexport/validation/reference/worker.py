@@ -19,6 +19,7 @@ from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph, To
 from hfexport.export_config.builtin import restore_config
 from hfexport.export_config.probes import Probe, beam_rows
 from hfexport.validation.arrays import read_arrays, write_arrays
+from hfexport.validation.reference.given import recorded_names, without
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,8 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
             folder to load that from; `answered`: inputs and outputs are there already.
 
     Returns:
-        `probes`: the names of the probes answered; `versions`: of torch and transformers.
+        `probes`: the names of the probes answered; `versions`: of torch and transformers; `left_out`: by graph, the names of
+        what the model gives and is not compared.
     """
     import torch
     import transformers
@@ -57,10 +59,13 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         (config, [Probe.from_dict(values) for values in graph["probes"]], Path(graph["folder"]))
         for graph, config in zip(job["graphs"], configs, strict=True)
     ]
+    left_out: dict[str, list[str]] = {}
     if not job["answered"]:
         model = load_model(checkpoint, configs[0], job["dtype"])
         for config, probes, folder in asked:
-            answer_probes(model, config, probes, job["dtype"], folder)
+            with recorded_names(model) as given:
+                answer_probes(model, config, probes, job["dtype"], folder)
+            left_out[config.graph] = list(without(given, _compared(config)))
         for config, _, folder in asked:
             # Last, and in the order of the graphs: a decoder's module takes the encoder out of the model.
             write_hashes(hash_model(flat_model(model, config).model), folder)
@@ -72,7 +77,14 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "probes": [probe["name"] for graph in job["graphs"] for probe in graph["probes"]],
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "left_out": left_out,
     }
+
+
+def _compared(config: ExportConfig) -> list[str]:
+    """Return names of outputs that are compared; a sentence's embedding is made of the model's only other output."""
+    pooled = ("last_hidden_state", "logits") if config.sentence is not None else ()
+    return [*pooled, *(spec.name for spec in config.outputs)]
 
 
 def answer_probes(

@@ -1,0 +1,49 @@
+"""The job summary says up to which sizes an artifact was validated, and what was not compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hfexport.export_config import Tolerance
+from hfexport.export_config.probes import Probe
+from hfexport.manifest.summary import job_summary
+from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult
+
+
+def manifest_with(validation: dict[str, Any], **limits: dict[str, int]) -> Any:
+    validation = {
+        **{"verdict": "passed", "reason": "", "session": "default", "tolerance": {"atol": 2e-5, "rtol": 1e-4}},
+        **{"max_abs_diff": 1e-7, "max_rel_diff": 1e-6, "checks": [], "probes": []},
+        **validation,
+    }
+    artifact = {"format": "onnx", "path": "onnx/model.onnx", "files": [], "inputs": [], "outputs": []}
+    artifact |= {"fixed_sizes": None, "limits": limits, "details": {}, "validation": validation}
+    return {
+        **{"verdict": "passed", "error": None, "source": None, "publication": None, "stages": []},
+        "artifacts": [artifact],
+    }
+
+
+def test_the_largest_size_of_each_axis_over_all_probes_counts() -> None:
+    output = OutputResult("logits", "float32", (1,), 0.0, 0.0)
+    sizes = ({"batch": 3, "sequence": 2}, {"batch": 1, "sequence": 512}, {"batch": 1, "past": 17})
+    results = tuple(ProbeResult(Probe(str(one), one), (output,)) for one in sizes)
+    verdict = ArtifactVerdict("passed", Tolerance(1e-5, 0.0), results)
+    assert verdict.validated_up_to == {"batch": 3, "sequence": 512, "past": 17}
+
+
+def test_the_summary_says_how_far_an_axis_goes_past_what_was_asked() -> None:
+    sizes = {"batch": 3, "sequence": 512, "choice": 2}
+    manifest = manifest_with(
+        {"validated_up_to": sizes, "left_out": ["pooler_output", "past_key_values"]},
+        sequence={"minimum": 1, "maximum": 4096},
+        choice={"minimum": 1, "maximum": 2},
+    )
+    lines = job_summary(manifest).splitlines()
+    assert "- onnx/model.onnx: validated up to batch 3, sequence 512 of 4096, choice 2" in lines
+    assert r"- onnx/model.onnx: not among its outputs, not compared: pooler\_output, past\_key\_values" in lines
+
+
+def test_nothing_is_said_of_an_artifact_that_did_not_pass_or_of_an_older_manifest() -> None:
+    assert "validated up to" not in job_summary(manifest_with({"verdict": "failed", "validated_up_to": {"batch": 3}}))
+    assert "validated up to" not in job_summary(manifest_with({}))
