@@ -5,7 +5,6 @@ Torch-free. Names of inputs, outputs and axes are those of `transformers.onnx` a
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -206,7 +205,9 @@ class ExportConfig(ABC):
 
     def with_more_outputs(self, more_outputs: Mapping[str, tuple[TensorSpec, ...]]) -> Self:
         """The same, whose graphs also give `more_outputs`."""
-        changed = copy.copy(self)
+        # Not copy.copy: a class may choose between others when it is made, as that of Perceiver does.
+        changed = object.__new__(type(self))
+        vars(changed).update(vars(self))
         changed.more_outputs = more_outputs
         return changed
 
