@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from hfexport.backends.base import Artifact
+from hfexport.errors import ValidationError
 from hfexport.export_config import Tolerance
 from hfexport.export_config.probes import Probe
 from hfexport.manifest.summary import job_summary
-from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult
+from hfexport.run.loose_tolerance import refuse_loose
+from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult, not_run
 
 
 def manifest_with(validation: dict[str, Any], **limits: dict[str, int]) -> Any:
@@ -42,6 +48,23 @@ def test_the_summary_says_how_far_an_axis_goes_past_what_was_asked() -> None:
     lines = job_summary(manifest).splitlines()
     assert "- onnx/model.onnx: validated up to batch 3, sequence 512 of 4096, choice 2" in lines
     assert r"- onnx/model.onnx: not among its outputs, not compared: pooler\_output, past\_key\_values" in lines
+
+
+def test_a_loose_tolerance_is_said() -> None:
+    loose = ArtifactVerdict("failed", Tolerance(0.5, 0.0)).to_dict()
+    assert (
+        loose["loose_tolerance"] and not ArtifactVerdict("failed", Tolerance(0.02, 0.02)).to_dict()["loose_tolerance"]
+    )
+    summary = job_summary(manifest_with({"loose_tolerance": True, "tolerance": loose["tolerance"]}))
+    assert "onnx/model.onnx: held to a loose tolerance, 0.5 + 0 times the model's value" in summary
+    assert "loose tolerance" not in job_summary(manifest_with({"loose_tolerance": False}))
+
+
+def test_what_a_users_class_held_loosely_is_not_published() -> None:
+    artifact = Artifact("onnx", Path("onnx/model.onnx"), (), {})
+    with pytest.raises(ValidationError, match="atol 0.5 and rtol 0; above 0.02"):
+        refuse_loose([(artifact, ArtifactVerdict("failed", Tolerance(0.5, 0.0)))])
+    refuse_loose([(artifact, ArtifactVerdict("failed", Tolerance(0.02, 0.02))), (artifact, not_run("validate is off"))])
 
 
 def test_nothing_is_said_of_an_artifact_that_did_not_pass_or_of_an_older_manifest() -> None:

@@ -179,6 +179,15 @@ def test_what_nobody_proved_is_published_only_by_name() -> None:
     assert _parse(*push, "--publish-unvalidated").publish_unvalidated
 
 
+@pytest.mark.parametrize("option", ["--atol", "--rtol"])
+def test_a_loose_tolerance_is_published_only_by_name(option: str) -> None:
+    push = ("--push-to-hub", "org/name", option)
+    assert f"{option} is 0.05: artifacts held to a tolerance above 0.02" in _problem(*push, "0.05")
+    assert _parse(*push, "0.05", "--publish-unvalidated").publish_unvalidated
+    assert _parse(*push, "0.02").push_to_hub == "org/name"
+    assert _parse(option, "0.05").push_to_hub is None
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_empty_variable_is_unset(name: str) -> None:
     for empty in ("", "  ", "\n"):

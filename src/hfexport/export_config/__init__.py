@@ -8,6 +8,7 @@ from __future__ import annotations
 from hfexport.export_config.axes import Axis, axis_size, names_in, names_of
 from hfexport.export_config.base import (
     LAYOUTS,
+    TOLERANCE_CAP,
     ExportConfig,
     Layout,
     Limit,
@@ -28,6 +29,7 @@ from hfexport.export_config.vision import VisionConfig
 
 __all__ = [
     "LAYOUTS",
+    "TOLERANCE_CAP",
     "Axis",
     "Convolution",
     "DeclaredConfig",

@@ -270,6 +270,7 @@ class ValidationEntry(TypedDict):
     reason: str
     session: str
     tolerance: ToleranceEntry | None
+    loose_tolerance: NotRequired[Annotated[bool, Meta(description="A part of the tolerance is larger than 0.02.")]]
     max_abs_diff: Number
     max_rel_diff: Number
     probes: list[ProbeEntry]

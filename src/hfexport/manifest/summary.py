@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-from hfexport.export_config import names_in
+from hfexport.export_config import TOLERANCE_CAP, names_in
 from hfexport.manifest.model import ArtifactEntry, Manifest
 
 __all__ = ["TABLE_COLUMNS", "job_summary", "load_snippet", "table_rows"]
@@ -94,6 +94,12 @@ def _coverage(manifest: Manifest) -> list[str]:
     lines = []
     for artifact in manifest["artifacts"]:
         validation = artifact["validation"]
+        if validation.get("loose_tolerance") and validation["tolerance"] is not None:
+            atol, rtol = validation["tolerance"]["atol"], validation["tolerance"]["rtol"]
+            lines.append(
+                f"- ⚠️ {_text(artifact['path'])}: held to a loose tolerance, {atol:g} + {rtol:g} times the model's value;"
+                f" above {TOLERANCE_CAP:g}, what passed may still be wrong"
+            )
         sizes = validation.get("validated_up_to", {})
         if sizes and validation["verdict"] in ("passed", "incomplete"):
             asked = ", ".join(f"{axis} {size}{_beyond(artifact, axis, size)}" for axis, size in sizes.items())

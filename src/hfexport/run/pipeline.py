@@ -36,6 +36,7 @@ from hfexport.run import isolated
 from hfexport.run.boundary import Boundary, Failed
 from hfexport.run.exporter import Exporter
 from hfexport.run.hashing import Hashing
+from hfexport.run.loose_tolerance import refuse_loose
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
@@ -370,6 +371,8 @@ class Run:
                 "\n".join(failures[:5]) + more,
                 remedy="The artifact is wrong or the tolerance too tight; nothing was left in the output folder.",
             )
+        if self.inputs.push_to_hub and not self.inputs.publish_unvalidated:
+            refuse_loose(results)
         found = {verdict.verdict for _, verdict in results}
         self.manifest["verdict"] = (
             "passed" if found == {"passed"} else "not_validated" if "not_run" in found else "incomplete"

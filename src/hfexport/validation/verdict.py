@@ -267,6 +267,7 @@ class ArtifactVerdict:
             "reason": self.reason,
             "session": self.session,
             "tolerance": None if tolerance is None else {"atol": tolerance.atol, "rtol": tolerance.rtol},
+            "loose_tolerance": tolerance is not None and tolerance.is_loose,
             "max_abs_diff": self.max_abs,
             "max_rel_diff": self.max_rel,
             "probes": [result.to_dict() for result in self.probes],

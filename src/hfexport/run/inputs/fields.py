@@ -198,7 +198,7 @@ class Inputs:
     )
     publish_unvalidated: bool = _input(
         "false",
-        "Publish although validate is off, which is refused otherwise.",
+        "Publish although validate is off or atol or rtol is above 0.02, which is refused otherwise.",
         parsers.boolean,
         concerns="place",
         group="publishing",

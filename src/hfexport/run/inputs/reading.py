@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from hfexport.checkpoint.model_id import HUB_ID
 from hfexport.errors import InputsError
+from hfexport.export_config import TOLERANCE_CAP
 from hfexport.run.inputs.fields import FLAGS, Inputs, input_fields
 from hfexport.run.inputs.input_field import InputField
 from hfexport.run.inputs.parsers import quoted
@@ -153,6 +154,13 @@ def _publishing_problems(values: Mapping[str, Any], sources: Mapping[str, str]) 
             f"{sources['validate']} is 'off': artifacts that nobody proved are published only with "
             "publish-unvalidated: true"
         )
+    if target and not values.get("publish_unvalidated"):
+        problems += [
+            f"{sources[name]} is {values[name]:g}: artifacts held to a tolerance above {TOLERANCE_CAP:g} are published only "
+            "with publish-unvalidated: true"
+            for name in ("atol", "rtol")
+            if (values.get(name) or 0.0) > TOLERANCE_CAP
+        ]
     return problems
 
 
