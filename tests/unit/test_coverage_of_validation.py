@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from hfexport.backends.base import Artifact
 from hfexport.errors import ValidationError
 from hfexport.export_config import Tolerance
+from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.probes import Probe
+from hfexport.export_config.tasks import TASKS
+from hfexport.export_config.windows import unasked_thresholds
 from hfexport.manifest.summary import job_summary
 from hfexport.run.loose_tolerance import refuse_loose
 from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult, not_run
@@ -65,6 +69,26 @@ def test_what_a_users_class_held_loosely_is_not_published() -> None:
     with pytest.raises(ValidationError, match="atol 0.5 and rtol 0; above 0.02"):
         refuse_loose([(artifact, ArtifactVerdict("failed", Tolerance(0.5, 0.0)))])
     refuse_loose([(artifact, ArtifactVerdict("failed", Tolerance(0.02, 0.02))), (artifact, not_run("validate is off"))])
+
+
+@pytest.mark.parametrize(
+    ("window", "longest", "unasked"),
+    [
+        (4096, {"sequence": 512, "past_sequence": 0}, {"sliding_window": 4096}),
+        (512, {"sequence": 512, "past_sequence": 0}, {"sliding_window": 512}),
+        (512, {"sequence": 1, "past_sequence": 515}, {}),
+        (8192, {"sequence": 512, "past_sequence": 0}, {}),
+        (None, {"sequence": 512, "past_sequence": 0}, {}),
+    ],
+)
+def test_windows_that_no_probe_passes_are_named(
+    window: int | None, longest: dict[str, int], unasked: dict[str, int]
+) -> None:
+    values = AutoConfig.for_model("llama", max_position_embeddings=8192, sliding_window=window)
+    config = config_class_for("llama")(values, TASKS["causal-lm-with-past"])
+    assert unasked_thresholds(config, [{"batch": 3, "sequence": 2, "past_sequence": 9}, longest]) == unasked
+    lines = job_summary(manifest_with({"unasked_thresholds": unasked}))
+    assert (r"onnx/model.onnx: not asked past sliding\_window" in lines) == bool(unasked)
 
 
 def test_nothing_is_said_of_an_artifact_that_did_not_pass_or_of_an_older_manifest() -> None:

@@ -17,6 +17,7 @@ from hfexport.backends.base import Artifact
 from hfexport.checkpoint import Checkpoint, Conversion, sha256
 from hfexport.errors import HfexportError, InputsError, ValidationError
 from hfexport.export_config import ExportConfig, TensorSpec, names_of
+from hfexport.export_config.windows import unasked_thresholds
 from hfexport.manifest.model import (
     SCHEMA_VERSION,
     AdapterEntry,
@@ -196,9 +197,21 @@ def artifact_entry(
         "limits": limits,
         "details": dict(artifact.details),
         "validation": cast(
-            "ValidationEntry", {**verdict.to_dict(), "validated_up_to": _validated(artifact, config, verdict)}
+            "ValidationEntry",
+            {
+                **verdict.to_dict(),
+                "validated_up_to": _validated(artifact, config, verdict),
+                "unasked_thresholds": _unasked(artifact, config, verdict),
+            },
         ),
     }
+
+
+def _unasked(artifact: Artifact, config: ExportConfig, verdict: ArtifactVerdict) -> dict[str, int]:
+    """Return windows of the model that no probe reached; none of an artifact that was not validated or has fixed sizes."""
+    if artifact.fixed_sizes or not verdict.probes:
+        return {}
+    return unasked_thresholds(config, [result.probe.sizes for result in verdict.probes])
 
 
 def _validated(artifact: Artifact, config: ExportConfig, verdict: ArtifactVerdict) -> dict[str, int]:

@@ -279,6 +279,11 @@ class ValidationEntry(TypedDict):
     validated_up_to: NotRequired[
         Annotated[dict[str, Count], Meta(description="Per free axis the largest size that was asked.")]
     ]
+    unasked_thresholds: NotRequired[
+        Annotated[
+            dict[str, Count], Meta(description="Lengths past which the model computes otherwise, and no probe goes.")
+        ]
+    ]
     left_out: NotRequired[
         Annotated[list[str], Meta(description="What the model gives beside the outputs that were compared.")]
     ]

@@ -104,6 +104,11 @@ def _coverage(manifest: Manifest) -> list[str]:
         if sizes and validation["verdict"] in ("passed", "incomplete"):
             asked = ", ".join(f"{axis} {size}{_beyond(artifact, axis, size)}" for axis, size in sizes.items())
             lines.append(f"- {_text(artifact['path'])}: validated up to {_text(asked)}")
+        if unasked := validation.get("unasked_thresholds"):
+            windows = ", ".join(f"{name} {size}" for name, size in unasked.items())
+            lines.append(
+                f"- {_text(artifact['path'])}: not asked past {_text(windows)}, where the model computes otherwise"
+            )
         if left_out := validation.get("left_out"):
             lines.append(
                 f"- {_text(artifact['path'])}: not among its outputs, not compared: {_text(', '.join(left_out))}"

@@ -1,0 +1,43 @@
+"""Find windows and other lengths past which a model computes otherwise, and which no probe reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from hfexport.export_config.base import ExportConfig
+from hfexport.export_config.decoder import rope_growth
+
+__all__ = ["unasked_thresholds"]
+
+_WINDOWS: Final = ("sliding_window", "local_attention", "attention_window", "local_transformer_stride")
+"""Fields of a model's config that hold the length of an attention window."""
+
+
+def unasked_thresholds(config: ExportConfig, asked: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return by field of the model's config each length past which it computes otherwise, if no probe is longer.
+
+    Lengths that the model's inputs cannot exceed are left out.
+
+    Args:
+        config: of the graph.
+        asked: sizes by axis, of each probe. Tokens of a cache count as tokens of the text.
+    """
+    growth = rope_growth(config.text_config)
+    sizes = {name: getattr(config.text_config, name, None) for name in _WINDOWS}
+    sizes["rope_parameters"] = None if growth is None else growth.threshold
+    axes = {axis for axis in config.free_axes if axis.endswith("sequence")}
+    longest = max((_tokens(probe) for probe in asked), default=0)
+    maxima = [limit.maximum for axis, limit in config.limits.items() if axis in axes and limit.maximum is not None]
+    most = max(maxima) if maxima else None
+    return {
+        name: size
+        for name, size in sizes.items()
+        if axes and isinstance(size, int) and size >= longest and (most is None or size < most)
+    }
+
+
+def _tokens(sizes: Mapping[str, int]) -> int:
+    """Return the length of the longest text of a probe, with its cache."""
+    texts = {axis: size for axis, size in sizes.items() if axis.endswith("sequence")}
+    return max((size + texts.get(f"past_{axis}", 0) for axis, size in texts.items()), default=0)
