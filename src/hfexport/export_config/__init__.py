@@ -1,4 +1,4 @@
-"""What an architecture looks like from outside: its inputs and outputs with named axes, and how far each axis goes.
+"""Export configs: inputs and outputs of each architecture with named axes, and the limits of each axis.
 
 Torch-free. One small file in `hfexport.export_config.builtin` subclasses one of the bases here for each architecture.
 """

@@ -1,4 +1,4 @@
-"""What an architecture looks like from outside: its inputs and outputs with named axes, and how far each axis goes.
+"""Base of export configs: inputs and outputs of an architecture with named axes, and the limits of each axis.
 
 Torch-free. Names of inputs, outputs and axes are those of `transformers.onnx` and Optimum.
 """
@@ -19,13 +19,13 @@ from hfexport.export_config.tasks import Task
 __all__ = ["LAYOUTS", "ExportConfig", "Layout", "Limit", "Part", "Role", "TensorSpec", "Tolerance"]
 
 Layout = Literal["merged", "split", "single"]
-"""An encoder-decoder's graphs. `merged`: encoder, and one decoder for both with and without cache; `split`: encoder,
-decoder, and decoder with past; `single`: one graph for all."""
+"""Graphs that an encoder-decoder is exported as. `merged`: an encoder and one decoder that runs with and without cache;
+`split`: encoder, decoder, and decoder with past; `single`: one graph for both."""
 
 LAYOUTS: Final[tuple[Layout, ...]] = ("merged", "split", "single")
 
 Part = Literal["model", "encoder", "decoder"]
-"""What of a model a graph calls: all of it, or one half of an encoder-decoder."""
+"""Part of the model that a graph calls: the whole model, or one half of an encoder-decoder."""
 
 Role = Literal[
     "token_ids",
@@ -47,21 +47,20 @@ Role = Literal[
     "sample",
     "output",
 ]
-"""What an input's values mean. `sentence_ids` are token ids of which each row ends in its one end-of-sequence id;
-`image_text_ids` begin with a placeholder for every feature of the image beside them (`image_tokens`), then there is text; a
-`cache_branch` chooses between the branches of a graph; a `signal` is any real number, such as sound; a `sample` is drawn
-from given values."""
+"""Meaning of an input's values. In `sentence_ids` each row ends with its only end-of-sequence id. `image_text_ids`
+start with one placeholder per image feature (`image_tokens`), followed by text. A `cache_branch` selects a branch of
+the graph. A `signal` holds any real numbers, such as sound. A `sample` is drawn from given values."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output.
+    """Name, axes, dtype and role of one input or output.
 
     Attributes:
-        name: its name in every artifact.
-        axes: its shape, each axis free (a name) or fixed (a size). For outputs, trailing fixed axes may be left out.
-        dtype: `int64`, `bool`, or `float` for whatever the export's dtype is.
-        role: what the values mean, which is how probes are drawn.
+        name: name in every artifact.
+        axes: shape; each axis is free (a name) or fixed (a size). Outputs may leave out trailing fixed axes.
+        dtype: `int64`, `bool`, or `float` for the dtype of the export.
+        role: meaning of the values, which decides how probes draw them.
     """
 
     name: str
@@ -72,7 +71,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Limit:
-    """Smallest and largest size of a free axis (both included); `None` where the model sets no upper bound."""
+    """Smallest and largest size of a free axis, both inclusive; a maximum of `None` means that the model sets none."""
 
     minimum: int = 1
     maximum: int | None = None
@@ -83,15 +82,15 @@ class Limit:
 
 
 TOLERANCE_CAP: Final = 2e-2
-"""The largest `atol` or `rtol` that goes without a word: hfexport's own for float16."""
+"""Largest `atol` or `rtol` that is not marked as loose: hfexport's own tolerance for float16."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """`|artifact - reference| <= atol + rtol * |reference|`, elementwise.
+    """Elementwise tolerance: `|artifact - reference| <= atol + rtol * |reference|`.
 
     Raises:
-        ValueError: a part is negative or not finite; within NaN or infinity nothing would ever be found wrong.
+        ValueError: a part is negative or not finite. With NaN or infinity every output would pass.
     """
 
     atol: float
@@ -104,12 +103,15 @@ class Tolerance:
 
     @property
     def is_loose(self) -> bool:
-        """Whether a part is larger than `TOLERANCE_CAP`: what passes is then marked, and published only by name."""
+        """Return whether a part exceeds `TOLERANCE_CAP`.
+
+        Artifacts that pass it are marked, and published only if named.
+        """
         return self.atol > TOLERANCE_CAP or self.rtol > TOLERANCE_CAP
 
 
 def _plain(outputs: Mapping[str, tuple[TensorSpec, ...]]) -> dict[str, list[dict[str, Any]]]:
-    """`outputs` as JSON values."""
+    """Convert `outputs` to JSON values."""
     return {graph: [{**vars(spec), "axes": list(spec.axes)} for spec in specs] for graph, specs in outputs.items()}
 
 
@@ -117,34 +119,34 @@ class ExportConfig(ABC):
     """Base of all export configs.
 
     Args:
-        config: the model's `PreTrainedConfig`, which fills in what config.json leaves to defaults.
-        task: what the model is exported for; one of `tasks`.
-        trust_remote_code: the model's class is code that the checkpoint carries.
-        sentence: what pools token embeddings behind the model, for task `sentence-embedding`.
+        config: the model's `PreTrainedConfig`, which adds the defaults that config.json leaves out.
+        task: task to export for; one of `tasks`.
+        trust_remote_code: the model's class is code from the checkpoint.
+        sentence: modules that pool token embeddings after the model, for task `sentence-embedding`.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     """`model_type` values of config.json that this class describes; empty for a base class."""
 
     tasks: ClassVar[tuple[str, ...]] = ()
-    """Names of the tasks that are proved for this architecture."""
+    """Names of the tasks that are tested for this architecture."""
 
     opsets: ClassVar[tuple[int, int]] = (18, 23)
-    """Lowest and highest ONNX opset proved."""
+    """Lowest and highest ONNX opset that are tested."""
 
     default_opset: int = 20
 
     part: ClassVar[Part] = "model"
-    """What of the model the graph calls."""
+    """Part of the model that the graph calls."""
 
     half_precision: ClassVar[bool] = True
-    """Whether an fp16 checkpoint is best run in fp16; where not, `dtype: auto` widens it to fp32, exactly."""
+    """Whether an fp16 checkpoint runs well in fp16. If not, `dtype: auto` widens it to fp32 without loss."""
 
     more_outputs: Mapping[str, tuple[TensorSpec, ...]] = MappingProxyType({})
-    """By graph: outputs that were asked for besides the task's own, such as `attentions.0`."""
+    """Requested outputs besides those of the task, by graph, such as `attentions.0`."""
 
     changes_when_called: bool = False
-    """Whether the model answers otherwise after a call than before, so that the reference asks a copy each time."""
+    """Whether a call changes the model's later outputs. If so, the reference runs each call on a copy."""
 
     def __init__(
         self,
@@ -161,12 +163,12 @@ class ExportConfig(ABC):
 
     @property
     def origin(self) -> str:
-        """Where the interface comes from, for the manifest and the log."""
+        """Return the origin of the interface, for the manifest and the log."""
         return "built in"
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """JSON values from which `hfexport.export_config.builtin.restore_config` makes the same config in another process."""
+        """Return JSON values from which `builtin.restore_config` builds the same config in another process."""
         return {
             "model_type": self.config.model_type,
             "task": self.task.name,
@@ -177,44 +179,44 @@ class ExportConfig(ABC):
 
     @property
     def graph(self) -> str:
-        """Name of the graph, which is its file's without the ending."""
+        """Return the name of the graph: its file name without the extension."""
         return "model"
 
     def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
-        """The graphs to export, in the order in which generation runs them; most architectures are one."""
+        """Return the graphs to export, in the order in which generation runs them; most architectures have one."""
         del layout
         return (self,)
 
     @property
     def branches(self) -> tuple[ExportConfig, ...]:
-        """The graphs that this one answers as, one at a time; most are one alone."""
+        """Return the graphs that this graph contains as branches; for most graphs, only the graph itself."""
         return (self,)
 
     @property
     def prompt(self) -> ExportConfig:
-        """The graph that takes what generation starts from."""
+        """Return the graph that takes the prompt of a generation."""
         return self
 
     @property
     def start_token(self) -> int:
-        """The first token of a decoder whose prompt is the encoder's; no other graph has a use for it."""
+        """Return the first token of a decoder whose prompt goes to the encoder; other graphs do not use it."""
         return 0
 
     @property
     @abstractmethod
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """Inputs in the order in which an artifact takes them."""
+        """Return the inputs in the artifact's order."""
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """Outputs in the order in which an artifact gives them."""
+        """Return the outputs in the artifact's order."""
         own = self.own_outputs
         names = {spec.name for spec in own}
         return (*own, *(spec for spec in self.more_outputs.get(self.graph, ()) if spec.name not in names))
 
     def with_more_outputs(self, more_outputs: Mapping[str, tuple[TensorSpec, ...]]) -> Self:
-        """The same, whose graphs also give `more_outputs`."""
-        # Not copy.copy: a class may choose between others when it is made, as that of Perceiver does.
+        """Return a copy whose graphs also return `more_outputs`."""
+        # Not copy.copy: some classes, such as that of Perceiver, choose a subclass when they are created.
         changed = object.__new__(type(self))
         vars(changed).update(vars(self))
         changed.more_outputs = more_outputs
@@ -222,65 +224,74 @@ class ExportConfig(ABC):
 
     @property
     def own_outputs(self) -> tuple[TensorSpec, ...]:
-        """Outputs of the task itself."""
+        """Return the outputs of the task itself."""
         return tuple(TensorSpec(name, axes, "float", "output") for name, axes in self.task.outputs.items())
 
     @property
     def limits(self) -> Mapping[str, Limit]:
-        """Limits of free axes that have any; an axis with equal bounds is fixed in the artifact."""
+        """Return the limits of the free axes that have any. An axis with equal bounds is fixed in the artifact."""
         return {}
 
     @property
     def thresholds(self) -> Mapping[str, int]:
-        """By axis, a size past which the model changes its way of computing, such as an attention window."""
+        """Return, by axis, the size above which the model computes differently, such as an attention window."""
         return {}
 
     @property
     def auto_class(self) -> str:
-        """The auto class of `transformers` that loads the model with this task's head."""
+        """Return the auto class of `transformers` that loads the model with this task's head."""
         return self.task.auto_class
 
     @property
     def model_kwargs(self) -> Mapping[str, Any]:
-        """Further arguments for building the model. The bare model's pooler is no output, so it is not built."""
+        """Return further arguments for building the model.
+
+        The bare model is built without pooler, which is not an output.
+        """
         return {}
 
     @property
     def text_config(self) -> Any:
-        """The part of `config` that tells of tokens: all of it, unless the model takes more than text."""
+        """Return the part of `config` that describes tokens: the whole config unless the model takes more than text."""
         return self.config
 
     @property
     def vocabulary_size(self) -> int:
-        """Token ids go from 0 to one less than this."""
+        """Return the number of token ids; ids are 0 to this number less one."""
         return int(self.text_config.vocab_size)
 
     def vocabulary_of(self, name: str) -> int:
-        """Number of token ids that the input `name` may hold; a decoder may have another vocabulary than its encoder."""
+        """Return the number of token ids allowed in the input `name`.
+
+        Encoder and decoder may have different vocabularies.
+        """
         del name
         return self.vocabulary_size
 
     @property
     def image_tokens(self) -> int:
-        """Placeholders with which a text begins that has an image beside it; their id is the config's `image_token_id`."""
+        """Return the number of image placeholders that a text with an image starts with.
+
+        Their id is the config's `image_token_id`.
+        """
         return 0
 
     @property
     def samples(self) -> Mapping[str, Any]:
-        """By input of role `sample`: an array (or nested lists) from which its values are drawn."""
+        """Return an array (or nested lists) for each input of role `sample`, from which its values are drawn."""
         return {}
 
     def tolerance(self, dtype: str) -> Tolerance:
-        """Default tolerance for `fp32` or `fp16` outputs."""
+        """Return the default tolerance for `fp32` or `fp16` outputs."""
         return Tolerance(2e-5, 1e-4) if dtype == "fp32" else Tolerance(2e-2, 2e-2)
 
     @property
     @abstractmethod
     def trace_sizes(self) -> Mapping[str, int]:
-        """Sizes of the free axes in the example that export traces; no two that could be confused are equal."""
+        """Return the sizes of the free axes in the traced example. Axes that could be confused have different sizes."""
 
     @property
     def free_axes(self) -> tuple[str, ...]:
-        """Names of the axes that an artifact leaves open, in order of first use."""
+        """Return the names of the axes that are free in the artifact, in order of first use."""
         limits = self.limits
         return tuple(name for name in names_of(self.inputs) if not (name in limits and limits[name].is_fixed))

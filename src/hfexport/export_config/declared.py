@@ -1,4 +1,4 @@
-"""An interface as plain data: what was inferred from a model, or what a user's own class declares."""
+"""An interface as plain data: inferred from a model, or declared by a user's class."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ["DeclaredConfig", "Interface", "changed_config"]
 
 @dataclass(frozen=True)
 class Interface:
-    """Inputs and outputs with named axes, and all else that probes and back ends ask of an export config.
+    """Inputs, outputs and further values that probes and back ends read from an export config.
 
     Attributes:
-        origin: where it comes from: `inferred from the model`, or `path/file.py:Class`.
-        inputs: in the order in which an artifact takes them.
-        outputs: in the order in which it gives them.
-        trace_sizes: sizes of the free axes in the example that export traces.
-        limits: of free axes that have any.
-        thresholds: by axis, a size past which the model changes its way of computing, such as an attention window.
-        vocabulary_size: number of token ids; `None` where no input holds any.
-        decoder_vocabulary_size: number of token ids of `decoder_input_ids`; `None` if they are the same.
-        image_tokens: number of placeholders with which inputs of role `image_text_ids` begin.
+        origin: origin of the interface: `inferred from the model`, or `path/file.py:Class`.
+        inputs: inputs in the artifact's order.
+        outputs: outputs in the artifact's order.
+        trace_sizes: sizes of the free axes in the traced example.
+        limits: limits of the free axes that have any.
+        thresholds: by axis, the size above which the model computes differently, such as an attention window.
+        vocabulary_size: number of token ids; `None` if no input holds token ids.
+        decoder_vocabulary_size: number of token ids of `decoder_input_ids`; `None` if it is `vocabulary_size`.
+        image_tokens: number of placeholders at the start of inputs of role `image_text_ids`.
         samples: by input of role `sample`, an array as nested lists from which values are drawn.
-        atol: absolute tolerance for fp32; `None` for hfexport's own.
-        opset: default ONNX opset; `None` for hfexport's own.
-        config_values: values of the model's config that are other ones than the checkpoint's, for model and artifact.
+        atol: absolute tolerance for fp32; `None` for hfexport's default.
+        opset: default ONNX opset; `None` for hfexport's default.
+        config_values: values of the model's config that replace those of the checkpoint.
     """
 
     origin: str
@@ -49,7 +49,7 @@ class Interface:
     config_values: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values from which `from_dict` makes the same interface."""
+        """Convert to JSON values that `from_dict` reads."""
         return asdict(self)
 
     @classmethod
@@ -67,7 +67,7 @@ def _spec(values: Mapping[str, Any]) -> TensorSpec:
 
 
 def changed_config(config: Any, values: Mapping[str, Any]) -> Any:
-    """`config`, or a copy of it with other values."""
+    """Return `config`, or a copy with `values` if there are any."""
     if all(getattr(config, name, None) == value for name, value in values.items()):
         return config
     changed = copy.deepcopy(config)
@@ -77,7 +77,7 @@ def changed_config(config: Any, values: Mapping[str, Any]) -> Any:
 
 
 class DeclaredConfig(ExportConfig):
-    """An export config whose answers are those of an `Interface`."""
+    """Export config that returns the values of an `Interface`."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class DeclaredConfig(ExportConfig):
             self.default_opset = interface.opset
 
     def pooled(self, task: Task, sentence: SentenceModules) -> DeclaredConfig:
-        """The same inputs for `task`, whose outputs come of what `sentence` does with the bare model's."""
+        """Return a config with the same inputs whose outputs are those of `sentence` applied to the bare model."""
         outputs = tuple(TensorSpec(name, axes, "float", "output") for name, axes in task.outputs.items())
         interface = replace(self.interface, outputs=outputs)
         return DeclaredConfig(self.config, task, interface, trust_remote_code=self.trust_remote_code, sentence=sentence)

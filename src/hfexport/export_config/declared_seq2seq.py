@@ -1,4 +1,4 @@
-"""An encoder-decoder as a user's own class declares it: one graph with its cache, as plain data."""
+"""An encoder-decoder declared by a user's class, as plain data: one graph with its cache."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["DeclaredSeq2Seq", "Seq2SeqInterface"]
 
 @dataclass(frozen=True)
 class Seq2SeqInterface:
-    """What a class says of an encoder-decoder, and what the model itself tells.
+    """Values that a user's class declares for an encoder-decoder, and values read from the model.
 
     Attributes:
         origin: `path/file.py:Class`.
-        inputs: names in the order in which the artifact takes them.
-        outputs: names in the order in which it gives them.
-        layers: of the decoder.
-        heads: of the decoder.
-        head_size: of the decoder.
-        encoder_positions: the longest input of the encoder; `None` if nothing bounds it.
-        decoder_positions: the most tokens of the decoder, past and new; `None` if nothing bounds them.
+        inputs: input names in the artifact's order.
+        outputs: output names in the artifact's order.
+        layers: number of decoder layers.
+        heads: number of heads in the decoder.
+        head_size: size of a decoder head.
+        encoder_positions: longest input of the encoder; `None` if there is no maximum.
+        decoder_positions: most tokens of the decoder, past and new; `None` if there is no maximum.
         vocabulary_size: number of token ids.
         atol: absolute tolerance for fp32.
         opset: default ONNX opset.
@@ -52,7 +52,7 @@ class Seq2SeqInterface:
 
 
 class DeclaredSeq2Seq(Seq2SeqConfig):
-    """A family of one graph, whatever the layout: the class says what it takes and gives."""
+    """Encoder-decoder that is one graph in every layout, with the inputs and outputs of the user's class."""
 
     def __init__(
         self, config: Any, task: Task, interface: Seq2SeqInterface, *, trust_remote_code: bool = False
@@ -109,7 +109,7 @@ class DeclaredSeq2Seq(Seq2SeqConfig):
 
 
 class _DeclaredWhole(WholeModel):
-    """Encoder and decoder in one graph, with names in the order of the class."""
+    """Encoder and decoder in one graph, with inputs and outputs in the order of the user's class."""
 
     family: DeclaredSeq2Seq
 

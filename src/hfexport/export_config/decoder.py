@@ -1,4 +1,4 @@
-"""Decoders of text, with and without the key/value cache."""
+"""Text decoders, with and without the key/value cache."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["AFFORDABLE_THRESHOLD", "DecoderConfig", "RopeGrowth", "rope_growth"]
 TOTAL = "past_sequence + sequence"
 
 AFFORDABLE_THRESHOLD: Final = 1024
-"""Probes do not go past a threshold that is further away: eager attention's cost runs away."""
+"""Largest threshold that probes go beyond. The cost of eager attention grows too fast for longer ones."""
 
 _CACHE_PARTS: tuple[tuple[str, Role], ...] = (("key", "past_key"), ("value", "past_value"))
 
 
 @dataclass(frozen=True)
 class RopeGrowth:
-    """How a rotary embedding changes with the length of a text.
+    """Change of a rotary embedding with the length of the text.
 
     Attributes:
-        threshold: the length past which its frequencies are others.
-        maximum: the length that the model is made for.
+        threshold: length above which the frequencies change.
+        maximum: length that the model is designed for.
     """
 
     threshold: int
@@ -33,9 +33,9 @@ class RopeGrowth:
 
 
 def rope_growth(config: Any) -> RopeGrowth | None:
-    """What the config says of rope type `dynamic` or `longrope`; `None` for rotary embeddings that stay the same.
+    """Return the values of rope type `dynamic` or `longrope`; `None` for rotary embeddings that do not change.
 
-    A dynamic one is made for `factor` times the positions that the model was trained with:
+    A dynamic embedding is designed for `factor` times the number of positions in training:
     https://huggingface.co/docs/transformers/main/en/internal/rope_utils
     """
     parameters = getattr(config, "rope_parameters", None) or {}
@@ -50,10 +50,10 @@ def rope_growth(config: Any) -> RopeGrowth | None:
 
 
 class DecoderConfig(ExportConfig):
-    """Decoders of text. With past, one graph takes a cache of any length, 0 (a prefill) included."""
+    """Base class for text decoders. With past, one graph takes a cache of any length, including 0 (a prefill)."""
 
     takes_positions: ClassVar[bool] = True
-    """Whether the model can be told the positions of its tokens; one that cannot counts them from the mask."""
+    """Whether the model takes position ids; if not, it computes positions from the mask."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -64,7 +64,7 @@ class DecoderConfig(ExportConfig):
             TensorSpec("attention_mask", ("batch", mask_axis), "int64", "attention_mask"),
         ]
         if self.takes_positions and (with_past or language_model):
-            # Positions follow the mask under left padding; only the caller knows it when the cache holds the rest.
+            # Positions follow the mask under left padding; with a cache, only the caller knows the whole mask.
             specs.append(TensorSpec("position_ids", ("batch", "sequence"), "int64", "position_ids"))
         if with_past:
             specs.extend(self._cache("past_key_values", "past_sequence"))
@@ -85,7 +85,7 @@ class DecoderConfig(ExportConfig):
 
     @property
     def cache_heads(self) -> int:
-        """Heads in the cache: fewer than attention heads where queries share keys (grouped-query attention)."""
+        """Return the number of heads in the cache; fewer than query heads with grouped-query attention."""
         return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
 
     @property
@@ -98,7 +98,7 @@ class DecoderConfig(ExportConfig):
 
     @property
     def max_positions(self) -> int | None:
-        """The most tokens that the model can tell apart, past and new; `None` where there is no end."""
+        """Return the largest number of positions, past and new; `None` if there is no maximum."""
         growth = rope_growth(self.config)
         return int(self.config.max_position_embeddings) if growth is None else growth.maximum
 
@@ -114,7 +114,7 @@ class DecoderConfig(ExportConfig):
         last = self.max_positions
         limits = {"sequence": Limit(1, last), "past_sequence": Limit(0, None if last is None else last - 1)}
         if self.task.name == "sequence-classification" and self.config.pad_token_id is None:
-            # Without a padding token transformers cannot tell where a row of a batch ends, and refuses batches.
+            # Without a padding token, transformers cannot find the end of each row, and rejects batches.
             limits["batch"] = Limit(1, 1)
         return limits
 

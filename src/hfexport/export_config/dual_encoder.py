@@ -1,4 +1,4 @@
-"""Models that hold a text and an image against each other."""
+"""Models that compare texts with images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PER_IMAGE: tuple[Axis, ...] = ("image_batch",)
 
 
 class DualEncoderConfig(ExportConfig):
-    """A text encoder and an image encoder whose embeddings are compared, every image with every text.
+    """Base class for a text encoder and an image encoder whose embeddings are compared, every image with every text.
 
-    Texts and images are counted apart: one image is held against as many labels as there are.
+    Texts and images have separate batch axes: one image can be compared with any number of labels.
     """
 
     masked: ClassVar[bool] = True
-    """Whether texts come with an attention mask."""
+    """Whether the model takes an attention mask for texts."""
 
     @property
     def text_config(self) -> Any:

@@ -1,4 +1,4 @@
-"""Encoders of text."""
+"""Text encoders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["EncoderConfig"]
 
 
 class EncoderConfig(ExportConfig):
-    """Encoders of text: token ids, an attention mask, and token types where the model tells segments apart."""
+    """Base class for text encoders: token ids, attention mask, and token types if the model has segment embeddings."""
 
     token_types: ClassVar[bool] = False
 
@@ -31,7 +31,7 @@ class EncoderConfig(ExportConfig):
 
     @property
     def max_positions(self) -> int | None:
-        """The longest sequence the position table holds; `None` where positions are relative."""
+        """Return the longest sequence that the position table holds; `None` if positions are relative."""
         return int(self.config.max_position_embeddings)
 
     @property

@@ -1,4 +1,4 @@
-"""What a sentence-transformers folder does to a model's token embeddings until they are one vector a row."""
+"""Modules of a sentence-transformers folder that turn token embeddings into one vector per row."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Final, Literal
 __all__ = ["ACTIVATIONS", "POOLING_MODES", "Dense", "SentenceModules", "Splade"]
 
 POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken")
-"""In the order in which sentence-transformers concatenates what they give."""
+"""Pooling modes, in the order in which sentence-transformers concatenates their outputs."""
 
 ACTIVATIONS: Final = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid")
-"""Classes of `torch.nn` that a dense module may apply."""
+"""Classes of `torch.nn` that a dense module may use as its activation."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A linear layer behind the pooling.
+    """A linear layer after the pooling.
 
     Attributes:
-        file: safetensors with `linear.weight` (out, in) and perhaps `linear.bias` (out,); in a folder as it was given, it
-            may be a pytorch_model.bin.
+        file: safetensors file with `linear.weight` (out, in) and optionally `linear.bias` (out,). In the user's folder
+            it may be a pytorch_model.bin.
         activation: one of `ACTIVATIONS`.
     """
 
@@ -31,12 +31,12 @@ class Dense:
 
 @dataclass(frozen=True)
 class Splade:
-    """Pooling of masked-LM logits to one weight a word of the vocabulary: `log(1 + relu(logits))`, over the tokens.
+    """Pool masked-LM logits to one weight per vocabulary entry: `log(1 + relu(logits))`, over the tokens.
 
-    The formula is that of https://sbert.net/docs/package_reference/sparse_encoder/models.html#splade-pooling.
+    The formula is that of https://sbert.net/docs/package_reference/sparse_encoder/models.html# Formula: https://sbert.net/docs/package_reference/sparse_encoder/models.html#splade-pooling.
 
     Attributes:
-        strategy: what is taken over the tokens of a row.
+        strategy: reduction over the tokens of a row.
         log_twice: apply the logarithm a second time (`activation_function` is `log1p_relu`).
     """
 
@@ -46,14 +46,14 @@ class Splade:
 
 @dataclass(frozen=True)
 class SentenceModules:
-    """The modules behind the transformer, in the order of sentence-transformers: pooling, dense layers, normalisation.
+    """Modules after the transformer, in the order of sentence-transformers: pooling, dense layers, normalisation.
 
     Attributes:
-        pooling: of `POOLING_MODES`, in their order; what they give is concatenated. Empty where `splade` pools.
-        dense: linear layers, applied one after the other.
+        pooling: some of `POOLING_MODES`, in their order; the outputs are concatenated. Empty if `splade` pools.
+        dense: linear layers, applied in order.
         normalize: divide each vector by its length.
-        truncate_dim: how many values of each vector are kept, at the very end; `None` keeps all.
-        splade: what pools the logits of a masked-LM head, in place of `pooling`.
+        truncate_dim: number of leading values of each vector to keep, as the last step; `None` keeps all.
+        splade: pooling of the logits of a masked-LM head, which replaces `pooling`.
     """
 
     pooling: tuple[str, ...]
@@ -63,7 +63,7 @@ class SentenceModules:
     splade: Splade | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values from which `from_dict` makes the same modules."""
+        """Convert to JSON values that `from_dict` reads."""
         return {**asdict(self), "pooling": list(self.pooling), "dense": [asdict(layer) for layer in self.dense]}
 
     @classmethod

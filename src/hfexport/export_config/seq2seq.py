@@ -1,12 +1,12 @@
-"""Encoder-decoders: one graph, or the graphs that generation runs one after another.
+"""Encoder-decoders, as one graph or as the graphs that generation runs one after another.
 
-A `Seq2SeqConfig` describes a family of architectures. What an artifact takes and gives is a graph's to say:
+A `Seq2SeqConfig` describes a family of architectures. Each of its graphs has its own inputs and outputs:
 
-- `model`: encoder and decoder in one, as `transformers.onnx` wrote it. With past, a cross-attention cache of length 0 has
-  the graph compute it from the encoder's input; one that is given is reused.
-- `encoder_model`, `decoder_model` (a prefill: its cache is an output) and `decoder_with_past_model`, whose file names,
-  inputs and outputs are those that Optimum's `ORTModelForSeq2SeqLM` loads.
-- `decoder_model_merged`: the two decoders as branches of one graph, with the weights once, as Optimum merges them and
+- `model`: encoder and decoder in one graph, as `transformers.onnx` wrote it. With past, the graph computes the
+  cross-attention cache from the encoder's input if the given cache has length 0, and reuses it otherwise.
+- `encoder_model`, `decoder_model` (a prefill, which returns its cache) and `decoder_with_past_model`, with the file
+  names, inputs and outputs that Optimum's `ORTModelForSeq2SeqLM` loads.
+- `decoder_model_merged`: both decoders as branches of one graph that share their weights, as Optimum merges them and
   Transformers.js loads them.
 """
 
@@ -32,13 +32,13 @@ _CACHE_PARTS: tuple[tuple[str, Role], ...] = (("key", "past_key"), ("value", "pa
 
 
 class Seq2SeqConfig(ExportConfig):
-    """An encoder-decoder that reads text. Its own inputs and outputs are those of the `single` layout's graph."""
+    """Encoder-decoder that reads text. Its own inputs and outputs are those of the `single` layout's graph."""
 
     decoder: ClassVar[type[DecoderConfig] | None] = None
-    """Describes the decoder alone, where it has a causal head of its own."""
+    """Export config of the decoder alone, if it has a causal head."""
 
     masks_decoder: bool = True
-    """Whether the one-graph topologies take a `decoder_attention_mask`."""
+    """Whether the one-graph layouts take a `decoder_attention_mask`."""
 
     def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
         if self.task.name.startswith("causal-lm"):
@@ -75,7 +75,7 @@ class Seq2SeqConfig(ExportConfig):
 
     @property
     def encoder_inputs(self) -> tuple[TensorSpec, ...]:
-        """What the encoder takes, by the names of the whole model's inputs."""
+        """Return the encoder's inputs, by the names of the whole model's inputs."""
         axes: tuple[Axis, ...] = ("batch", self.encoder_axis)
         return (
             TensorSpec("input_ids", axes, "int64", "token_ids"),
@@ -84,38 +84,38 @@ class Seq2SeqConfig(ExportConfig):
 
     @property
     def encoder_axis(self) -> Axis:
-        """Length of the encoder's input: of its states as well, unless `states_axis` says otherwise."""
+        """Return the length axis of the encoder's input; its states have it too unless `states_axis` differs."""
         return "encoder_sequence"
 
     @property
     def states_axis(self) -> Axis:
-        """Length of the encoder's states, which is that of the cross-attention cache."""
+        """Return the length axis of the encoder's states and of the cross-attention cache."""
         return self.encoder_axis
 
     def states_length(self, length: int) -> int:
-        """States that the encoder makes of an input of `length`."""
+        """Return the number of states for an encoder input of `length`."""
         return length
 
     def encoder_length(self, states: int) -> int:
-        """The shortest input of which the encoder makes so many states."""
+        """Return the shortest encoder input that yields `states` states."""
         return states
 
     @property
     def encoder_trace_length(self) -> int:
-        """Length of the encoder's input in the example that export traces."""
+        """Return the length of the encoder's input in the traced example."""
         return self.encoder_length(9)
 
     @property
     def encoder_outputs(self) -> tuple[Axis, ...]:
-        """Axes of the encoder's states; trailing ones may be left out."""
+        """Return the axes of the encoder's states; trailing axes may be left out."""
         return ("batch", self.states_axis, self.encoder_size)
 
     def mask_of_states(self, mask: Any, states: int) -> Any:
-        """The mask that the encoder gives along with its states, if its decoder reads it there; `None` otherwise.
+        """Return the mask that the encoder returns with its states for the decoder; `None` if it returns none.
 
         Args:
-            mask: (batch, encoder_sequence), the encoder's own: a tensor, or an array.
-            states: their number.
+            mask: (batch, encoder_sequence), the encoder's mask as a tensor or an array.
+            states: number of states.
 
         Returns:
             (batch, states).
@@ -131,12 +131,15 @@ class Seq2SeqConfig(ExportConfig):
 
     @property
     def decoder_vocabulary_size(self) -> int:
-        """Number of token ids of the decoder, where it has a table of its own; Marian's may be smaller than the encoder's."""
+        """Return the number of the decoder's token ids, if it has its own table.
+
+        That of Marian may be smaller than the encoder's.
+        """
         return int(getattr(self.config, "decoder_vocab_size", None) or self.vocabulary_size)
 
     @property
     def encoder_size(self) -> int:
-        """Width of the encoder's states."""
+        """Return the hidden size of the encoder's states."""
         return int(self.config.d_model)
 
     @property
@@ -153,12 +156,12 @@ class Seq2SeqConfig(ExportConfig):
 
     @property
     def max_encoder_positions(self) -> int | None:
-        """The longest input of the encoder; `None` where positions are relative."""
+        """Return the longest input of the encoder; `None` if positions are relative."""
         return int(self.config.max_position_embeddings)
 
     @property
     def max_decoder_positions(self) -> int | None:
-        """The most tokens of the decoder, past and new; `None` where positions are relative."""
+        """Return the most tokens of the decoder, past and new; `None` if positions are relative."""
         return int(self.config.max_position_embeddings)
 
 
@@ -166,8 +169,8 @@ class Seq2SeqGraph(ExportConfig):
     """One graph of a family.
 
     Args:
-        family: says what the graphs of one model share.
-        prompt: the graph that takes the encoder's input, from which generation starts; the graph itself if `None`.
+        family: values that the graphs of one model share.
+        prompt: graph that takes the encoder's input, with which generation starts; the graph itself if `None`.
     """
 
     def __init__(self, family: Seq2SeqConfig, prompt: ExportConfig | None = None) -> None:
@@ -232,14 +235,14 @@ class Seq2SeqGraph(ExportConfig):
         return {"batch": 2, "encoder_sequence": read, STATES: states, NEW: 3, PAST: 5, PAST_ENCODER: 4}
 
     def _decoder_outputs(self) -> tuple[TensorSpec, ...]:
-        """The task's own outputs, on the decoder's axis."""
+        """Return the task's outputs on the decoder's axis."""
         return tuple(
             TensorSpec(name, tuple(NEW if axis == "sequence" else axis for axis in axes), "float", "output")
             for name, axes in self.task.outputs.items()
         )
 
     def _cache(self, prefix: str, decoder_axis: Axis | None, encoder_axis: Axis | None) -> tuple[TensorSpec, ...]:
-        """Keys and values of the decoder's own attention and of its cross-attention; of one alone if an axis is `None`."""
+        """Return keys and values of self-attention and cross-attention; an axis of `None` leaves that kind out."""
         kinds = [
             (kind, axis) for kind, axis in (("decoder", decoder_axis), ("encoder", encoder_axis)) if axis is not None
         ]
@@ -279,7 +282,7 @@ class WholeModel(Seq2SeqGraph):
 
 
 class _Classifier(Seq2SeqGraph):
-    """Encoder and decoder in one graph that reads the same text twice, and answers about it."""
+    """Encoder and decoder in one graph, for classification: both read the same text."""
 
     graph = "model"
 
@@ -314,7 +317,7 @@ class _Encoder(Seq2SeqGraph):
 
 
 class _Decoder(Seq2SeqGraph):
-    """The decoder alone, which begins a text: the cache is an output, if the task has one."""
+    """The decoder alone, for the first call: its cache is an output if the task has one."""
 
     graph = "decoder_model"
     part: ClassVar[Part] = "decoder"
@@ -339,7 +342,7 @@ class _Decoder(Seq2SeqGraph):
 
 
 class _DecoderWithPast(_Decoder):
-    """The decoder alone, which goes on with a text. The cross-attention cache does not change, so it is no output."""
+    """The decoder alone, for later calls. The cross-attention cache does not change, so it is not an output."""
 
     graph = "decoder_with_past_model"
 
@@ -357,10 +360,10 @@ class _DecoderWithPast(_Decoder):
 
 
 class _MergedDecoder(_Decoder):
-    """The decoder that begins a text and the one that goes on with it; an input says which of them is asked.
+    """Both decoders as branches of one graph; an input selects the branch.
 
-    It takes what either takes, and looks only at what the one that is asked takes. Where the cross-attention cache is
-    given, it gives it back without tokens.
+    It takes the inputs of both branches and reads only those of the selected one. If a cross-attention cache is given,
+    its output has no tokens.
     """
 
     graph = "decoder_model_merged"

@@ -1,4 +1,4 @@
-"""Encoder-decoders that read sound of any length, and shorten it by convolutions before anything attends to it."""
+"""Encoder-decoders that read audio of any length and shorten it with convolutions before attention."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ __all__ = ["Convolution", "SoundSeq2SeqConfig"]
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution along time, as `torch.nn.Conv1d` counts it."""
+    """Parameters of one convolution along time, as in `torch.nn.Conv1d`."""
 
     kernel: int
     stride: int
     padding: int = 0
 
     def shortened(self, length: int) -> int:
-        """Positions that it makes of `length`; none if there are too few."""
+        """Return the output length for an input of `length`; 0 if the input is too short."""
         return max(0, (length + 2 * self.padding - self.kernel) // self.stride + 1)
 
     def needed(self, positions: int) -> int:
-        """The shortest length of which it makes `positions`."""
+        """Return the shortest input length that yields `positions` output positions."""
         return (positions - 1) * self.stride + self.kernel - 2 * self.padding
 
 
 class SoundSeq2SeqConfig(Seq2SeqConfig):
-    """Sound in, text out. A mask over the sound says where rows are padded; the decoder takes it at the same length."""
+    """Base class for audio to text. A mask marks padded audio; the decoder takes it at the same length."""
 
     masks_decoder = False
 
     @property
     @abstractmethod
     def convolutions(self) -> tuple[Convolution, ...]:
-        """What shortens the sound, in order."""
+        """Return the convolutions that shorten the audio, in order."""
 
     @property
     def encoder_inputs(self) -> tuple[TensorSpec, ...]:

@@ -1,6 +1,6 @@
-"""Tasks (features, in the words of `transformers.onnx`): the auto class that loads each and the outputs it gives.
+"""Tasks (features in `transformers.onnx`): the auto class that loads each, and its outputs.
 
-Torch-free. A task's name is what a user types; its head says which weights a checkpoint must carry for it.
+Torch-free. Users give the name of a task; its heads say which weights the checkpoint must have.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Task:
-    """One way to call a model.
+    """Name, head and outputs of one task.
 
     Attributes:
-        name: the feature name, such as `causal-lm-with-past`.
+        name: task name, such as `causal-lm-with-past`.
         auto_class: the class of `transformers` that loads the model with this task's head.
-        heads: endings of the names in `architectures` of config.json that carry this head.
-        outputs: output names mapped to their axes; a model's hidden or label axis is left out, being no free axis.
+        heads: endings of the class names in `architectures` of config.json that have this head.
+        outputs: axes by output name, without the hidden or label axis, which is fixed.
         with_past: the key/value cache is an input and an output.
     """
 
@@ -44,7 +44,7 @@ class Task:
     with_past: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values from which `from_dict` makes the same task."""
+        """Convert to JSON values that `from_dict` reads."""
         return {part.name: getattr(self, part.name) for part in fields(self)} | {"outputs": dict(self.outputs)}
 
     @classmethod
@@ -54,7 +54,7 @@ class Task:
 
     @property
     def generates(self) -> bool:
-        """Whether greedy decoding through the artifact's own cache makes sense: logits and a cache."""
+        """Return whether greedy decoding with the artifact's cache is possible: it has logits and a cache."""
         return self.with_past and "logits" in self.outputs
 
 
@@ -65,7 +65,7 @@ def _task(
 
 
 SENTENCE_TASK: Final = "sentence-embedding"
-"""The task of sentence-transformers folders, for every architecture that gives hidden states."""
+"""Task of sentence-transformers folders, for every architecture that returns hidden states."""
 
 _PER_TOKEN = ("batch", "sequence")
 _HIDDEN = {"last_hidden_state": _PER_TOKEN}
@@ -73,13 +73,13 @@ _BASE = ("Model", "ForPreTraining")
 _LM = ("ForCausalLM", "LMHeadModel")
 _MASKED = ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel")
 _SEQ2SEQ = ("ForConditionalGeneration", "MTModel")
-# A masked-LM head and a causal head of the same encoder are the same weights, so each checkpoint serves both tasks.
+# The masked-LM head and the causal head of an encoder have the same weights, so a checkpoint serves both tasks.
 _ENCODER_LM = ("ForMaskedLM", "ForPreTraining", "LMHeadModel", "ForCausalLM")
 
 _ALL: Final = (
     _task("default", "AutoModel", _BASE, _HIDDEN),
     _task("default-with-past", "AutoModel", _BASE, _HIDDEN, with_past=True),
-    # The pooling and normalisation of a sentence-transformers folder, on top of the bare model.
+    # Pooling and normalisation of a sentence-transformers folder after the bare model.
     _task(
         SENTENCE_TASK,
         "AutoModel",
@@ -125,7 +125,7 @@ _ALL: Final = (
         "AutoModelForImageClassification",
         (
             *("ForImageClassification", "ForImageClassificationWithTeacher"),
-            # Perceiver has three, by how they read an image.
+            # Perceiver has three classes, one for each way to read an image.
             *(f"ForImageClassification{kind}" for kind in ("Learned", "Fourier", "ConvProcessing")),
         ),
         {"logits": ("batch",)},
@@ -161,7 +161,7 @@ TASK_NAMES: Final[tuple[str, ...]] = tuple(TASKS)
 
 
 def sentence_task(modules: SentenceModules) -> Task:
-    """The task of a sentence-transformers folder: SPLADE needs the masked-LM head, all others the bare model."""
+    """Return the task of a sentence-transformers folder: SPLADE needs the masked-LM head, all others the bare model."""
     task = TASKS[SENTENCE_TASK]
     if modules.splade is None:
         return task
@@ -169,16 +169,16 @@ def sentence_task(modules: SentenceModules) -> Task:
 
 
 def is_encoder_alone(architectures: Sequence[str]) -> bool:
-    """Whether a checkpoint was saved by a class that is the encoder of an encoder-decoder, such as `T5EncoderModel`."""
+    """Return whether the checkpoint's class is the encoder of an encoder-decoder, such as `T5EncoderModel`."""
     return bool(architectures) and architectures[0].endswith("EncoderModel")
 
 
 def declared_tasks(architectures: Sequence[str], supported: Sequence[str]) -> tuple[str, ...]:
-    """The tasks whose head a checkpoint says it carries, the one it was trained for first.
+    """Return the tasks whose head a checkpoint declares, the one it was trained for first.
 
     Args:
         architectures: class names from `architectures` in config.json.
-        supported: the tasks that the architecture's export config knows.
+        supported: tasks of the architecture's export config.
 
     Returns:
         Task names, a subset of `supported`. Every checkpoint with a head also serves the bare model (`default`).
@@ -187,7 +187,7 @@ def declared_tasks(architectures: Sequence[str], supported: Sequence[str]) -> tu
     carried = [task for task in known if any(name.endswith(task.heads) for name in architectures)]
     trained = sorted((task for task in carried if not task.name.startswith("default")), key=_preference)
     bare = [task for task in known if task.name.startswith("default")] if architectures else []
-    # With past first: one graph of a decoder serves the prefill (past length 0) as well.
+    # With past first: one decoder graph also serves the prefill (past length 0).
     bare.sort(key=_preference)
     return tuple(task.name for task in [*trained, *bare])
 
@@ -197,16 +197,16 @@ def _preference(task: Task) -> tuple[bool, int]:
 
 
 def select_task(requested: str, *, model_type: str, architectures: Sequence[str], supported: Sequence[str]) -> Task:
-    """The task to export for.
+    """Select the task to export for.
 
     Args:
-        requested: `auto`, or a task's name.
+        requested: `auto`, or the name of a task.
         model_type: from config.json, for messages.
         architectures: class names from `architectures` in config.json.
-        supported: the tasks that the architecture's export config knows.
+        supported: tasks of the architecture's export config.
 
     Raises:
-        UnsupportedError: the checkpoint carries no head for the task, or does not say what it carries.
+        UnsupportedError: the checkpoint has no head for the task, or does not declare its head.
     """
     possible = declared_tasks(architectures, supported)
     if requested == "auto":

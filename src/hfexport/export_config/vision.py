@@ -12,19 +12,19 @@ __all__ = ["VisionConfig"]
 
 
 class VisionConfig(ExportConfig):
-    """Image models: `pixel_values` as (batch, channels, height, width)."""
+    """Base class for image models: `pixel_values` as (batch, channels, height, width)."""
 
     free_image_size: ClassVar[bool] = False
     """Whether height and width may differ from the configured size (fully convolutional models)."""
 
     min_image_size: ClassVar[int] = 1
-    """Smallest height and width, in pixels, where they are free."""
+    """Smallest height and width in pixels, if they are free."""
 
     size_step: ClassVar[int] = 1
-    """Where they are free, height and width are multiples of this; the model itself takes no others."""
+    """Divisor of height and width, if they are free; the model rejects other sizes."""
 
     pools: ClassVar[bool] = False
-    """Whether the bare model's pooled features are an output too, as in `transformers.onnx`."""
+    """Whether the pooled features of the bare model are an output, as in `transformers.onnx`."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -34,7 +34,7 @@ class VisionConfig(ExportConfig):
 
     @property
     def own_outputs(self) -> tuple[TensorSpec, ...]:
-        # The task's `sequence` axis is one of text; an image model's is fixed or follows from the image's size.
+        # The task's `sequence` axis is for text; that of an image model is fixed or depends on the image's size.
         names = list(self.task.outputs)
         if self.pools and self.task.name == "default":
             names.append("pooler_output")
@@ -42,7 +42,7 @@ class VisionConfig(ExportConfig):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Configured (height, width) in pixels."""
+        """Return the configured (height, width) in pixels."""
         size = getattr(self.config, "image_size", 224)
         return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 

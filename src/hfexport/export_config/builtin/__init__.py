@@ -1,4 +1,4 @@
-"""Export configs, one file an architecture or family. A new file here is found by itself; there is no list to edit."""
+"""Export configs, one file per architecture or family. New files are found automatically; there is no list to edit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["config_class_for", "known_architectures", "restore_config"]
 
 @cache
 def known_architectures() -> dict[str, type[ExportConfig]]:
-    """Every `model_type` that has an export config, with its class."""
+    """Return the export config class of every known `model_type`."""
     found: dict[str, type[ExportConfig]] = {}
     for module_info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{module_info.name}")
@@ -37,10 +37,10 @@ def known_architectures() -> dict[str, type[ExportConfig]]:
 
 
 def config_class_for(model_type: str) -> type[ExportConfig]:
-    """The export config class of a `model_type`, such as `gpt_neo`, or as `transformers.onnx` spells it, `gpt-neo`.
+    """Return the export config class of a `model_type`: `gpt_neo`, or `gpt-neo` as in `transformers.onnx`.
 
     Raises:
-        UnsupportedError: no architecture of that name is known.
+        UnsupportedError: no architecture has that name.
     """
     known = known_architectures()
     if model_type not in known and (underscored := model_type.replace("-", "_")) in known:
@@ -62,11 +62,11 @@ def _more_outputs(recipe: Mapping[str, Any]) -> dict[str, tuple[TensorSpec, ...]
 
 
 def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig:
-    """The export config that gave `recipe`.
+    """Rebuild the export config that produced `recipe`.
 
     Args:
         recipe: see `ExportConfig.recipe`.
-        model_config: the model's `PreTrainedConfig`, read anew.
+        model_config: the model's `PreTrainedConfig`, newly read.
     """
     trust = bool(recipe["trust_remote_code"])
     sentence = SentenceModules.from_dict(recipe["sentence"]) if "sentence" in recipe else None

@@ -1,4 +1,4 @@
-"""BART and the encoder-decoders built as it is: learned or sinusoidal positions, a cross-attention in every layer."""
+"""BART and encoder-decoders of its design: learned or sinusoidal positions, cross-attention in every layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CAUSAL = ("causal-lm", "causal-lm-with-past")
 
 
 class BartDecoderConfig(DecoderConfig):
-    """The decoder alone, with a causal head. It counts every token, padding too, to find positions."""
+    """The decoder alone, with a causal head. Positions count every token, padding included."""
 
     takes_positions = False
 
@@ -43,14 +43,14 @@ class BartConfig(Seq2SeqConfig):
 
 
 class PlBartConfig(BartConfig):
-    """PLBART, which has no head for questions."""
+    """PLBART, which has no question-answering head."""
 
     model_types = ("plbart",)
     tasks = tuple(name for name in BartConfig.tasks if name != "question-answering")
 
 
 class BlenderbotConfig(BartConfig):
-    """Blenderbot, its smaller sibling, Marian and Pegasus: they generate, and nothing else."""
+    """Blenderbot, BlenderbotSmall, Marian and Pegasus, which only generate."""
 
     model_types = ("blenderbot", "blenderbot-small", "marian", "pegasus")
     tasks = (*_GENERATION, *_CAUSAL)

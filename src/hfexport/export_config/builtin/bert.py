@@ -1,4 +1,4 @@
-"""BERT and the encoders that share its inputs: token ids, mask and token types."""
+"""BERT and encoders with the same inputs: token ids, attention mask and token types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BertConfig(EncoderConfig):
 
 
 class BertWithoutCausalConfig(BertConfig):
-    """ALBERT, ConvBERT, MobileBERT and SqueezeBERT: other bodies, no causal head."""
+    """ALBERT, ConvBERT, MobileBERT and SqueezeBERT, which have no causal head."""
 
     model_types = ("albert", "convbert", "mobilebert", "squeezebert")
     tasks = tuple(name for name in BertConfig.tasks if name != "causal-lm")

@@ -1,4 +1,4 @@
-"""BigBird: full attention for short sequences, block-sparse attention past a number of tokens."""
+"""BigBird: full attention for short sequences, block-sparse attention for longer ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class BigBirdConfig(BertConfig):
     @property
     def max_positions(self) -> int:
         last = int(self.config.max_position_embeddings)
-        # The last block is filled up, and there is no position for what lies past the table.
+        # The last block is padded; positions past the end of the table do not exist.
         return last - last % self.config.block_size if self.thresholds else last
 
     @property

@@ -1,4 +1,4 @@
-"""BigBird-Pegasus: full attention for short inputs of the encoder, block-sparse attention past a number of tokens."""
+"""BigBird-Pegasus: full attention for short encoder inputs, block-sparse attention for longer ones."""
 
 from __future__ import annotations
 

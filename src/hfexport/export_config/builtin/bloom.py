@@ -1,4 +1,4 @@
-"""BLOOM: attention biased by distance (ALiBi), which it counts from the mask; no positions, no longest sequence."""
+"""BLOOM: attention with a distance bias (ALiBi) computed from the mask; no position ids and no maximum length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BloomConfig(DecoderConfig):
         "question-answering",
     )
     takes_positions = False
-    # A bias that grows with the distance drowns the scores it is added to: at 512 tokens in fp16, by a quarter.
+    # The bias grows with the distance and reduces the precision of the scores: by a quarter at 512 tokens in fp16.
     half_precision = False
 
     @property

@@ -1,4 +1,4 @@
-"""CLIP and the models with its interface: images held against texts."""
+"""CLIP and models with its interface, which compare images with texts."""
 
 from __future__ import annotations
 

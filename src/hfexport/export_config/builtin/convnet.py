@@ -1,4 +1,4 @@
-"""Convolutional image models, and those that are as free of the image's size: height and width are free."""
+"""Image models with free height and width: convolutional models and SegFormer."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class ResNetConfig(ConvNextConfig):
 
 
 class PoolFormerConfig(ConvNextConfig):
-    """PoolFormer: average pooling in the place of attention."""
+    """PoolFormer: average pooling instead of attention."""
 
     model_types = ("poolformer",)
 
 
 class SegformerConfig(ConvNextConfig):
-    """SegFormer: attention without positions over a grid that convolutions make smaller."""
+    """SegFormer: attention without positions over a grid that convolutions downsample."""
 
     model_types = ("segformer",)
     tasks = ("default", "image-classification", "semantic-segmentation")

@@ -1,4 +1,4 @@
-"""DeBERTa: relative positions, and an absolute table only where the config asks for it."""
+"""DeBERTa: relative positions; an absolute position table only if the config asks for one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["DebertaConfig", "DebertaV2Config"]
 
 
 class DebertaConfig(EncoderConfig):
-    """The first DeBERTa."""
+    """DeBERTa, first version."""
 
     model_types: ClassVar[tuple[str, ...]] = ("deberta",)
     tasks: ClassVar[tuple[str, ...]] = (

@@ -1,4 +1,4 @@
-"""Models that tell how far away the things in an image are."""
+"""Depth estimation models."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ __all__ = ["DptConfig", "GlpnConfig"]
 
 
 class DptConfig(VisionConfig):
-    """DPT: a ViT of the configured size, whose states are put together to a map again."""
+    """DPT: a ViT of the configured size whose hidden states are reassembled into a depth map."""
 
     model_types = ("dpt",)
     tasks = ("default", "depth-estimation", "semantic-segmentation")
 
 
 class GlpnConfig(VisionConfig):
-    """GLPN: SegFormer's encoder, so height and width are free."""
+    """GLPN: the encoder of SegFormer, with free height and width."""
 
     model_types = ("glpn",)
     tasks = ("default", "depth-estimation")

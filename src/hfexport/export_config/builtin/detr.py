@@ -1,4 +1,4 @@
-"""DETR and YOLOS: boxes around what is in an image of any size."""
+"""DETR and YOLOS: object detection in images of any size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["DetrConfig", "TableTransformerConfig", "YolosConfig"]
 
 
 class DetrConfig(VisionConfig):
-    """DETR: images of a batch are padded to one frame, and a mask tells which pixels are an image's own."""
+    """DETR: the images of a batch are padded to one size, and a mask marks the pixels of each image."""
 
     model_types: ClassVar[tuple[str, ...]] = ("detr",)
     tasks: ClassVar[tuple[str, ...]] = ("default", "object-detection", "image-segmentation")
@@ -24,18 +24,18 @@ class DetrConfig(VisionConfig):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        return 96, 128  # of the traced example; the config knows none
+        return 96, 128  # size of the traced example; the config has none
 
 
 class TableTransformerConfig(DetrConfig):
-    """Table Transformer, for the parts of tables, and Conditional DETR, whose queries know where they look."""
+    """Table Transformer and Conditional DETR."""
 
     model_types = ("table-transformer", "conditional_detr")
     tasks = ("default", "object-detection")
 
 
 class YolosConfig(VisionConfig):
-    """YOLOS: a ViT whose positions are stretched to the image's size."""
+    """YOLOS: a ViT whose position embeddings are interpolated to the image's size."""
 
     model_types = ("yolos",)
     tasks = ("default", "object-detection")

@@ -1,4 +1,4 @@
-"""GPT-Neo: every other layer attends within a window alone."""
+"""GPT-Neo: every other layer uses local attention within a window."""
 
 from __future__ import annotations
 

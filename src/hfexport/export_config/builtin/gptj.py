@@ -24,7 +24,7 @@ class GptJConfig(DecoderConfig):
 
 
 class CodeGenConfig(GptJConfig):
-    """CodeGen, of which transformers knows no classifiers."""
+    """CodeGen, which has no classifiers in transformers."""
 
     model_types = ("codegen",)
     tasks = ("default", "default-with-past", "causal-lm", "causal-lm-with-past")

@@ -1,4 +1,4 @@
-"""ImageGPT: an image as a sequence of colours."""
+"""ImageGPT: an image as a sequence of colour ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ImageGptConfig"]
 
 
 class ImageGptConfig(ExportConfig):
-    """ImageGPT: every pixel is the id of a colour cluster. Images are whole, so there is no mask."""
+    """ImageGPT: every pixel is the id of a colour cluster. Images are never padded, so there is no mask."""
 
     model_types = ("imagegpt",)
     tasks = ("default", "image-classification")

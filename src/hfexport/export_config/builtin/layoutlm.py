@@ -1,4 +1,4 @@
-"""LayoutLM: BERT whose tokens also have a place on the page."""
+"""LayoutLM: BERT with a bounding box on the page for each token."""
 
 from __future__ import annotations
 

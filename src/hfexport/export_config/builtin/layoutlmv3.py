@@ -1,4 +1,4 @@
-"""LayoutLMv3: words of a page, where they stand on it, and the page's image."""
+"""LayoutLMv3: words of a page, their bounding boxes, and the image of the page."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class LayoutLmV3Config(EncoderConfig):
     def own_outputs(self) -> tuple[TensorSpec, ...]:
         if self.task.name == "token-classification":
             return super().own_outputs
-        # The image's patches follow the tokens, in answers and hidden states too.
+        # The image's patches follow the tokens, in outputs and hidden states too.
         return tuple(TensorSpec(name, ("batch",), "float", "output") for name in self.task.outputs)
 
     @property
     def max_positions(self) -> int:
-        # As in RoBERTa, positions start behind the padding id.
+        # As in RoBERTa, positions start after the padding id.
         return int(self.config.max_position_embeddings) - int(self.config.pad_token_id) - 1

@@ -1,4 +1,4 @@
-"""Llama and the decoders with its interface: rotary positions, grouped-query attention."""
+"""Llama and decoders with its interface: rotary positions, grouped-query attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Longformer: attention within a window, and to tokens that the caller makes global."""
+"""Longformer: attention within a window, and global attention for tokens that the caller marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LongT5: T5 whose encoder sees its neighbourhood only, or that and summaries of the blocks of all else."""
+"""LongT5: T5 whose encoder attends locally, or locally and to summaries of all blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LongT5Config(T5Config):
 
     @property
     def block_length(self) -> int:
-        """Tokens of a block; the encoder's attention reaches into the blocks before and after."""
+        """Return the number of tokens per block. The encoder attends to its own block and to both neighbours."""
         return int(self.config.local_radius) + 1
 
     @property
@@ -25,5 +25,5 @@ class LongT5Config(T5Config):
 
     @property
     def encoder_trace_length(self) -> int:
-        # A single block, or a whole number of blocks, would have a tracer take that for settled.
+        # Neither one block nor a whole number of blocks: a trace would record either as a constant.
         return 2 * self.block_length + 1

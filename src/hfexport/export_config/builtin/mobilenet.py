@@ -10,7 +10,7 @@ __all__ = ["MobileNetV1Config", "MobileNetV2Config"]
 
 
 class MobileNetV1Config(VisionConfig):
-    """MobileNetV1: the bare model gives its pooled features as well."""
+    """MobileNetV1: the bare model also returns its pooled features."""
 
     model_types: ClassVar[tuple[str, ...]] = ("mobilenet_v1",)
     tasks: ClassVar[tuple[str, ...]] = ("default", "image-classification")

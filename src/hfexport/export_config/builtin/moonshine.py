@@ -1,4 +1,4 @@
-"""Moonshine: sound of any length in, text out."""
+"""Moonshine: speech recognition for audio of any length."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["MoonshineConfig"]
 
 
 class MoonshineConfig(SoundSeq2SeqConfig):
-    """Moonshine. Positions of the encoder are rotary and numbered without end."""
+    """Moonshine. The encoder uses rotary positions without a maximum."""
 
     model_types = ("moonshine",)
     tasks = ("default", "default-with-past", "speech2seq-lm", "speech2seq-lm-with-past")
@@ -20,7 +20,7 @@ class MoonshineConfig(SoundSeq2SeqConfig):
         return (Convolution(127, 64), Convolution(7, 3), Convolution(3, 2))
 
     def mask_of_states(self, mask: Any, states: int) -> Any:
-        # One sample of each stride tells of its state.
+        # One audio sample per stride decides the mask of its state.
         return mask[:, :: 64 * 3 * 2][:, :states]
 
     @property
@@ -33,7 +33,7 @@ class MoonshineConfig(SoundSeq2SeqConfig):
 
     @property
     def decoder_heads(self) -> int:
-        # Building the encoder overwrites what the config says of the decoder's heads:
+        # Building the encoder overwrites the config's values for the decoder's heads:
         # https://github.com/huggingface/transformers/blob/main/src/transformers/models/moonshine/modeling_moonshine.py
         return int(self.config.encoder_num_key_value_heads)
 

@@ -1,4 +1,4 @@
-"""Perceiver: a few latent vectors read an input of any kind, text or an image, which is called `inputs` for both."""
+"""Perceiver: latent vectors that attend to text or to an image; both inputs are named `inputs`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["PerceiverConfig"]
 
 
 class PerceiverConfig(ExportConfig):
-    """Perceiver, as the task asks: for text or for images."""
+    """Perceiver for text or for images, depending on the task."""
 
     model_types: ClassVar[tuple[str, ...]] = ("perceiver",)
     tasks: ClassVar[tuple[str, ...]] = ("masked-lm", "sequence-classification", "image-classification")
@@ -33,7 +33,7 @@ class _Text(PerceiverConfig, EncoderConfig):
     def own_outputs(self) -> tuple[TensorSpec, ...]:
         if self.task.name != "masked-lm":
             return super().own_outputs
-        # One query a position that the model knows, however short the text.
+        # One query per position of the model, however short the text is.
         return (TensorSpec("logits", ("batch", self.max_positions), "float", "output"),)
 
     @property
@@ -50,7 +50,7 @@ class _Images(PerceiverConfig, VisionConfig):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """The configured size where positions are learned; the others of transformers are made for 224 pixels."""
+        """Return the configured size if positions are learned; the other models in transformers expect 224 pixels."""
         return super().image_size if self._learned else (224, 224)
 
     @property
@@ -59,5 +59,5 @@ class _Images(PerceiverConfig, VisionConfig):
 
     def tolerance(self, dtype: str) -> Tolerance:
         tolerance = super().tolerance(dtype)
-        # A latent's attention adds up 50,176 pixels, in another order in every run time.
+        # The attention of a latent sums over 50,176 pixels, in an order that depends on the runtime.
         return tolerance if self._learned or dtype != "fp32" else Tolerance(5e-5, tolerance.rtol)

@@ -1,4 +1,4 @@
-"""RoBERTa and its kin: positions start behind the padding id, and come from where input_ids are not padding."""
+"""RoBERTa and related encoders: positions start after the padding id and depend on which input_ids are padding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RobertaConfig(EncoderConfig):
 
 
 class RobertaWithoutCausalConfig(RobertaConfig):
-    """I-BERT: RoBERTa with integer approximations of its activations; no causal head."""
+    """I-BERT: RoBERTa with integer approximations of its activations, without a causal head."""
 
     model_types = ("ibert",)
     tasks = tuple(name for name in RobertaConfig.tasks if name != "causal-lm")

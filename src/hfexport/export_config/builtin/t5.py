@@ -1,4 +1,4 @@
-"""T5, mT5 and UMT5: positions are relative, so no length is too long."""
+"""T5, mT5 and UMT5: relative positions, so there is no maximum length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image encoder and a text decoder put together, such as TrOCR, Donut or ViT with GPT-2."""
+"""Image encoder combined with a text decoder, such as TrOCR, Donut or ViT with GPT-2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["VisionEncoderDecoderConfig"]
 
 
 class VisionEncoderDecoderConfig(Seq2SeqConfig):
-    """Any image encoder with any text decoder. What each of them is says the config's `encoder` and `decoder`."""
+    """Any image encoder with any text decoder, as the config's `encoder` and `decoder` describe them."""
 
     model_types = ("vision-encoder-decoder",)
     tasks = ("vision2seq-lm", "vision2seq-lm-with-past")
@@ -18,7 +18,8 @@ class VisionEncoderDecoderConfig(Seq2SeqConfig):
 
     def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
         if layout == "single" and self.task.with_past:
-            # How long a cache of the encoder's states is says no input of one graph; transformers.onnx had none either.
+            # No input of the single graph has the length of the encoder's cache; transformers.onnx had no such graph
+            # either.
             without = type(self)(self.config, TASKS["vision2seq-lm"], trust_remote_code=self.trust_remote_code)
             return without.with_more_outputs(self.more_outputs).graphs(layout)
         return super().graphs(layout)
@@ -36,7 +37,7 @@ class VisionEncoderDecoderConfig(Seq2SeqConfig):
 
     @property
     def encoder_outputs(self) -> tuple[Axis, ...]:
-        # How many states an image gives is the encoder's own affair; the decoder takes any number.
+        # The number of states per image depends on the encoder; the decoder takes any number.
         return ("batch",)
 
     @property
@@ -50,13 +51,13 @@ class VisionEncoderDecoderConfig(Seq2SeqConfig):
     @property
     def max_decoder_positions(self) -> int | None:
         decoder = self.config.decoder
-        # Those of RoBERTa and its kin count from behind the padding id.
+        # The positions of RoBERTa and related decoders start after the padding id.
         offset = int(decoder.pad_token_id or 0) + 1 if decoder.model_type in RobertaConfig.model_types else 0
         return int(decoder.max_position_embeddings) - offset
 
     @property
     def decoder_layers(self) -> int:
-        # Encoder-decoders whose decoder is used alone, such as mBART, call their encoder's layers `num_hidden_layers`.
+        # Encoder-decoders whose decoder is used alone, such as mBART, use `num_hidden_layers` for the encoder's layers.
         decoder = self.config.decoder
         return int(getattr(decoder, "decoder_layers", None) or decoder.num_hidden_layers)
 

@@ -1,4 +1,4 @@
-"""ViT and the image transformers with its interface: an image of the configured size, cut into patches."""
+"""ViT and image transformers with its interface: an image of the configured size, split into patches."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ class VitConfig(VisionConfig):
 
 
 class BeitConfig(VisionConfig):
-    """BEiT and Data2VecVision: relative positions, shared or by layer."""
+    """BEiT and Data2VecVision: relative positions, shared or per layer."""
 
     model_types = ("beit", "data2vec-vision")
     tasks = ("default", "image-classification", "semantic-segmentation")
 
 
 class SwinConfig(VisionConfig):
-    """Swin and Swinv2: attention in windows that shift from layer to layer. PVT: over a grid that shrinks."""
+    """Swin and Swinv2: attention in windows that shift between layers. PVT: attention over a downsampled grid."""
 
     model_types = ("swin", "swinv2", "pvt")
     tasks = ("default", "image-classification")
 
 
 class LevitConfig(VisionConfig):
-    """LeViT: convolutions, then attention with biases for every offset of the configured size."""
+    """LeViT: convolutions, then attention with a bias for each offset at the configured size."""
 
     model_types = ("levit",)
     tasks = ("default", "image-classification")

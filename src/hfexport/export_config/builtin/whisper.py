@@ -1,4 +1,4 @@
-"""Whisper: sound of one fixed length in, text out."""
+"""Whisper: speech recognition for audio of one fixed length."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["WhisperConfig"]
 
 
 class WhisperConfig(Seq2SeqConfig):
-    """Whisper. Its spectrograms are padded to a length of their own, so nothing is masked."""
+    """Whisper. Spectrograms are padded to the fixed length, so there is no mask."""
 
     model_types = ("whisper",)
     tasks = ("default", "default-with-past", "speech2seq-lm", "speech2seq-lm-with-past")
@@ -16,7 +16,7 @@ class WhisperConfig(Seq2SeqConfig):
 
     @property
     def encoder_inputs(self) -> tuple[TensorSpec, ...]:
-        # Two frames go into one position of the encoder.
+        # The encoder combines two frames into one position.
         axes: tuple[Axis, ...] = ("batch", int(self.config.num_mel_bins), 2 * self.max_encoder_positions)
         return (TensorSpec("input_features", axes, "float", "signal"),)
 

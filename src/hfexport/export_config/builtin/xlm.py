@@ -1,4 +1,4 @@
-"""XLM and FlauBERT: one transformer for masked and causal language models, with languages where it knows several."""
+"""XLM and FlauBERT: one transformer for masked and causal language models, with language ids in multilingual models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FlaubertConfig(EncoderConfig):
 
     @property
     def auto_class(self) -> str:
-        # One class serves both, and FlauBERT's is listed here alone; `causal` in the config is what tells them apart.
+        # Masked and causal models share a class, and only FlauBERT's is listed; the config's `causal` tells them apart.
         return "AutoModelForMaskedLM" if self.task.name == "causal-lm" else super().auto_class
 
     @property
@@ -36,7 +36,7 @@ class FlaubertConfig(EncoderConfig):
 
 
 class XlmConfig(FlaubertConfig):
-    """XLM, whose token types are looked up in the table of words."""
+    """XLM, which looks token types up in the word embeddings."""
 
     model_types = ("xlm",)
 

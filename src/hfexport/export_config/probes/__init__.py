@@ -1,4 +1,4 @@
-"""Named inputs drawn from a seed: the example that export traces, and the probes that validation asks about."""
+"""Inputs drawn from a seed: the example that export traces, and the probes that validation runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which probes an artifact is asked: shapes and paddings that export did not see, within the limits of its config."""
+"""Choose the probes of an artifact: shapes and paddings that export did not see, within the limits of its config."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from hfexport.export_config.probes.values import Padding
 __all__ = ["fixed_probes", "validation_probes"]
 
 AFFORDABLE_TOKENS = 512
-"""A probe at a model's last position is made up to this many tokens; past it, eager attention's cost runs away."""
+"""Largest length of a probe at the model's last position. The cost of eager attention grows too fast for longer
+ones."""
 
 GREEDY_STEPS = 16
 
 REORDERED_STEPS = 6
-"""Steps of a greedy decoding whose rows change places half-way."""
+"""Steps of a greedy decoding in which rows of the batch change places half-way."""
 
 
 def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
-    """Probes at shapes and paddings that export did not see, within the limits of `config`, each name once."""
+    """Return probes at shapes and paddings that export did not see, within the limits of `config`."""
     if isinstance(config, EncoderConfig):
         probes = _encoder_probes(config)
     elif isinstance(config, DecoderConfig):
@@ -34,7 +35,7 @@ def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
         probes = _vision_probes(config)
     else:
         probes = _probes_by_axis(config)
-    # Cut to the limits of a small model, two may have become the same question.
+    # After cutting to the limits of a small model, two probes may be the same.
     asked: dict[str, Probe] = {}
     for probe in (_within_limits(config, probe) for probe in probes):
         asked.setdefault(probe.name, probe)
@@ -42,7 +43,7 @@ def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
 
 
 def fixed_probes(config: ExportConfig, sizes: Mapping[str, int]) -> tuple[Probe, ...]:
-    """Probes for an artifact of fixed sizes: only values and padding vary."""
+    """Return probes for an artifact of fixed sizes: only values and padding vary."""
     if not any(spec.role == "attention_mask" for spec in config.inputs):
         return tuple(Probe(f"{_name(sizes, 'none')}, seed {seed}", sizes, "none", seed) for seed in (1, 2))
     paddings: tuple[Padding, ...] = ("none", "right")
@@ -70,7 +71,7 @@ def _encoder_probes(config: EncoderConfig) -> list[Probe]:
     if config.max_positions is None or config.max_positions >= 29:
         probes.append(probe(1, min(config.max_positions or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS), "none", 5))
     for threshold in config.thresholds.values():
-        # Twice as far and a little more: the second window, block or bucket is whole, and the next is not.
+        # A little more than twice the threshold: the second window, block or bucket is full, and the next is partial.
         probes.append(probe(1, threshold + 1, "none", 6, edge=True))
         probes.append(probe(2, 2 * threshold + 5, "right", 7))
     return probes
@@ -97,7 +98,7 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
     if config.task.with_past:
         probes.append(probe(1, 1, 17, "none", 6))
     for threshold in config.thresholds.values():
-        # By one call, and one token at a time; the second window is whole, and the next is not.
+        # In one call, and one token at a time; the second window is full, and the next is partial.
         probes.append(probe(2, 2 * threshold + 5, 0, "left", 10))
         probes.append(
             probe(2, 1, threshold + 3, "left", 11) if config.task.with_past else probe(1, threshold + 1, 0, "none", 11)
@@ -111,7 +112,7 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
 
 
 def _probes_by_axis(config: ExportConfig) -> list[Probe]:
-    """Every free axis at several sizes, whatever it is called; past every size at which the model computes otherwise."""
+    """Return probes that vary each free axis, whatever its name, up to above each threshold."""
     masked = any(spec.role == "attention_mask" for spec in config.inputs)
     with_past = any(spec.role == "past_key" for spec in config.inputs)
     away: Padding = "left" if with_past else "right"
@@ -136,16 +137,16 @@ def _probes_by_axis(config: ExportConfig) -> list[Probe]:
 
 
 def _can_go_on(config: ExportConfig) -> bool:
-    """Whether it is known what each input is at the next step of a decoding."""
+    """Return whether the inputs of the next decoding step are known."""
     names = {spec.name for spec in config.inputs if spec.role not in ("past_key", "past_value")}
     return {"input_ids", "attention_mask"} <= names <= {"input_ids", "attention_mask", "position_ids"}
 
 
 def _size_in_turn(config: ExportConfig, axis: str, turn: int) -> int:
-    """The size of a free axis in the probe of a `turn` from 0 to 3, by where the axis stands rather than by its name."""
+    """Return the size of a free axis in probe number `turn` (0 to 3), chosen by the axis's position."""
     leading = list(dict.fromkeys(spec.axes[0] for spec in config.inputs))
     if axis in leading:
-        # Where texts and images are counted apart, their numbers differ.
+        # If texts and images have separate batch axes, their sizes differ.
         return ((1, 3, 1, 3) if leading.index(axis) == 0 else (1, 2, 3, 1))[turn]
     if "past" in axis:
         return (0, 9, 1, 0)[turn]
@@ -156,7 +157,7 @@ def _size_in_turn(config: ExportConfig, axis: str, turn: int) -> int:
 
 
 def _vision_probes(config: VisionConfig) -> list[Probe]:
-    """The configured size, and others where it is free; where a mask tells images from padding, padded ones too."""
+    """Return probes at the configured size, at other sizes if free, and with padded images if there is a mask."""
     sizes = dict(config.trace_sizes)
     masked = any(spec.role == "pixel_mask" for spec in config.inputs)
     free = [axis for axis in ("height", "width") if axis in config.free_axes]
@@ -174,7 +175,7 @@ def _vision_probes(config: VisionConfig) -> list[Probe]:
 
 
 def _within_limits(config: ExportConfig, probe: Probe) -> Probe:
-    """`probe` with its sizes cut to what the model can take."""
+    """Return `probe` with its sizes cut to the limits of the model."""
     sizes = dict(probe.sizes)
     for name, limit in config.limits.items():
         if name in sizes:

@@ -1,4 +1,4 @@
-"""One question that validation asks, and its form in JSON."""
+"""One question of validation, and its JSON form."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ __all__ = ["Probe", "beam_rows"]
 
 
 def beam_rows(batch: int) -> list[int]:
-    """Which row comes into the place of each, as a beam search may have it: one moves, one is doubled, one is lost."""
+    """Return the source row of each row, as in a beam search: one row moves, one is doubled, one is dropped."""
     return [batch - 1, *(row // 2 for row in range(batch - 1))]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question that the artifact and the reference model are both asked.
+    """Inputs that both the artifact and the reference model are run on.
 
     Attributes:
-        name: says what it varies, such as `batch 3, sequence 2, right padding`.
+        name: description of what the probe varies, such as `batch 3, sequence 2, right padding`.
         sizes: sizes of the free axes.
-        padding: where rows of a batch are padded; every row by another length.
-        seed: seeds the values.
-        greedy_steps: tokens to generate greedily through the model's own cache, starting from the probe's prompt.
-        reorders: half-way through the greedy steps, rows of the batch and of the cache change places, as in a beam search.
-        edge_tokens: put the vocabulary's first and last id, and the padding id in unmasked places, into the ids.
-        last_positions: number the tokens so that the last of a full row has the last position that the model knows.
+        padding: side on which rows are padded; each row has another length.
+        seed: seed of the values.
+        greedy_steps: number of tokens to generate greedily with the model's cache, starting from the probe's prompt.
+        reorders: rows of the batch and the cache change places half-way through the greedy steps, as in a beam search.
+        edge_tokens: include the first and last id of the vocabulary, and the padding id in unmasked places.
+        last_positions: number tokens so that a full row ends at the model's last position.
     """
 
     name: str
@@ -46,9 +46,10 @@ class Probe:
     last_positions: bool = False
 
     def inputs(self, config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
-        """The arrays to ask with, by input name; int64, and `dtype` (`fp32` or `fp16`) where floating.
+        """Return the input arrays by name: int64, and `dtype` (`fp32` or `fp16`) for floating inputs.
 
-        Generation starts from the inputs of the graph that takes its prompt, and a decoder begins as the model's does.
+        Generation starts from the inputs of the graph that takes the prompt, and a decoder starts with the model's
+        start token.
         """
         arrays = make_inputs(
             config.prompt if self.greedy_steps else config,
@@ -64,7 +65,7 @@ class Probe:
         return arrays
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values from which `from_dict` makes the same probe."""
+        """Convert to JSON values that `from_dict` reads."""
         return {part.name: getattr(self, part.name) for part in fields(self)} | {"sizes": dict(self.sizes)}
 
     @classmethod

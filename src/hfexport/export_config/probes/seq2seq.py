@@ -9,7 +9,7 @@ from hfexport.export_config.probes.values import Padding
 __all__ = ["seq2seq_probes"]
 
 _UNNAMED = ""
-"""Probes get their names when their sizes are cut to the limits of the graph."""
+"""Placeholder: probes are named when their sizes are cut to the limits of the graph."""
 
 _SHAPES: tuple[tuple[int, int, int, int, Padding], ...] = (
     (1, 1, 1, 1, "none"),
@@ -18,17 +18,17 @@ _SHAPES: tuple[tuple[int, int, int, int, Padding], ...] = (
     (3, 29, 2, 17, "right"),
     (3, 11, 7, 2, "left"),
 )
-"""Batch, states of the encoder, the decoder's sequence, its past, and the padding of each probe."""
+"""Batch, encoder states, decoder sequence, decoder past, and padding of each probe."""
 
 
 def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reordered_steps: int) -> list[Probe]:
-    """Probes for one graph: its axes at several sizes, the last positions, both sides of every threshold.
+    """Return probes for one graph: several sizes of each axis, the last positions, both sides of every threshold.
 
     Args:
         config: the graph.
-        affordable: the most tokens of a probe.
-        greedy_steps: tokens to generate, by the graph that goes on with a text.
-        reordered_steps: the same, where rows change places half-way.
+        affordable: largest number of tokens of a probe.
+        greedy_steps: number of tokens to generate with the graph that takes a cache.
+        reordered_steps: the same, for the probe in which rows change places half-way.
     """
     probes = [_probe(config, *shape, seed) for seed, shape in enumerate(_SHAPES, start=1)]
     family = config.family
@@ -56,9 +56,12 @@ def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reo
 def _probe(
     config: Seq2SeqGraph, batch: int, states: int, decoder: int, past: int, padding: Padding, seed: int
 ) -> Probe:
-    """One probe, at the sizes that the graph's axes have. A cross-attention cache is whole, or empty with the past."""
+    """Return one probe at the sizes of the graph's axes.
+
+    A cross-attention cache is full, or empty if the past is empty.
+    """
     length = _input_length(config.family, states, seed)
-    # Cut here already, since the number of states follows from it.
+    # Cut the sizes here already, since the number of states depends on them.
     for limit in (limit for axis, limit in config.limits.items() if axis == "encoder_sequence"):
         length = min(length, limit.maximum or length)
     fixed = config.family.states_axis
@@ -78,6 +81,6 @@ def _probe(
 
 
 def _input_length(family: Seq2SeqConfig, states: int, seed: int) -> int:
-    """An input of which the encoder makes so many states: the shortest, or a longer one by the seed."""
+    """Return an encoder input length that yields `states` states; the seed decides between several."""
     shortest, longer = family.encoder_length(states), family.encoder_length(states + 1)
     return shortest + (longer - shortest) * ((seed - 1) % 3) // 3

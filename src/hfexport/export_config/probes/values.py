@@ -1,4 +1,4 @@
-"""Values of named inputs, drawn from a seed by the role of each input.
+"""Draw values of named inputs from a seed, depending on the role of each input.
 
 Numpy only. The same sizes, padding and seed always give the same arrays.
 """
@@ -20,13 +20,13 @@ __all__ = ["Padding", "make_inputs", "trace_inputs"]
 
 OUTLIERS: Final = 0.05
 OUTLIER_SCALE: Final = 4.0
-"""The share of the values of images and signals that lie farther out, and how much farther."""
+"""Share of outliers among the values of images and signals, and their scale."""
 
 Padding = Literal["none", "right", "left"]
 
 
 def trace_inputs(config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
-    """The example that export traces: partly padded, so that nothing about the mask can be folded away."""
+    """Return the example that export traces. It is partly padded, so that the mask cannot be folded into a constant."""
     return make_inputs(config, config.trace_sizes, dtype, padding="right", seed=7)
 
 
@@ -47,7 +47,7 @@ def make_inputs(
         sizes: sizes of the free axes.
         dtype: `fp32` or `fp16`, for floating inputs.
         padding: see `Probe`.
-        seed: seeds every value.
+        seed: seed of all values.
         edge_tokens: see `Probe`.
         last_positions: see `Probe`.
 
@@ -78,12 +78,12 @@ def make_inputs(
 
 
 def _newest(axis: Axis) -> Axis:
-    """The part of an axis that is not the past: `sequence` of `past_sequence + sequence`."""
+    """Return the newest part of an axis: `sequence` of `past_sequence + sequence`."""
     return axis if isinstance(axis, int) else names_in(axis)[-1]
 
 
 def _mask_over(spec: TensorSpec, masks: Mapping[TensorSpec, NDArray[np.int64]]) -> NDArray[np.int64] | None:
-    """The mask along the last axis of `spec`, which may reach back over a past as well; `None` if there is none."""
+    """Return the mask along the last axis of `spec`, which may include the past; `None` if there is none."""
     for masked, mask in masks.items():
         if _newest(masked.axes[-1]) == _newest(spec.axes[-1]):
             return mask
@@ -91,7 +91,10 @@ def _mask_over(spec: TensorSpec, masks: Mapping[TensorSpec, NDArray[np.int64]]) 
 
 
 def _attention_mask(shape: tuple[int, ...], padding: Padding) -> NDArray[np.int64]:
-    """Ones, with another number of zeros in every row; the first of several stays full, and each keeps a token."""
+    """Return ones with a different number of zeros in each row.
+
+    The first row of several is full; no row is all zeros.
+    """
     import numpy as np
 
     mask = np.ones(shape, dtype=np.int64)
@@ -110,7 +113,7 @@ def _attention_mask(shape: tuple[int, ...], padding: Padding) -> NDArray[np.int6
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What every value of one example is drawn with; roles that need no mask do not look at it."""
+    """Values that all roles of one example share, such as the random generator and the mask."""
 
     config: ExportConfig
     name: str
@@ -129,7 +132,7 @@ class _Drawing:
 
     @property
     def shown(self) -> NDArray[np.int64]:
-        """The attention mask, for roles that follow it."""
+        """Return the attention mask, for roles that depend on it."""
         if self.mask is None:
             raise ValueError("inputs of this role need an attention mask")
         return self.mask
@@ -156,7 +159,7 @@ def _token_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
 
 
 def _sentence_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
-    """Token ids whose rows end in the end-of-sequence id, which is nowhere else: models look for it to pool there."""
+    """Return token ids whose rows end in the only end-of-sequence id, where models look for the position to pool."""
     import numpy as np
 
     end = int(drawing.model_config.eos_token_id)
@@ -168,7 +171,7 @@ def _sentence_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64
 
 
 def _image_text_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
-    """Token ids that begin with a placeholder for every feature of the image, and have none elsewhere."""
+    """Return token ids that start with one placeholder per image feature and contain no others."""
     import numpy as np
 
     placeholder, number = int(drawing.config.config.image_token_id), drawing.config.image_tokens
@@ -184,7 +187,7 @@ def _mask(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
 
 
 def _global_attention_mask(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
-    """The first token and a few others of every other row; none of padding, and none at all in the rows between."""
+    """Mark the first token and a few others in every other row, never padding."""
     import numpy as np
 
     chosen = drawing.rng.random(shape) < 0.15
@@ -202,7 +205,7 @@ def _token_type_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int
 
 
 def _position_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
-    """A token's place among the unmasked, as `generate` counts it; padding gets 1, as there."""
+    """Return the position of each token among the unmasked ones, as `generate` counts it; padding gets 1."""
     import numpy as np
 
     positions = np.where(drawing.shown == 0, 1, np.cumsum(drawing.shown, axis=-1) - 1)
@@ -216,12 +219,12 @@ def _language_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64
 
 
 def _category_ids(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
-    """One category of each kind, of as many as the config's `cardinality` says."""
+    """Return one id per category, within the config's `cardinality`."""
     return drawing.rng.integers(0, drawing.model_config.cardinality, shape)
 
 
 def _boxes(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
-    """Left, top, right, bottom on a page of `max_2d_position_embeddings`; the last place is asked too."""
+    """Return left, top, right and bottom on a page of `max_2d_position_embeddings`; the last position is included."""
     import numpy as np
 
     corners = drawing.rng.integers(0, int(drawing.model_config.max_2d_position_embeddings), (*shape[:-1], 2, 2))
@@ -230,7 +233,7 @@ def _boxes(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
 
 
 def _pixel_values(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.float64]:
-    """Normally distributed, one in twenty four times as far out, as bright pixels and loud sounds are."""
+    """Return normally distributed values. One in twenty is four times as large, as in bright pixels and loud sounds."""
     import numpy as np
 
     drawn = drawing.rng.standard_normal(shape)
@@ -238,7 +241,7 @@ def _pixel_values(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.float
 
 
 def _pixel_mask(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.int64]:
-    """Ones where an image is, zeros below it and to its right; the first of several fills its frame."""
+    """Return ones where an image is, and zeros below and to the right; the first image of several has no padding."""
     import numpy as np
 
     mask = np.ones(shape, dtype=np.int64)
@@ -258,7 +261,10 @@ def _cached(shape: tuple[int, ...], drawing: _Drawing) -> NDArray[np.float64]:
 def _resampled(
     sample: Any, axes: tuple[Axis, ...], shape: tuple[int, ...], rng: np.random.Generator
 ) -> NDArray[np.generic]:
-    """Rows of `sample` chosen at random along every free axis; a fixed axis stays whole, as its parts may be linked."""
+    """Return rows of `sample` chosen at random along every free axis.
+
+    Fixed axes stay whole, since their parts may depend on each other.
+    """
     import numpy as np
 
     drawn = np.asarray(sample)
@@ -287,4 +293,4 @@ _DRAW: Final[Mapping[str, Callable[[tuple[int, ...], _Drawing], NDArray[Any]]]] 
         "past_value": _cached,
     }
 )
-"""By role of an input: how its values are drawn. Floating ones are cast to the export's dtype afterwards."""
+"""Function that draws the values of each role. Floating values are cast to the dtype of the export afterwards."""
