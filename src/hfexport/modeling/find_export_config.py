@@ -1,4 +1,4 @@
-"""The export config of a checkpoint that no file of `architectures` describes."""
+"""Find the export config of a checkpoint that no file of `export_config/builtin` describes."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def find_export_config(
     trust_remote_code: bool,
     note: Callable[[str], None],
 ) -> DeclaredConfig | DeclaredSeq2Seq:
-    """The export config that a user's own class declares, or else the one that is inferred from the model.
+    """Return the export config of the user's class, or infer one from the model.
 
     Args:
-        checkpoint: looked over.
+        checkpoint: opened checkpoint.
         model_config: its `PreTrainedConfig`.
-        requested: `auto`, or a task's name.
+        requested: `auto`, or the name of a task.
         dtype: `fp32` or `fp16`.
-        own: how the user wrote it (`path/file.py:Class`), and the class.
-        trust_remote_code: the model's class may be code that the checkpoint carries.
-        note: tells the user something.
+        own: reference (`path/file.py:Class`) and class of the user.
+        trust_remote_code: the model's class may be code from the checkpoint.
+        note: called with notes for the user.
 
     Raises:
         InputsError: the user's class does not fit itself or the model.
-        UnsupportedError: the task is not one of this checkpoint, or its interface cannot be inferred.
+        UnsupportedError: the checkpoint does not have the task, or its interface cannot be inferred.
     """
 
     def dry_model(task: Task, values: Mapping[str, Any] = MappingProxyType({})) -> DryModel:
@@ -96,10 +96,10 @@ def find_export_config(
 
 
 def likely_task(checkpoint: Checkpoint, model_config: Any, requested: str) -> Task:
-    """The task that an inferred interface is for, as far as it can be told before the model is run.
+    """Return the task that an interface will be inferred for, as far as the checkpoint's files tell.
 
     Raises:
-        UnsupportedError: the checkpoint has no head for it.
+        UnsupportedError: the checkpoint has no head for the task.
     """
     return _task(checkpoint, model_config, requested, None)
 
@@ -117,7 +117,7 @@ def _instance(own_class: type[OnnxConfig], origin: str, model_config: Any, task:
 
 
 def _task(checkpoint: Checkpoint, model_config: Any, requested: str, own: tuple[str, type[OnnxConfig]] | None) -> Task:
-    """The task to export for: one that the checkpoint has a head for; `auto` also takes a head that has no task."""
+    """Return the task to export for, whose head the checkpoint has. `auto` also accepts a head without a named task."""
     saved = next(iter(checkpoint.architectures), "")
     if own is None and is_encoder_alone(checkpoint.architectures) and hasattr(transformers, saved):
         default = select_task(
@@ -142,14 +142,14 @@ def _task(checkpoint: Checkpoint, model_config: Any, requested: str, own: tuple[
 
 
 def _as_saved(class_name: str) -> Task:
-    """A task for a class of transformers that none of `TASKS` loads, named after its head."""
+    """Return a task for a class of transformers that no task in `TASKS` loads, named after its head."""
     head = class_name.rpartition("For")[2] if "For" in class_name else class_name
     name = "-".join(part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*|[0-9]+", head))
     return Task(name, class_name, (head,), MappingProxyType({}))
 
 
 def _has_cache(own_class: type[OnnxConfigWithPast], model_config: Any, requested: str) -> bool:
-    """Whether a class is to be asked for a cache: of an encoder-decoder unasked only if it names one."""
+    """Return whether the class is given a cache; an encoder-decoder gets one only if its task says so."""
     if requested != "auto" or not issubclass(own_class, OnnxSeq2SeqConfigWithPast):
         return True
     try:
@@ -159,7 +159,7 @@ def _has_cache(own_class: type[OnnxConfigWithPast], model_config: Any, requested
 
 
 def _loadable(checkpoint: Checkpoint, model_config: Any, *, caches: bool) -> tuple[str, ...]:
-    """Tasks whose auto class has a model for this config; with a cache where the model is a decoder, or if it `caches`."""
+    """Return tasks whose auto class has a model for this config; with a cache for decoders, or if `caches`."""
     remote = checkpoint.config.get("auto_map") or {}
 
     def has(auto_class: str) -> bool:

@@ -1,6 +1,6 @@
-"""Models of `transformers`, with the checkpoint's weights or with weights that hold no data, behind flat tensors.
+"""Load `transformers` models with the checkpoint's weights or without data, and wrap them as flat-tensor modules.
 
-Both the back ends and the reference build models here, each in its own process.
+Used by the back ends and by the reference, each in its own process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MODEL_FAILURES: Final = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
     *(NameError, RuntimeError, TypeError, ValueError),
 )
-"""What a model's own code may raise while it is called or traced: failures of the model, not of hfexport."""
+"""Exceptions that a model's own code may raise while it is called or traced; none is a failure of hfexport."""
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -63,7 +63,7 @@ def torch_dtype(name: str) -> torch.dtype:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the load reports, progress bars and deprecation warnings of torch and transformers off the user's screen."""
+    """Silence load reports, progress bars and deprecation warnings of torch and transformers."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -81,11 +81,11 @@ def quiet() -> Iterator[None]:
 
 
 def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Module:
-    """The model with the checkpoint's weights, mapped from its safetensors files, in eval mode with eager attention.
+    """Load the model with weights mapped from the checkpoint's safetensors, in eval mode with eager attention.
 
     Raises:
-        CheckpointError: a tensor's shape is not what the model's config says, or the config describes no such model.
-        UnsupportedError: weights that the task needs are not in the checkpoint, or a package that the model needs is not
+        CheckpointError: a tensor's shape contradicts the model's config, or no model can be built from the config.
+        UnsupportedError: the checkpoint lacks weights that the task needs, or a package that the model needs is not
             installed.
     """
     auto_class = getattr(transformers, config.auto_class)
@@ -114,12 +114,12 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
 
 
 def _shown(folder: Path) -> str:
-    """How a message names a checkpoint's folder: one in a staging folder is a copy, which the user does not know."""
+    """Return the folder's name for messages; staging folders, which the user does not know, are left out."""
     return "the checkpoint" if any(part.startswith(STAGING_PREFIX) for part in folder.parts) else str(folder)
 
 
 def load_names(folder: Path, config: ExportConfig) -> set[str]:
-    """The names of the weights that `load_model` would find missing; the weights stay in their files."""
+    """Return the names of the weights that `load_model` would find missing, without reading any weight."""
     auto_class = getattr(transformers, config.auto_class)
     with quiet(), _packages_at_hand(config):
         _, info = auto_class.from_pretrained(
@@ -139,7 +139,7 @@ def load_names(folder: Path, config: ExportConfig) -> set[str]:
 
 @contextmanager
 def _packages_at_hand(config: ExportConfig) -> Iterator[None]:
-    """Tell of a package that transformers misses when it builds the model, such as timm for a backbone of its own."""
+    """Raise an error that names a package which transformers needs to build the model, such as timm."""
     try:
         yield
     except ImportError as error:
@@ -151,7 +151,7 @@ def _packages_at_hand(config: ExportConfig) -> Iterator[None]:
 
 
 def _refuse_partial_load(folder: Path, config: ExportConfig, info: Mapping[str, Any]) -> None:
-    """A weight that is missing or misshapen would be random: nothing may be exported from that."""
+    """Raise an error if a weight is missing or has the wrong shape: it would be initialised at random."""
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"])
         raise CheckpointError(
@@ -172,16 +172,16 @@ def _refuse_partial_load(folder: Path, config: ExportConfig, info: Mapping[str, 
 def empty_model(
     config: ExportConfig, dtype: str, fake_mode: FakeTensorMode, *, loaded: torch.nn.Module | None = None
 ) -> torch.nn.Module:
-    """The model in eval mode with eager attention, its weights fake tensors of `fake_mode`: shapes without data.
+    """Build the model in eval mode with eager attention, with fake tensors of `fake_mode` as weights.
 
     It is built on the meta device first, since some models compute with small real tensors while they are built.
 
     Args:
-        config: says which model.
+        config: export config of the model.
         dtype: `fp32` or `fp16`.
-        fake_mode: of the weights.
-        loaded: the same with its weights, where they are known. A config may tie weights that the checkpoint has apart,
-            as that of T5 does since transformers 5: from the config alone they would become one.
+        fake_mode: fake mode of the weights.
+        loaded: the same model with its weights, if available. A config may tie weights that the checkpoint stores
+            separately, such as that of T5 since transformers 5; without `loaded` they would be tied.
 
     Raises:
         UnsupportedError: a package that the model needs is not installed.
@@ -190,7 +190,7 @@ def empty_model(
 
 
 def model_without_data(config: ExportConfig, dtype: str) -> torch.nn.Module:
-    """The model on the meta device: its weights have names, shapes and dtypes alone.
+    """Build the model on the meta device: its weights have names, shapes and dtypes, but no data.
 
     Raises:
         UnsupportedError: a package that the model needs is not installed.
@@ -200,21 +200,21 @@ def model_without_data(config: ExportConfig, dtype: str) -> torch.nn.Module:
 
 
 def _on_meta(config: ExportConfig, dtype: str) -> torch.nn.Module:
-    """The model on the meta device, as its constructor leaves it; what the classes of transformers build is untyped."""
+    """Build the model on the meta device, as its constructor leaves it; transformers does not type the result."""
     auto_class = getattr(transformers, config.auto_class)
     kwargs = {"dtype": torch_dtype(dtype), "attn_implementation": "eager", **_model_kwargs(auto_class, config)}
     with torch.device("meta"):
         if hasattr(auto_class, "from_config"):
             return auto_class.from_config(config.config, trust_remote_code=config.trust_remote_code, **kwargs)  # type: ignore[no-any-return]
-        # A model's own class, for a head that no auto class loads.
+        # The model's own class, for a head that no auto class loads.
         return auto_class._from_config(config.config, **kwargs)  # type: ignore[no-any-return]
 
 
 def empty_like(model: torch.nn.Module, fake_mode: FakeTensorMode) -> torch.nn.Module:
-    """A model of the class and config of `model`, as `empty_model` would make it.
+    """Return a model with the class and config of `model`, built like that of `empty_model`.
 
     Raises:
-        UnsupportedError: `model` is no model of transformers.
+        UnsupportedError: `model` is not a model of transformers.
     """
     if not isinstance(model, transformers.PreTrainedModel):
         raise UnsupportedError(
@@ -237,11 +237,11 @@ def _faked(model: Any, fake_mode: FakeTensorMode, loaded: torch.nn.Module | None
 
 @contextmanager
 def plain(model: Any, values: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
-    """`model` in eval mode with eager attention, as every reference is asked; afterwards it is as it was.
+    """Set `model` to eval mode and eager attention, as for every reference run; restore it on exit.
 
     Args:
-        model: a model of transformers.
-        values: of its config, which hold meanwhile.
+        model: model of transformers.
+        values: values of its config to set meanwhile.
     """
     training, attention = model.training, attention_of(model.config)
     before = {name: getattr(model.config, name) for name in values}
@@ -262,7 +262,7 @@ def _set(config: Any, values: Mapping[str, Any]) -> None:
 
 
 def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:
-    """Arguments for the model's class. The bare model goes without a pooler where nobody asks for what that gives."""
+    """Return arguments for the model's class. The bare model has no pooler unless its output is requested."""
     kwargs = dict(config.model_kwargs)
     mapping = getattr(auto_class, "_model_mapping", {})
     bare = config.task.name.startswith(("default", "sentence")) and all(
@@ -278,10 +278,10 @@ def _model_kwargs(auto_class: Any, config: ExportConfig) -> dict[str, Any]:
 
 
 def further_arguments(output_names: Sequence[str]) -> dict[str, bool]:
-    """What has a model also give its attentions and hidden states, where they are among its outputs.
+    """Return the arguments that make a model return the attentions and hidden states in `output_names`.
 
     Args:
-        output_names: such as `logits`, `cross_attentions.0`.
+        output_names: output names, such as `logits` or `cross_attentions.0`.
     """
     kinds = {name.partition(".")[0] for name in output_names if "." in name and not name.startswith("present.")}
     return {
@@ -290,12 +290,12 @@ def further_arguments(output_names: Sequence[str]) -> dict[str, bool]:
 
 
 class FlatModel(torch.nn.Module):
-    """A model that takes and gives tensors in a fixed order, with the cache as `past_key_values.{layer}.{key,value}`.
+    """Module that takes and returns tensors in a fixed order, the cache as `past_key_values.{layer}.{key,value}`.
 
     Args:
-        model: the model to call; kept as `self.model`.
+        model: model to call; kept as `self.model`.
         input_names: names of the positional inputs, in order.
-        output_names: names of the outputs to give, in order.
+        output_names: names of the outputs to return, in order.
     """
 
     def __init__(self, model: torch.nn.Module, input_names: Sequence[str], output_names: Sequence[str]) -> None:
@@ -304,7 +304,7 @@ class FlatModel(torch.nn.Module):
         self.input_names = tuple(input_names)
         self.output_names = tuple(output_names)
         self.further = further_arguments(self.output_names)
-        # Exporters restore a wrapper's training flag on everything below it, which would bring dropout back.
+        # Exporters set a wrapper's training flag on all its submodules, which would enable dropout.
         self.eval()
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -312,7 +312,7 @@ class FlatModel(torch.nn.Module):
         return tuple(self.pick(outputs, name) for name in self.output_names)
 
     def answer(self, *tensors: torch.Tensor) -> Any:
-        """All that the model answers, by the names of transformers."""
+        """Return all outputs of the model, by the names of transformers."""
         kwargs: dict[str, Any] = {}
         cache: list[torch.Tensor] = []
         for name, tensor in zip(self.input_names, tensors, strict=True):
@@ -328,14 +328,14 @@ class FlatModel(torch.nn.Module):
         return self.model(**kwargs, **self.further, return_dict=True)
 
     def pick(self, outputs: Any, name: str) -> torch.Tensor:
-        """The tensor `name` of what the model answers."""
+        """Return the tensor `name` from the model's outputs."""
         return _cached_or_named(outputs, name)
 
 
 def filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:
-    """A cache that holds `tensors` (key, value, key, value, ...), each (batch, heads, past_sequence, head_size).
+    """Return a cache that holds `tensors` (key, value, ...), each (batch, heads, past_sequence, head_size).
 
-    Layers are filled directly: `update` would concatenate each with an empty tensor, which a trace would keep.
+    Layers are filled directly: `update` would concatenate each with an empty tensor, which a trace records.
     """
     cache = DynamicCache()
     for keys, values in zip(tensors[::2], tensors[1::2], strict=True):
@@ -347,9 +347,9 @@ def filled_cache(tensors: Sequence[torch.Tensor]) -> DynamicCache:
 
 
 def named_output(outputs: Any, name: str) -> torch.Tensor:
-    """What a model gives under a name, as `params`, or one of a tuple that it gives, as `params.0`."""
+    """Return an output by its name, such as `params`, or one element of a tuple, such as `params.0`."""
     name, _, index = name.partition(".")
-    found = outputs[name]  # of any type: a `ModelOutput` says nothing of its values
+    found = outputs[name]  # untyped: a `ModelOutput` does not declare the types of its values
     return found[int(index)] if index else found  # type: ignore[no-any-return]
 
 

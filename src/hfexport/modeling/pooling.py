@@ -1,6 +1,6 @@
-"""Pooling, dense layers and normalisation of sentence-transformers behind a model, as one module to be exported.
+"""Add the pooling, dense layers and normalisation of sentence-transformers to a model, as one module.
 
-The Neuron worker takes this file too, into an interpreter that has no hfexport: Python 3.8 and torch 1.13 suffice.
+The Neuron worker copies this file into an interpreter without hfexport: it must run on Python 3.8 and torch 1.13.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["SentenceModel"]
 
 
 class SentenceModel(torch.nn.Module):
-    """Gives `token_embeddings` (batch, sequence, hidden) and `sentence_embedding` (batch, size); with SPLADE only the latter.
+    """Return `token_embeddings` (batch, sequence, hidden), except for SPLADE, and `sentence_embedding` (batch, size).
 
     Args:
-        transformer: gives `last_hidden_state`, or for SPLADE `logits`.
-        modules: what is behind it.
+        transformer: model that returns `last_hidden_state`, or `logits` for SPLADE.
+        modules: modules after the transformer.
     """
 
     def __init__(self, transformer: torch.nn.Module, modules: SentenceModules) -> None:
@@ -62,7 +62,7 @@ class SentenceModel(torch.nn.Module):
 
 
 def _splade(logits: torch.Tensor, mask: torch.Tensor, splade: Any) -> torch.Tensor:
-    """One weight a word: (batch, vocabulary) of `logits` (batch, sequence, vocabulary) where `mask` is 1."""
+    """Pool `logits` (batch, sequence, vocabulary) where `mask` is 1 to (batch, vocabulary)."""
     shown = torch.where(mask.unsqueeze(-1) == 0, torch.zeros_like(logits), logits)
     weights = torch.log1p(torch.relu(shown))
     if splade.log_twice:
@@ -71,7 +71,7 @@ def _splade(logits: torch.Tensor, mask: torch.Tensor, splade: Any) -> torch.Tens
 
 
 def _pool(mode: str, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """One vector a row, of `tokens` (batch, sequence, hidden) where `mask` (batch, sequence) is 1."""
+    """Pool `tokens` (batch, sequence, hidden) where `mask` (batch, sequence) is 1 to (batch, size)."""
     if mode == "cls":
         return tokens[:, 0]
     shown = mask.unsqueeze(-1).to(tokens.dtype)

@@ -1,7 +1,7 @@
-"""Models that a config.json describes, built within bounds: it may be anybody's, and ask for anything.
+"""Build models from an untrusted config.json within limits of time and size.
 
-Loading draws weights of the sizes that config.json gives wherever the checkpoint has others, so these are held against the
-checkpoint's before anything is allocated.
+Loading a model allocates weights of the sizes in config.json for all weights that the checkpoint lacks or stores with
+another shape, so the sizes are compared with the checkpoint's before anything is allocated.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 __all__ = ["BUILD_FAILURES", "bounded", "read_model_config", "refuse_implausible"]
 
 BUILD_TIMEOUT_S: Final = 60.0
-"""A thousand times what the largest models take on the meta device."""
+"""Time limit in seconds: a thousand times that of the largest models on the meta device."""
 
 MAX_SHARE: Final = 4
-"""How many times the weights that a checkpoint has its model may have: some are tied, some are a head that it lacks."""
+"""Largest ratio of the model's size to the checkpoint's: some weights are tied, some belong to a missing head."""
 FREE_ELEMENTS: Final = 2**26
-"""Beside that: 256 MB, as for the tables that a small model computes when it is built."""
+"""Allowance in addition to that: 256 MB, for tables that a small model computes when it is built."""
 
 _REMEDY: Final = "Use the config.json that was saved with these weights."
 BUILD_FAILURES: Final = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
 )
-"""What a model's own code makes of a config whose values do not go together."""
+"""Exceptions of a model's own code for a config with inconsistent values."""
 
 
 def read_model_config(folder: Path, *, trust_remote_code: bool = False, shown: Path | None = None) -> Any:
-    """A checkpoint's `PreTrainedConfig`.
+    """Read the `PreTrainedConfig` of a checkpoint.
 
     Args:
         folder: with config.json.
-        trust_remote_code: run code that the checkpoint carries for it.
-        shown: the config.json to name in an error, where it is a copy that is read.
+        trust_remote_code: run the checkpoint's code for it.
+        shown: path of config.json to name in errors, if a copy is read.
 
     Raises:
-        CheckpointError: transformers cannot make one of it.
+        CheckpointError: transformers cannot build a config from it.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
@@ -60,20 +60,20 @@ def read_model_config(folder: Path, *, trust_remote_code: bool = False, shown: P
         ) from error
     for part in [config, *(getattr(config, name, None) for name in config.sub_configs)]:
         if part is not None:
-            # False has a model answer with tuples, which name nothing; the values are the same.
+            # False makes the model return tuples, which have no names; the values are the same.
             part.return_dict = True
     if config.architectures is None:
-        # Where a task has several classes, transformers looks through these to choose one.
+        # If a task has several classes, transformers chooses one by these names.
         config.architectures = []
     return config
 
 
 @contextmanager
 def bounded(config_file: Path) -> Iterator[None]:
-    """Build a model inside: it ends soon, and in one error.
+    """Context for building a model, with a time limit and one type of error.
 
     Raises:
-        CheckpointError: it cannot be built, or building it takes too long.
+        CheckpointError: the model cannot be built, or building it takes too long.
     """
     try:
         with _time_limit(config_file):
@@ -85,14 +85,14 @@ def bounded(config_file: Path) -> Iterator[None]:
 
 
 def refuse_implausible(folder: Path, build: Callable[[], torch.nn.Module]) -> None:
-    """Hold the model that a checkpoint's config.json describes against its weights.
+    """Compare the size of the model that config.json describes with that of its weights.
 
     Args:
         folder: with config.json and safetensors.
-        build: makes the model on the meta device, where weights take no memory.
+        build: builds the model on the meta device, where weights take no memory.
 
     Raises:
-        CheckpointError: it cannot be built, or is far larger than its weights.
+        CheckpointError: the model cannot be built, or is far larger than its weights.
     """
     config_file = folder / "config.json"
     with bounded(config_file):
@@ -109,7 +109,7 @@ def refuse_implausible(folder: Path, build: Callable[[], torch.nn.Module]) -> No
 
 @contextmanager
 def _time_limit(config_file: Path) -> Iterator[None]:
-    """Interrupt the block after a time; only the main thread can be, elsewhere there is no limit."""
+    """Interrupt the block after a time limit. Only the main thread can be interrupted; others have no limit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
-"""Tensors of a checkpoint that the model has no place for: those that the task leaves out, and those that nobody expects.
+"""Find tensors of a checkpoint that the model does not take: known to be left out, or unexpected.
 
-`from_pretrained` drops such a tensor in the export and in the reference alike, so that no comparison of answers shows it.
+`from_pretrained` drops such a tensor in both the export and the reference, so that comparing outputs cannot reveal it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STORED: Final = re.compile(
     r"(^|\.)(position_ids|token_type_ids|relative_position_index|inv_freq|masked_bias|num_batches_tracked|version"
     r"|_float_tensor|masked_spec_embed|mask_token)$|(^|\.)pooler\."
 )
-"""Poolers, constants that earlier versions of transformers stored, and what masks inputs in training alone."""
+"""Poolers, constants that earlier versions of transformers stored, and input masks used only in training."""
 
 _CAUSAL_MASK: Final = re.compile(r"(^|\.)(attn|attention|crossattention|self_attn)\.bias$")
 """A stored causal mask of shape (1, 1, positions, positions)."""
@@ -38,8 +38,8 @@ _MAX_LISTED: Final = 10
 class Unused:
     """Names of tensors that the model does not take, as the checkpoint has them.
 
-    Attributes:
-        left_out: the task is known to leave them out.
+    left_out: tensors that the task is known to leave out.
+        unexpected: tensors without a known reason.
         unexpected: nothing says why they are there.
     """
 
@@ -50,10 +50,10 @@ class Unused:
 def find_unused(
     checkpoint: Checkpoint, config: ExportConfig, dtype: str, allowed: Sequence[str], note: Callable[[str], None]
 ) -> tuple[str, ...]:
-    """All tensors of a checkpoint that stay out of the export, sorted; `note` is told of them.
+    """Return all tensors of a checkpoint that are not exported, sorted, and report them to `note`.
 
     Raises:
-        CheckpointError: a tensor is neither known to stay out nor allowed to (see `refuse_unused`).
+        CheckpointError: a tensor is neither known to be left out nor allowed (see `refuse_unused`).
     """
     unused = refuse_unused(unused_tensors(checkpoint, config, dtype), allowed)
     if unused:
@@ -65,8 +65,8 @@ def unused_tensors(checkpoint: Checkpoint, config: ExportConfig, dtype: str) -> 
     """Find the tensors of a checkpoint that the model does not take. Names are mapped as `from_pretrained` maps them.
 
     Args:
-        checkpoint: of safetensors.
-        config: says which model.
+        checkpoint: checkpoint of safetensors.
+        config: export config of the model.
         dtype: `fp32` or `fp16`.
     """
     from hfexport.modeling.load import model_without_data
@@ -94,14 +94,14 @@ def unused_tensors(checkpoint: Checkpoint, config: ExportConfig, dtype: str) -> 
 
 
 def refuse_unused(unused: Unused, allowed: Sequence[str]) -> tuple[str, ...]:
-    """All tensors that stay out of the export, sorted.
+    """Return all tensors that are not exported, sorted.
 
     Args:
-        unused: of the checkpoint.
-        allowed: patterns as those of a shell, of names that may stay out.
+        unused: unused tensors of the checkpoint.
+        allowed: shell-style patterns of names that may be left out.
 
     Raises:
-        CheckpointError: a tensor is neither known to stay out nor allowed to.
+        CheckpointError: a tensor is neither known to be left out nor allowed.
     """
     refused = [name for name in unused.unexpected if not any(fnmatchcase(name, pattern) for pattern in allowed)]
     if refused:
@@ -120,7 +120,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _strays(model: Any, names: Iterable[str]) -> dict[str, str]:
-    """Names that the model has no place for, each with the name under which it was looked for."""
+    """Return the names that the model has no place for, each with the name that was looked up."""
     from hfexport._internal.upstream.models import loader_placing
 
     wanted = model.state_dict()
@@ -136,9 +136,9 @@ def _is_stored_constant(name: str, info: TensorInfo) -> bool:
 
 
 def _other_models(model: Any, config: Any) -> Iterator[tuple[str, Any]]:
-    """Models of the other tasks of the same architecture, on the meta device, with the prefix of their weights' names.
+    """Yield models of the architecture's other tasks on the meta device, with the prefix of their weights' names.
 
-    The parts of a composed model are architectures of their own.
+    The parts of a composed model are treated as architectures.
     """
     import torch
     import transformers

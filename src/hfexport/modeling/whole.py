@@ -1,4 +1,4 @@
-"""Which weights a task needs and a checkpoint does not have, by the names in its files: no weight is read."""
+"""Find weights that a task needs and a checkpoint lacks, by the names in its files, without reading weights."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["missing_weights", "whole_tasks"]
 
 
 def missing_weights(checkpoint: Checkpoint, config: ExportConfig) -> tuple[str, ...]:
-    """The weights that the task's model needs and the checkpoint lacks, as loading the model would find them.
+    """Return the weights that the task's model needs and the checkpoint lacks, as loading the model would find them.
 
     Args:
-        checkpoint: looked over.
-        config: of the task.
+        checkpoint: opened checkpoint.
+        config: export config of the task.
 
     Returns:
-        Their names in order; none also where this cannot be told before the model is loaded.
+        Sorted names; also empty if this cannot be decided before the model is loaded.
     """
     graph = config.graphs("single")[0]
     try:
@@ -41,16 +41,16 @@ def missing_weights(checkpoint: Checkpoint, config: ExportConfig) -> tuple[str, 
             return ()
         return tuple(sorted(load_names(checkpoint.folder, graph)))
     except (HfexportError, OSError, *BUILD_FAILURES):
-        return ()  # what is wrong is said when the model is loaded
+        return ()  # loading the model reports the error
 
 
 def whole_tasks(checkpoint: Checkpoint, model_config: Any, known: type[ExportConfig] | None) -> Sequence[str]:
-    """The tasks for which the checkpoint has every weight, in the order of `TASKS`.
+    """Return the tasks for which the checkpoint has every weight, in the order of `TASKS`.
 
     Args:
-        checkpoint: looked over.
+        checkpoint: opened checkpoint.
         model_config: its `PreTrainedConfig`.
-        known: what describes the architecture; `None` if it is inferred from the model.
+        known: export config class of the architecture; `None` if the config is inferred from the model.
     """
     found = []
     for name, task in TASKS.items():

@@ -1,4 +1,4 @@
-"""The names that a model's weights have without the parts that wrappers added to them."""
+"""Find the names of a model's weights without prefixes that wrappers added."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["unwrapped_names"]
 def unwrapped_names(folder: Path, config: Mapping[str, Any], names: Collection[str]) -> UnwrappedNames:
     """Remove what wrappers added to the names of a checkpoint's weights.
 
-    Torch is imported, and the model built without data, only if the names start otherwise than the model's own.
+    Torch is imported, and the model built without data, only if the names start differently from the model's.
 
     Args:
-        folder: with config.json.
-        config: config.json as it stands.
-        names: of the weights.
+        folder: folder with config.json.
+        config: content of config.json.
+        names: names of the weights.
 
     Raises:
-        CheckpointError: two names become one.
+        CheckpointError: two names become equal.
     """
 
     def model_names(plain: Collection[str]) -> Collection[str]:
@@ -33,7 +33,7 @@ def unwrapped_names(folder: Path, config: Mapping[str, Any], names: Collection[s
 
 
 def _model_names(folder: Path, config: Mapping[str, Any], part: str, names: Collection[str]) -> Collection[str]:
-    """Names that the model takes, with and without its base model's prefix; empty if `part` is that prefix."""
+    """Return the names that the model takes, with and without its base prefix; empty if `part` is that prefix."""
     if not part:
         return ()
     import transformers
@@ -51,7 +51,7 @@ def _model_names(folder: Path, config: Mapping[str, Any], part: str, names: Coll
         with quiet(), bounded(folder / "config.json"):
             model = _on_meta(model_class, model_config)
     except (CheckpointError, ImportError):
-        return ()  # what is wrong with the config is said where the model is needed
+        return ()  # an error in the config is reported when the model is needed
     own = set(model.state_dict())
     base = str(model.base_model_prefix)
     if any(name.startswith(f"{base}.") for name in own):

@@ -1,4 +1,4 @@
-"""What of a model a graph calls, behind flat tensors: all of it, or an encoder-decoder's encoder or decoder alone."""
+"""Wrap a model, its encoder or its decoder as a module that takes and returns flat tensors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["flat_model"]
 
 
 def flat_model(model: torch.nn.Module, config: ExportConfig) -> FlatModel:
-    """What the graph of `config` is made of. It keeps as `model` what of the model it calls.
+    """Return the module that the graph of `config` is made from; its `model` is the wrapped part.
 
-    A decoder's model loses its encoder: it would go along into every file otherwise.
+    The model of a decoder loses its encoder, which would otherwise be saved with every file.
     """
     names = [spec.name for spec in config.inputs], [spec.name for spec in config.outputs]
     if config.sentence is not None:
@@ -42,7 +42,7 @@ def _encoder_of(model: Any) -> torch.nn.Module:
 
 
 def _remove_encoder(model: torch.nn.Module) -> None:
-    """Leave in the encoder's place an empty module, which still has the config that some models read there."""
+    """Replace the encoder by an empty module that keeps the config, which some models read there."""
     encoder = _encoder_of(model)
     for parent in model.modules():
         for name, child in parent.named_children():
@@ -54,7 +54,10 @@ def _remove_encoder(model: torch.nn.Module) -> None:
 
 
 class FlatSeq2Seq(FlatModel):
-    """Encoder and decoder at once. The cache has four tensors a layer: `{layer}.{decoder,encoder}.{key,value}`."""
+    """Encoder and decoder in one call.
+
+    The cache has four tensors per layer: `{layer}.{decoder,encoder}.{key,value}`.
+    """
 
     def answer(self, *tensors: torch.Tensor) -> Any:
         given = dict(zip(self.input_names, tensors, strict=True))
@@ -79,13 +82,13 @@ class FlatSeq2Seq(FlatModel):
 
 
 class FlatDecoder(FlatModel):
-    """The decoder alone, called by way of the whole model, which knows what else belongs to it, such as the head.
+    """The decoder alone, called through the whole model, which also applies the head.
 
     Args:
-        model: an encoder-decoder.
+        model: encoder-decoder model.
         input_names: see `FlatModel`.
         output_names: see `FlatModel`.
-        family: says what the encoder gives.
+        family: export config that describes the encoder's outputs.
     """
 
     def __init__(
@@ -105,11 +108,11 @@ class FlatDecoder(FlatModel):
             cache = EncoderDecoderCache(filled_cache(own), filled_cache(cross))
             cache.is_updated = dict.fromkeys(range(len(cross) // 2), True)
             arguments["past_key_values"] = cache
-            # Nothing is read of these states but their shape, since the cache holds what they would give.
+            # Only the shape of these states is read, since the cache holds all values derived from them.
             states = cross[0].new_zeros((cross[0].shape[0], cross[0].shape[2], self.family.encoder_size))
         else:
             states = given["encoder_hidden_states"]
-            # One that the model makes for itself has as many layers as the encoder, too few for a deeper decoder.
+            # A cache that the model creates has as many layers as the encoder, too few for a deeper decoder.
             arguments["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache()) if caches else None
         read = BaseModelOutput(last_hidden_state=states)
         if "attention_mask" in arguments:
@@ -123,9 +126,9 @@ class FlatDecoder(FlatModel):
 
 
 class _CompletedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A layer of a cross-attention cache of any length: what it does not hold is taken from what the model computes.
+    """Layer of a cross-attention cache of any length; missing positions come from the values the model computes.
 
-    So one graph serves the first call, in which it holds nothing, and all others, in which it holds everything.
+    So one graph serves the first call, with an empty cache, and all later ones, with a full cache.
     """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -146,7 +149,7 @@ class _CompletedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 def _cached(given: Mapping[str, torch.Tensor], kind: str) -> list[torch.Tensor]:
-    """Key, value, key, value, ... of the past of one kind of attention."""
+    """Return key, value, key, value, ... of the past of one kind of attention."""
     return [tensor for name, tensor in given.items() if name.startswith("past_key_values.") and f".{kind}." in name]
 
 

@@ -1,6 +1,6 @@
-"""Whatever weights a checkpoint has become PyTorch safetensors, once, so that everything downstream knows one format.
+"""Convert TensorFlow, pickle and quantised weights to safetensors, the only format that the rest of the code reads.
 
-The bytes stream from the source's files into one file in the run's staging area, in a child process.
+A child process streams the tensors from the source's files into one file in the run's staging folder.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
     """Write a folder's weights as safetensors.
 
     Args:
-        contents: of a folder whose weights are not PyTorch safetensors, are quantised, or have names that a wrapper added to.
-        folder: an empty folder of the run's own; the checkpoint is made in it.
-        env: the environment, of which the child sees an allow-list.
+        contents: folder whose weights are not PyTorch safetensors, are quantised, or have names with a wrapper's
+            prefixes.
+        folder: an empty folder of the run; the checkpoint is written there.
+        env: environment; the child gets an allow-list of it.
 
     Raises:
-        CheckpointError: the weights are damaged, ask for more than weights, or do not fit the model.
-        UnsupportedError: no PyTorch class fits TensorFlow weights, or quantised weights cannot be dequantised.
+        CheckpointError: the weights are damaged, contain objects other than tensors, or do not fit the model.
+        UnsupportedError: no PyTorch class fits the TensorFlow weights, or quantised weights cannot be dequantised.
     """
     weights = contents.weights
     method = "" if weights.format.startswith("tensorflow") else quantization_method(contents.config)

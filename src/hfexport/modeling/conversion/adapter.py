@@ -1,4 +1,4 @@
-"""Adapters become whole checkpoints: merged into their base, in a child process, before anything is exported."""
+"""Merge an adapter into its base model in a child process, before anything is exported."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["merge"]
 
 
 def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, str]) -> Path:
-    """Write the base with the adapter's change as a checkpoint of its own.
+    """Write the base model with the adapter merged in as a checkpoint.
 
     Args:
-        adapter: what to merge.
-        base: what into.
-        folder: an empty folder of the run's own.
-        env: the environment, of which the child sees an allow-list.
+        adapter: adapter to merge.
+        base: checkpoint to merge it into.
+        folder: an empty folder of the run.
+        env: environment; the child gets an allow-list of it.
 
     Returns:
-        The checkpoint's folder. Tokenizer and processor files are the adapter's, where it has them, or the base's.
+        The checkpoint's folder. Tokenizer and processor files come from the adapter if it has them, else from the base.
 
     Raises:
         CheckpointError: the adapter is damaged or does not fit the base.
-        UnsupportedError: it cannot be merged, or changes a model whose head is nowhere.
+        UnsupportedError: the adapter cannot be merged, or its model needs a head that neither folder has.
     """
     target = folder.resolve() / "checkpoint"
     job = {

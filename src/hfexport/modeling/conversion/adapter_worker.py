@@ -1,4 +1,4 @@
-"""The child in which an adapter is merged into its base, by the `peft` library. See `hfexport._internal.workers`."""
+"""Child process that merges an adapter into its base with the `peft` library. See `hfexport._internal.workers`."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ _CLASSES: Final[Mapping[str, str]] = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "TOKEN_CLS": "AutoModelForTokenClassification",
 }
-"""By `task_type` of the adapter: the class that it changes."""
+"""Auto class of the base, by the adapter's `task_type`."""
 
 _HEADS: Final = ("classifier", "classifier.out_proj", "score")
-"""Modules whose weights have a row for each label."""
+"""Names of modules whose weights have one row per label."""
 
 _CHANGES_BASE: Final = ("pissa", "olora")
-"""Ways to initialise LoRA that take a part out of the base's weights, as peft does again when it loads the adapter."""
+"""LoRA initialisations that subtract a part of the base's weights; peft does so again when it loads the adapter."""
 
 _DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 _PREFIX: Final = "base_model.model."
 _FAILURES: Final = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, SafetensorError)
-"""What peft and torch raise for adapters that do not fit."""
+"""Exceptions that peft and torch raise for adapters that do not fit."""
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge, and write the result as `save_pretrained` does.
+    """Merge the adapter and write the result in the form of `save_pretrained`.
 
     Args:
         job: `adapter` (folder), `adapter_weights` (path), `base` (folder), `base_name` for messages, `dtype` of the
-            base, `bare` (whether sentence-transformers loads it, as the bare model), and `folder`.
+            base, `bare` (whether sentence-transformers loads it as the bare model), and `folder`.
     """
     folder, weights = Path(job["folder"]), Path(job["adapter_weights"])
     staged = folder.with_name("adapter")
@@ -85,11 +85,11 @@ def _refuse_unmergeable(weights: Path, config: peft.PeftConfig) -> None:
 
 
 def _given(adapter: Path, weights: Path, staged: Path) -> dict[str, torch.Tensor]:
-    """The adapter's weights, by way of safetensors, beside a config that initialises nothing."""
+    """Convert the adapter's weights to safetensors beside a config without initialisation; return them."""
     config = json.loads(read_bounded(adapter / "adapter_config.json"))
     initial = str(config.get("init_lora_weights"))
     if "init_lora_weights" in config and not initial.startswith(_CHANGES_BASE):
-        config["init_lora_weights"] = True  # some ways to initialise need data, only to be overwritten
+        config["init_lora_weights"] = True  # some initialisations need data, and the weights replace the result
     (staged / "adapter_config.json").write_text(json.dumps({**config, "inference_mode": True}))
     path = staged / "adapter_model.safetensors"
     if weights.suffix == ".bin":
@@ -104,7 +104,7 @@ def _given(adapter: Path, weights: Path, staged: Path) -> dict[str, torch.Tensor
 
 
 def _base(job: Mapping[str, Any], config: peft.PeftConfig, given: Mapping[str, torch.Tensor]) -> Any:
-    """The base with its own weights; only what the adapter brings may be missing from it."""
+    """Load the base with its own weights; only weights that the adapter contains may be missing."""
     model_config = read_model_config(Path(job["base"]))
     name, model_class = _model_class(config, model_config, bare=bool(job["bare"]))
     labels = [len(given[key]) for head in _HEADS if (key := f"{_PREFIX}{head}.weight") in given]
@@ -128,7 +128,7 @@ def _base(job: Mapping[str, Any], config: peft.PeftConfig, given: Mapping[str, t
 
     model, lacking = load()
     if name == "AutoModel" and lacking and all(key.startswith("pooler.") for key in lacking):
-        model, lacking = load(add_pooling_layer=False)  # that of a checkpoint with a head, which has no pooler
+        model, lacking = load(add_pooling_layer=False)  # a checkpoint with a head has no pooler
     if lacking:
         raise UnsupportedError(
             f"{job['base_name']}: as {name} it needs weights that neither it nor the adapter has: {_listed(lacking)}",
@@ -143,12 +143,12 @@ def _on_meta(model_class: Any, model_config: Any) -> Any:
 
 
 def _model_class(config: peft.PeftConfig, model_config: Any, *, bare: bool) -> tuple[str, Any]:
-    """The class that the adapter was trained on: by its task, by the name it keeps, or else the base's own.
+    """Return the class that the adapter was trained on: by its task, by the stored name, or the base's own class.
 
     Args:
-        config: of the adapter.
-        model_config: of the base.
-        bare: the adapter is one of sentence-transformers, which loads the bare model.
+        config: config of the adapter.
+        model_config: config of the base.
+        bare: the adapter belongs to sentence-transformers, which loads the bare model.
     """
     kept = (config.auto_mapping or {}).get("base_model_class")
     own = str(kept or next(iter(model_config.architectures or ()), ""))
@@ -164,7 +164,7 @@ def _model_class(config: peft.PeftConfig, model_config: Any, *, bare: bool) -> t
 
 
 def _resize_vocabulary(model: Any, given: Mapping[str, torch.Tensor]) -> None:
-    """Give the base as many tokens as the adapter's embeddings have, whose values replace the new rows."""
+    """Resize the base's embeddings to those of the adapter, whose values replace the new rows."""
     current = model.get_input_embeddings()
     if not isinstance(current, torch.nn.Embedding):
         return
@@ -179,7 +179,7 @@ def _resize_vocabulary(model: Any, given: Mapping[str, torch.Tensor]) -> None:
 
 
 def _stored_twice(key: str, given: Mapping[str, torch.Tensor]) -> bool:
-    """Whether a weight is one of a resized embedding that peft stores under two names, of which it reads one."""
+    """Return whether `key` is a resized embedding that peft stores under two names and reads under one."""
     for part in (".modules_to_save", ".original_module"):
         name, found, rest = key.rpartition(part)
         if found and name + rest in given:
@@ -188,7 +188,7 @@ def _stored_twice(key: str, given: Mapping[str, torch.Tensor]) -> bool:
 
 
 def _separate_tied(adapted: Any) -> None:
-    """Before LoRA of one of two tied embeddings is merged, give the other its own weights, which stay as they are."""
+    """Before merging LoRA into one of two tied embeddings, give the other one its own unchanged weights."""
     first, second = adapted.get_input_embeddings(), adapted.get_output_embeddings()
     if not any(isinstance(layer, LoraLayer) for layer in (first, second)):
         return
@@ -198,7 +198,7 @@ def _separate_tied(adapted: Any) -> None:
 
 
 def _untie(model: Any) -> None:
-    """Where the adapter changed one of two tied embeddings, have both stored, as they answer in peft."""
+    """Untie embeddings of which the adapter changed one, so that both are stored with the values they have in peft."""
     first, second = model.get_input_embeddings(), model.get_output_embeddings()
     if first is None or second is None or first.weight is second.weight or torch.equal(first.weight, second.weight):
         return
@@ -209,7 +209,7 @@ def _untie(model: Any) -> None:
 
 
 def _merge(weights: Path, model: Any, config: peft.PeftConfig, given: dict[str, torch.Tensor]) -> Any:
-    """The base with the adapter's change in its weights; every weight of the adapter must find its place."""
+    """Return the base with the adapter merged in; every adapter weight must have a place in the base."""
     adapted = peft.get_peft_model(model, config)
     wanted = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
     result: Any = set_peft_model_state_dict(adapted, given)
@@ -234,5 +234,5 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What the library says in one line, as it names sizes and weights on lines of their own."""
+    """Return an error of the library as one line; it spreads names and sizes of weights over several."""
     return " ".join(str(error).split())[:600] or type(error).__name__

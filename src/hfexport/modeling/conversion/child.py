@@ -1,4 +1,4 @@
-"""The child processes of conversion: what they are given comes from outside, and may bring them down."""
+"""Run conversion in child processes, which damaged or malicious input may crash."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ TIMEOUT_S = 3600.0
 
 MEMORY_BYTES = 2**32
 MEMORY_SHARE = 3
-"""Memory that a child may have, beside this many times the weights' size: what torch and transformers take, with room."""
+"""Memory of a child in addition to a multiple of the weights' size: an upper bound for torch and transformers."""
 
 CPU_S = 600
 BYTES_PER_CPU_S = 10**6
-"""Processor time that a child may use, beside a second for so many bytes of weights."""
+"""Processor time of a child in addition to one second per so many bytes of weights."""
 
 
 def run_child(
     module: str, job: Mapping[str, Any], *, name: str, folder: Path, env: Mapping[str, str], size_bytes: int
 ) -> dict[str, Any]:
-    """Run `module` on `job` to its end; see `hfexport._internal.workers.start`. What it may use goes by the size of the weights.
+    """Run `module` on `job` to its end, with limits that depend on the size of the weights.
+
+    See `hfexport._internal.workers.start`.
 
     Raises:
-        CheckpointError: the child raised it, was killed, or took longer or more memory than it should need.
-        HfexportError: any other that the child raised.
+        CheckpointError: the child raised it, was killed, or exceeded its limit of time or memory.
+        HfexportError: any other error that the child raised.
     """
     limits = Limits(MEMORY_BYTES + MEMORY_SHARE * size_bytes, CPU_S + size_bytes // BYTES_PER_CPU_S)
     options: dict[str, Any] = {"failure": CheckpointError, "kind": "transformers", "limits": limits}

@@ -1,4 +1,4 @@
-"""Dense layers of sentence-transformers whose weights lie in a pytorch_model.bin, as safetensors."""
+"""Convert dense layers of sentence-transformers from pytorch_model.bin to safetensors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["convert_dense"]
 
 
 def convert_dense(modules: SentenceModules, folder: Path, env: Mapping[str, str]) -> SentenceModules:
-    """Write the weights of dense layers as safetensors, where they are not.
+    """Write the weights of dense layers as safetensors if they have another format.
 
     Args:
-        modules: as they were given.
-        folder: for the files; it is made if it is needed.
-        env: the environment, of which the child sees an allow-list.
+        modules: modules of the user's folder.
+        folder: folder for the files; created if needed.
+        env: environment; the child gets an allow-list of it.
 
     Returns:
-        The modules with files of safetensors alone.
+        The modules with all weights in safetensors files.
 
     Raises:
-        CheckpointError: a file is damaged, or asks for more than weights.
+        CheckpointError: a file is damaged, or contains objects other than tensors.
     """
     layers = []
     for number, layer in enumerate(modules.dense):

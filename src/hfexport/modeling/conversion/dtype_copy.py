@@ -1,7 +1,7 @@
-"""Write a checkpoint's weights once more in the dtype of the export, so that they can be mapped rather than converted in memory.
+"""Copy a checkpoint's weights in the dtype of the export, so that they can be mapped instead of converted in memory.
 
-`from_pretrained` leaves a weight of a safetensors file mapped if its dtype is the one that is asked for. Any other is
-converted into memory of the process, and every process that loads the model holds such a copy of all weights.
+`from_pretrained` maps a weight from its safetensors file only if the file has the requested dtype. Any other weight is
+converted in memory, and each process that loads the model holds its own copy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["DtypePlan", "plan_dtypes", "write_in_dtype"]
 
 _STORED: Final = {ours: stored for stored, ours in DTYPES.items()}
-"""By hfexport's name of a floating dtype, that of safetensors."""
+"""Names of floating dtypes in safetensors, by hfexport's names."""
 
 _WEIGHTS: Final = "model.safetensors"
 _INDEX_SUFFIX: Final = ".index.json"
@@ -37,11 +37,11 @@ _INDEX_SUFFIX: Final = ".index.json"
 
 @dataclass(frozen=True)
 class DtypePlan:
-    """Which weights of a checkpoint have to be converted for an export.
+    """Weights of a checkpoint that must be converted for an export.
 
     Attributes:
-        dtypes: by weight, the dtype to store it in, in safetensors' words; those that stay as they are are left out.
-        size_bytes: of a copy of the checkpoint with these dtypes; 0 if nothing has to be converted.
+        dtypes: target dtype by weight, by safetensors' name; weights that stay unchanged are left out.
+        size_bytes: size of a copy of the checkpoint with these dtypes; 0 if nothing has to be converted.
     """
 
     dtypes: Mapping[str, str]
@@ -51,12 +51,12 @@ class DtypePlan:
 def plan_dtypes(checkpoint: Checkpoint, config: ExportConfig, dtype: str) -> DtypePlan:
     """Choose for each weight the dtype that `from_pretrained` would convert it to.
 
-    A weight that transformers renames or merges in ways that cannot be told from its name stays as it is where fp16 is
-    asked for, since the model may keep it in fp32. To widen a weight loses nothing.
+    For fp16, a weight that transformers renames or merges in an unknown way stays unchanged, since the model may keep
+    it in fp32. Widening loses nothing.
 
     Args:
-        checkpoint: of safetensors.
-        config: says which model.
+        checkpoint: checkpoint of safetensors.
+        config: export config of the model.
         dtype: `fp32`, `fp16` or `fp64`.
     """
     floating = {name: info for name, info in checkpoint.tensors.items() if info.dtype in DTYPES}
@@ -81,7 +81,7 @@ def plan_dtypes(checkpoint: Checkpoint, config: ExportConfig, dtype: str) -> Dty
 
 
 def _dtypes_of_model(config: ExportConfig, dtype: str) -> Callable[[str], str | None]:
-    """The function that gives the dtype in which the model holds a weight of the checkpoint; `None` if that is not known."""
+    """Return a function from a weight's name to the dtype in which the model holds it; `None` if that is unknown."""
     from hfexport._internal.upstream.models import kept_dtypes, loader_renaming
     from hfexport.modeling.load import model_without_data, torch_dtype
 
@@ -101,18 +101,18 @@ def _dtypes_of_model(config: ExportConfig, dtype: str) -> Callable[[str], str | 
 
 
 def write_in_dtype(checkpoint: Checkpoint, plan: DtypePlan, folder: Path, advance: Callable[[int], None]) -> None:
-    """Write the copy: one file of weights, and links to the other files that transformers reads of a checkpoint.
+    """Write the copy: one file of weights, and links to the other files of the checkpoint that transformers reads.
 
-    One tensor at a time is in memory. Tensors stay mapped from the checkpoint's files until then.
+    Tensors are mapped from the checkpoint's files and converted one at a time.
 
     Args:
-        checkpoint: whose weights are converted.
-        plan: what to convert.
-        folder: is made.
-        advance: is told the bytes of each weight that was written.
+        checkpoint: checkpoint whose weights are converted.
+        plan: weights to convert.
+        folder: folder of the copy; created.
+        advance: called with the size of each written weight in bytes.
 
     Raises:
-        ExportError: there is no room for the copy.
+        ExportError: the disk is too full for the copy.
     """
     stored = [tensor for path in checkpoint.weight_files for tensor in stored_tensors(path)]
     converted = [
@@ -136,14 +136,14 @@ def write_in_dtype(checkpoint: Checkpoint, plan: DtypePlan, folder: Path, advanc
 
 
 def _read(tensor: Any, dtype: str) -> NDArray[Any]:
-    """The data of a stored tensor in another floating dtype, rounded as torch rounds."""
+    """Return the data of a stored tensor in another floating dtype, rounded as torch rounds."""
     import numpy as np
     import torch
 
     torch_dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
     array = tensor.read()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the data is mapped read-only, and only read
+        warnings.simplefilter("ignore")  # the mapped data is read-only, and is not written
         data = torch.from_numpy(np.ascontiguousarray(array).reshape(-1))
     source = data.view(torch.bfloat16) if tensor.dtype == "BF16" else data
     return source.to(torch_dtypes[dtype]).reshape(array.shape).numpy()

@@ -1,4 +1,4 @@
-"""Writes a safetensors file tensor by tensor, so that no more than one is in memory. Torch-free."""
+"""Write a safetensors file tensor by tensor, with at most one tensor in memory. Torch-free."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def write_safetensors(
 ) -> None:
     """Write `tensors` as a PyTorch checkpoint's weights (`format: pt`).
 
-    The widest dtypes come first, so that every tensor starts at a multiple of its item's size and can be mapped; the
-    format is described at https://huggingface.co/docs/safetensors/index#format.
+    The widest dtypes come first, so that every tensor is aligned to its item size and can be mapped. Format:
+    https://huggingface.co/docs/safetensors/index#format.
 
     Args:
-        path: of the file.
-        tensors: read one at a time.
-        advance: is told the bytes of each tensor that was written.
+        path: path of the file.
+        tensors: tensors, read one at a time.
+        advance: called with the size of each written tensor in bytes.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""A folder in which the weight files of a variant have the names that transformers looks for without one."""
+"""Link the weight files of a variant under the names that transformers reads by default."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["link_variant"]
 
 
 def link_variant(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """Link a variant's weights, such as model.fp16.safetensors, as `model.safetensors`, beside what else is read.
+    """Link a variant's weights, such as model.fp16.safetensors, as `model.safetensors`, and link the other files.
 
     Args:
-        checkpoint: of PyTorch safetensors.
-        folder: an empty folder of the run's own.
+        checkpoint: checkpoint of PyTorch safetensors.
+        folder: an empty folder of the run.
     """
     weights = checkpoint.contents.weights
     folder.mkdir(parents=True)

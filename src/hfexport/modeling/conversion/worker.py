@@ -1,6 +1,6 @@
-"""The child in which weights are converted: whatever a damaged file does to the libraries that read it ends here.
+"""Child process that converts weights; damaged files can crash only this process.
 
-See `hfexport._internal.workers`. Nothing of torch is loaded unless TensorFlow names have to be matched with a model.
+See `hfexport._internal.workers`. Torch is imported only to match TensorFlow names with a model.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ _NOT_BESIDE: Final = ("config.json", "adapter_config.json")
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `folder` with config.json, model.safetensors, and links to what else the source has beside its weights.
+    """Write config.json and model.safetensors to `folder`, and link the other files of the source.
 
     Args:
         job: `source` (folder), `format`, `files` (paths), `sharded`, `places` (shard by tensor, if sharded),
-            `architectures`, `folder`, `dequantise`: true if the weights are quantised, and `wrapped`: false if the names of the weights are to stay as they are.
+            `architectures`, `folder`, `dequantise` (true if the weights are quantised), and `wrapped` (false to keep
+            the names of the weights unchanged).
 
     Returns:
-        `left_out`: names of weights that the model is known to have no use for; `removed_prefixes`: parts of names that
-        wrappers had added.
+        `left_out`: names of weights that the model is known not to use. `removed_prefixes`: prefixes of wrappers that
+            were removed from the names.
     """
     source, folder = Path(job["source"]), Path(job["folder"])
     files = [Path(path) for path in job["files"]]
@@ -76,13 +77,13 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 def _unwrapped(
     source: Path, config: Mapping[str, Any], stored: Sequence[StoredTensor]
 ) -> tuple[list[StoredTensor], tuple[str, ...]]:
-    """The tensors under the names that the model has for them, and what was removed from their names."""
+    """Return the tensors under the model's names, and the prefixes that were removed."""
     found = unwrapped_names(source, config, [tensor.name for tensor in stored])
     return [replace(tensor, name=found.names[tensor.name]) for tensor in stored], found.removed
 
 
 def _read(weight_format: str, files: Sequence[Path], *, sharded: bool) -> list[StoredTensor]:
-    """All tensors of all files. What stands twice must be the same: Keras stores a layer that others share with each."""
+    """Return all tensors of all files. Duplicates must be equal: Keras stores a shared layer with each of its users."""
     tensors: dict[str, StoredTensor] = {}
     for path in files:
         for tensor in _read_file(weight_format, path, sharded=sharded):

@@ -1,6 +1,6 @@
-"""A model without data, asked for the names, shapes and dtypes of what it gives.
+"""Run a model without data to find names, shapes and dtypes of its outputs.
 
-Where a model decides by values, which a run without data cannot follow, the checkpoint's own weights are used instead.
+If the model's control flow depends on values, the checkpoint's weights are used instead.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ MODEL_FAILURES: Final = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
     *(NameError, RuntimeError, TypeError, ValueError),
 )
-"""What a model's own code, or a user's, may raise: all of these are failures of that code, not of hfexport."""
+"""Exceptions that the code of a model or of a user may raise; none of them is a failure of hfexport."""
 
 
 _Answer = TypeVar("_Answer")
 
 
 class Refused(Exception):
-    """The model did not take the inputs; says what it said."""
+    """The model rejected its inputs; the text is the model's error."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """One tensor that a model gave."""
+    """Shape and dtype of one output tensor."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 class DryModel:
-    """A model whose weights are fake.
+    """A model whose weights are fake tensors.
 
     Args:
-        build: makes the model with weights that belong to the fake mode it is given.
-        load: makes it with real weights, for models that decide by values.
+        build: builds the model with weights of the given fake mode.
+        load: loads the model with real weights, for control flow that depends on values.
     """
 
     def __init__(self, build: Callable[[FakeTensorMode], torch.nn.Module], load: Callable[[], torch.nn.Module]) -> None:
@@ -65,12 +65,12 @@ class DryModel:
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """Parameters of `forward`, by name, in order."""
+        """Return the parameters of `forward` by name, in order."""
         return inspect.signature(self.module.forward).parameters
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Parameters of `forward` that have no default."""
+        """Return the names of the parameters of `forward` without a default."""
         kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         return tuple(
             name
@@ -80,7 +80,7 @@ class DryModel:
 
     @property
     def takes_anything(self) -> bool:
-        """Whether `forward` names no parameter. Those of transformers pass on keywords that they do not name."""
+        """Return whether `forward` names no parameter. Those of transformers pass unknown keywords on."""
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         return not any(parameter.kind in named for parameter in self.parameters.values())
 
@@ -89,21 +89,21 @@ class DryModel:
         return self._load()
 
     def run(self, arrays: Mapping[str, NDArray[Any]], *, use_cache: bool = False) -> dict[str, Given]:
-        """What the model gives, in its own order; a cache as `present.{layer}.{key,value}`.
+        """Run the model and return its outputs in its own order; a cache as `present.{layer}.{key,value}`.
 
         Args:
-            arrays: by input name; `past_key_values.{layer}.{key,value}` become the cache.
-            use_cache: ask for the cache.
+            arrays: arrays by input name; `past_key_values.{layer}.{key,value}` become the cache.
+            use_cache: request the cache.
 
         Raises:
-            Refused: the model does not take them.
+            Refused: the model rejects the inputs.
         """
         return self._on_either(lambda module: self._call(module, self._tensors(arrays), use_cache))
 
     def takes(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
-        """Whether the model with its weights runs on `arrays`; products with weights, which cost the most, are left out.
+        """Return whether the model with real weights runs on `arrays`; matrix products are skipped to save time.
 
-        A run without data looks up nothing, and so does not see that a table ends.
+        A run without data does not look up table rows, and so misses indices past the end of a table.
         """
         tensors = self._tensors(arrays)
         try:
@@ -114,10 +114,10 @@ class DryModel:
         return True
 
     def uses(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> bool:
-        """Whether a run computes anything with the input `name`; some models take what they leave alone.
+        """Return whether a run computes anything from the input `name`; some models accept inputs that they ignore.
 
         Raises:
-            Refused: the model does not take the inputs.
+            Refused: the model rejects the inputs.
         """
 
         def watched(module: torch.nn.Module) -> bool:
@@ -130,7 +130,7 @@ class DryModel:
         return self._on_either(watched)
 
     def image_features(self, shape: Sequence[int]) -> int:
-        """Features that the model makes of one image of `shape` (channels, height, width), to put in a text; 0 if none."""
+        """Return the number of features in a text for one image of `shape` (channels, height, width), or 0."""
         features = getattr(self.module, "get_image_features", None)
         if features is None:
             return 0
@@ -144,12 +144,12 @@ class DryModel:
         return len(of_one) if isinstance(of_one, torch.Tensor) and of_one.ndim == 2 else 0
 
     def _on_either(self, ask: Callable[[torch.nn.Module], _Answer]) -> _Answer:
-        """What the model without data answers, or the loaded one."""
+        """Run `ask` on the model without data, or on the loaded model if that fails."""
         try:
             with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
                 return ask(self.module)
         except MODEL_FAILURES:
-            # By a value that it needs, or an operator that has no fake: only the real weights can tell.
+            # The run needs a value, or an operator without a fake implementation: use the real weights.
             pass
         try:
             with torch.no_grad(), quiet():
@@ -158,10 +158,10 @@ class DryModel:
             raise Refused(_first_line(error)) from error
 
     def run_graph(self, config: ExportConfig, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Given]:
-        """What the graph of `config` gives, in its order.
+        """Run the graph of `config` and return its outputs in order.
 
         Raises:
-            Refused: the model does not take the inputs.
+            Refused: the model rejects the inputs.
         """
         names = [spec.name for spec in config.outputs]
         try:
@@ -174,10 +174,10 @@ class DryModel:
     def run_further(
         self, config: ExportConfig, arrays: Mapping[str, NDArray[Any]], kinds: Sequence[str]
     ) -> dict[str, Given]:
-        """What the graph of `config` gives of `kinds` (`attentions`, `hidden_states`), by names such as `attentions.0`.
+        """Run the graph of `config` and return its outputs of `kinds` (`attentions`, `hidden_states`) by name.
 
         Raises:
-            Refused: the model does not take the inputs, or not with these outputs.
+            Refused: the model rejects the inputs, or cannot return these outputs.
         """
 
         def ask(module: torch.nn.Module) -> dict[str, Given]:
@@ -191,7 +191,7 @@ class DryModel:
         return self._on_either(ask)
 
     def _tensors(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
-        """Arrays as inputs of the export are: real numbers have the dtype of the weights."""
+        """Convert arrays to tensors like the inputs of an export: real numbers get the dtype of the weights."""
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
         return {
             name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
@@ -213,7 +213,7 @@ class DryModel:
 
 
 class _WithoutProducts(TorchFunctionMode):
-    """Linear layers give zeros of the right shape at once."""
+    """Replace linear layers by zeros of the right shape."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -226,7 +226,7 @@ class _WithoutProducts(TorchFunctionMode):
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Looks for one tensor among what operators are given. The class of torch beneath has no types of its own."""
+    """Search the operands of all operators for one tensor. The base class in torch is untyped."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -243,7 +243,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Torch logs at length what a fake run could not do, before it raises it."""
+    """Silence torch's log messages about operations that fail in a fake run; they are raised anyway."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -275,11 +275,11 @@ def _given(tensor: torch.Tensor) -> Given:
 def axes_between(
     one: Sequence[int], one_sizes: Mapping[str, int], other: Sequence[int], other_sizes: Mapping[str, int]
 ) -> tuple[Axis | None, ...]:
-    """The axes of a tensor that has shape `one` at `one_sizes` and `other` at `other_sizes`.
+    """Compare a tensor's shapes `one` at `one_sizes` and `other` at `other_sizes`, and return its axes.
 
     Returns:
-        For each: its size if it stayed, the name of the free axis that it follows, `a + b` for a sum of two,
-        `None` if it follows from them in another way.
+        For each axis: its size if it is constant, the name of the free axis that it equals, `a + b` for a sum of two,
+            or `None` for any other relation.
     """
     return tuple(_axis(a, one_sizes, b, other_sizes) for a, b in zip(one, other, strict=True))
 
@@ -302,5 +302,5 @@ def _first_line(error: BaseException) -> str:
 
 
 def as_array(tensor: Any) -> NDArray[Any]:
-    """A tensor of torch, or whatever numpy makes an array of."""
+    """Convert a torch tensor or any array-like value to a numpy array."""
     return tensor.detach().numpy() if isinstance(tensor, torch.Tensor) else np.asarray(tensor)

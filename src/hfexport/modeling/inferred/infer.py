@@ -1,6 +1,6 @@
-"""An interface inferred from a model itself: its `forward`, its config, its preprocessor's config, and a run of it.
+"""Infer an interface from a model: its `forward`, its config, its preprocessor's config, and a run.
 
-Nothing here is a claim: whatever is inferred is exported and then held to the model by the same strict validation.
+Inference may be wrong: each inferred interface is exported and validated as strictly as any other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ORIGIN: Final = "inferred from the model"
 TOTAL: Final = "past_sequence + sequence"
 
 _AUDIO_SAMPLES: Final = 4000
-"""Samples of sound in the traced example: more than the receptive field of the convolutions at common strides."""
+"""Audio samples in the traced example: more than the receptive field of the convolutions at common strides."""
 
 _NO_OUTPUT: Final = ("loss", "hidden_states", "attentions", "rope_deltas")
 
@@ -42,17 +42,17 @@ _NO_OUTPUT: Final = ("loss", "hidden_states", "attentions", "rope_deltas")
 def infer(
     model_config: Any, task: Task, dry: DryModel, preprocessor: Mapping[str, Any], *, trust_remote_code: bool = False
 ) -> DeclaredConfig:
-    """The export config of a model that no file describes.
+    """Return the export config of a model that no file describes.
 
     Args:
         model_config: the model's `PreTrainedConfig`.
-        task: what it is exported for.
-        dry: the model.
-        preprocessor: preprocessor_config.json, or empty if there is none.
-        trust_remote_code: the model's class is code that the checkpoint carries.
+        task: task to export for.
+        dry: model without data.
+        preprocessor: content of preprocessor_config.json; empty if there is none.
+        trust_remote_code: the model's class is code from the checkpoint.
 
     Raises:
-        UnsupportedError: the interface cannot be told; the message says what is in the way.
+        UnsupportedError: the interface cannot be inferred; the message gives the reason.
     """
     reader = _Reader(model_config, task, dry, preprocessor)
     inputs, known = reader.inputs()
@@ -94,12 +94,12 @@ def _limits(reader: _Reader, positions: int | None) -> dict[str, Limit]:
         limits["past_sequence"] = Limit(0, None if positions is None else positions - 1)
     no_padding = getattr(reader.text_config, "pad_token_id", None) is None
     if reader.task.name == "sequence-classification" and reader.is_decoder and no_padding:
-        limits["batch"] = Limit(1, 1)  # transformers cannot tell where a row of a batch ends, and refuses batches
+        limits["batch"] = Limit(1, 1)  # transformers cannot find the end of each row, and rejects batches
     return limits
 
 
 def _chosen(given: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """What of a model's tensors an artifact gives: all, but for a pooler beside the states that it pools."""
+    """Return the outputs to export: all, except a pooler of the hidden states beside them."""
     names = [spec.name for spec in given]
     left_out = {*_NO_OUTPUT, *(["pooler_output"] if "last_hidden_state" in names else [])}
     return tuple(spec for spec in given if spec.name.partition(".")[0] not in left_out)
@@ -107,7 +107,7 @@ def _chosen(given: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads an interface off a model."""
+    """Read the interface of a model."""
 
     config: Any
     task: Task
@@ -120,7 +120,7 @@ class _Reader:
 
     @property
     def is_decoder(self) -> bool:
-        """Whether `forward` takes a cache, as decoders' does."""
+        """Return whether `forward` takes a cache, as that of decoders does."""
         return "past_key_values" in self.dry.parameters and "decoder_input_ids" not in self.dry.parameters
 
     def unknown(self, why: str) -> UnsupportedError:
@@ -132,13 +132,13 @@ class _Reader:
 
     @cached_property
     def image_tokens(self) -> int:
-        """Placeholders in a text that the features of an image take the place of; 0 where a model merges none."""
+        """Return the number of placeholders that image features replace in a text; 0 if the model merges none."""
         if getattr(self.config, "image_token_id", None) is None or "pixel_values" not in self.dry.parameters:
             return 0
         return self.dry.image_features(image_shape(self.config, self.preprocessor))
 
     def inputs(self) -> tuple[tuple[TensorSpec, ...], dict[str, int]]:
-        """The inputs in the order of `forward`, and sizes of axes that are known."""
+        """Return the inputs in the order of `forward`, and the known sizes of axes."""
         readers = {
             "input_ids": self._text,
             "pixel_values": self._image,
@@ -181,25 +181,25 @@ class _Reader:
         if self.is_decoder and self.task.name.startswith(("causal-lm", "default-with")) and self._counts_positions():
             specs.append(TensorSpec("position_ids", axes, "int64", "position_ids"))
         blocks = getattr(self.text_config, "local_transformer_stride", None)
-        # A second block of characters, or its absence would be taken as settled.
+        # With a second block of characters; otherwise a trace records that there is only one.
         known = {"sequence": blocks + 7} if isinstance(blocks, int) else {}
         return specs + (self._cache() if self.task.with_past else []), known
 
     def _counts_positions(self) -> bool:
-        """Whether it takes `position_ids`, and does not leave them alone."""
+        """Return whether the model takes `position_ids` and uses them."""
         import numpy as np
 
         ids = np.ones((2, 7), dtype=np.int64)
         takes = self.dry.parameters
-        # With a mask, or the model may look at positions for where one packed text ends and the next begins.
+        # Include the mask; without it the model may use positions to separate packed texts.
         inputs = {name: ids for name in ("input_ids", "attention_mask", "position_ids") if name in takes}
         try:
             return "position_ids" in takes and self.dry.uses("position_ids", inputs)
         except Refused:
-            return True  # what is in the way shows when the inputs are known
+            return True  # the error appears again once the inputs are known
 
     def _cache(self) -> list[TensorSpec]:
-        """The cache as a run without one gives it."""
+        """Return the cache tensors that a run without cache returns."""
         import numpy as np
 
         ids = np.ones((2, 7), dtype=np.int64)
@@ -221,14 +221,17 @@ class _Reader:
         ]
 
     def _image(self) -> tuple[list[TensorSpec], dict[str, int]]:
-        """An image of the configured size, or a video of so many; that a model takes others does not mean its graph does."""
+        """Return an image of the configured size or a video of the configured length.
+
+        The model may accept other sizes, but its graph may not.
+        """
         shape: tuple[Axis, ...] = image_shape(self.config, self.preprocessor)
         if isinstance(frames := getattr(self.config, "num_frames", None), int):
             shape = (frames, *shape)
         return [TensorSpec("pixel_values", ("batch", *shape), "float", "pixel_values")], {}
 
     def _sound(self) -> tuple[list[TensorSpec], dict[str, int]]:
-        """Raw sound; a mask only where the feature extractor makes one, since others were trained without."""
+        """Return raw audio, with a mask only if the feature extractor makes one: other models were trained without."""
         if getattr(self.config, "audio_channels", None) is not None:
             axes: tuple[Axis, ...] = ("batch", int(self.config.audio_channels), "samples")
         else:
@@ -244,7 +247,7 @@ class _Reader:
         if not isinstance(bins, int):
             raise self.unknown("neither its config nor preprocessor_config.json says how many mel bins a frame has")
         if (side := getattr(audio, "spec_size", None)) is not None:
-            # A spectrogram that becomes an image of that side, with one channel.
+            # A spectrogram that is treated as a square, one-channel image.
             return [TensorSpec("input_features", ("batch", 1, side * side // bins, bins), "float", "signal")], {}
         return [TensorSpec("input_features", ("batch", bins, "frames"), "float", "signal")], {"frames": 100}
 
@@ -260,9 +263,9 @@ class _Reader:
         return [TensorSpec("past_values", ("batch", length, channels), "float", "signal")], {}
 
     def _lagged_series(self) -> list[TensorSpec]:
-        """A window with its lags and what is known of each moment; of the future, so that the decoder runs.
+        """Return a window of a time series with its lags and features; with future values, so that the decoder runs.
 
-        What the decoder says of a moment depends on the values before it alone: a forecast draws them one by one.
+        The decoder's output at each step depends only on earlier values: a forecast draws them one by one.
         """
         config = self.config
         variates: tuple[Axis, ...] = () if config.input_size == 1 else (int(config.input_size),)

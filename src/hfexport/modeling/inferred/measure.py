@@ -1,4 +1,4 @@
-"""What a model without data tells of its interface: outputs and their axes, vocabulary, positions, free axes."""
+"""Measure the interface of a model without data: outputs and their axes, vocabulary, positions, free axes."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ __all__ = [
 
 _TRACED: Final = {"batch": 2, "choice": 3, "num_choices": 3, "sequence": 7, "past_sequence": 5}
 _PRIMES: Final = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
-"""Sizes of other axes while a model is traced; no two are equal, so that no axis is taken for another."""
+"""Sizes of other axes in the traced example; all differ, so that no axis is confused with another."""
 
 _MEDIA: Final = ("pixel_values", "signal", "sample")
-"""Roles of inputs whose sizes a model may have fixed; tokens it takes in any number."""
+"""Roles of inputs whose sizes a model may fix; tokens may have any number."""
 
 _AFFORDABLE: Final = 512
-"""The most tokens that are asked of a model with its weights; probes go no further either."""
+"""Largest number of tokens in a run with real weights; probes have the same limit."""
 
 _GROWTH: Final = {"height": 32, "width": 64, "samples": 1234, "frames": 36}
-"""What the second run adds to axes that models divide: strides take several samples, frames or pixels at a time."""
+"""Increment of the second run on axes that strides divide: several samples, frames or pixels at a time."""
 
 
 def trace_sizes(specs: Sequence[TensorSpec], known: Mapping[str, int], limits: Mapping[str, Limit]) -> dict[str, int]:
-    """A size for every free axis of `specs`, `known` ones first, all different and within `limits`."""
+    """Choose a size for every free axis of `specs`, `known` sizes first, all different and within `limits`."""
     primes = iter(_PRIMES)
     sizes: dict[str, int] = {}
     for name in names_of(specs):
@@ -54,7 +54,7 @@ def trace_sizes(specs: Sequence[TensorSpec], known: Mapping[str, int], limits: M
 
 
 def _grown(config: DeclaredConfig, only: str | None = None) -> dict[str, int]:
-    """Other sizes than the traced ones, of every free axis or of one."""
+    """Return sizes that differ from the traced ones, for every free axis or for one."""
     sizes = dict(config.trace_sizes)
     for number, name in enumerate(sizes):
         if only not in (None, name):
@@ -73,10 +73,10 @@ def _run(dry: DryModel, config: DeclaredConfig, sizes: Mapping[str, int]) -> dic
 
 
 def fix_refused_axes(dry: DryModel, config: DeclaredConfig) -> DeclaredConfig:
-    """`config` with every axis fixed at its traced size, by which the model can be called at no other size.
+    """Return `config` with each axis fixed at its traced size if the model accepts no other size.
 
     Raises:
-        Refused: the model does not take its inputs at the traced sizes either.
+        Refused: the model rejects its inputs at the traced sizes too.
     """
     _run(dry, config, config.trace_sizes)
     doubtful = {axis for spec in config.inputs if spec.role in _MEDIA for axis in spec.axes[1:]}
@@ -105,9 +105,9 @@ def _changed(config: DeclaredConfig, **values: Any) -> DeclaredConfig:
 
 
 def lower_refused_maximum(dry: DryModel, config: DeclaredConfig) -> DeclaredConfig:
-    """`config` with the longest text that the model takes as the maximum of each length, where probes go that far.
+    """Return `config` with the longest accepted text as the maximum of each length, within the limit of probes.
 
-    ProphetNet's decoder, for example, also looks up the position after the last one, of its second stream.
+    ProphetNet's decoder, for example, also looks up the position after the last one for its second stream.
     """
     limits = dict(config.limits)
     for axis in ("sequence", "decoder_sequence"):
@@ -130,9 +130,9 @@ def lower_refused_maximum(dry: DryModel, config: DeclaredConfig) -> DeclaredConf
 
 
 def raise_refused_minimum(dry: DryModel, config: DeclaredConfig) -> DeclaredConfig:
-    """`config` with the shortest text that the model takes as the minimum of its length, if that is more than it says.
+    """Return `config` with the shortest accepted text as the minimum of its length, if that is larger.
 
-    CANINE, for example, makes one position of four characters, and so takes no fewer.
+    CANINE, for example, makes one position of four characters, and rejects shorter texts.
     """
     axis, limit = "sequence", config.limits.get("sequence", Limit())
     if axis not in config.free_axes or config.image_tokens:
@@ -155,12 +155,12 @@ def raise_refused_minimum(dry: DryModel, config: DeclaredConfig) -> DeclaredConf
 
 
 def measured_outputs(dry: DryModel, config: DeclaredConfig) -> tuple[TensorSpec, ...]:
-    """Every tensor that the model gives at two sizes, its axes told by how they changed between them.
+    """Return every output tensor, with axes derived from its shapes at two sizes.
 
-    An axis that follows from others in another way than by being one, or a sum of two, ends the axes that are named.
+    The named axes of a tensor end at the first axis that is neither a free axis nor a sum of two.
 
     Raises:
-        Refused: the model does not take its inputs.
+        Refused: the model rejects its inputs.
     """
     other_sizes = _grown(config)
     one, other = _run(dry, config, config.trace_sizes), _run(dry, config, other_sizes)
@@ -187,9 +187,9 @@ def _element(given: Given) -> Literal["int64", "float"]:
 
 
 def vocabulary_size(module: Any, model_config: Any) -> int:
-    """Number of token ids: rows of the model's own table, or what its config says.
+    """Return the number of token ids: the rows of the model's embedding table, or the config's value.
 
-    A model that has neither, such as CANINE, which hashes its ids, takes every character of Unicode.
+    Models with neither, such as CANINE, which hashes its ids, accept all Unicode characters.
     """
     rows = _rows(module)
     configured = (getattr(model_config, name, None) for name in ("vocab_size", "src_vocab_size"))
@@ -197,13 +197,13 @@ def vocabulary_size(module: Any, model_config: Any) -> int:
 
 
 def decoder_vocabulary_size(module: Any) -> int | None:
-    """Rows of the table of an encoder-decoder's decoder; `None` if there is none."""
+    """Return the number of rows of the decoder's embedding table; `None` if there is none."""
     decoder = getattr(module, "get_decoder", lambda: None)()
     return None if decoder is None or decoder is module else _rows(decoder)
 
 
 def _rows(module: Any) -> int | None:
-    """Rows of the table that a model looks its tokens up in; `None` if it has no such table."""
+    """Return the number of rows of the model's embedding table; `None` if there is none."""
     try:
         table = module.get_input_embeddings()
     except (NotImplementedError, AttributeError):
@@ -212,9 +212,9 @@ def _rows(module: Any) -> int | None:
 
 
 def position_limit(module: torch.nn.Module, model_config: Any) -> int | None:
-    """The longest sequence that the model has positions for; `None` if nothing bounds it.
+    """Return the longest sequence that the model has positions for; `None` if there is no maximum.
 
-    The rows of its position tables (a table with a padding row counts from behind that), and what its config says.
+    Sources are the rows of its position tables (less the rows up to a padding row) and its config.
     """
     bounds = [
         table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
@@ -231,7 +231,7 @@ def position_limit(module: torch.nn.Module, model_config: Any) -> int | None:
 
 
 def thresholds(model_config: Any, axis: str, maximum: int | None) -> dict[str, int]:
-    """The size of `axis` past which attention leaves tokens out, by the model's config, where probes can afford it."""
+    """Return the size of `axis` above which attention leaves out tokens, if probes can reach it."""
     names = ("sliding_window", "local_attention", "attention_window", "local_transformer_stride")
     growth = rope_growth(model_config)
     sizes = [None if growth is None else growth.threshold, *(getattr(model_config, name, None) for name in names)]
@@ -240,13 +240,13 @@ def thresholds(model_config: Any, axis: str, maximum: int | None) -> dict[str, i
 
 
 def image_shape(model_config: Any, preprocessor: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(channels, height, width) of the images that a model takes.
+    """Return (channels, height, width) of the images that a model takes.
 
-    By its config (or that of its vision part or backbone), else by its preprocessor's, else 3 x 224 x 224.
+    Taken from its config (or that of its vision part or backbone), else from its preprocessor's, else 3 x 224 x 224.
 
     Args:
         model_config: the model's `PreTrainedConfig`.
-        preprocessor: preprocessor_config.json, or empty if there is none.
+        preprocessor: content of preprocessor_config.json; empty if there is none.
     """
     parts = (model_config, *(getattr(model_config, name, None) for name in ("vision_config", "backbone_config")))
     sources = [source for source in parts if source is not None]
@@ -259,7 +259,7 @@ def image_shape(model_config: Any, preprocessor: Mapping[str, Any]) -> tuple[int
 
 
 def _height_and_width(size: Any) -> tuple[int, int] | None:
-    """(height, width) of the ways in which configs write them."""
+    """Parse (height, width) from the forms that configs use."""
     if isinstance(size, int):
         return size, size
     if isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(side, int) for side in size):

@@ -1,4 +1,4 @@
-"""Attentions and hidden states as outputs: how many a graph gives, and their axes, measured on the model without data."""
+"""Attentions and hidden states as outputs: their number and axes, measured on the model without data."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["with_more_outputs"]
 
 _DERIVED: Final = ("encoder_states",)
-"""Axes that follow from the length of the encoder's input."""
+"""Axes that depend on the length of the encoder's input."""
 
 
 def with_more_outputs(config: ExportConfig, kinds: Sequence[str], build: Callable[[], DryModel]) -> ExportConfig:
-    """`config` whose graphs also give outputs of `kinds`, under the names of transformers with a number.
+    """Return `config` whose graphs also return outputs of `kinds`, named as in transformers with an index.
 
     Args:
-        config: the export config of a whole model.
-        kinds: any of `attentions` and `hidden_states`.
-        build: makes the model; each graph has one of its own, since a decoder's loses its encoder.
+        config: export config of a whole model.
+        kinds: some of `attentions` and `hidden_states`.
+        build: builds the model; each graph needs its own, since that of a decoder loses its encoder.
 
     Raises:
-        UnsupportedError: no graph of the model gives any of a kind.
+        UnsupportedError: no graph of the model returns outputs of a kind.
     """
     graphs = {
         branch.graph: branch for layout in LAYOUTS for graph in config.graphs(layout) for branch in graph.branches
@@ -66,7 +66,7 @@ def _measured(config: ExportConfig, kinds: Sequence[str], dry: DryModel) -> tupl
 def _grown(config: ExportConfig, axis: str, step: int) -> int:
     size, limit = config.trace_sizes[axis], config.limits.get(axis, Limit())
     if axis == "past_encoder_sequence" or (limit.maximum is not None and size + step > limit.maximum):
-        # A cache of the encoder's states is no longer than those.
+        # A cache of the encoder's states has their length.
         return max(limit.minimum, size - 1)
     return size + step
 

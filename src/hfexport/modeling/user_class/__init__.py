@@ -1,4 +1,4 @@
-"""Where a checkpoint's export config comes from: a file of `architectures`, a user's own class, or the model itself."""
+"""Export configs that users define as classes in a file of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own `OnnxConfig` becomes an export config: mistakes in it are found here, with the class and field named."""
+"""Convert a user's `OnnxConfig` to an export config; errors name the class and the field."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ ROLES: Final[Mapping[str, Role]] = {
     "position_ids": "position_ids",
     "pixel_values": "pixel_values",
 }
-"""Inputs whose values hfexport draws by itself; those of any other are drawn from the class's dummy inputs."""
+"""Inputs whose values hfexport draws itself; values of all others come from the class's dummy inputs."""
 
 _CACHE: Final = re.compile(r"past_key_values\.(\d+)\.(key|value)")
 _FIXED_IN_EVERY_MODEL: Final = ("num_channels", "channels")
-"""Axes that classes of `transformers.onnx` call free, though a model's weights fix them."""
+"""Axes that classes of `transformers.onnx` declare as free although a model's weights fix them."""
 
 
 def declare(
@@ -58,18 +58,19 @@ def declare(
     images: tuple[int, int, int] = (3, 224, 224),
     trust_remote_code: bool = False,
 ) -> DeclaredConfig | DeclaredSeq2Seq:
-    """The export config that `own` describes.
+    """Return the export config that `own` describes.
 
     Args:
-        own: an instance of the user's class.
-        origin: names the class in messages and in the manifest: `path/file.py:Class`.
-        dry: the model.
-        preprocessor: gives the checkpoint's tokenizer or processor; called only if the class's dummy inputs are needed.
-        images: (channels, height, width) of images that the model takes, unless the class makes dummies of its own.
-        trust_remote_code: the model's class is code that the checkpoint carries.
+        own: instance of the user's class.
+        origin: name of the class in messages and in the manifest: `path/file.py:Class`.
+        dry: model without data.
+        preprocessor: returns the checkpoint's tokenizer or processor; called only if the class's dummy inputs are
+            needed.
+        images: (channels, height, width) of the model's images, unless the class makes its own dummy inputs.
+        trust_remote_code: the model's class is code from the checkpoint.
 
     Raises:
-        InputsError: what the class says does not fit itself or the model.
+        InputsError: the class contradicts itself or the model.
     """
     if isinstance(own, OnnxSeq2SeqConfigWithPast) and own.use_past:
         return declare_seq2seq(own, origin, dry, trust_remote_code=trust_remote_code)
@@ -105,7 +106,7 @@ def declare(
 
 
 class _Reader(Properties):
-    """Reads what a user's class says of a model's inputs and outputs."""
+    """Read the inputs and outputs of a user's class."""
 
     def __init__(
         self,
@@ -167,7 +168,7 @@ class _Reader(Properties):
         return overrides(type(self._own), "generate_dummy_inputs")
 
     def _shape(self, name: str, axes: Mapping[int, str], shape: tuple[int, ...]) -> tuple[Axis, ...]:
-        """`shape` with its free axes by name; their sizes are remembered, as the model may take no others."""
+        """Return `shape` with names for its free axes, and record their sizes, since the model may accept no others."""
         if max(axes, default=0) >= len(shape):
             raise self.wrong("inputs", f"{name!r} names axis {max(axes)}, but it has {len(shape)} axes")
         free = {index: axis for index, axis in axes.items() if axis not in _FIXED_IN_EVERY_MODEL}
@@ -175,7 +176,7 @@ class _Reader(Properties):
         return tuple(free.get(index, size) for index, size in enumerate(shape))
 
     def _dummy(self, name: str) -> Any:
-        """One of the class's dummy inputs, as an array."""
+        """Return one of the class's dummy inputs as an array."""
         if self._dummies is None:
             try:
                 made = self._own.generate_dummy_inputs(self._preprocessor(), framework="pt")
@@ -191,7 +192,7 @@ class _Reader(Properties):
         return {spec.name: self._dummy(spec.name).tolist() for spec in specs if spec.role == "sample"}
 
     def outputs(self, given: tuple[TensorSpec, ...], config: DeclaredConfig) -> tuple[TensorSpec, ...]:
-        """The declared outputs, each with the axes that it really has."""
+        """Return the declared outputs, each with its measured axes."""
         by_name = {spec.name: spec for spec in given}
         declared = self.axes("outputs")
         overridden = overrides(type(self._own), "outputs")
@@ -218,6 +219,6 @@ class _Reader(Properties):
 
 
 def overrides(cls: type, field: str) -> bool:
-    """Whether a class of the user's, `cls` or one of its bases, says what `field` is, rather than one of hfexport's."""
+    """Return whether `field` is defined by a user's class (`cls` or a base of it) rather than by hfexport."""
     module = next(base.__module__ for base in cls.__mro__ if field in vars(base))
     return module.partition(".")[0] != "hfexport"

@@ -1,4 +1,4 @@
-"""A user's own `OnnxSeq2SeqConfigWithPast` with its cache becomes an export config of one graph."""
+"""Convert a user's `OnnxSeq2SeqConfigWithPast` with cache to an export config of one graph."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _CACHE: Final = re.compile(r"past_key_values\.\d+\.(decoder|encoder)\.(key|value
 _AXES: Final[Mapping[str, tuple[list[int], ...]]] = {
     "input_ids": ([0, 1],),
     "attention_mask": ([0, 1],),
-    # `transformers.onnx` had one new token at a time; here it may be any number.
+    # `transformers.onnx` allowed one new token at a time; here any number is allowed.
     "decoder_input_ids": ([0, 1], [0]),
     "decoder_attention_mask": ([0, 1],),
 }
-"""Inputs beside the cache, and the axes that a class may call free."""
+"""Inputs besides the cache, and the axes that a class may declare as free."""
 
 
 def declare_seq2seq(
     own: OnnxSeq2SeqConfigWithPast, origin: str, dry: DryModel, *, trust_remote_code: bool
 ) -> DeclaredSeq2Seq:
-    """The export config that `own` describes; names of axes are those of hfexport's own encoder-decoders.
+    """Return the export config that `own` describes, with the axis names of hfexport's encoder-decoders.
 
     Args:
-        own: an instance of the user's class, with `use_past`.
-        origin: names the class in messages and in the manifest: `path/file.py:Class`.
-        dry: the model.
-        trust_remote_code: the model's class is code that the checkpoint carries.
+        own: instance of the user's class, with `use_past`.
+        origin: name of the class in messages and in the manifest: `path/file.py:Class`.
+        dry: model without data.
+        trust_remote_code: the model's class is code from the checkpoint.
 
     Raises:
-        InputsError: what the class says does not fit itself or the model.
+        InputsError: the class contradicts itself or the model.
     """
     reader = Properties(own, origin)
     inputs, outputs = reader.axes("inputs"), reader.axes("outputs")
@@ -84,5 +84,5 @@ def declare_seq2seq(
 
 
 def _of_decoder(value: Any) -> int:
-    """Of a pair, encoder and decoder, as the base class has it, or of one number for both."""
+    """Return the decoder's number from a pair (encoder, decoder) as in the base class, or from one number for both."""
     return int(value[1] if isinstance(value, tuple) else value)

@@ -1,4 +1,4 @@
-"""Dummy inputs: what a preprocessor makes of meaningless text, images or sound."""
+"""Make dummy inputs by running a preprocessor on meaningless text, images or sound."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ def dummy_inputs(
     time_duration: float = 5.0,
     frequency: int = 220,
 ) -> dict[str, Any]:
-    """Arguments for a model's `forward`, as `preprocessor` makes them.
+    """Return arguments for a model's `forward`, made by `preprocessor`.
 
     Args:
         preprocessor: a tokenizer, image processor or feature extractor of transformers.
-        batch_size: rows.
-        seq_length: tokens a row, special ones included.
-        num_choices: arrays get an axis of so many choices behind the batch's; `None` for no such axis.
+        batch_size: number of rows.
+        seq_length: number of tokens per row, including special ones.
+        num_choices: size of an axis after the batch axis; `None` for no such axis.
         is_pair: rows are pairs of sentences.
-        framework: the kind of arrays, `pt` or `np`.
-        num_channels: of images.
-        image_width: in pixels, before the processor resizes.
-        image_height: in pixels, before the processor resizes.
-        sampling_rate: of sound, in Hz.
-        time_duration: of sound, in seconds.
-        frequency: of sound, in Hz.
+        framework: type of the arrays, `pt` or `np`.
+        num_channels: number of image channels.
+        image_width: image width in pixels, before the processor resizes.
+        image_height: image height in pixels, before the processor resizes.
+        sampling_rate: sampling rate of the sound, in Hz.
+        time_duration: duration of the sound, in seconds.
+        frequency: frequency of the sound, in Hz.
 
     Raises:
-        ValueError: the preprocessor is of no kind that dummy inputs can be made for.
+        ValueError: dummy inputs cannot be made with a preprocessor of this kind.
     """
     from transformers import FeatureExtractionMixin, PreTrainedTokenizerBase
     from transformers.image_processing_base import ImageProcessingMixin
 
-    process: Any = preprocessor  # its base classes leave `__call__` to the classes below them
+    process: Any = preprocessor  # the base classes do not define `__call__`
     if isinstance(preprocessor, PreTrainedTokenizerBase):
         return _text(process, batch_size, seq_length, num_choices, is_pair, framework)
     if isinstance(preprocessor, ImageProcessingMixin):
@@ -76,10 +76,10 @@ def _text(
 
 
 def dummy_cache(made: dict[str, Any], layers: int, shape: tuple[int, int, int]) -> None:
-    """Add a cache of zeros to `made`, torch tensors, and lengthen its mask by it.
+    """Add a cache of zeros to `made`, a dictionary of torch tensors, and extend its mask.
 
     Args:
-        made: with `input_ids` (batch, sequence), and perhaps `attention_mask`.
+        made: inputs with `input_ids` (batch, sequence), and optionally `attention_mask`.
         layers: number of (key, value) pairs.
         shape: (heads, past_sequence, head_size).
     """
@@ -93,10 +93,10 @@ def dummy_cache(made: dict[str, Any], layers: int, shape: tuple[int, int, int]) 
 
 
 def load_preprocessor(folder: str, kind: str = "auto") -> Any:
-    """The tokenizer or processor of a checkpoint; `None` where it has none.
+    """Load the tokenizer or processor of a checkpoint; `None` if there is none.
 
     Args:
-        folder: of the checkpoint.
+        folder: folder of the checkpoint.
         kind: `auto`, `tokenizer`, `feature_extractor`, `image_processor` or `processor`.
     """
     import transformers

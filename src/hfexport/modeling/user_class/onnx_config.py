@@ -1,13 +1,13 @@
-"""The three base classes by which a user describes an architecture of their own, as `transformers.onnx` had them.
+"""Three base classes for a user's description of an architecture, compatible with `transformers.onnx`.
 
-A class names its inputs in order, each with the axes that are free; everything else has a default that it may override:
+A class declares its inputs in order, each with its free axes; everything else has a default that it may override:
 
     class MyOnnxConfig(OnnxConfig):
         @property
         def inputs(self):
             return {"input_ids": {0: "batch", 1: "sequence"}, "attention_mask": {0: "batch", 1: "sequence"}}
 
-Torch-free until dummy inputs are asked for.
+Torch is imported only when dummy inputs are made.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from hfexport.export_config.tasks import TASKS, Task
 __all__ = ["Axes", "OnnxConfig", "OnnxConfigWithPast", "OnnxSeq2SeqConfigWithPast", "as_axes"]
 
 Axes = Mapping[int, str]
-"""The free axes of a tensor: index -> name. An axis that is left out has a fixed size."""
+"""Free axes of a tensor: names by index. Other axes have a fixed size."""
 
 _PAST = "past_sequence"
 _PRESENT = "past_sequence + sequence"
 
 
 def as_axes(specs: Iterable[TensorSpec]) -> OrderedDict[str, dict[int, str]]:
-    """Tensors by name, each with its free axes."""
+    """Return the free axes of each tensor, by name."""
     return OrderedDict(
         (spec.name, {index: axis for index, axis in enumerate(spec.axes) if isinstance(axis, str)}) for spec in specs
     )
 
 
 class OnnxConfig(ABC):
-    """Base class for encoders, and for every model that is called once.
+    """Base class for encoders and all other models that run in one call.
 
     Args:
         config: the model's `PreTrainedConfig`.
-        task: what the model is exported for, such as `sequence-classification`; decides the outputs.
+        task: task to export for, such as `sequence-classification`; decides the outputs.
 
     Raises:
-        UnsupportedError: there is no such task.
+        UnsupportedError: the task does not exist.
     """
 
     default_fixed_batch: ClassVar[int] = 2
@@ -66,17 +66,17 @@ class OnnxConfig(ABC):
     @property
     @abstractmethod
     def inputs(self) -> Mapping[str, Axes]:
-        """Inputs in the order in which the artifact takes them, each with its free axes."""
+        """Return the inputs in the artifact's order, each with its free axes."""
 
     @property
     def outputs(self) -> Mapping[str, Axes]:
-        """Outputs in the order in which the artifact gives them; each is one of the model's own by name."""
+        """Return the outputs in the artifact's order, by the model's own output names."""
         outputs = TASKS[self.task].outputs
         return OrderedDict((name, dict(enumerate(axes))) for name, axes in outputs.items())
 
     @property
     def full_task(self) -> Task:
-        """The task with its cache, if it has one."""
+        """Return the task, in its form with a cache if there is one."""
         return TASKS[self.task]
 
     @property
@@ -85,12 +85,12 @@ class OnnxConfig(ABC):
 
     @property
     def atol_for_validation(self) -> float:
-        """Absolute tolerance of validation for fp32."""
+        """Return the absolute tolerance of validation for fp32."""
         return 1e-5
 
     @property
     def values_override(self) -> Mapping[str, Any] | None:
-        """Values of the model's config that hold while it is exported."""
+        """Return values of the model's config to set during the export."""
         return {"use_cache": False} if hasattr(self._config, "use_cache") else None
 
     @property
@@ -115,19 +115,19 @@ class OnnxConfig(ABC):
         framework: Any = None,
         **media: Any,
     ) -> Mapping[str, Any]:
-        """Arguments for the model's `forward`, as its preprocessor makes them.
+        """Return arguments for the model's `forward`, made by its preprocessor.
 
         Args:
             preprocessor: a tokenizer, image processor or feature extractor.
-            batch_size: -1 for the default.
-            seq_length: tokens a row, special ones included; -1 for the default.
-            num_choices: of task `multiple-choice`; -1 for the default.
+            batch_size: number of rows; -1 for the default.
+            seq_length: number of tokens per row, including special ones; -1 for the default.
+            num_choices: number of choices for task `multiple-choice`; -1 for the default.
             is_pair: rows are pairs of sentences.
-            framework: the kind of arrays: `pt` or `np`.
+            framework: type of the arrays: `pt` or `np`.
             media: `num_channels`, `image_width`, `image_height`, `sampling_rate`, `time_duration`, `frequency`.
 
         Raises:
-            ValueError: the preprocessor is of no kind that dummy inputs can be made for.
+            ValueError: dummy inputs cannot be made with a preprocessor of this kind.
         """
         from hfexport.modeling.user_class.dummies import dummy_inputs
 
@@ -144,12 +144,12 @@ class OnnxConfig(ABC):
         )
 
     def flatten_output_collection_property(self, name: str, field: Iterable[Any]) -> dict[str, Any]:
-        """A collection of the model's outputs as single tensors, numbered through."""
+        """Flatten a collection of the model's outputs to single tensors with an index."""
         return {f"{name}.{index}": item for index, item in enumerate(chain.from_iterable(field))}
 
 
 class OnnxConfigWithPast(OnnxConfig):
-    """Base class for decoders, whose key/value cache is an input and an output if `use_past`."""
+    """Base class for decoders. If `use_past`, the key/value cache is an input and an output."""
 
     def __init__(self, config: Any, task: str = "default", use_past: bool = False) -> None:
         super().__init__(config, task)
@@ -181,12 +181,12 @@ class OnnxConfigWithPast(OnnxConfig):
 
     @property
     def num_layers(self) -> Any:
-        """Layers with a cache of their own."""
+        """Return the number of layers with a cache."""
         return int(getattr(self._config, "num_layers", None) or self._config.num_hidden_layers)
 
     @property
     def num_attention_heads(self) -> Any:
-        """Heads in the cache: fewer than attention heads where queries share keys."""
+        """Return the number of heads in the cache; fewer than attention heads if queries share keys."""
         return int(getattr(self._config, "num_key_value_heads", None) or self._config.num_attention_heads)
 
     @property
@@ -195,10 +195,10 @@ class OnnxConfigWithPast(OnnxConfig):
         return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
     def fill_with_past_key_values_(self, inputs_or_outputs: MutableMapping[str, Axes], direction: str) -> None:
-        """Add the cache to `inputs_or_outputs`.
+        """Add the cache tensors to `inputs_or_outputs`.
 
         Args:
-            inputs_or_outputs: is added to.
+            inputs_or_outputs: mapping to extend.
             direction: `inputs` (`past_key_values.0.key`, …) or `outputs` (`present.0.key`, …).
         """
         name, axis = _direction(direction)
@@ -207,7 +207,7 @@ class OnnxConfigWithPast(OnnxConfig):
                 inputs_or_outputs[f"{name}.{layer}.{part}"] = {0: "batch", 2: axis}
 
     def generate_dummy_inputs(self, preprocessor: Any, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
-        """As the base class; with past also a cache that is two tokens longer than the new ones."""
+        """Extend the base class's inputs, with past, by a cache that is two tokens longer than the new tokens."""
         made = dict(super().generate_dummy_inputs(preprocessor, *args, **kwargs))
         if self.use_past:
             from hfexport.modeling.user_class.dummies import dummy_cache
@@ -229,7 +229,7 @@ class OnnxConfigWithPast(OnnxConfig):
 
 
 class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
-    """Base class for encoder-decoders, whose cache holds the decoder's keys and values and the encoder's."""
+    """Base class for encoder-decoders, whose cache holds keys and values of self-attention and cross-attention."""
 
     @property
     def outputs(self) -> Mapping[str, Axes]:
@@ -243,7 +243,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
 
     @property
     def num_layers(self) -> tuple[int, int]:
-        """Layers of the encoder and of the decoder."""
+        """Return the number of layers of the encoder and of the decoder."""
         config = self._config
         if hasattr(config, "encoder_layers") and hasattr(config, "decoder_layers"):
             return int(config.encoder_layers), int(config.decoder_layers)
@@ -252,7 +252,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
 
     @property
     def num_attention_heads(self) -> tuple[int, int]:
-        """Heads of the encoder and of the decoder."""
+        """Return the number of heads of the encoder and of the decoder."""
         config = self._config
         if hasattr(config, "encoder_attention_heads") and hasattr(config, "decoder_attention_heads"):
             return int(config.encoder_attention_heads), int(config.decoder_attention_heads)
@@ -261,7 +261,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
 
     @property
     def head_size(self) -> int:
-        """Of a head of the decoder."""
+        """Return the size of a decoder head."""
         config = self._config
         own = getattr(config, "d_kv", None) or getattr(config, "head_dim", None)
         return int(own or config.hidden_size // self.num_attention_heads[1])
@@ -276,7 +276,7 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast):
                 inputs_or_outputs[f"{name}.{layer}.encoder.{part}"] = {0: "batch", 2: "past_encoder_sequence"}
 
     def generate_dummy_inputs(self, preprocessor: Any, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
-        """Inputs of the encoder, and the same again for the decoder; with past one new token and a cache."""
+        """Return the same inputs for encoder and decoder; with past, one new token and a cache."""
         made = dict(OnnxConfig.generate_dummy_inputs(self, preprocessor, *args, **kwargs))
         made |= {f"decoder_{name}": array for name, array in made.items() if name in ("input_ids", "attention_mask")}
         return made

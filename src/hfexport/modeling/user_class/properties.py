@@ -1,4 +1,4 @@
-"""What a user's own class says, read property by property; of its code nothing is taken for granted."""
+"""Read the properties of a user's class one by one, and check each value."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Properties", "config_values"]
 
 
 def config_values(own: OnnxConfig, origin: str) -> dict[str, Any]:
-    """Values of the model's config that `own` overrides, by which the model has to be built.
+    """Return values of the model's config that `own` overrides and with which the model must be built.
 
     Raises:
-        InputsError: they are no values of the model's config.
+        InputsError: the model's config does not have these values.
     """
     return Properties(own, origin).config_values()
 
 
 class Properties:
-    """Reads a user's class, of which nothing is taken for granted."""
+    """Read the properties of a user's class and check each value."""
 
     def __init__(self, own: OnnxConfig, origin: str) -> None:
         self._own = own
@@ -34,7 +34,7 @@ class Properties:
         return InputsError([f"{self._origin}: {field}: {what}"])
 
     def read(self, field: str) -> Any:
-        """A property of the class, which is code that may fail."""
+        """Read a property of the class; its code may raise."""
         try:
             return getattr(self._own, field)
         except MODEL_FAILURES as error:
@@ -47,7 +47,7 @@ class Properties:
         return value
 
     def config_values(self) -> dict[str, Any]:
-        """What the class has in the place of values of the model's config."""
+        """Return the class's replacements for values of the model's config."""
         values = self.read("values_override")
         if values is None:
             return {}

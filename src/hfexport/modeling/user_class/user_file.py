@@ -1,4 +1,4 @@
-"""Finds a user's class by `path/file.py:Class`. Torch-free, apart from what the file itself imports."""
+"""Load a user's class from `path/file.py:Class`. Torch-free, except for imports of the file itself."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["load_class"]
 
 
 def load_class(reference: str) -> type[OnnxConfig]:
-    """The class that `path/file.py:Class` names; the file's code is run.
+    """Return the class that `path/file.py:Class` names; this runs the file's code.
 
     Raises:
-        InputsError: there is no such file or class, the file's code fails, or the class is of no kind that is needed.
+        InputsError: the file or the class does not exist, the file's code fails, or the class has no suitable base.
     """
     path, _, name = reference.rpartition(":")
     module = _run_file(Path(path), reference)
@@ -57,7 +57,7 @@ def _run_file(path: Path, reference: str) -> ModuleType:
 
 
 def _where(error: BaseException, path: Path) -> str:
-    """What went wrong, with the last line of the user's own file that took part."""
+    """Return the error and the last line of the user's file in its traceback."""
     text = first_line(error)
     said = text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
     line = error.lineno if isinstance(error, SyntaxError) else None

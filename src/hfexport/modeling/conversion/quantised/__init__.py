@@ -1,4 +1,4 @@
-"""Quantised weights as the floating-point weights they stand for, tensor by tensor, by each format's published formula."""
+"""Dequantise weights tensor by tensor, by the published formula of each format."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ DEQUANTISED: Final[Mapping[str, Dequantiser]] = MappingProxyType(
         "awq": packed_rows.awq,
     }
 )
-"""By `quant_method` of config.json: what replaces quantised tensors by the weights they stand for."""
+"""Function that replaces quantised tensors, by `quant_method` of config.json."""
 
 
 def dequantise(config: Mapping[str, Any], stored: Sequence[StoredTensor]) -> list[StoredTensor]:
-    """Replace quantised tensors and their scales by floating-point weights; other tensors stay as they are.
+    """Replace quantised tensors and their scales by floating-point weights; other tensors stay unchanged.
 
-    Nothing is computed before a tensor's `read` is called.
+    A weight is computed when its tensor's `read` is called.
 
     Args:
         config: config.json, with its `quantization_config`.
         stored: all tensors of the checkpoint.
 
     Raises:
-        UnsupportedError: the method, or a variant of it, has no formula here.
+        UnsupportedError: the quantisation method, or its variant, is not implemented.
         CheckpointError: scales or zero points are missing or of the wrong shape.
     """
     method = quantization_method(config)

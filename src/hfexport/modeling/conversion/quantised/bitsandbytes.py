@@ -1,4 +1,4 @@
-"""Weights of bitsandbytes: LLM.int8() and the four-bit formats nf4 and fp4, with doubly quantised scales."""
+"""Dequantise bitsandbytes: LLM.int8() and the 4-bit formats nf4 and fp4, with doubly quantised scales."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _STATES = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 
 
 def dequantise(quantization: Mapping[str, Any], group: Group) -> None:
-    """Replace int8 weights (`SCB` beside them) and four-bit ones (`quant_state` beside them).
+    """Replace int8 weights (with a tensor `SCB`) and 4-bit weights (with a tensor `quant_state`).
 
-    int8: `weight * SCB / 127` by row (https://arxiv.org/abs/2208.07339); four bits: `quant_map[code] * absmax` by block
-    of the flat weight, the high half of a byte first (https://arxiv.org/abs/2305.14314).
+    int8: `weight * SCB / 127` by row (https://arxiv.org/abs/2208.07339). 4 bits: `quant_map[code] * absmax` by block of
+        the flat weight, high half of each byte first (https://arxiv.org/abs/2305.14314).
     """
     del quantization
     for base, _ in group.ending(".SCB"):
@@ -50,7 +50,7 @@ def _int8(weight: StoredTensor, largest: StoredTensor) -> NDArray[np.float32]:
 
 
 def _state(tensor: StoredTensor) -> dict[str, Any]:
-    """The JSON text that a tensor of bytes holds: block sizes, shape and, if scales are quantised, their mean."""
+    """Decode the JSON text in a tensor of bytes: block sizes, shape and, if scales are quantised, their mean."""
     try:
         state: dict[str, Any] = json.loads(bytes(tensor.read()))
         valid = state["blocksize"] > 0 and all(type(size) is int and size >= 0 for size in state["shape"])

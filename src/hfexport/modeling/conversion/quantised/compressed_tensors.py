@@ -1,4 +1,4 @@
-"""Weights of compressed-tensors: integers or floats of eight bits, integers packed into words, and nvfp4."""
+"""Dequantise compressed-tensors: 8-bit integers or floats, integers packed into words, and nvfp4."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_ACTIVATIONS = ("input_scale", "input_zero_point", "input_global_scale", "out
 
 
 def dequantise(quantization: Mapping[str, Any], group: Group) -> None:
-    """`(code - zero) * scale`; codes may be packed.
+    """Replace weights by `(code - zero) * scale`; codes may be packed.
 
     https://github.com/neuralmagic/compressed-tensors/tree/main/src/compressed_tensors/compressors
     """
@@ -85,7 +85,7 @@ def _put_packed(group: Group, base: str, known_bits: set[int]) -> None:
 
 
 def _shape(parts: Mapping[str, StoredTensor], base: str) -> NDArray[Any]:
-    """The shape of a packed weight, which is a tensor beside it."""
+    """Return the shape of a packed weight, which is stored as a tensor."""
     found = parts.get("weight_shape")
     if found is None or found.shape != (2,):
         raise CheckpointError(
@@ -104,7 +104,7 @@ def _scaled(weight: StoredTensor, scale: StoredTensor, zero: StoredTensor | None
 
 
 def _packed(parts: Mapping[str, StoredTensor], shape: tuple[int, int], bits: int) -> NDArray[np.float32]:
-    """Integers that are stored with half their range added; zero points are packed along the rows."""
+    """Unpack integers that are stored with an offset of half their range; zero points are packed along the rows."""
     import numpy as np
 
     half = 2 ** (bits - 1)
@@ -124,7 +124,7 @@ def _packed(parts: Mapping[str, StoredTensor], shape: tuple[int, int], bits: int
 
 
 def _nvfp4(packed: StoredTensor, scale: StoredTensor, whole: StoredTensor) -> NDArray[np.float32]:
-    """Two values of E2M1 a byte, the low one first, times the scale of their 16 over that of the tensor."""
+    """Decode two E2M1 values per byte, low half first, times the scale of their 16 over that of the tensor."""
     import numpy as np
 
     codes = packed.read()

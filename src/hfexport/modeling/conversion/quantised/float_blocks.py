@@ -1,4 +1,4 @@
-"""Weights of eight or four floating-point bits with a scale for each block."""
+"""Dequantise weights of 8-bit or 4-bit floats with one scale per block."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["FOUR_BITS", "fp8", "mxfp4", "scaled"]
 
 FOUR_BITS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
-"""The values of E2M1, by code: OCP Microscaling Formats specification 1.0, table 5."""
+"""Values of the E2M1 codes: OCP Microscaling Formats specification 1.0, table 5."""
 
 MXFP4_BLOCK = 32
 
 
 def fp8(quantization: Mapping[str, Any], group: Group) -> None:
-    """`weight` times `weight_scale_inv` of its block, as DeepSeek-V3 publishes its weights.
+    """Replace a weight by `weight * weight_scale_inv` of its block, the format of DeepSeek-V3.
 
-    With one scale for all or for each row (`weight_scale`, as FBGEMM has it), that one.
+    A single scale, or one per row (`weight_scale`, as in FBGEMM), is applied likewise.
     https://huggingface.co/deepseek-ai/DeepSeek-V3/blob/main/README_WEIGHTS.md
     """
     block = quantization.get("weight_block_size")
@@ -39,12 +39,12 @@ def fp8(quantization: Mapping[str, Any], group: Group) -> None:
 
 
 def scaled(weight: StoredTensor, scale: StoredTensor, block: Any = None) -> NDArray[np.float32]:
-    """Values times their scales, of which each covers a block; the last block of an axis may be cut.
+    """Multiply values by the scale of their block; the last block of an axis may be partial.
 
     Args:
         weight: of shape (..., rows, columns).
-        scale: one value, or of the same number of axes, each covering a block.
-        block: rows and columns of a block, if the scales alone do not tell.
+        scale: one value, or an array with the same number of axes whose elements each cover a block.
+        block: rows and columns of a block, if the shape of the scales does not determine them.
     """
     import numpy as np
 
@@ -73,9 +73,9 @@ def scaled(weight: StoredTensor, scale: StoredTensor, block: Any = None) -> NDAr
 
 
 def mxfp4(quantization: Mapping[str, Any], group: Group) -> None:
-    """Two values of E2M1 a byte, the low one first, and a power of two for each 32: `*_blocks` and `*_scales`.
+    """Decode two E2M1 values per byte, low half first, times a power of two per 32 values: `*_blocks`, `*_scales`.
 
-    gpt-oss stores experts as (experts, out, in); its model takes (experts, in, out).
+    gpt-oss stores experts as (experts, out, in); the model expects (experts, in, out).
     https://cookbook.openai.com/articles/gpt-oss/verifying-implementations
     """
     del quantization

@@ -1,4 +1,4 @@
-"""GPTQ and AWQ: integers of a few bits in 32-bit words, with a scale and a zero point for each group of inputs."""
+"""Dequantise GPTQ and AWQ: small integers in 32-bit words, with a scale and a zero point per group of inputs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ __all__ = ["awq", "gptq"]
 
 WORD_BITS = 32
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
-"""Where in a word AWQ's kernels keep each of its eight columns."""
+"""Position in a word of each of the eight columns in AWQ's kernels."""
 
 
 def gptq(quantization: Mapping[str, Any], group: Group) -> None:
-    """`scale * (code - zero)`, codes packed along the inputs; the first format stores zero points less one.
+    """Replace weights by `scale * (code - zero)`, codes packed along the inputs.
+
+    The first version of the format stores zero points less one.
 
     https://github.com/AutoGPTQ/AutoGPTQ/blob/main/auto_gptq/nn_modules/qlinear/qlinear_cuda_old.py
     """
@@ -36,7 +38,7 @@ def gptq(quantization: Mapping[str, Any], group: Group) -> None:
 
 
 def awq(quantization: Mapping[str, Any], group: Group) -> None:
-    """`scale * (code - zero)`, codes of four bits packed along the outputs in the order of AWQ's kernels.
+    """Replace weights by `scale * (code - zero)`, 4-bit codes packed along the outputs in the order of AWQ's kernels.
 
     https://github.com/casper-hansen/AutoAWQ/blob/main/awq/utils/packing_utils.py
     """
@@ -50,7 +52,7 @@ def awq(quantization: Mapping[str, Any], group: Group) -> None:
 
 
 def _parts(group: Group, base: str) -> dict[str, StoredTensor]:
-    """The tensors of a layer, which are taken out."""
+    """Take the tensors of a layer out of the group and return them."""
     parts = {name: group.take(f"{base}.{name}") for name in ("qweight", "qzeros", "scales")}
     if (found := group.find(f"{base}.g_idx")) is not None:
         parts["g_idx"] = found

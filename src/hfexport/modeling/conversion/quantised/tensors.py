@@ -1,4 +1,4 @@
-"""The tensors of a quantised checkpoint by name, and what takes their place."""
+"""Tensors of a quantised checkpoint by name, and the weights that replace them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _DTYPES: Final = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
 
 def float_dtype(config: Mapping[str, Any]) -> str:
-    """The dtype that transformers dequantises to, in safetensors' words: `dtype` of config.json, or F32."""
+    """Return safetensors' name of the dtype that transformers dequantises to: `dtype` of config.json, or F32."""
     given = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     return _DTYPES.get(given.removeprefix("torch."), "F32")
 
 
 class Group:
-    """Tensors of a checkpoint, some of which are replaced.
+    """Tensors of a checkpoint, some of which are replaced by dequantised weights.
 
     Args:
-        stored: all of them.
-        dtype: of the weights that take the place of quantised ones.
+        stored: all tensors.
+        dtype: dtype of the dequantised weights.
     """
 
     def __init__(self, stored: Sequence[StoredTensor], dtype: str) -> None:
@@ -37,7 +37,7 @@ class Group:
         self._dtype = dtype
 
     def ending(self, *endings: str) -> Iterator[tuple[str, str]]:
-        """Names that end in one of `endings`: what stands before it, and the ending."""
+        """Yield the names that end in one of `endings`, split into the part before it and the ending."""
         for name in list(self._tensors):
             for ending in endings:
                 if name.endswith(ending):
@@ -47,10 +47,10 @@ class Group:
         return self._tensors.get(name)
 
     def take(self, name: str) -> StoredTensor:
-        """The tensor of that name.
+        """Return the tensor `name`.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: there is no such tensor.
         """
         if (found := self._tensors.get(name)) is None:
             raise CheckpointError(
@@ -59,17 +59,17 @@ class Group:
         return found
 
     def drop(self, *names: str) -> None:
-        """Take tensors out that the floating-point model has no use for; those that are not there are left out."""
+        """Remove tensors that the floating-point model does not use; missing ones are ignored."""
         for name in names:
             self._tensors.pop(name, None)
 
     def put(self, name: str, shape: Sequence[int], values: Callable[[], NDArray[np.float32]]) -> None:
-        """Put a weight in the place of what it was quantised to.
+        """Replace a quantised weight by its dequantised values.
 
         Args:
-            name: of the weight.
-            shape: of it.
-            values: computes it, of that shape or one with as many elements.
+            name: name of the weight.
+            shape: shape of the weight.
+            values: function that computes the values, with `shape` or the same number of elements.
         """
         whole = tuple(int(size) for size in shape)
 
@@ -90,7 +90,7 @@ class Group:
 
 
 def narrowed(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Round to `dtype`, ties to even; bfloat16 as the integers that hold it."""
+    """Round to `dtype`, ties to even; bfloat16 is returned as 16-bit integers."""
     import numpy as np
 
     if dtype == "F32":
@@ -103,9 +103,9 @@ def narrowed(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 
 
 def real(tensor: StoredTensor) -> NDArray[np.float32]:
-    """The values of a floating-point or integer tensor as float32; of eight bits per value too.
+    """Return the values of a floating-point (including 8-bit) or integer tensor as float32.
 
-    The formats of eight bits: https://arxiv.org/abs/2209.05433.
+    8-bit formats: https://arxiv.org/abs/2209.05433.
     """
     import numpy as np
 
@@ -121,7 +121,7 @@ def real(tensor: StoredTensor) -> NDArray[np.float32]:
 
 
 def _eight_bits(exponent_bits: int) -> NDArray[np.float32]:
-    """The value of each of the 256 codes."""
+    """Return the values of all 256 codes."""
     import numpy as np
 
     codes = np.arange(256)
@@ -140,9 +140,9 @@ def _eight_bits(exponent_bits: int) -> NDArray[np.float32]:
 
 
 def unpacked(packed: NDArray[Any], bits: int, axis: int) -> NDArray[np.int32]:
-    """Unsigned integers of `bits` bits from 32-bit words along `axis`, the lowest bits first.
+    """Unpack unsigned integers of `bits` bits from 32-bit words along `axis`, lowest bits first.
 
-    Values may cross the border of two words, as those of three bits do.
+    A value may span two words, as with 3 bits.
     """
     import numpy as np
 
