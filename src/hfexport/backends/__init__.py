@@ -1,4 +1,4 @@
-"""Back ends, one module a format. `backend_for` imports the one that is asked for, since each loads torch."""
+"""Back ends, one package per format. `backend_for` imports only the requested one, since each loads torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Artifact", "Backend", "ExportJob", "backend_for"]
 
 
 def backend_for(format_name: str) -> Backend:
-    """The back end that makes `format_name` (`onnx`, `torchscript` or `neuron`)."""
+    """Return the back end for `format_name` (`onnx`, `torchscript` or `neuron`)."""
     if format_name == "onnx":
         from hfexport.backends.onnx.backend import OnnxBackend
 

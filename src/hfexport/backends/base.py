@@ -1,4 +1,4 @@
-"""What every back end takes and gives. Back ends know nothing of inputs, console or publishing."""
+"""Protocol, job and result types of the back ends, which are independent of inputs, console and publishing."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def _unwatched(total_bytes: int) -> Iterator[Callable[[int], None]]:
 
 @dataclass(frozen=True)
 class ExportJob:
-    """One artifact to make.
+    """Description of one artifact to make.
 
     Attributes:
-        checkpoint: folder with config.json and safetensors files.
-        config: names, axes and limits of inputs and outputs.
+        checkpoint: folder of config.json and safetensors files.
+        config: export config with names, axes and limits of inputs and outputs.
         dtype: `fp32` or `fp16`.
-        folder: an empty staging folder for this artifact's files.
-        metadata: written into the artifact: `producer`, `version`, `source`, `task`.
+        folder: empty staging folder for the artifact's files.
+        metadata: values stored in the artifact: `producer`, `version`, `source`, `task`.
         opset: ONNX opset.
-        external_data: write ONNX weights beside the graph even below 2 GB.
-        fixed_sizes: sizes of all free axes, for an artifact of fixed shape; empty for a shape-free one.
-        neuron: how to compile, and in which interpreter; for format `neuron`.
-        model: a model in memory whose weights are exported instead of a checkpoint's; ONNX alone.
-        progress: takes the bytes of weights that are going to be written and gives a context, whose value is told the
-            bytes of each weight that was written.
+        external_data: write ONNX weights to a separate file even below 2 GB.
+        fixed_sizes: sizes of all free axes for a fixed-shape artifact; empty for a shape-free one.
+        neuron: compiler options and interpreter, for format `neuron`.
+        model: model in memory whose weights are exported instead of a checkpoint's; only for ONNX.
+        progress: takes the size of the weights to write in bytes and returns a context, whose value is called with the
+            size of each written weight.
     """
 
     checkpoint: Path
@@ -60,16 +60,16 @@ class ExportJob:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a back end made.
+    """Artifact that a back end made.
 
     Attributes:
         format: `onnx`, `torchscript` or `neuron`.
-        path: the file to load.
-        files: all files of the artifact, `path` among them.
-        fixed_sizes: sizes of the axes that the artifact holds fixed; empty if it is shape-free.
+        path: file to load.
+        files: all files of the artifact, including `path`.
+        fixed_sizes: sizes of the axes that are fixed in the artifact; empty if it is shape-free.
         details: facts for the manifest, such as the opset or the number of nodes; JSON values.
-        config: its interface, if that is not the job's.
-        dtype: its dtype, if that is not the job's.
+        config: interface of the artifact, if it differs from the job's.
+        dtype: dtype of the artifact, if it differs from the job's.
     """
 
     format: str
@@ -82,7 +82,7 @@ class Artifact:
 
 
 class Backend(Protocol):
-    """Makes artifacts of one format."""
+    """Interface of a back end, which makes artifacts of one format."""
 
     format: str
 

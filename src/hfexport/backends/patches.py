@@ -1,4 +1,4 @@
-"""Functions of models that keep the length or the values they are traced with, replaced while a back end runs."""
+"""Patches for functions of models that fix a length or a value during capture or tracing."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _LOOK_FOR_OVERFLOW: Final = frozenset(
         *("conditional_detr", "detr", "table-transformer"),
     }
 )
-"""Model types whose encoder, in half precision, clamps its states where it finds that one of them overflowed."""
+"""Model types whose encoder clamps half-precision states if one of them overflowed."""
 
 _SCAN: Final = frozenset({"falcon_mamba", "jamba", "mamba"})
 """Model types with a `mamba_selective_scan`."""
 
 _TRANSLATED: Final[Mapping[str, str]] = MappingProxyType({**dict.fromkeys(_SCAN, "selective_scan"), "encodec": "lstm"})
-"""By model type: the module of `traceable` whose operators have no translation but their own."""
+"""Module of `traceable` with the translations of its own operators, by model type."""
 
 
 @contextmanager
 def model_patches(model_type: str) -> Iterator[None]:
-    """All patches for models of a `model_type`."""
+    """Apply all patches for models of a `model_type`."""
     with ExitStack() as stack:
         if model_type in _LOOK_FOR_OVERFLOW:
             stack.enter_context(_replaced(torch, "isfinite", _Overflowing))
@@ -54,7 +54,7 @@ def model_patches(model_type: str) -> Iterator[None]:
 
 
 def model_translations(model_type: str) -> Mapping[Any, Callable[..., Any]]:
-    """How to write in ONNX the operators that patches for models of a `model_type` put in, by operator."""
+    """Return ONNX translations of the operators that patches for a `model_type` insert."""
     module = _TRANSLATED.get(model_type)
     return {} if module is None else importlib.import_module(f"hfexport.modeling.traceable.{module}").TRANSLATIONS
 
@@ -67,16 +67,16 @@ def _replaced(module: ModuleType | type, name: str, function: Callable[..., Any]
         yield
     finally:
         if own is None:
-            delattr(module, name)  # a builtin shows through again
+            delattr(module, name)  # the builtin is visible again
         else:
             setattr(module, name, own)
 
 
 class _Overflowing:
-    """In the place of `torch.isfinite(states)`: not all of them are, so that the model clamps them, whatever they are.
+    """Replacement of `torch.isfinite(states)` that reports an overflow, so that the model always clamps its states.
 
-    It looks at them first, which `torch.export` cannot follow and a trace takes as settled. Clamping always differs only
-    in the last 1.5 % of the range. This can go when the models clamp as T5 does:
+    The model's check cannot be captured by `torch.export`, and a trace records its result as a constant. Always
+    clamping differs only in the last 1.5 % of the range. This can go when the models clamp as T5 does:
     https://github.com/huggingface/transformers/blob/main/src/transformers/models/t5/modeling_t5.py
     """
 
@@ -88,10 +88,11 @@ class _Overflowing:
 
 
 def _split_into_blocks(x: torch.Tensor, block_len: int, dim: int) -> torch.Tensor:
-    """(..., sequence, ...) as (..., blocks, block_len, ...), filled up with zeros.
+    """Reshape (..., sequence, ...) to (..., blocks, block_len, ...), padded with zeros.
 
-    LongT5's own looks whether the length is a multiple of the block's and pads only if it is not, which a trace takes as
-    settled: https://github.com/huggingface/transformers/issues/18243. This can go when it pads by a length that may be 0.
+    LongT5's function pads only if the length is not a multiple of the block length, and a trace records that check as a
+    constant: https://github.com/huggingface/transformers/issues/18243. This can go when it pads by a length that may be
+    0.
     """
     axis = dim % x.ndim
     missing = -x.shape[axis] % block_len
@@ -101,10 +102,10 @@ def _split_into_blocks(x: torch.Tensor, block_len: int, dim: int) -> torch.Tenso
 
 
 def _sum_blocks(hidden_states: torch.Tensor, block_ids: torch.Tensor, global_seq_len: int) -> torch.Tensor:
-    """Sum (batch, sequence, hidden) over each block: (batch, blocks, hidden). Tokens of no block have the id -1.
+    """Sum (batch, sequence, hidden) over each block: (batch, blocks, hidden). Tokens outside all blocks have id -1.
 
-    LongT5's own tells blocks apart by `one_hot`, whose number of classes `torch.export` takes as settled:
-    https://github.com/pytorch/pytorch/pull/169436. This can go when that number may be free.
+    LongT5's function uses `one_hot`, whose number of classes `torch.export` records as a constant:
+    https://github.com/pytorch/pytorch/pull/169436. This can go when that number may be dynamic.
     """
     blocks = torch.arange(global_seq_len, device=block_ids.device)
     belongs = (block_ids[:, None, :] == blocks[:, None]).to(hidden_states.dtype)
@@ -112,19 +113,20 @@ def _sum_blocks(hidden_states: torch.Tensor, block_ids: torch.Tensor, global_seq
 
 
 def _length(of: Sized) -> Any:
-    """`len`, but the size of a tensor's first axis may stay free.
+    """Return `len(of)`, or the dynamic size of a tensor's first axis.
 
-    RT-DETR takes its batch size by `len`, which Python allows to be an `int` only. This can go when it asks for the shape.
+    RT-DETR calls `len` for the batch size, which must return an `int`. This can go when it reads the shape.
     """
     return of.shape[0] if isinstance(of, torch.Tensor) else len(of)
 
 
 def _states_of(encoder: object, samples: Any) -> Any:
-    """States that Moonshine's encoder makes of so many samples, in whole numbers.
+    """Return the number of states of Moonshine's encoder for a number of samples, in integer arithmetic.
 
-    Its own divides and rounds by `int`, which `torch.export` and a trace take as settled; optimum-onnx replaces it as well:
+    The model's function divides and rounds with `int`, which capture and tracing record as a constant. optimum-onnx
+    replaces it too:
     https://github.com/huggingface/optimum-onnx/blob/main/optimum/exporters/onnx/model_patcher.py. This can go when it
-    divides by `//`.
+    divides with `//`.
     """
     del encoder
     return (((samples - 127) // 64 + 1 - 7) // 3 + 1 - 3) // 2 + 1

@@ -1,4 +1,4 @@
-"""Reading checkpoints: where they are, what a folder holds and whether it is whole. Torch-free; weights are mapped."""
+"""Open checkpoints: locate files, check that folders are complete, read headers. Torch-free; weights are mapped."""
 
 from __future__ import annotations
 

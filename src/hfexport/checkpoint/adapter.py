@@ -1,6 +1,6 @@
-"""Adapter folders, as the `peft` library saves them: a few weights that change a base model. Torch-free.
+"""Adapter folders saved by the `peft` library: a few weights that change a base model. Torch-free.
 
-The format: https://huggingface.co/docs/peft/developer_guides/checkpoint
+Format: https://huggingface.co/docs/peft/developer_guides/checkpoint
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ __all__ = ["ADAPTER_CONFIG", "Adapter", "base_of", "find_adapter"]
 ADAPTER_CONFIG: Final = "adapter_config.json"
 
 _REFUSED: Final = ("megatron_config",)
-"""Settings by which an adapter would have `peft` import a module of the adapter's choice."""
+"""Settings that make `peft` import a module of the adapter's choice."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that was looked over; its weights were not read.
+    """An adapter whose files were checked; its weights were not read.
 
     Attributes:
-        folder: where it lies.
-        config: adapter_config.json as it stands.
-        weights: its safetensors or torch file.
-        base: the model that it changes, as the adapter names it.
-        revision: of the base on the Hub; `None` if the adapter names none.
-        along: tokenizer and processor files and modules of sentence-transformers beside it, which go to the output in
-            place of the base's, by their paths there.
+        folder: folder of the adapter.
+        config: content of adapter_config.json.
+        weights: safetensors or torch file of the adapter.
+        base: base model, as the adapter names it.
+        revision: revision of the base on the Hub; `None` if the adapter names none.
+        along: tokenizer and processor files and sentence-transformers modules of the adapter, which replace those of
+            the base in the output; paths by output path.
     """
 
     folder: Path
@@ -52,18 +52,18 @@ class Adapter:
 
     @property
     def kind(self) -> str:
-        """In words of `peft`, such as `LORA`."""
+        """Return the adapter type as `peft` names it, such as `LORA`."""
         return str(self.config.get("peft_type"))
 
 
 def find_adapter(folder: Path) -> Adapter | None:
-    """The adapter in a folder; `None` if it holds none, as a checkpoint's does.
+    """Return the adapter in a folder; `None` if there is none.
 
-    As for transformers, a folder with an adapter is that adapter, whatever else lies there. Of a sentence-transformers
-    folder, the adapter may lie in the folder of its transformer.
+    As in transformers, a folder with an adapter is that adapter, even if it holds other weights. In a
+    sentence-transformers folder, the adapter may be in the transformer's folder.
 
     Raises:
-        CheckpointError: the adapter is damaged or asks for what is not done.
+        CheckpointError: the adapter is damaged or asks for an unsupported operation.
     """
     if not folder.is_dir():
         return None
@@ -95,14 +95,14 @@ def find_adapter(folder: Path) -> Adapter | None:
 
 
 def base_of(adapter: Adapter, given: str | None) -> tuple[str, str]:
-    """The base of an adapter, and its revision on the Hub.
+    """Return the base of an adapter and its revision on the Hub.
 
     Args:
-        adapter: whose base it is.
-        given: by the user, in place of what the adapter names.
+        adapter: adapter to look up.
+        given: base given by the user, which replaces that of the adapter.
 
     Raises:
-        CheckpointError: the adapter names none, or a folder elsewhere on this machine.
+        CheckpointError: the adapter names no base, or a folder on the machine that made it.
     """
     if given is not None:
         return given, "main"

@@ -1,4 +1,4 @@
-"""Files of a checkpoint folder, by names that the checkpoint itself gives: none may lead out of the folder."""
+"""Open files of a checkpoint folder by names from the checkpoint, and reject names that lead out of the folder."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from hfexport.errors import CheckpointError
 __all__ = ["file_below", "file_in", "files_beside", "folders_in"]
 
 _BESIDE: Final = (".json", ".jinja", ".model", ".py", ".txt")
-"""Endings of what transformers may read of a folder beside its weights."""
+"""Extensions of the files that transformers may read in a folder besides the weights."""
 
 
 def file_in(folder: Path, name: str, *, named_by: str = "") -> Path | None:
-    """The path of the file `name` in `folder`, or `None` if there is no such file.
+    """Return the path of the file `name` in `folder`, or `None` if there is no such file.
 
-    A link is followed only to where the folder's own files lie: inside the folder, or, for a snapshot in the Hub's
-    cache, among that repository's blobs.
+    Links may only lead to other files of the folder or, for a snapshot in the Hub's cache, to blobs of that repository.
 
     Args:
         folder: the checkpoint's folder.
-        name: of a file directly in it.
-        named_by: the file that gave the name, for messages; empty for names of our own.
+        name: name of a file directly in the folder.
+        named_by: file that contains the name, for messages; empty for hfexport's own names.
 
     Raises:
-        CheckpointError: the name or a link leads elsewhere.
+        CheckpointError: the name or a link leads out of the folder.
     """
     source = f"{folder / named_by}: names" if named_by else f"{folder}: has"
     if not name or name != Path(name).name or "\0" in name:
@@ -48,17 +47,17 @@ def file_in(folder: Path, name: str, *, named_by: str = "") -> Path | None:
 
 
 def file_below(folder: Path, name: str, *, named_by: str) -> Path | None:
-    """The path of the file `name` somewhere below `folder`, or `None` if there is no such file.
+    """Return the path of the file `name` anywhere below `folder`, or `None` if there is no such file.
 
-    Links are followed as by `file_in`, those of folders on the way too.
+    Links of files and folders are followed as in `file_in`.
 
     Args:
         folder: the checkpoint's folder.
-        name: path of the file there, such as `1_Pooling/config.json`.
-        named_by: the file that gave the name, for messages.
+        name: path of the file below the folder, such as `1_Pooling/config.json`.
+        named_by: file that contains the name, for messages.
 
     Raises:
-        CheckpointError: the name or a link leads elsewhere.
+        CheckpointError: the name or a link leads out of the folder.
     """
     place = PurePosixPath(name)
     if place.is_absolute() or ".." in place.parts or "\\" in name or "\0" in name:
@@ -81,22 +80,22 @@ def file_below(folder: Path, name: str, *, named_by: str) -> Path | None:
 
 
 def files_beside(folder: Path) -> tuple[Path, ...]:
-    """The files directly in `folder` that transformers may read beside the weights.
+    """Return the files directly in `folder` that transformers may read besides the weights.
 
     Raises:
-        CheckpointError: one is a link that leads elsewhere.
+        CheckpointError: a file is a link that leads out of the folder.
     """
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _BESIDE)
     return tuple(path for name in names if (path := file_in(folder, name)) is not None)
 
 
 def folders_in(folder: Path) -> tuple[Path, ...]:
-    """The folders directly in `folder`; a link to a folder is none."""
+    """Return the folders directly in `folder`; links to folders are left out."""
     return tuple(sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()))
 
 
 def _roots(folder: Path) -> tuple[Path, ...]:
-    """The folder, and the blobs of the cached repository if it is a snapshot: `snapshots/{commit}/…` beside `blobs`."""
+    """Return the allowed folders: `folder`, and for a snapshot in the Hub's cache the repository's `blobs`."""
     real = folder.resolve()
     for parent in real.parents:
         if parent.name == "snapshots" and parent.parent.name.startswith("models--"):

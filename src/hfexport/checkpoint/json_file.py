@@ -1,4 +1,4 @@
-"""Reads JSON objects from files that nobody vouches for: strictly, and within bounds."""
+"""Read JSON objects from untrusted files, strictly and with a size limit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hfexport.errors import CheckpointError
 __all__ = ["read_bounded", "read_json", "read_json_bytes"]
 
 MAX_BYTES: Final = 2**24
-"""Far more than any config.json or index file of a real checkpoint."""
+"""Size limit, far above that of config.json and index files of real checkpoints."""
 
 
 def read_bounded(path: Path) -> bytes:
-    """The content of a small file.
+    """Return the content of a small file.
 
     Raises:
         CheckpointError: the file is missing or too large.
@@ -34,10 +34,10 @@ def read_bounded(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; duplicate keys, NaN and Infinity are refused, as other readers disagree about them.
+    """Return the JSON object in a file. Duplicate keys, NaN and Infinity are rejected, since parsers disagree on them.
 
     Raises:
-        CheckpointError: the file is missing, too large, or holds no such object; the message names the file.
+        CheckpointError: the file is missing, too large, or not such a JSON object; the message names the file.
     """
     content = read_bounded(path)
     refuse_pointer(path, content[:64])
@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_bytes(content: bytes, name: str) -> dict[str, Any]:
-    """The JSON object in `content`, held to the same; `name` is for messages."""
+    """Parse `content` by the same rules; `name` is for messages."""
     try:
         value = json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -1,8 +1,8 @@
-"""Reads weights that Keras wrote to HDF5 (`tf_model.h5`): names from the file's tree, data mapped. Needs no TensorFlow.
+"""Read weights that Keras wrote to HDF5 (`tf_model.h5`): names from the file's tree, data mapped. Needs no TensorFlow.
 
-A whole file has a group for each layer, with each weight under `{layer}/{model}/{path of the weight}:0`; a shard has each
-weight under its path alone (`save_pretrained` and `tf_shard_checkpoint` in transformers 4.44). Keras stores every weight
-as one contiguous run of bytes, so HDF5 is asked only where each lies.
+A whole file has a group per layer, with each weight under `{layer}/{model}/{path of the weight}:0`. A shard has each
+weight under its path (`save_pretrained` and `tf_shard_checkpoint` in transformers 4.44). Keras stores every weight as
+one contiguous block, so HDF5 is only used to find the offsets.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _DTYPES: Final[Mapping[str, str]] = MappingProxyType(
 _AGAIN: Final = "Copy or download the file again."
 _TOP_LEVEL: Final = "top_level_model_weights"
 _FAILURES: Final = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, MemoryError)
-"""What h5py makes of HDF5's errors. HDF5 itself may crash on a damaged file, so this is called in a child process."""
+"""Exceptions that h5py raises for HDF5 errors. HDF5 may crash on a damaged file, so a child process calls this."""
 
 
 def stored_tensors(path: Path, *, shard: bool) -> list[StoredTensor]:
-    """The weights in an HDF5 file, mapped, under their TensorFlow names without the model's: `bert/pooler/dense/kernel:0`.
+    """Return the mapped weights of an HDF5 file by their TensorFlow names, such as `bert/pooler/dense/kernel:0`.
 
     Args:
         path: the file.
-        shard: whether an index names it; names are laid out differently there.
+        shard: whether the file is a shard of an index, in which names have another form.
 
     Raises:
-        CheckpointError: the file is damaged, or holds a weight in a way that Keras does not write.
+        CheckpointError: the file is damaged, or stores a weight in a form that Keras does not write.
     """
     import h5py
 
@@ -72,7 +72,7 @@ def stored_tensors(path: Path, *, shard: bool) -> list[StoredTensor]:
 
 
 def _weight_name(name: str, *, shard: bool) -> str:
-    """Without the layer and the model that Keras puts before a weight's own path."""
+    """Remove the layer and the model from the start of a weight's name."""
     parts = name.split("/")
     if shard or len(parts) < 3:
         return name

@@ -1,4 +1,4 @@
-"""Files of a checkpoint's folder that look like weights of something and that no export reads or copies."""
+"""Find files of a checkpoint folder that look like weights but are neither read nor copied."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _WEIGHTS: Final = re.compile(r".*\.(bin|ckpt|h5|joblib|npy|npz|pickle|pkl|pt|pth
 _COPIES: Final = re.compile(
     r"(model|pytorch_model|tf_model)-\d{5}-of-\d{5}\.\w+|(pytorch_|tf_)?model\.\w+|adapter_model\.\w+|consolidated.*"
 )
-"""The same weights in another format, and the shards of such."""
+"""Files with the same weights in another format, and their shards."""
 
 _TRAINING: Final = re.compile(r"(optimizer|optim|scheduler|scaler|rng_state|training_args|random_states|trainer).*")
-"""What a training loop needs to go on, which says nothing of the model."""
+"""Files with the state of a training loop, which do not change the model."""
 
 _OTHER_FOLDERS: Final = ("onnx", "openvino", "torchscript", "neuron", "coreml", "runs", "original")
 
 
 def left_behind(names: Iterable[str], used: Collection[str]) -> tuple[str, ...]:
-    """The files that hold weights of something, such as a classifier's `model_head.pkl`, and are not in the export.
+    """Return the files, such as a classifier's `model_head.pkl`, that look like weights but are not in the export.
 
     Args:
-        names: of the folder's files, by their paths there.
-        used: those that are read or copied.
+        names: paths of the files in the folder.
+        used: paths of files that are read or copied.
     """
     found = []
     for path in sorted(set(names) - set(used)):
@@ -42,6 +42,6 @@ def left_behind(names: Iterable[str], used: Collection[str]) -> tuple[str, ...]:
 
 
 def files_below(folder: Path) -> tuple[str, ...]:
-    """The paths of the files in a folder and in the folders directly in it, relative to it."""
+    """Return the relative paths of the files in a folder and its direct subfolders."""
     paths = [*folder.iterdir(), *folder.glob("*/*")]
     return tuple(path.relative_to(folder).as_posix() for path in paths if path.is_file())

@@ -1,6 +1,6 @@
-"""Git LFS pointers: the small text files that stand in a clone for files that were not downloaded.
+"""Git LFS pointers: small text files that a clone holds for files that were not downloaded.
 
-The format: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+Format: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def refuse_pointer(path: Path, start: bytes | None = None) -> None:
 
     Args:
         path: the file.
-        start: its first bytes (eight or more), if the caller has read them.
+        start: first bytes of the file (eight or more), if already read.
 
     Raises:
-        CheckpointError: it is a pointer, or it cannot be read.
+        CheckpointError: the file is a pointer, or cannot be read.
     """
     try:
         if start is None or (start[:8] == _START[:8] and len(start) < len(_START)):

@@ -1,4 +1,4 @@
-"""Opens a checkpoint folder: config.json, the weights that transformers would choose, and the files that go along."""
+"""Open a checkpoint folder: config.json, the weights that transformers would choose, and the files to copy."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ ALONG = (
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
 )
-"""Files that go to the output unchanged: what a tokenizer, a processor, `generate` or sentence-transformers reads beside
-the weights."""
+"""Files that are copied to the output unchanged: those that a tokenizer, a processor, `generate` or
+sentence-transformers reads."""
 
 _MODULE_FOLDER: Final = re.compile(r"\d+_\w+")
 _MODULE_FILES: Final = ("config.json", "model.safetensors", "pytorch_model.bin")
-"""What a further layer of a sentence-transformers model, such as its pooling, has in a folder of its own."""
+"""Files in the folder of a further sentence-transformers module, such as its pooling."""
 
 HASHED_PART_BYTES: Final = 2**20
 
@@ -72,14 +72,14 @@ DTYPES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64"}
 
 @dataclass(frozen=True)
 class Contents:
-    """A checkpoint folder as it was given, looked at but not read: its weights may still have to be converted.
+    """A checkpoint folder whose files were found but not read; its weights may need conversion.
 
     Attributes:
-        folder: where config.json and the weights lie.
-        config: config.json as it stands.
-        weights: the files that hold the weights.
-        along: files that go to the output unchanged, by their paths there.
-        root: the folder that was given: of a sentence-transformers folder, the transformer may lie in a folder below it.
+        folder: folder of config.json and the weights.
+        config: content of config.json.
+        weights: files of the weights.
+        along: files to copy to the output unchanged, by output path.
+        root: folder that the user gave. In a sentence-transformers folder, `folder` may be below it.
     """
 
     folder: Path
@@ -98,7 +98,7 @@ class Contents:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What the weights come from: config.json and every weight file, the index included."""
+        """Return the sources of the weights: config.json and all weight files, including the index."""
         index = () if self.weights.index is None else (self.weights.index,)
         return (self.folder / "config.json", *index, *self.weights.files)
 
@@ -108,12 +108,12 @@ class Conversion:
     """How a checkpoint's weights became PyTorch safetensors.
 
     Attributes:
-        weight_format: what they were.
-        left_out: names of stored weights that the model is known to have no use for.
-        removed_prefixes: parts that wrappers had added to the names of weights, such as `_orig_mod.`.
-        wall_s: seconds that it took.
-        peak_rss_bytes: largest resident set of the process that did it; pages of mapped files included.
-        dequantised: the method by which the weights were quantised, such as `gptq`; empty if they were not.
+        weight_format: original format of the weights.
+        left_out: names of stored weights that the model is known not to use.
+        removed_prefixes: prefixes of wrappers that were removed from names of weights, such as `_orig_mod.`.
+        wall_s: duration in seconds.
+        peak_rss_bytes: largest resident set of the converting process; includes pages of mapped files.
+        dequantised: quantisation method of the weights, such as `gptq`; empty if they were not quantised.
     """
 
     weight_format: WeightFormat
@@ -126,15 +126,15 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder of PyTorch safetensors that was looked at and found whole; its weights were not read.
+    """A complete folder of PyTorch safetensors whose headers were checked; its weights were not read.
 
     Attributes:
-        contents: of the folder that was given; another one if the weights were converted.
-        folder: where config.json and the safetensors files lie.
-        weight_files: the safetensors files, in order of their names.
-        tensors: by name, over all files.
-        dtype: the commonest floating dtype by size: `fp32`, `fp16`, `bf16` or `fp64`.
-        conversion: how they came to be; `None` if they are the folder's own.
+        contents: the folder that the user gave, which differs from `folder` if the weights were converted.
+        folder: folder of config.json and the safetensors files.
+        weight_files: safetensors files, sorted by name.
+        tensors: tensors of all files, by name.
+        dtype: floating dtype with the most bytes: `fp32`, `fp16`, `bf16` or `fp64`.
+        conversion: how the weights were converted; `None` if they were not.
     """
 
     contents: Contents
@@ -166,14 +166,14 @@ class Checkpoint:
 
 
 def look_over(folder: Path, variant: str = "") -> Contents:
-    """Look a checkpoint folder over.
+    """Find the files of a checkpoint folder without reading the weights.
 
     Args:
-        folder: of the checkpoint, or of sentence-transformers.
-        variant: which weights to take, see `hfexport.checkpoint.weights.weight_file_names`.
+        folder: folder of a checkpoint or of sentence-transformers.
+        variant: variant of the weights, see `hfexport.checkpoint.weights.weight_file_names`.
 
     Raises:
-        CheckpointError: something is missing, damaged or leads out of the folder; the message names the file.
+        CheckpointError: a file is missing, damaged or leads out of the folder; the message names it.
     """
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
@@ -187,10 +187,10 @@ def look_over(folder: Path, variant: str = "") -> Contents:
 
 
 def transformer_folder(folder: Path) -> Path:
-    """The folder that holds config.json: the given one, or that of a sentence-transformers folder's transformer.
+    """Return the folder of config.json: the given folder, or the transformer's in a sentence-transformers folder.
 
     Raises:
-        CheckpointError: modules.json is damaged, and there is no config.json beside it.
+        CheckpointError: modules.json is damaged, and the folder has no config.json.
     """
     place = transformer_place(lambda name: (folder / name).is_file(), lambda: read_modules(folder / MODULES_FILE))
     if (folder / place).resolve() != folder.resolve() / place:
@@ -201,16 +201,16 @@ def transformer_folder(folder: Path) -> Path:
 
 
 def goes_along(name: str) -> bool:
-    """Whether a file of a checkpoint goes to the output unchanged, by its path in the folder."""
+    """Return whether a file of a checkpoint is copied to the output unchanged, by its path in the folder."""
     place, _, file = name.rpartition("/")
     return file in _MODULE_FILES and _MODULE_FOLDER.fullmatch(place) is not None if place else file in ALONG
 
 
 def read_checkpoint(contents: Contents) -> Checkpoint:
-    """Check the headers of a folder whose weights are PyTorch safetensors.
+    """Check the headers of a folder of PyTorch safetensors and return it as a checkpoint.
 
     Raises:
-        CheckpointError: a file is damaged or contradicts the index; the message names it.
+        CheckpointError: a file is damaged or contradicts the index; the message names the file.
     """
     weights = contents.weights
     if weights.format != "safetensors":
@@ -225,7 +225,7 @@ def read_checkpoint(contents: Contents) -> Checkpoint:
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Look a folder of PyTorch safetensors over and check their headers.
+    """Find the files of a folder of PyTorch safetensors and check their headers.
 
     Raises:
         CheckpointError: see `look_over` and `read_checkpoint`.
@@ -234,10 +234,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def copy_along(along: Mapping[str, Path], destination: Path) -> tuple[Path, ...]:
-    """Copy the files that go along, by their paths in `destination`; returns the copies.
+    """Copy files to the given paths in `destination` and return the copies.
 
-    They stay byte for byte the same. Only a modules.json that places the transformer in a folder of its own is changed:
-    in the copy it lies beside that file.
+    The copies are identical, except for a modules.json that names a subfolder for the transformer: the copy names its
+    own folder.
     """
     copies = []
     for name, path in along.items():
@@ -252,11 +252,11 @@ def copy_along(along: Mapping[str, Path], destination: Path) -> tuple[Path, ...]
 
 
 def sha256(path: Path, *, stopped: Callable[[], bool] = bool) -> str:
-    """The SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a file in hexadecimal.
 
     Args:
-        path: of the file.
-        stopped: asked before each part is read; once it says yes, what is returned is no hash of the whole file.
+        path: path of the file.
+        stopped: called before each block is read; once it returns true, the result is not the hash of the whole file.
     """
     digest, part = hashlib.sha256(), memoryview(bytearray(HASHED_PART_BYTES))
     with path.open("rb", buffering=0) as file:
@@ -266,14 +266,14 @@ def sha256(path: Path, *, stopped: Callable[[], bool] = bool) -> str:
 
 
 def files_along(root: Path, folder: Path) -> dict[str, Path]:
-    """The files that go to the output, by their paths there.
+    """Return the files to copy to the output, by output path.
 
     Args:
-        root: the folder that was given.
-        folder: where config.json lies, see `transformer_folder`.
+        root: folder that the user gave.
+        folder: folder of config.json, see `transformer_folder`.
 
     Raises:
-        CheckpointError: one is a link that leads out of the folder.
+        CheckpointError: a file is a link that leads out of the folder.
     """
     beside = {path.name: path for place in dict.fromkeys((root, folder)) for path in files_beside(place)}
     along = {name: beside[name] for name in ALONG if name in beside}
@@ -317,7 +317,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _compare_with_index(weights: WeightFiles, shards: Mapping[str, Mapping[str, TensorInfo]]) -> None:
-    """Every tensor lies in the shard where the index places it, and the index places every tensor."""
+    """Check that every tensor is in the shard that the index names, and that the index names every tensor."""
     if weights.index is None:
         return
     index = weights.index
@@ -337,7 +337,7 @@ def _compare_with_index(weights: WeightFiles, shards: Mapping[str, Mapping[str, 
 
 
 def commonest_dtype(tensors: Mapping[str, TensorInfo]) -> str:
-    """The floating dtype that takes the most bytes: `fp32`, `fp16`, `bf16` or `fp64`; `fp32` if there is none."""
+    """Return the floating dtype with the most bytes: `fp32`, `fp16`, `bf16` or `fp64`; `fp32` if there is none."""
     sizes: Counter[str] = Counter()
     for tensor in tensors.values():
         if tensor.dtype in DTYPES:

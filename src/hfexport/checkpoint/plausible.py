@@ -1,4 +1,4 @@
-"""Refuses sizes in config.json that no model has, before anything is built by them: a loop over a billion layers never ends."""
+"""Reject implausible sizes in config.json before building the model; a loop over a billion layers would never end."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _LIMITS: Final = (
     (re.compile(r"^num_labels$"), MAX_LABELS),
     (re.compile(r""), MAX_INTEGER),
 )
-"""By the endings of names: how often something is built, of how many parts, how large an image is; and any number."""
+"""Limits by the ending of a key: number of layers, number of parts, image size; and a limit for every integer."""
 
 
 def refuse_absurd_sizes(path: Path, config: Mapping[str, Any]) -> None:
-    """Look at every number of a config.
+    """Check every integer of a config.
 
     Raises:
-        CheckpointError: one is far past what any model has.
+        CheckpointError: a number is far larger than that of any model.
     """
     for name, value in _integers(path, "", config, 0):
         key = name.rpartition(".")[2]
@@ -45,7 +45,7 @@ def refuse_absurd_sizes(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _integers(path: Path, name: str, value: Any, depth: int) -> Iterator[tuple[str, int]]:
-    """Every integer below `value`, with the keys that lead to it; an item of a list goes by the list's name."""
+    """Yield every integer in `value` with its path of keys; items of a list have the name of the list."""
     if depth > MAX_DEPTH:
         raise CheckpointError(f"{path}: is nested more than {MAX_DEPTH} deep, as no config is")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Whether the weights are quantised as `quantization_config` in config.json says."""
+"""Check whether the weights are quantised as `quantization_config` in config.json declares."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["is_quantized", "quantization_method", "refuse_plain_weights"]
 
 _PLAIN: Final = ("F64", "F32", "F16", "BF16")
 _MARKS: Final = ("absmax", "quant_map", "scale", "scales", "scale_inv", "SCB", "weight_shape", "zero_point", "zeros")
-"""Endings of the names of tensors that quantised weights have beside them."""
+"""Endings of the names of tensors that are stored beside quantised weights."""
 
 
 def refuse_plain_weights(
     path: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo | StoredTensor]
 ) -> None:
-    """Raise an error if config.json says that the weights are quantised and they are not.
+    """Raise an error if config.json declares quantised weights and the weights are not quantised.
 
     Args:
-        path: of config.json, for the message.
-        config: config.json as it stands.
-        tensors: by name, over all weight files.
+        path: path of config.json, for the message.
+        config: content of config.json.
+        tensors: tensors of all weight files, by name.
 
     Raises:
-        CheckpointError: they are plain floating-point numbers without scales.
+        CheckpointError: the weights are plain floating-point numbers without scales.
     """
     method = quantization_method(config)
     if not method or is_quantized({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}):
@@ -42,18 +42,18 @@ def refuse_plain_weights(
 
 
 def quantization_method(config: Mapping[str, Any]) -> str:
-    """How config.json says that the weights are quantised, such as `gptq`; empty if it says nothing of it."""
+    """Return the quantisation method that config.json declares, such as `gptq`; empty if there is none."""
     quantization = config.get("quantization_config")
     if not isinstance(quantization, dict) or not quantization:
         return ""
     if quantization.get("quant_method"):
         return str(quantization["quant_method"])
-    # Early files of bitsandbytes name no method.
+    # Early versions of bitsandbytes do not name the method.
     marks = ("load_in_4bit", "load_in_8bit")
     return "bitsandbytes" if any(quantization.get(mark) for mark in marks) else "unnamed"
 
 
 def is_quantized(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bool:
-    """Whether any of the tensors, by name with dtype and shape, is quantised or a scale of one that is."""
+    """Return whether any tensor, given by name, dtype and shape, is quantised or a scale of a quantised one."""
     quantized = any(dtype not in _PLAIN and len(shape) > 1 for dtype, shape in tensors.values())
     return quantized or any(name.endswith(_MARKS) for name in tensors)

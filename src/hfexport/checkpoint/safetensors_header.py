@@ -1,6 +1,6 @@
-"""Reads what a safetensors file says it holds, and checks that it can: no tensor data is read.
+"""Read and check the header of a safetensors file without reading tensor data.
 
-The format: eight bytes of header length (little-endian), a JSON header, then the tensors' bytes without holes
+Format: eight bytes of header length (little-endian), a JSON header, then the tensors' bytes without gaps
 (https://huggingface.co/docs/safetensors/index#format).
 """
 
@@ -21,14 +21,15 @@ from hfexport.errors import CheckpointError
 __all__ = ["TensorInfo", "read_header", "stored_tensors"]
 
 MAX_HEADER_BYTES: Final = 2**25
-"""Room for a quarter of a million tensors. The safetensors library itself would take 100 MB, which cost GBs to parse."""
+"""Size limit of a header: enough for 250,000 tensors. The safetensors library allows 100 MB, whose JSON would need
+GBs."""
 
 _AGAIN = "Copy or download the file again."
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor in a file: its dtype in safetensors' words, its shape, how many bytes it takes, and from where on."""
+    """Dtype (by safetensors' name), shape, size in bytes and offset of a tensor in a file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,10 +38,10 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
+    """Return the tensors and the metadata of a safetensors file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, not safetensors, or contradicts itself.
+        CheckpointError: the file is missing, truncated, inconsistent, or not safetensors.
     """
     raw, size = _raw_header(path)
     header = read_json_bytes(raw, f"{path}: its header")
@@ -54,7 +55,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
-    """The tensors of a safetensors file, mapped.
+    """Return the tensors of a safetensors file, mapped.
 
     Raises:
         CheckpointError: see `read_header`.
@@ -67,7 +68,7 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
 
 
 def _raw_header(path: Path) -> tuple[bytes, int]:
-    """The header's bytes, and the size of the whole file."""
+    """Return the header's bytes and the size of the file."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

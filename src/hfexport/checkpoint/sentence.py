@@ -1,6 +1,6 @@
-"""Reads what lies behind the transformer in a sentence-transformers folder: modules.json and the configs it names.
+"""Read the modules after the transformer of a sentence-transformers folder: modules.json and the configs it names.
 
-The format is that of https://sbert.net/docs/package_reference/sentence_transformer/models.html
+Format: https://sbert.net/docs/package_reference/sentence_transformer/models.html
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _KEYS: Final = {
     **{"mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens", "weightedmean": "pooling_mode_weightedmean_tokens"},
     "lasttoken": "pooling_mode_lasttoken",
 }
-"""By pooling mode: its key in the config of a Pooling module."""
+"""Key of each pooling mode in the config of a Pooling module."""
 
 _DEFAULT: Final = "mean"
-"""The one mode that holds unless its key says otherwise: the others hold only if their key says so."""
+"""The only mode that is on by default; all others are off unless their key is set."""
 
 _SPLADE: Final = "SpladePooling"
 
 
 def read_sentence_modules(folder: Path) -> SentenceModules:
-    """What a sentence-transformers folder does behind its transformer.
+    """Return the modules after the transformer of a sentence-transformers folder.
 
     Raises:
-        CheckpointError: the folder has no modules.json, or a file that it names is missing or makes no sense.
-        UnsupportedError: it has a module, a mode or an order that hfexport cannot put into a graph.
+        CheckpointError: the folder has no modules.json, or a file that it names is missing or invalid.
+        UnsupportedError: hfexport cannot export a module, a mode or their order.
     """
     path = folder / MODULES_FILE
     if file_in(folder, MODULES_FILE) is None:
@@ -63,10 +63,10 @@ def read_sentence_modules(folder: Path) -> SentenceModules:
 
 
 def bare_task(folder: Path) -> str:
-    """The task that sentence-transformers itself loads the transformer of a folder for; empty for other folders.
+    """Return the task for which sentence-transformers loads the transformer of a folder; empty for other folders.
 
     Returns:
-        `masked-lm` where SPLADE pools the logits, `default` where hidden states are pooled, or nothing.
+        `masked-lm` if SPLADE pools the logits, `default` if hidden states are pooled, otherwise an empty string.
     """
     path = folder / MODULES_FILE
     if not path.is_file():
@@ -101,7 +101,7 @@ def _pooling(path: Path, folder: Path) -> tuple[str, ...]:
 
 
 def _named_modes(named: Any) -> set[str] | None:
-    """Modes by their names, as newer configs have them: one, several joined by `+`, or a list."""
+    """Parse pooling modes by name, as in newer configs: one name, several joined by `+`, or a list."""
     if isinstance(named, str):
         named = named.split("+")
     if not isinstance(named, list):
@@ -110,7 +110,7 @@ def _named_modes(named: Any) -> set[str] | None:
 
 
 def _prompts(folder: Path) -> list[str]:
-    """The names of a folder's prompts that are not empty."""
+    """Return the names of a folder's prompts that are not empty."""
     prompts = _settings(folder).get("prompts")
     return sorted(str(name) for name, text in prompts.items() if text) if isinstance(prompts, Mapping) else []
 
@@ -141,7 +141,7 @@ def _splade(path: Path) -> Splade:
 
 
 def _named(folder: Path, module: Module, name: str) -> Path:
-    """A file of a module, which is not looked for elsewhere than below the folder."""
+    """Return the path of a module's file, which must be below the folder."""
     path = file_below(folder, f"{module.place}/{name}".lstrip("/"), named_by=MODULES_FILE)
     return folder / module.place / name if path is None else path
 

@@ -1,4 +1,4 @@
-"""Where a sentence-transformers folder keeps its transformer and its other modules, by its modules.json."""
+"""Find the folders of the modules of a sentence-transformers folder by its modules.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["MODULES_FILE", "Module", "at_the_root", "read_modules", "transformer
 MODULES_FILE: Final = "modules.json"
 
 _TRANSFORMERS: Final = ("Transformer", "MLMTransformer")
-"""Types of a first module that is a model of transformers."""
+"""Types of a first module that is a transformers model."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Module:
     """An entry of modules.json.
 
     Attributes:
-        kind: the class's name, such as `Pooling`.
-        place: the folder of its files, relative to that of modules.json; empty for that folder itself.
+        kind: name of the class, such as `Pooling`.
+        place: folder of the module's files, relative to modules.json; empty for the folder of modules.json.
     """
 
     kind: str
@@ -35,10 +35,10 @@ class Module:
 
 
 def read_modules(path: Path) -> tuple[Module, ...]:
-    """The modules that a modules.json lists, in their order.
+    """Return the modules that a modules.json lists, in order.
 
     Raises:
-        CheckpointError: it is damaged, or a folder that it names lies elsewhere.
+        CheckpointError: the file is damaged, or names a folder outside its own.
     """
     file_in(path.parent, path.name)
     refuse_pointer(path)
@@ -55,14 +55,14 @@ def read_modules(path: Path) -> tuple[Module, ...]:
 
 
 def transformer_place(has: Callable[[str], bool], modules: Callable[[], Sequence[Module]]) -> str:
-    """The folder below a sentence-transformers folder that holds its transformer; empty if the folder itself does.
+    """Return the subfolder with the transformer of a sentence-transformers folder; empty for the folder itself.
 
     Args:
-        has: whether the folder has a file, by its path there.
+        has: returns whether the folder has a file, by relative path.
         modules: reads modules.json.
 
     Raises:
-        CheckpointError: modules.json is damaged, and there is no config.json beside it.
+        CheckpointError: modules.json is damaged, and the folder has no config.json.
     """
     whole = has("config.json") or has("adapter_config.json")
     if not has(MODULES_FILE):
@@ -71,20 +71,20 @@ def transformer_place(has: Callable[[str], bool], modules: Callable[[], Sequence
         listed = modules()
     except CheckpointError:
         if whole:
-            return ""  # it is no matter to tasks other than sentence-embedding
+            return ""  # only task sentence-embedding needs modules.json
         raise
     place = listed[0].place if listed and (listed[0].kind in _TRANSFORMERS or not whole) else ""
     return place if place and (has(f"{place}/config.json") or has(f"{place}/adapter_config.json")) else ""
 
 
 def at_the_root(content: bytes) -> bytes:
-    """A modules.json whose transformer lies beside it, as an export's does; unchanged if it does already."""
+    """Return a modules.json whose transformer is in its own folder, as in an export; unchanged if it already is."""
     try:
         entries: list[dict[str, Any]] = json.loads(content)
         if not entries or not entries[0]["path"]:
             return content
     except (ValueError, LookupError, TypeError, RecursionError):
-        return content  # damaged: it is no matter to tasks other than sentence-embedding
+        return content  # damaged; only task sentence-embedding needs modules.json
     return (json.dumps([{**entries[0], "path": ""}, *entries[1:]], indent=2) + "\n").encode()
 
 

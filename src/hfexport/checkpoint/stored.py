@@ -1,4 +1,4 @@
-"""Tensors as they lie in files: what each is, and its data, mapped rather than read. Torch-free."""
+"""Tensors in files: name, dtype, shape and mapped data. Torch-free."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ NUMPY_DTYPES: Final[Mapping[str, str]] = MappingProxyType(
         **{"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1", "F8_E4M3": "|u1", "F8_E5M2": "|u1"},
     }
 )
-"""By dtype in safetensors' words: what numpy reads it as. Floats that numpy lacks are read as integers of their size."""
+"""Numpy dtype for each of safetensors' dtypes. Floats that numpy lacks are read as integers of the same size."""
 
 ITEM_BYTES: Final[Mapping[str, int]] = MappingProxyType({name: int(code[-1]) for name, code in NUMPY_DTYPES.items()})
 
 COMPARED_BYTES: Final = 2**24
 
 MAX_RANK: Final = 16
-"""More axes than a weight of any model has."""
+"""Limit of the number of axes, above that of any model's weights."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class StoredTensor:
     """A tensor in a file.
 
     Attributes:
-        name: in the file.
-        dtype: in safetensors' words, such as `F32`.
-        shape: in the file.
-        read: gives its data, of `NUMPY_DTYPES[dtype]`; mapped from the file where it can be.
+        name: name in the file.
+        dtype: safetensors' name, such as `F32`.
+        shape: shape in the file.
+        read: returns the data as `NUMPY_DTYPES[dtype]`, mapped from the file if possible.
     """
 
     name: str
@@ -55,14 +55,15 @@ class StoredTensor:
 def map_array(
     path: Path, dtype: str, shape: Sequence[int], offset_bytes: int, strides: Sequence[int] | None = None
 ) -> NDArray[Any]:
-    """The data of a tensor in a file, mapped read-only.
+    """Map the data of a tensor in a file, read-only.
 
     Args:
-        path: the file.
-        dtype: in safetensors' words.
-        shape: of the tensor.
-        offset_bytes: where its first element lies.
-        strides: in elements, none negative; row-major if left out. The caller has checked that they stay in the file.
+        path: path of the file.
+        dtype: safetensors' name.
+        shape: shape of the tensor.
+        offset_bytes: offset of the first element.
+        strides: strides in elements, none negative; row-major by default. The caller has checked that they stay in the
+            file.
     """
     import numpy as np
 
@@ -78,7 +79,7 @@ def map_array(
 
 
 def same_data(one: StoredTensor, other: StoredTensor) -> bool:
-    """Whether two tensors of the same file format are equal, byte for byte; read a piece at a time."""
+    """Return whether two tensors of the same file format are equal byte for byte; data is read in pieces."""
     import numpy as np
 
     if one is other or (one.dtype, one.shape) != (other.dtype, other.shape):

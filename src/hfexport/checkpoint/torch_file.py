@@ -1,11 +1,11 @@
-"""Reads files written by `torch.save`: a table of tensors, and nothing else. Torch-free.
+"""Read files written by `torch.save` that hold a table of tensors. Torch-free.
 
-Two layouts: since torch 1.6 a zip archive with `data.pkl` and one uncompressed entry for each storage; before that, five
-pickles followed by the storages. In both, the pickle is followed without running it (`torch_pickle`), every tensor is
-checked against the file, and its data is mapped. What this reads, `torch.load(weights_only=True)` reads to the same
-tensors; what that refuses, this refuses too.
+There are two layouts: since torch 1.6 a zip archive with `data.pkl` and one uncompressed entry per storage; before
+    that, five pickles followed by the storages. In both, the pickle is interpreted without running it (`torch_pickle`),
+    every tensor is checked against the file, and its data is mapped. Results and refusals match those of
+    `torch.load(weights_only=True)`.
 
-The formats: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/serialization.py (`_save`, `_legacy_save`)
+Formats: https://github.com/pytorch/pytorch/blob/v2.13.0/torch/serialization.py (`_save`, `_legacy_save`)
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _REBUILD_TENSOR: Final = (Name("torch._utils", "_rebuild_tensor_v2"), Name("torc
 _REBUILD_PARAMETER: Final = Name("torch._utils", "_rebuild_parameter")
 _SIZE: Final = Name("torch", "Size")
 _STATE_DICT_KEYS: Final = ("state_dict", "model_state_dict")
-"""Where training loops keep the weights in a dictionary that holds more than these."""
+"""Keys under which training loops save the weights beside other state."""
 
 _RESAVE: Final = "Load it where you trust it, and save the model with `save_pretrained`, which writes safetensors."
 _AGAIN: Final = "Copy or download the file again."
@@ -53,7 +53,7 @@ _AGAIN: Final = "Copy or download the file again."
 
 @dataclass(frozen=True)
 class _Storage:
-    """Where a storage lies in the file; `size` is in elements."""
+    """Location of a storage in the file; `size` is in elements."""
 
     dtype: str
     size: int
@@ -62,17 +62,17 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Layout:
-    """The table as the pickle has it, and where each storage's data lies: by key, offset and size, in bytes."""
+    """The pickle's table, and the location of each storage by key: offset and size, in bytes."""
 
     table: Any
     places: Mapping[str, tuple[int, int]]
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
-    """The tensors of a `pytorch_model.bin`, mapped; nothing of its pickle runs.
+    """Return the mapped tensors of a `pytorch_model.bin` without running its pickle.
 
     Raises:
-        CheckpointError: the file is damaged, or holds or asks for more than a table of tensors; what it asks for is named.
+        CheckpointError: the file is damaged, or contains objects other than tensors; the message names them.
     """
     try:
         with path.open("rb") as file:
@@ -117,7 +117,7 @@ def _zip_layout(path: Path, file: BinaryIO) -> _Layout:
 
 
 def _data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Behind an entry's own header, which may have other extra fields than the archive's directory."""
+    """Return the offset of an entry's data, after its local header, whose length the directory does not tell."""
     file.seek(info.header_offset)
     header = file.read(30)
     if header[:4] != b"PK\x03\x04":
@@ -157,7 +157,7 @@ def _legacy_layout(path: Path, file: BinaryIO) -> _Layout:
 
 
 def _storage_dtypes(table: Any) -> dict[str, str]:
-    """The dtype of every storage that the table's tensors refer to, by its key."""
+    """Return the dtype of every storage that the table's tensors refer to, by key."""
     found: dict[str, str] = {}
     for value in _table(table).values():
         key, dtype, _ = _storage_reference(_rebuild_arguments(value)[0])
@@ -188,10 +188,10 @@ def _tensors(path: Path, layout: _Layout) -> list[StoredTensor]:
 
 
 def _table(table: Any) -> dict[str, Any]:
-    """The pickle's value as a table, with what wraps a parameter taken off.
+    """Return the pickle's value as a table, with wrappers of parameters removed.
 
     Raises:
-        PickleRefusedError: it is something else; what it asks for is named.
+        PickleRefusedError: the value contains other objects; the message names them.
     """
     if not isinstance(table, dict):
         raise PickleRefusedError(f"it holds {described(table)}, not a table of tensors")
@@ -211,13 +211,13 @@ def _table(table: Any) -> dict[str, Any]:
 
 
 def _rebuild_arguments(call: Call) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
-    """Of a tensor: reference to its storage, offset in elements, shape, strides in elements."""
+    """Return a tensor's storage reference, offset in elements, shape, and strides in elements."""
     if len(call.arguments) < 4:
         raise PickleRefusedError(f"it calls {call.target} with too little")
     reference, offset, shape, strides = call.arguments[:4]
     shape, strides = _numbers(shape), _numbers(strides)
     for extra in call.arguments[4:]:
-        # `requires_grad`, hooks (always an empty dictionary) and metadata: nothing that makes other data of it.
+        # `requires_grad`, hooks (always an empty dictionary) and metadata do not change the data.
         if not (extra is None or type(extra) is bool or (type(extra) is dict and not extra)):
             raise PickleRefusedError(f"it gives {described(extra)} along with a tensor")
     if type(offset) is not int or offset < 0 or len(shape) != len(strides) or len(shape) > MAX_RANK:
@@ -234,7 +234,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 
 def _storage_reference(reference: Any) -> tuple[str, str, int]:
-    """Key, dtype and size in elements of the storage that a tensor refers to."""
+    """Return key, dtype and size in elements of the storage that a tensor refers to."""
     value = reference.value if isinstance(reference, PersistentId) else None
     if not isinstance(value, tuple) or len(value) not in (5, 6) or value[0] not in ("storage", b"storage"):
         raise PickleRefusedError(f"it takes a tensor's data from {described(reference)}")

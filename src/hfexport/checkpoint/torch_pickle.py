@@ -1,10 +1,10 @@
-"""What a pickle written by `torch.save` says, found out without running it.
+"""Interpret a pickle written by `torch.save` without running it.
 
-Unpickling calls whatever the pickle names. Here its opcodes are only followed, by a machine that knows those which
-`torch.save` writes and builds nothing but plain values, `Name`s and `Call`s of names; whoever reads the result decides
-what a call stands for. So nothing of a pickle ever runs, and its cost is bounded by its size.
+Unpickling calls any function that the pickle names. This interpreter knows only the opcodes that `torch.save` writes,
+and builds only plain values, `Name`s and `Call`s of names; the caller decides the meaning of a call. So nothing of a
+pickle runs, and its cost is bounded by its size.
 
-The opcodes: https://github.com/python/cpython/blob/3.11/Lib/pickletools.py
+Opcodes: https://github.com/python/cpython/blob/3.11/Lib/pickletools.py
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, BinaryIO, Final, NamedTuple
 __all__ = ["Call", "Name", "PersistentId", "PickleRefusedError", "described", "follow"]
 
 MAX_OPCODES: Final = 5_000_000
-"""Some thirty are needed for a tensor."""
+"""Limit of the number of opcodes; a tensor needs about thirty."""
 
 
 class PickleRefusedError(ValueError):
-    """The pickle holds what no plain table of tensors has."""
+    """The pickle contains something that a plain table of tensors does not."""
 
 
 class Name(NamedTuple):
@@ -36,7 +36,7 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A call that unpickling would make."""
+    """A function call that unpickling would make."""
 
     target: Name
     arguments: tuple[Any, ...]
@@ -50,7 +50,7 @@ class PersistentId:
 
 
 def described(value: Any) -> str:
-    """A value as a message names it: what unpickling would have called or taken, or its kind."""
+    """Describe a value for a message: the global that unpickling would use, or its type."""
     if isinstance(value, Call):
         return f"a call of {value.target}"
     if isinstance(value, PersistentId) and isinstance(value.value, tuple):
@@ -76,17 +76,17 @@ _IGNORED: Final = frozenset(("PROTO", "FRAME"))
 
 
 def follow(file: BinaryIO) -> Any:
-    """Follow one pickle, up to its STOP.
+    """Interpret one pickle up to its STOP opcode.
 
     Args:
-        file: stands at the pickle's first byte; afterwards behind its last.
+        file: positioned at the pickle's first byte; afterwards after its last byte.
 
     Returns:
-        Plain values; in place of every object, the `Name`, `Call` or `PersistentId` that unpickling would follow. What
-        `BUILD` would do to an object is left out. An `OrderedDict` is a plain `dict`.
+        Plain values, with a `Name`, `Call` or `PersistentId` in place of every object. `BUILD` is ignored. An
+        `OrderedDict` becomes a `dict`.
 
     Raises:
-        PickleRefusedError: an opcode is none that `torch.save` writes, or the pickle is damaged.
+        PickleRefusedError: the pickle is damaged, or has an opcode that `torch.save` does not write.
     """
     machine = _Machine()
     try:
@@ -105,12 +105,12 @@ def _opcodes(file: BinaryIO) -> Iterator[tuple[str, Any, int | None]]:
     try:
         for opcode, argument, position in pickletools.genops(file):
             yield opcode.name, argument, position
-    except (ValueError, OverflowError, MemoryError) as error:  # what pickletools raises for damaged pickles
+    except (ValueError, OverflowError, MemoryError) as error:  # exceptions that pickletools raises for damaged pickles
         raise PickleRefusedError(f"it is damaged: {error}") from error
 
 
 class _Machine:
-    """The stack and the memo of one pickle."""
+    """Stack and memo of one pickle."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
@@ -120,11 +120,11 @@ class _Machine:
         return self._stack.pop()
 
     def step(self, opcode: str, argument: Any) -> None:
-        """Follow one opcode.
+        """Interpret one opcode.
 
         Raises:
-            PickleRefusedError: it is none that `torch.save` writes.
-            IndexError: the stack is too short for it.
+            PickleRefusedError: `torch.save` does not write the opcode.
+            IndexError: the stack has too few elements.
         """
         if opcode in _IGNORED:
             return
@@ -147,7 +147,7 @@ class _Machine:
             raise PickleRefusedError(f"it has the opcode {opcode}, which no table of tensors needs")
 
     def _contain(self, opcode: str) -> bool:
-        """Opcodes that make or fill containers."""
+        """Interpret an opcode that makes or fills containers; return whether it is one."""
         if opcode == "MARK":
             self._stack.append(_MARK)
         elif opcode == "EMPTY_DICT":
@@ -167,7 +167,7 @@ class _Machine:
         return True
 
     def _refer(self, opcode: str, argument: Any) -> bool:
-        """Opcodes that name, call or set up objects."""
+        """Interpret an opcode that names, calls or sets up objects; return whether it is one."""
         if opcode == "GLOBAL":
             module, _, qualified = str(argument).partition(" ")
             self._stack.append(Name(module, qualified))

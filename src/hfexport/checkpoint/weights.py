@@ -1,4 +1,4 @@
-"""Which of a folder's files are the weights: the choice that transformers makes, and what else lies there."""
+"""Choose the weight files of a folder as transformers does, and find unused ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CANDIDATES: Final[tuple[tuple[str, WeightFormat], ...]] = (
     ("tf_model.h5", "tensorflow-h5"),
     ("tf_model.h5.index.json", "tensorflow-h5"),
 )
-"""In the order in which transformers looks for them; a single file comes before an index."""
+"""File names in the order in which transformers looks for them; a single file comes before an index."""
 
 WEIGHT_FILE_NAMES: Final = tuple(name for name, _ in _CANDIDATES)
 
@@ -44,7 +44,7 @@ MAX_SHARDS: Final = 10_000
 _VARIANT: Final = re.compile(
     r"(?:model|pytorch_model)(?:\.(?:safetensors|bin)\.index)?\.([\w-]+?)(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin|json)"
 )
-"""File names of a variant, as `save_pretrained(variant=...)` writes them: `model.fp16.safetensors`."""
+"""Pattern of a variant's file names, as `save_pretrained(variant=...)` writes them: `model.fp16.safetensors`."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class WeightFiles:
     """The files that hold a checkpoint's weights.
 
     Attributes:
-        format: what they are; only `safetensors` is used as it is, everything else is converted to that first.
-        files: one, or the shards in order of their names.
-        index: the file that places every tensor in a shard, and what it says; `None` and empty if there is one file.
-        places: by tensor, the shard's name.
-        unused: names of other weight files that lie there.
-        variant: which variant was asked for, such as `fp16`; empty for the files without one in their names.
+        format: format of the weights; all formats except `safetensors` are converted to it.
+        files: one file, or the shards sorted by name.
+        index: file that maps tensors to shards, and its content; `None` and empty for a single file.
+        places: name of the shard, by tensor.
+        unused: names of other weight files in the folder.
+        variant: requested variant, such as `fp16`; empty for the default files.
     """
 
     format: WeightFormat
@@ -69,7 +69,7 @@ class WeightFiles:
 
     @property
     def description(self) -> str:
-        """In words for the user."""
+        """Return a description for the user."""
         named = self.index or self.files[0]
         count = f" with {len(self.files)} files" if self.index is not None else ""
         kind = " (format tf)" if self.format == "tensorflow-safetensors" else ""
@@ -78,10 +78,11 @@ class WeightFiles:
 
 
 def weight_file_names(variant: str = "") -> tuple[str, ...]:
-    """The names of weight files and indexes, in the order in which transformers looks for them.
+    """Return the names of weight files and indexes, in the order in which transformers looks for them.
 
     Args:
-        variant: the part that `save_pretrained(variant=...)` puts before the ending; TensorFlow has none.
+        variant: part that `save_pretrained(variant=...)` puts before the extension; TensorFlow weights have no
+            variants.
     """
     if not variant:
         return WEIGHT_FILE_NAMES
@@ -90,7 +91,7 @@ def weight_file_names(variant: str = "") -> tuple[str, ...]:
 
 
 def variant_of(name: str) -> str:
-    """The variant that a file name says, such as `fp16` of `model.fp16.safetensors`; empty if it says none."""
+    """Return the variant in a file name, such as `fp16` in `model.fp16.safetensors`; empty if there is none."""
     found = _VARIANT.fullmatch(name)
     return found[1] if found is not None and found[1] not in ("safetensors", "bin", "index") else ""
 
@@ -99,12 +100,12 @@ def choose_weights(folder: Path, config: Mapping[str, Any], variant: str = "") -
     """Find the weights of a checkpoint.
 
     Args:
-        folder: of the checkpoint.
-        config: config.json as it stands.
+        folder: folder of the checkpoint.
+        config: content of config.json.
         variant: see `weight_file_names`.
 
     Raises:
-        CheckpointError: there are none, or a shard is missing.
+        CheckpointError: there are no weights, or a shard is missing.
     """
     name, weight_format, path = _chosen(folder, config, variant)
     index = path if name.endswith(".json") else None
@@ -138,12 +139,12 @@ def _chosen(folder: Path, config: Mapping[str, Any], variant: str) -> tuple[str,
 
 
 def refuse_missing(where: str, names: Iterable[str], variant: str) -> CheckpointError:
-    """The error for a checkpoint without weights, or without those of a variant.
+    """Return the error for a checkpoint without weights, or without those of a variant.
 
     Args:
-        where: the folder or repository, for the message.
-        names: of its files.
-        variant: that was asked for.
+        where: folder or repository, for the message.
+        names: names of its files.
+        variant: requested variant.
     """
     names = sorted(names)
     endings = (".bin", ".h5", ".safetensors", ".msgpack", ".ckpt", ".gguf", ".pt", ".pth")
@@ -181,7 +182,7 @@ def _shard(folder: Path, index: Path, name: str) -> Path:
 
 
 def _safetensors_format(files: tuple[Path, ...]) -> WeightFormat:
-    """By the metadata of the first file: TensorFlow's safetensors have other names, and would load as random weights."""
+    """Return the format by the first file's metadata. TensorFlow's safetensors have other names of weights."""
     _, metadata = read_header(files[0])
     framework = metadata.get("format", "pt")
     if framework in ("pt", "mlx"):

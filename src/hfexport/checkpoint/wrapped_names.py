@@ -1,4 +1,4 @@
-"""Parts that a wrapper around a model adds to the names of its weights, such as `_orig_mod.` of `torch.compile`. Torch-free."""
+"""Remove prefixes that wrappers add to the names of weights, such as `_orig_mod.` of `torch.compile`. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hfexport.errors import CheckpointError
 __all__ = ["UnwrappedNames", "leading_part", "unwrap_names"]
 
 _WRAPPERS: Final = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-"""Attributes under which `torch.compile`, FSDP, activation checkpointing and Lightning keep a module. They occur at any depth."""
+"""Attributes in which `torch.compile`, FSDP, activation checkpointing and Lightning keep a module, at any depth."""
 
 _MAX_LEADING: Final = 4
 
 
 @dataclass(frozen=True)
 class UnwrappedNames:
-    """Names of weights without what wrappers added to them.
+    """Names of weights without the prefixes of wrappers.
 
     Attributes:
-        names: by name in the file, the name in the model.
-        removed: the parts that were removed, such as `module.`, in the order in which they stand.
+        names: name in the model, by name in the file.
+        removed: removed prefixes, such as `module.`, in order of appearance.
     """
 
     names: Mapping[str, str]
@@ -31,18 +31,18 @@ class UnwrappedNames:
 
 
 def unwrap_names(names: Collection[str], model_names: Callable[[Collection[str]], Collection[str]]) -> UnwrappedNames:
-    """Remove what wrappers added to the names of a model's weights.
+    """Remove the prefixes of wrappers from the names of a model's weights.
 
-    Parts that only wrappers have (`_orig_mod`) are removed at any depth, and `module.` where all names start with it. Any
-    other leading part, such as Lightning's `model.`, is removed only if more names are then names of the model.
+    Parts that only wrappers use (`_orig_mod`) are removed at any depth, and `module.` if all names start with it. Any
+    other leading part, such as Lightning's `model.`, is removed only if more names then match the model.
 
     Args:
-        names: of the weights in the file.
-        model_names: gives, for names without those parts, the names of the model's weights; empty if they cannot be known
-            or if the names look like the model's own.
+        names: names of the weights in the file.
+        model_names: returns the names of the model's weights for names without those parts; empty if they are unknown
+            or if the names already look like the model's.
 
     Raises:
-        CheckpointError: two names become one.
+        CheckpointError: two names become equal.
     """
     plain = {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in names}
     removed = [f"{part}." for part in _WRAPPERS if any(part in name.split(".") for name in names)]
@@ -64,7 +64,7 @@ def unwrap_names(names: Collection[str], model_names: Callable[[Collection[str]]
 
 
 def leading_part(names: Iterable[str]) -> str:
-    """The first part of the names, if nine of ten have the same; empty otherwise."""
+    """Return the first part of the names if nine in ten share it; empty otherwise."""
     counts = Counter(name.partition(".")[0] for name in names if "." in name)
     if not counts:
         return ""
@@ -73,7 +73,7 @@ def leading_part(names: Iterable[str]) -> str:
 
 
 def _leading_prefix(names: Collection[str], wanted: Collection[str]) -> str:
-    """The leading parts without which most names are of `wanted`; empty if they are so as they stand."""
+    """Return the leading parts to remove so that most names are in `wanted`; empty if they already are."""
     best, most = "", sum(name in wanted for name in names)
     prefix, rest = "", list(names)
     for _ in range(_MAX_LEADING if wanted else 0):

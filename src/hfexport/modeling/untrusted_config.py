@@ -28,7 +28,7 @@ BUILD_TIMEOUT_S: Final = 60.0
 MAX_SHARE: Final = 4
 """Largest ratio of the model's size to the checkpoint's: some weights are tied, some belong to a missing head."""
 FREE_ELEMENTS: Final = 2**26
-"""Allowance in addition to that: 256 MB, for tables that a small model computes when it is built."""
+"""Number of elements allowed in addition, 256 MB in fp32, for tables that a small model computes when it is built."""
 
 _REMEDY: Final = "Use the config.json that was saved with these weights."
 BUILD_FAILURES: Final = (

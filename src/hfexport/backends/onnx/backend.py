@@ -1,4 +1,4 @@
-"""The ONNX back end: capture without weights, tidy the graph, stream the weights into the file, check it."""
+"""ONNX back end: capture a model without weights, simplify the graph, stream the weights into the file, check it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["OnnxBackend"]
 
 
 class OnnxBackend:
-    """Makes `model.onnx` (or another graph's file), its weights in `model.onnx_data` when they pass 2 GB or when asked."""
+    """Back end that writes `model.onnx` (or another graph's file), with external weights above 2 GB or on request."""
 
     format = "onnx"
 
@@ -62,7 +62,7 @@ class OnnxBackend:
 
 @dataclass(frozen=True)
 class _Graph:
-    """A captured graph, and the data of tensors that `forward` made while it was."""
+    """A captured graph, and the data of tensors that `forward` created during capture."""
 
     config: ExportConfig
     model: ir.Model
@@ -78,15 +78,15 @@ def _captured(job: ExportJob, config: ExportConfig, whole: torch.nn.Module) -> _
 
 
 def _weights(graph: _Graph, loaded: torch.nn.Module, earlier: Sequence[Weight]) -> list[Weight]:
-    """Every initializer of `graph` with the tensor it streams from; ones that share a tensor become one.
+    """Find the source tensor of every initializer of `graph`, and merge initializers that share a tensor.
 
     Args:
-        graph: its initializers get the names of their tensors.
-        loaded: what the graph was made of, with its weights.
-        earlier: weights of graphs that go into the same file; those are taken rather than written again.
+        graph: captured graph; its initializers are renamed to their tensors' names.
+        loaded: the captured model with its weights.
+        earlier: weights of graphs in the same file, which are reused instead of written again.
 
     Returns:
-        The weights that are not among the earlier ones.
+        The weights that are not in `earlier`.
     """
     tensors = {
         **dict(loaded.named_parameters(remove_duplicate=False)),
@@ -116,7 +116,7 @@ def _weights(graph: _Graph, loaded: torch.nn.Module, earlier: Sequence[Weight]) 
 
 
 def _weight(name: str, value: ir.Value, tensors: Mapping[str, torch.Tensor], constants: Mapping[str, object]) -> Weight:
-    """What the initializer `name` streams from."""
+    """Return the source tensor of the initializer `name`."""
     short = name.removeprefix(MODEL_PREFIX)
     source = tensors.get(short) if name.startswith(MODEL_PREFIX) else None
     if source is None:
@@ -128,7 +128,7 @@ def _weight(name: str, value: ir.Value, tensors: Mapping[str, torch.Tensor], con
 
 
 def _constant(name: str, value: ir.Value, constants: Mapping[str, object]) -> torch.Tensor:
-    """The data of a tensor that `forward` makes from nothing, which a fake tensor keeps as its constant."""
+    """Return the data of a tensor that `forward` creates from constants, which the fake tensor stores."""
     tensor = constants.get(name)
     tensor = getattr(tensor, "constant", None) if hasattr(tensor, "fake_mode") else tensor
     if not isinstance(tensor, torch.Tensor):
@@ -150,13 +150,13 @@ _TORCH_DTYPES = {
 
 
 def _skeleton(model: ir.Model) -> onnx.ModelProto:
-    """Everything but the weights."""
+    """Return the model without its weights."""
     model.graph.initializers.clear()
     return ir.serde.serialize_model(model)
 
 
 def _check(skeleton: onnx.ModelProto, weights: Sequence[Weight]) -> None:
-    """Check the graph before any weight is read: it is valid on its own if its weights are inputs."""
+    """Check the graph before any weight is read; it is a valid model if its weights are treated as inputs."""
     checked = onnx.ModelProto()
     checked.CopyFrom(skeleton)
     checked.graph.input.extend(

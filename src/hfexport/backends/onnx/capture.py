@@ -1,6 +1,6 @@
-"""From a model without weights to an ONNX graph: captured by `torch.export` under fake tensors, then lowered.
+"""Capture a model without weights as an ONNX graph: `torch.export` with fake tensors, then lowering.
 
-The patches that make models of transformers exportable are those of `transformers.exporters`, kept by their makers.
+The patches that make transformers models exportable are those of `transformers.exporters`, maintained upstream.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MODEL_PREFIX", "capture"]
 
 MODEL_PREFIX = "model."
-"""What `FlatModel` puts before the names of the model's parameters."""
+"""Prefix that `FlatModel` adds to the names of the model's parameters."""
 
 
 def capture(
@@ -45,14 +45,14 @@ def capture(
     loaded: torch.nn.Module | None = None,
     like: torch.nn.Module | None = None,
 ) -> torch.onnx.ONNXProgram:
-    """The graph of `config`'s model, with initializers that have names, shapes and no data.
+    """Return the ONNX graph of `config`'s model; its initializers have names and shapes but no data.
 
     Args:
         config: inputs and outputs with named axes.
         dtype: `fp32` or `fp16`.
         opset: ONNX opset.
-        loaded: the model with its weights, which tell what the graph may tie.
-        like: a model in memory, whose class and config are taken instead of those for `config`'s task.
+        loaded: model with its weights, which decides which weights are tied.
+        like: model in memory whose class and config replace those of `config`'s task.
 
     Raises:
         ExportError: the model cannot be captured or lowered.
@@ -82,10 +82,10 @@ def capture(
 
 @contextmanager
 def _patches(exporter: str) -> Iterator[None]:
-    """Apply the exporters' patches to whatever is loaded.
+    """Apply the exporters' patches to modules that are already imported.
 
-    Their own `apply_patches` first imports every architecture that has one, three dozen of them, whichever model is
-    exported. This can go when they leave alone what nobody has imported.
+    The exporters' `apply_patches` imports every architecture that has a patch, about 36, for any model. This can go
+    when it skips modules that are not imported.
     """
     loaded = [patch for patch in exporters.patches_of(exporter) if _is_loaded(patch[0])]
     resolved = [
@@ -98,20 +98,20 @@ def _patches(exporter: str) -> Iterator[None]:
         with exporters.patch_attributes(resolved):
             yield
     finally:
-        # What was put back onto a class that had it from its base would stay there.
+        # An attribute inherited from a base class would remain on the class after being restored.
         for (_, name), target in inherited.items():
             if name in vars(target):
                 delattr(target, name)
 
 
 def _is_loaded(path: str) -> bool:
-    """Whether what a dotted path names can matter: its module is imported, or it is no model of transformers."""
+    """Return whether a dotted path is relevant: its module is imported, or is not a transformers model."""
     parts = path.split(".")
     return parts[:2] != ["transformers", "models"] or ".".join(parts[:4]) in sys.modules
 
 
 def _root(error: BaseException) -> str:
-    """Where a chain of errors began, in one line: the exporter wraps each in advice to whoever develops it."""
+    """Return the first error of a chain in one line; the exporter wraps it in advice to its own developers."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -119,7 +119,7 @@ def _root(error: BaseException) -> str:
 
 
 def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:
-    """Which dimensions of an input `torch.export` must leave open."""
+    """Return the dimensions of an input that `torch.export` must keep dynamic."""
     return {
         index: torch.export.Dim.DYNAMIC
         for index, axis in enumerate(spec.axes)
@@ -129,7 +129,7 @@ def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Capture without garbage collection, stack traces for every node (a quarter of the time), or chatter."""
+    """Capture without garbage collection, per-node stack traces (a quarter of the time), and log messages."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "transformers")]
     levels = [logger.level for logger in loggers]
     traces = torch.fx.config.do_not_emit_stack_traces

@@ -1,6 +1,6 @@
-"""From a captured program to an ONNX graph: `torch.onnx`, without what it does twice or for nothing.
+"""Lower a captured program to an ONNX graph with `torch.onnx`, without redundant steps.
 
-Each shortcut gives the graph that `torch.onnx` alone gives; each says upstream of what it can go.
+Each shortcut yields the same graph as `torch.onnx` alone, and names the upstream change after which it can go.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def lower(
     opset: int,
     translations: Mapping[Any, Callable[..., Any]],
 ) -> torch.onnx.ONNXProgram:
-    """The ONNX graph of a captured program.
+    """Return the ONNX graph of a captured program.
 
     Args:
-        program: changed on the way; of no use afterwards.
+        program: captured program; it is modified and must not be used afterwards.
         config: names of inputs and outputs.
         opset: ONNX opset.
-        translations: of operators, besides `torch.onnx`'s own.
+        translations: translations of further operators, in addition to those of `torch.onnx`.
     """
     _squeeze_fixed_axes(program.graph_module)
     _sum_up_in_double(program.graph_module)
@@ -62,10 +62,10 @@ def lower(
 
 
 def _squeeze_fixed_axes(module: torch.fx.GraphModule) -> None:
-    """Name the axes of every squeeze: those that are always one, of all or of those it names.
+    """Set the axes of every squeeze explicitly: those of its axes that always have size 1.
 
-    ONNX would squeeze whatever is one at run time, a batch of one as well, as mBART's `shift_tokens_right` showed, and
-    refuses a named axis that is not one, as the distributions of a time series of two variates have:
+    Otherwise ONNX squeezes every axis that has size 1 at run time, such as a batch of one in mBART's
+    `shift_tokens_right`, and rejects a named axis of another size, as in time series models with two variates:
     https://github.com/pytorch/pytorch/issues/109292. This can go when the translations of `aten.squeeze` do the same.
     """
     for node in module.graph.nodes:
@@ -78,9 +78,9 @@ def _squeeze_fixed_axes(module: torch.fx.GraphModule) -> None:
 
 
 def _sum_up_in_double(module: torch.fx.GraphModule) -> None:
-    """Have every `cumsum` of floats accumulate in double, as torch does on CPU; ONNX Runtime accumulates in floats.
+    """Make every `cumsum` of floats accumulate in double, as torch does on CPU; ONNX Runtime accumulates in floats.
 
-    LongT5 counts blocks by rounding such a sum down, where the last bit makes another block of it. Torch's precision:
+    LongT5 rounds such a sum down to count blocks, so the last bit can change the block. Precision in torch:
     https://github.com/pytorch/pytorch/issues/180153. This can go when the translation of `aten.cumsum` keeps it.
     """
     for node in module.graph.nodes:
@@ -95,11 +95,12 @@ def _sum_up_in_double(module: torch.fx.GraphModule) -> None:
 
 @contextmanager
 def _light_preparation() -> Iterator[None]:
-    """Lower without `run_decompositions` where every operator has a translation as it is.
+    """Lower without `run_decompositions` if every operator has a translation.
 
-    Decomposing traces the whole model a second time and takes longer than all other steps of lowering together, for the
-    same graph: https://github.com/pytorch/pytorch/issues/150523 asks for an export that needs no decomposition table.
-    This can go when `torch.onnx` skips operators that need none. A graph with any other operator is decomposed as ever.
+    Decomposing traces the whole model again and takes longer than all other steps of lowering together, for the same
+        graph: https://github.com/pytorch/pytorch/issues/150523 asks for an export that needs no decomposition table.
+        This can go when `torch.onnx` skips operators that need none. A graph with any other operator is still
+        decomposed.
     """
     thorough = exporter_core._prepare_exported_program_for_export
 
@@ -112,7 +113,7 @@ def _light_preparation() -> Iterator[None]:
         if any(not _has_translation(node, registry) for node in operators):
             return thorough(program, registry=registry)
         for node in nodes:
-            # `apply_fx_node_fixes` puts out-of-place operators for in-place ones, without saying of what shape.
+            # `apply_fx_node_fixes` replaces in-place operators by others without setting their shapes.
             if "val" not in node.meta and node.args and isinstance(node.args[0], torch.fx.Node):
                 node.meta["val"] = node.args[0].meta["val"]
             _REWRITES.get(node.target, _keep)(graph, node)
@@ -126,9 +127,9 @@ def _light_preparation() -> Iterator[None]:
 
 
 class _KnownValues(type_promotion._TypePromotionInterpreter):
-    """Takes the value of a node from where `torch.export` left it, rather than computing it again.
+    """Interpreter that reads node values recorded by `torch.export` instead of computing them again.
 
-    Type promotion puts casts before operators, which changes no value that they give.
+    Type promotion inserts casts before operators, which does not change their output values.
     """
 
     def run_node(self, n: torch.fx.Node) -> Any:
@@ -142,16 +143,16 @@ class _KnownValues(type_promotion._TypePromotionInterpreter):
 
 @contextmanager
 def _values_that_are_known() -> Iterator[None]:
-    """Look for types to promote without running the model once more under fake tensors.
+    """Find types to promote without running the model again with fake tensors.
 
-    This can go when `InsertTypePromotion` runs only what it has changed.
+    This can go when `InsertTypePromotion` runs only the nodes that it changed.
     """
     with _replaced(type_promotion, "_TypePromotionInterpreter", _KnownValues):
         yield
 
 
 class _Signature:
-    """What onnxscript reads from the source of a translation: the domain at once, anything else by parsing it."""
+    """Attributes that onnxscript reads from a translation's source: the domain directly, all others by parsing."""
 
     def __init__(self, function: values.TracedOnnxFunction, parse: Callable[[values.TracedOnnxFunction], Any]) -> None:
         self.domain = function.opset.domain
@@ -163,9 +164,9 @@ class _Signature:
 
 @contextmanager
 def _registry_without_sources() -> Iterator[None]:
-    """List the translations of onnxscript without parsing the source of each.
+    """List the translations of onnxscript without parsing their sources.
 
-    This can go when its `get_torchlib_ops` asks a function for its domain rather than for its `function_ir`.
+    This can go when `get_torchlib_ops` reads a function's domain instead of its `function_ir`.
     """
     parsed = vars(values.TracedOnnxFunction)["function_ir"]
     quick = property(lambda function: _Signature(function, parsed.fget))
@@ -196,11 +197,11 @@ def _keep(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 
 def _drop(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Replace a node by its first argument: dropout in eval mode."""
+    """Replace a node by its first argument, such as dropout in eval mode."""
     source = node.args[0]
     assert isinstance(source, torch.fx.Node)
     if any(user.op == "output" for user in node.users):
-        # The program's signature knows its outputs by the names of their nodes.
+        # The program's signature refers to outputs by node name.
         node.target, node.args, node.kwargs = _aten.clone.default, (source,), {}
         return
     node.replace_all_uses_with(source)
@@ -216,14 +217,14 @@ def _retarget(target: Any) -> Any:
 
 
 def _to_contiguous_copy(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """A copy is nothing in ONNX, but views that follow are only possible of one that is contiguous."""
+    """Make a copy contiguous. ONNX drops copies, but later views need a contiguous tensor."""
     del graph
     node.target = _aten.clone.default
     node.args, node.kwargs = node.args[:1], {"memory_format": torch.contiguous_format}
 
 
 def _to_cast(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Write any `aten.to` as the copy it is, which keeps only the dtype."""
+    """Replace any `aten.to` by a copy that only changes the dtype."""
     dtype = node.meta["val"].dtype
     source = node.args[0]
     assert isinstance(source, torch.fx.Node)
@@ -235,8 +236,8 @@ def _to_cast(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 
 def _parts(node: torch.fx.Node) -> tuple[int, list[tuple[int, int]]] | None:
-    """Of a split or chunk: the dimension, and where each part starts and ends; `None` if its size is not fixed."""
-    # Arguments of a node may be anything to `torch.fx`; that these are integers says the operator's schema.
+    """Return the dimension of a split or chunk and the bounds of each part; `None` if its size is not fixed."""
+    # `torch.fx` types node arguments loosely; the operator's schema says that these are integers.
     source, amount, *rest = node.args
     assert isinstance(source, torch.fx.Node)
     shape = source.meta["val"].shape
@@ -253,7 +254,7 @@ def _parts(node: torch.fx.Node) -> tuple[int, list[tuple[int, int]]] | None:
 
 
 def _to_slices(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Take each part of a split by a slice of its own, as decomposing would."""
+    """Replace each part of a split by a slice, as decomposing would."""
     found = _parts(node)
     assert found is not None
     dim, spans = found
@@ -268,7 +269,7 @@ _aten = torch.ops.aten
 _SPLITS = frozenset({_aten.split.Tensor, _aten.chunk.default})
 
 _TRANSLATED_ONLY_DECOMPOSED = frozenset({_aten.unbind.int})
-"""Their translation gives an ONNX sequence, of which `getitem` then takes no part; decomposed, they are slices."""
+"""Operators whose translation gives an ONNX sequence, on which `getitem` fails; decomposed, they are slices."""
 
 _REWRITES = {
     _aten.split.Tensor: _to_slices,

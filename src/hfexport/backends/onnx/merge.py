@@ -1,6 +1,6 @@
-"""Two decoders as the branches of one graph, which share their weights.
+"""Merge two decoders into the branches of one graph with shared weights.
 
-The names are those of Optimum's `merge_decoders`, by which Optimum and Transformers.js know such a file:
+Names are those of Optimum's `merge_decoders`, which Optimum and Transformers.js expect:
 https://github.com/huggingface/optimum-onnx/blob/main/optimum/onnx/graph_transformations.py
 """
 
@@ -20,14 +20,14 @@ __all__ = ["merge_branches"]
 
 
 def merge_branches(begins: onnx.ModelProto, goes_on: onnx.ModelProto, config: ExportConfig) -> onnx.ModelProto:
-    """One graph that answers as `goes_on` where its last input is true, else as `begins`.
+    """Return a graph that runs `goes_on` if its last input is true, else `begins`.
 
-    What `goes_on` does not give is given empty: consumers keep what they have of it.
+    Outputs that `goes_on` lacks are returned empty; consumers keep their earlier values.
 
     Args:
-        begins: without weights; its values that are no weights may have the same names as those of `goes_on`.
-        goes_on: without weights.
-        config: inputs and outputs of the whole.
+        begins: model without weights; other values may have the same names as in `goes_on`.
+        goes_on: model without weights.
+        config: inputs and outputs of the merged graph.
     """
     known = {value.name: value for value in (*begins.graph.input, *goes_on.graph.input, *begins.graph.output)}
     choice = config.inputs[-1].name
@@ -60,10 +60,10 @@ def _element(value: onnx.ValueInfoProto) -> int:
 
 
 def _declared(spec: TensorSpec, known: onnx.ValueInfoProto, config: ExportConfig) -> onnx.ValueInfoProto:
-    """An input or output of the whole: axes as `spec` has them, and the fixed ones that it leaves out.
+    """Declare an input or output of the merged graph: the axes of `spec`, and its fixed axes from `known`.
 
-    Of the cache, heads and their size are left open: Optimum takes those of the encoder for the first, empty one, that of
-    FLAN-T5 among others, and the branch that begins a text does not look at it.
+    The number and size of a cache's heads stay dynamic: Optimum creates the first, empty cache with those of the
+    encoder, which can differ (as in FLAN-T5), and the first branch does not read it.
     https://github.com/huggingface/optimum-onnx/blob/main/optimum/onnxruntime/modeling_seq2seq.py
     """
     trailing = [dim.dim_value for dim in known.type.tensor_type.shape.dim[len(spec.axes) :]]
@@ -74,7 +74,7 @@ def _declared(spec: TensorSpec, known: onnx.ValueInfoProto, config: ExportConfig
 
 
 def _without_tokens(names: list[str]) -> list[onnx.NodeProto]:
-    """Nodes that give each of the cache `present.*` named as it was given, cut to no tokens."""
+    """Return nodes that return each given `present.*` from its input, cut to length 0."""
     if not names:
         return []
     ends = {"none": 0, "token_axis": 2}

@@ -1,4 +1,4 @@
-"""Graph passes: names as consumers expect them, and a graph that ONNX Runtime can fuse. Plain ONNX operators only."""
+"""Graph passes: set names that consumers expect, and simplify for ONNX Runtime's fusions. Plain ONNX operators only."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["TRANSPOSED", "axis_names", "finish_graph", "metadata_for"]
 
 TRANSPOSED = "hfexport.transposed"
-"""Key in an initializer's `meta`: its data is the named weight, transposed."""
+"""Key in an initializer's `meta`: the data is the transpose of the named weight."""
 
 
 def finish_graph(model: ir.Model, config: ExportConfig) -> None:
-    """Clean `model` up in place and give its inputs and outputs the names and axes of `config`.
+    """Simplify `model` in place and give its inputs and outputs the names and axes of `config`.
 
     Raises:
         ExportError: an input has no effect on any output.
@@ -39,7 +39,7 @@ def finish_graph(model: ir.Model, config: ExportConfig) -> None:
 
 
 def _set_static_reshapes(graph: ir.Graph) -> None:
-    """Give a `Reshape` a constant shape where one can say the same: 0 copies a dimension, one -1 is inferred.
+    """Give each `Reshape` a constant shape if possible: 0 copies a dimension, one -1 is inferred.
 
     ONNX Runtime's attention and layer-norm fusions match constant shapes only.
     """
@@ -68,7 +68,7 @@ def _set_static_reshapes(graph: ir.Graph) -> None:
 
 
 def _replace_cast_likes(graph: ir.Graph) -> None:
-    """A `CastLike` to a known type is a `Cast`, which ONNX Runtime folds, or nothing."""
+    """Replace a `CastLike` to a known type by a `Cast`, which ONNX Runtime folds, or remove it."""
     for node in graph:
         if node.op_type != "CastLike":
             continue
@@ -91,7 +91,7 @@ def _replace_cast_likes(graph: ir.Graph) -> None:
 
 
 def _transpose_weights(graph: ir.Graph) -> None:
-    """Store a weight that is only ever used transposed that way round, so that no session has to turn it."""
+    """Store weights that are only used transposed in transposed form, so that sessions need not transpose them."""
     for weight in list(graph.initializers.values()):
         users = [usage.node for usage in weight.uses()]
         if not users or weight.shape is None or len(weight.shape) != 2:
@@ -116,7 +116,7 @@ def _permutation(node: ir.Node) -> tuple[int, ...]:
 
 
 def _separate_outputs(graph: ir.Graph) -> None:
-    """Copy a value that is several outputs, such as the last of the hidden states, so that each can have its own name."""
+    """Copy a value that is several outputs, such as the last hidden state, so that each output has its own name."""
     seen: set[int] = set()
     for index, value in enumerate(graph.outputs):
         if id(value) in seen:
@@ -129,7 +129,7 @@ def _separate_outputs(graph: ir.Graph) -> None:
 
 
 def _name_axes(graph: ir.Graph, config: ExportConfig) -> None:
-    """Name the free dimensions of inputs and outputs; everywhere else, shapes are for ONNX Runtime to infer."""
+    """Name the free dimensions of inputs and outputs; ONNX Runtime infers all other shapes."""
     kept = {id(value) for value in (*graph.inputs, *graph.outputs, *graph.initializers.values())}
     for node in graph:
         for value in node.outputs:
@@ -144,10 +144,10 @@ def _name_axes(graph: ir.Graph, config: ExportConfig) -> None:
 
 
 def axis_names(spec: TensorSpec, config: ExportConfig) -> list[Axis]:
-    """The axes of an input or output as the file names them.
+    """Return the axes of an input or output by their names in the file.
 
-    The batch of a graph that takes a cache is `batch_size`: Transformers.js makes the first, empty cache by the sizes
-    that the file declares, and knows no other name of a size that is not 0.
+    In a graph with a cache, the batch is named `batch_size`: Transformers.js creates the first, empty cache with the
+        declared sizes and treats all other names as 0.
     https://github.com/huggingface/transformers.js/blob/main/packages/transformers/src/models/modeling_utils.js
     """
     if not any(given.role == "past_key" for given in config.inputs):
@@ -181,7 +181,7 @@ def _refuse_dead_inputs(graph: ir.Graph, config: ExportConfig) -> None:
 
 
 def _forget_where_nodes_came_from(model: ir.Model) -> None:
-    """Drop the exporter's notes on every node: half of a small model's file, and paths of the exporting machine."""
+    """Drop the exporter's notes on every node: half of a small model's file, with paths of the exporting machine."""
     common.ClearMetadataAndDocStringPass()(model)
     model.graph.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
@@ -189,7 +189,7 @@ def _forget_where_nodes_came_from(model: ir.Model) -> None:
 
 
 def metadata_for(model: ir.Model, metadata: Mapping[str, str]) -> None:
-    """Say in the file who made it, with what and from what."""
+    """Store the producer, its version and the source in the file."""
     model.producer_name = metadata["producer"]
     model.producer_version = metadata["version"]
     model.metadata_props.update({key: value for key, value in metadata.items() if key not in ("producer", "version")})

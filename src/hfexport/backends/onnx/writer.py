@@ -1,8 +1,8 @@
-"""Writes an ONNX file whose weights stream from mapped files, one tensor at a time.
+"""Write an ONNX file, streaming its weights from mapped files one tensor at a time.
 
 A protobuf message is a sequence of fields, each a tag, a length and bytes
-(https://protobuf.dev/programming-guides/encoding/); repeated fields may stand anywhere in their message. So the graph
-is serialised without its weights, and each weight is appended to it as one more `initializer` field.
+(https://protobuf.dev/programming-guides/encoding/), in any order. The graph is serialised without its weights, and each
+weight is appended as another `initializer` field.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from hfexport._internal.room import writing
 __all__ = ["SINGLE_FILE_LIMIT_BYTES", "Weight", "move_model", "write_model"]
 
 DATA_SUFFIX = "_data"
-"""What the name of a file with external weights adds to that of its graph, as Optimum names it."""
+"""Suffix of an external weights file, after the graph's file name, as in Optimum."""
 
 SINGLE_FILE_LIMIT_BYTES = 2**31 - 2**24
-"""A protobuf message holds less than 2 GiB; what is left is for the graph itself."""
+"""Limit of embedded weights: a protobuf message holds less than 2 GiB, and the rest is for the graph itself."""
 
 ALIGNMENT_BYTES = 4096
-"""External tensors start on a page, so that a runtime can map them (ONNX's `external_data_helper` does the same)."""
+"""Alignment of external tensors to pages, so that a runtime can map them, as in ONNX's `external_data_helper`."""
 
 _MODEL_GRAPH = (onnx.ModelProto.GRAPH_FIELD_NUMBER << 3) | 2
 _GRAPH_INITIALIZER = (onnx.GraphProto.INITIALIZER_FIELD_NUMBER << 3) | 2
@@ -37,15 +37,15 @@ _TENSOR_RAW_DATA = (onnx.TensorProto.RAW_DATA_FIELD_NUMBER << 3) | 2
 
 @dataclass(frozen=True)
 class Weight:
-    """An initializer and where its data lies.
+    """An initializer and the location of its data.
 
     Attributes:
-        name: in the graph.
-        data_type: an `onnx.TensorProto` data type.
-        shape: in the graph.
-        source: the tensor to take the data from; mapped, so it costs no memory until it is read.
-        dtype: torch's name of `data_type`.
-        transposed: the graph wants the source (a matrix) turned.
+        name: name in the graph.
+        data_type: data type of `onnx.TensorProto`.
+        shape: shape in the graph.
+        source: tensor with the data; it is mapped, so it takes no memory until it is read.
+        dtype: torch's name for `data_type`.
+        transposed: the graph expects the transpose of the source (a matrix).
     """
 
     name: str
@@ -57,7 +57,7 @@ class Weight:
 
     @property
     def key(self) -> tuple[int, tuple[int, ...], bool]:
-        """Where the data lies, its shape there, and whether it is turned: the same for weights that are one."""
+        """Return the data's address, its shape and `transposed`; equal for initializers that can be merged."""
         return self.source.data_ptr(), tuple(self.source.shape), self.transposed
 
     @property
@@ -65,7 +65,7 @@ class Weight:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def data(self) -> memoryview:
-        """The bytes as the graph wants them: little-endian, row-major."""
+        """Return the data in the graph's layout: little-endian, row-major."""
         tensor = self.source.detach().to(self.dtype)
         tensor = (tensor.t() if self.transposed else tensor).contiguous()
         return tensor.reshape(-1).view(torch.uint8).numpy().data
@@ -74,20 +74,20 @@ class Weight:
 def write_model(
     skeleton: onnx.ModelProto, weights: Iterable[Weight], path: Path, advance: Callable[[int], None], *, external: bool
 ) -> list[Path]:
-    """Write `skeleton`, a model whose graph lacks `weights`, together with them.
+    """Write `skeleton`, a model whose graph lacks `weights`, and the weights.
 
     Args:
-        skeleton: everything but the weights; its graph is emptied.
-        weights: in the order in which they are written.
-        path: such as `model.onnx`; external weights lie beside it, in `model.onnx_data`.
-        advance: is told the bytes of each weight that was written.
-        external: put the weights beside the graph.
+        skeleton: model without its weights; its graph is emptied.
+        weights: weights in the order in which they are written.
+        path: path of the graph, such as `model.onnx`; external weights go to `model.onnx_data`.
+        advance: called with the size of each written weight in bytes.
+        external: write the weights to a separate file.
 
     Returns:
-        The files written, the graph first.
+        The written files, the graph first.
 
     Raises:
-        ExportError: the disk has no room for them.
+        ExportError: the disk is full.
     """
     weights = list(weights)
     with writing(path.parent, sum(weight.size_bytes for weight in weights) + skeleton.ByteSize()):
@@ -128,11 +128,11 @@ def _write(
 
 
 def move_model(path: Path, target: Path) -> Path:
-    """Move an ONNX file to `target`, and its external data beside it, named after it.
+    """Move an ONNX file and its external data to `target`; the data's file is renamed accordingly.
 
     Args:
-        path: of the graph; its weights, if they are external, lie in a file of its name and `_data`.
-        target: the new path of the graph; what lies there is replaced.
+        path: path of the graph; external weights are in a file with its name and `_data`.
+        target: new path of the graph; an existing file is replaced.
 
     Returns:
         `target`.
@@ -153,7 +153,7 @@ def move_model(path: Path, target: Path) -> Path:
 
 
 def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Those of a graph and of the branches in it."""
+    """Yield the initializers of a graph and of its branches."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -179,7 +179,7 @@ def _write_external(weight: Weight, file: BinaryIO, file_name: str) -> onnx.Tens
 
 
 def _varint(value: int) -> bytes:
-    """Base-128 with the least significant group first."""
+    """Encode an integer in base 128, least significant group first."""
     groups = bytearray()
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)

@@ -1,1 +1,1 @@
-"""The TorchScript back end: trace a model and write a reproducible archive with its weights."""
+"""TorchScript back end: trace a model and write a reproducible archive with its weights."""

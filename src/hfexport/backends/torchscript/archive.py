@@ -1,8 +1,8 @@
-"""The TorchScript archive: the same model gives the same bytes, and no path of the machine that made it is inside.
+"""Make TorchScript archives reproducible: the same model gives the same bytes, without paths of the machine.
 
-`torch.jit.save` writes a zip archive, tensors first, code after. What varies lies in the code: classes are numbered
-(`___torch_mangle_7`) by a counter of the whole process, and `*.debug_pkl` files hold paths of source files. The tensors
-are left where they are; only what follows them is written again.
+`torch.jit.save` writes a zip archive, tensors first, code after. Only the code varies: class numbers
+(`___torch_mangle_7`) come from a counter of the process, and `*.debug_pkl` files hold paths of source files. The
+tensors stay in place; only the records after them are rewritten.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 __all__ = ["make_reproducible"]
 
 _STAYS = re.compile(r"[^/]+/(?:extra/.+|data/\d+)")
-"""Records in front, with the bulk of the bytes: extra files and the model's tensors."""
+"""Leading records with most of the bytes: extra files and the model's tensors."""
 
 _DROPPED = re.compile(r"[^/]+/(?:.+\.debug_pkl|traced_inputs(?:\.pkl|/\d+)|\.data/serialization_id)")
-"""Source positions, the (empty) shapes of the example, and a hash over all of the names."""
+"""Records that are dropped: source positions, the (empty) shapes of the example, and a hash of all names."""
 
 _CODE = re.compile(r"[^/]+/code/(__torch__/.+)\.py")
 _MANGLE = re.compile(r"\.___torch_mangle_\d+")
@@ -26,16 +26,16 @@ _QUALIFIED = re.compile(r"__torch__(?:\.\w+)+")
 _DEFINITION = re.compile(r"(?:class|def) (\w+)")
 
 _PICKLED_CLASS = re.compile(rb"c(__torch__[\w.]*)\n(\w+)\n")
-"""Pickle's GLOBAL instruction, which alone names classes here: text up to a newline, without a length before it."""
+"""Pattern of pickle's GLOBAL opcode, the only one that names classes here: text up to a newline, without a length."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def make_reproducible(path: Path) -> None:
-    """Number the classes of an archive by where they appear, and drop what tells of the process that wrote it.
+    """Number the classes of an archive by order of appearance, and drop records that depend on the process.
 
     Raises:
-        ValueError: the archive is not laid out as `torch.jit.save` lays it out.
+        ValueError: the archive does not have the layout of `torch.jit.save`.
     """
     with zipfile.ZipFile(path, "a") as archive:
         records = archive.infolist()
@@ -44,7 +44,7 @@ def make_reproducible(path: Path) -> None:
         if not tail or any(_STAYS.fullmatch(name) for name in tail):
             raise ValueError(f"{path.name}: tensors do not come before code in this archive")
         rewritten = _renamed({name: data for name, data in tail.items() if not _DROPPED.fullmatch(name)})
-        # zipfile cannot remove records, but writes new ones at `start_dir` and lists what `filelist` holds.
+        # zipfile cannot remove records, but it writes new ones at `start_dir` and lists those in `filelist`.
         archive.start_dir = records[first].header_offset
         del archive.filelist[first:]
         for name in tail:
@@ -56,7 +56,7 @@ def make_reproducible(path: Path) -> None:
 
 
 def _renamed(records: Mapping[str, bytes]) -> dict[str, bytes]:
-    """`records` with each class in a file of its own, numbered in the order in which the pickled model names them."""
+    """Return `records` with one file per class, numbered in the order in which the pickled model names them."""
     definitions: dict[str, tuple[str, str]] = {}
     for name, data in records.items():
         if found := _CODE.fullmatch(name):
@@ -80,7 +80,7 @@ def _renamed(records: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _in_order(definitions: Iterable[str], records: Mapping[str, bytes]) -> list[str]:
-    """`definitions` as the pickled model first names them, then those that it does not name."""
+    """Return `definitions` in the order in which the pickled model names them, then all others."""
     pickled = [data for name, data in records.items() if name.endswith("/data.pkl")]
     named = [
         f"{module.decode()}.{symbol.decode()}" for data in pickled for module, symbol in _PICKLED_CLASS.findall(data)
@@ -90,7 +90,7 @@ def _in_order(definitions: Iterable[str], records: Mapping[str, bytes]) -> list[
 
 
 def _definitions(code: str) -> list[tuple[str, str]]:
-    """(name, text) of each class or function in a file of TorchScript code."""
+    """Split a file of TorchScript code into (name, text) of each class or function."""
     parts = re.split(r"^(?=class |def )", code, flags=re.MULTILINE)
     if parts[0].strip():
         raise ValueError(f"code before the first definition: {parts[0][:80]!r}")

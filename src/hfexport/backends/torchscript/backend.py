@@ -1,7 +1,7 @@
-"""The TorchScript back end: trace the model, make the trace independent of devices, write one self-contained file.
+"""TorchScript back end: trace the model, make the trace independent of devices, write one self-contained file.
 
-`torch.jit` is deprecated upstream, in favour of `torch.export`; its files stay the one format that runs from C++ and
-from Python with nothing but torch.
+`torch.jit` is deprecated upstream in favour of `torch.export`, but its files remain the only format that runs from C++
+and Python with torch alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["TorchScriptBackend"]
 
 
 class TorchScriptBackend:
-    """Makes `model.pt`, which loads with `torch.jit.load` alone and describes its inputs in an extra file."""
+    """Back end that writes `model.pt`, which loads with `torch.jit.load` and describes its inputs in an extra file."""
 
     format = "torchscript"
 
@@ -58,7 +58,9 @@ class TorchScriptBackend:
         traced = _trace(flat, {name: torch.from_numpy(array) for name, array in example.items()}, job)
         _refuse_other_sizes(traced.graph, config.inputs, held)
         nodes = tidy_graphs(traced, tuple(example))
-        path = job.folder / f"{config.graph}.pt"  # its stem is the archive's root folder, so the same for equal bytes
+        path = (
+            job.folder / f"{config.graph}.pt"
+        )  # the stem is the archive's root folder, so equal models need equal names
         description = Description.of(config, job.dtype, fixed_sizes=held, metadata=job.metadata)
         _save(traced, path, description, job)
         return Artifact(
@@ -75,24 +77,24 @@ def _clone(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _alias(tensor: torch.Tensor) -> torch.Tensor:
-    """A second storage over the same memory, which `torch.jit.save` writes as a tensor of its own."""
+    """Return a tensor with a second storage over the same memory, which `torch.jit.save` writes separately."""
     plain = tensor.detach()
     return torch.from_numpy(plain.numpy()) if plain.is_contiguous() and plain.numel() else _clone(plain)
 
 
 @torch.no_grad()
 def give_own_storage(model: torch.nn.Module, *, copy: Callable[[torch.Tensor], torch.Tensor] = _clone) -> int:
-    """Copy every parameter and buffer that shares memory with an earlier one; stop gradients for all.
+    """Copy every parameter and buffer that shares memory with an earlier one, and disable all gradients.
 
-    Tied weights are one tensor under two names, which a loaded artifact could not keep tied: whoever changed one, on
-    another device or in another dtype, would find the other left behind.
+    Tied weights are one tensor under two names, and a loaded artifact could not keep them tied: moving one to another
+        device or dtype would not change the other.
 
     Args:
-        model: whose tensors are replaced in place.
-        copy: gives a tensor with a storage of its own.
+        model: model whose tensors are replaced in place.
+        copy: returns a tensor with its own storage.
 
     Returns:
-        The number of tensors copied.
+        Number of copied tensors.
     """
     model.requires_grad_(False)
     seen: set[int] = set()
@@ -115,10 +117,10 @@ def give_own_storage(model: torch.nn.Module, *, copy: Callable[[torch.Tensor], t
 
 @contextmanager
 def parsable_classes(model: torch.nn.Module) -> Iterator[None]:
-    """Give the model's classes module names that `torch.jit.load` can parse, while the model is traced.
+    """Give the model's classes module names that `torch.jit.load` can parse, during tracing.
 
-    A trace names the type of each submodule after its class. Code that a checkpoint carries is imported from a folder named
-    after a hash, which may begin with a digit: the trace could be saved but not loaded.
+    A trace names the type of each submodule after its class. Code from a checkpoint is imported from a folder named
+    after a hash, which may start with a digit: the trace could be saved but not loaded.
     """
     classes = {type(module) for module in model.modules()}
     before = {found: found.__module__ for found in classes}
@@ -134,7 +136,7 @@ def parsable_classes(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _identifier(part: str) -> str:
-    """The part of a module's name, or an identifier made of it."""
+    """Return a part of a module's name, changed to a valid identifier."""
     if part.isidentifier() and part.isascii() and not keyword.iskeyword(part):
         return part
     return "_" + re.sub(r"[^0-9A-Za-z_]", lambda found: f"_{ord(found[0]):x}_", part)
@@ -143,7 +145,7 @@ def _identifier(part: str) -> str:
 def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob) -> torch.jit.ScriptModule:
     model_type = job.config.config.model_type
     try:
-        # Validation asks the saved file, in another process and at other shapes: more than `check_trace` would.
+        # Validation runs the saved file in another process and at other shapes, which covers `check_trace`.
         with quiet(), torch.no_grad(), _plain_functions(), parsable_classes(flat), model_patches(model_type):
             traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
     except (*MODEL_FAILURES, torch.jit.Error) as error:
@@ -156,9 +158,9 @@ def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob)
 
 @contextmanager
 def _plain_functions() -> Iterator[None]:
-    """Call the `forward` of an autograd function as it stands: its gradient is not traced, and Python cannot be saved.
+    """Call the `forward` of autograd functions directly: Python calls cannot be saved, gradients are not needed.
 
-    torch.jit.trace writes such a call down as one to Python: https://github.com/pytorch/pytorch/issues/32822. This can go
+    torch.jit.trace records such a call as a Python call: https://github.com/pytorch/pytorch/issues/32822. This can go
     when it inlines them, as the ONNX exporter does.
     """
     apply = torch.autograd.Function.__dict__["apply"]
@@ -176,13 +178,13 @@ def _plain_functions() -> Iterator[None]:
 
 
 def _refuse_other_sizes(graph: Any, specs: Sequence[TensorSpec], held: Mapping[str, int]) -> None:
-    """Have the trace fail on inputs of other sizes than those it holds fixed, such as an image's.
+    """Make the trace fail on inputs whose size differs from a fixed one, such as an image's.
 
-    A trace has lost the model's own checks, and would answer some of them, wrongly. Unflattened into one axis of its own
-    size, a tensor stays as it is; one of another size cannot be.
+    A trace has lost the model's own checks and would return wrong outputs for some sizes. Unflattening an axis to its
+    own size changes nothing; for another size it fails.
     """
     first = next(iter(graph.nodes()))
-    tensors = list(graph.inputs())[1:]  # the first is the module itself
+    tensors = list(graph.inputs())[1:]  # the first is the module
     with graph.insert_point_guard(first):
         for tensor, spec in zip(tensors, specs, strict=True):
             value = tensor
@@ -197,7 +199,7 @@ def _refuse_other_sizes(graph: Any, specs: Sequence[TensorSpec], held: Mapping[s
 
 
 def _fixed_sizes(spec: TensorSpec, held: Mapping[str, int]) -> dict[int, int]:
-    """Sizes of an input's fixed dimensions. Heads of a cache are left out: no others fit the model's weights."""
+    """Return sizes of an input's fixed dimensions, except heads of a cache: others do not fit the model's weights."""
     cached = spec.role in ("past_key", "past_value")
     sizes = {index: axis for index, axis in enumerate(spec.axes) if isinstance(axis, str) or not cached}
     return {
@@ -206,14 +208,14 @@ def _fixed_sizes(spec: TensorSpec, held: Mapping[str, int]) -> dict[int, int]:
 
 
 def tidy_graphs(traced: torch.jit.ScriptModule, input_names: Sequence[str] = ()) -> int:
-    """Remove what tracing recorded besides the model: the device it ran on, and dropout that does nothing.
+    """Remove artefacts of tracing: the device that it ran on, and dropout in eval mode.
 
     Args:
-        traced: changed in place.
-        input_names: become the argument names of its `forward`, with `_` for a character that Python does not allow.
+        traced: traced module; changed in place.
+        input_names: argument names of its `forward`; characters that Python does not allow become `_`.
 
     Returns:
-        The number of nodes left.
+        Number of remaining nodes.
     """
     graphs = [(graph, module is traced) for module in traced.modules() for graph in graphs_of(module)]
     arguments = ["self", *(re.sub(r"\W", "_", name) for name in input_names)] if input_names else []
@@ -225,7 +227,7 @@ def tidy_graphs(traced: torch.jit.ScriptModule, input_names: Sequence[str] = ())
 
 
 def _follow_device_of_input(graph: Any) -> None:
-    """Where the trace says `device="cpu"`, say `device=input.device`, so that the artifact can be moved to a GPU."""
+    """Replace `device="cpu"` in the trace by `device=input.device`, so that the artifact can be moved to a GPU."""
     tensors = [value for value in graph.inputs() if value.type().kind() == "TensorType"]
     constants = [
         node
@@ -252,10 +254,10 @@ def _remove_dropout(graph: Any) -> None:
 
 
 def _name_values(graph: Any, arguments: Sequence[str]) -> None:
-    """Give every value a name of its own; the inputs those of `arguments`, if there are any.
+    """Give every value a unique name; inputs get those of `arguments`, if any.
 
-    `torch.jit.save` would number unnamed values, and values of equal names, by counting through whatever else it prints
-    into the same file, and breaks lines by the width of these numbers.
+    `torch.jit.save` numbers unnamed and equally named values by a counter that depends on other code in the same file,
+    and breaks lines by the width of these numbers.
     """
     names = set(arguments)
     taken: Counter[str] = Counter()
@@ -288,6 +290,6 @@ def _save(traced: torch.jit.ScriptModule, path: Path, description: Description, 
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of an error that says something; the TorchScript compiler's run over pages."""
+    """Return the first meaningful line of an error; errors of the TorchScript compiler span pages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

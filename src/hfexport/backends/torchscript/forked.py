@@ -1,8 +1,8 @@
-"""Lets torch write a file without the power to end this process.
+"""Write a file with torch in a forked process, so that torch cannot abort the calling process.
 
 torch's archive writer aborts the process when a write fails, since its destructor throws
-(caffe2/serialize/inline_container.cc), and it cannot be interrupted. So a fork of this process writes, which costs no memory,
-and this one waits. It can go when a failed `torch.jit.save` raises.
+(caffe2/serialize/inline_container.cc), and it cannot be interrupted. A fork shares the memory of the caller, which
+waits for it. This can go when a failed `torch.jit.save` raises.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["write_in_fork"]
 
 
 def write_in_fork(write: Callable[[], object], path: Path, needed_bytes: int) -> None:
-    """Have `write` write the file `path`, in a fork of this process that ends with it.
+    """Call `write` to write the file `path`, in a fork of this process that ends afterwards.
 
     Args:
-        write: runs on one thread.
-        path: of the file.
-        needed_bytes: its size, or somewhat less.
+        write: function that runs on one thread.
+        path: path of the file.
+        needed_bytes: size of the file, or slightly less.
 
     Raises:
-        OSError: the file cannot be written: ENOSPC if the disk is full, else EIO.
-        RuntimeError: `write` raised something else; the text is its first line.
+        OSError: the file cannot be written: ENOSPC if the disk is full, otherwise EIO.
+        RuntimeError: `write` raised another error; the text is its first line.
     """
     with tempfile.TemporaryFile() as said:
         parent = os.getpid()
@@ -57,7 +57,7 @@ def write_in_fork(write: Callable[[], object], path: Path, needed_bytes: int) ->
 
 
 def _write_and_end(write: Callable[[], object], said: IO[bytes], parent: int) -> NoReturn:
-    """The fork's side: exit code 0, or 1 with the reason in `said`, or the signal with which torch ends it."""
+    """Run the fork: exit with code 0, or 1 with the reason in `said`, or by torch's signal."""
     code = 1
     try:
         import torch
@@ -69,8 +69,8 @@ def _write_and_end(write: Callable[[], object], said: IO[bytes], parent: int) ->
         die_with(parent)
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
-        os.dup2(nothing, 2)  # on which torch tells of every frame when it aborts
-        torch.set_num_threads(1)  # the other threads of the pool were not forked
+        os.dup2(nothing, 2)  # torch prints every frame to it when it aborts
+        torch.set_num_threads(1)  # the fork has no other threads of the pool
         write()
         code = 0
     except BaseException as error:  # noqa: BLE001  this process ends here

@@ -16,11 +16,11 @@ TIMEOUT_S = 3600.0
 
 MEMORY_BYTES = 2**32
 MEMORY_SHARE = 3
-"""Memory of a child in addition to a multiple of the weights' size: an upper bound for torch and transformers."""
+"""Memory limit of a child: `MEMORY_BYTES` for torch and transformers, plus `MEMORY_SHARE` times the weights' size."""
 
 CPU_S = 600
 BYTES_PER_CPU_S = 10**6
-"""Processor time of a child in addition to one second per so many bytes of weights."""
+"""Processor time limit of a child: `CPU_S`, plus one second per `BYTES_PER_CPU_S` bytes of weights."""
 
 
 def run_child(
