@@ -1,6 +1,6 @@
-"""Everything that can go wrong for the user, with the exit code and the remedy that belong to it.
+"""Error classes for the user, each with its exit code and a remedy.
 
-A traceback means a bug in hfexport; every foreseen failure is one of these. Standard library only.
+All expected failures are one of these; a traceback means a bug in hfexport. Standard library only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def first_line(error: BaseException, *, limit: int = 300) -> str:
-    """Return the first line of an exception's text that is not blank, or the name of its class if it has none."""
+    """Return the first line of an exception's text that is not blank, or the name of its class if there is none."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  the class of an exception may be anybody's
@@ -33,11 +33,11 @@ def first_line(error: BaseException, *, limit: int = 300) -> str:
 
 
 class HfexportError(Exception):
-    """A failure the user can act on.
+    """Base class of failures that the user can act on.
 
     Args:
-        message: what was looked at and what was found there.
-        remedy: what to change; shown on a line of its own.
+        message: the subject and the finding.
+        remedy: the change to make; shown on a line of its own.
     """
 
     exit_code: ClassVar[int] = 1
@@ -56,8 +56,8 @@ class InternalError(HfexportError):
     """A bug in hfexport.
 
     Args:
-        message: where it happened and what was raised, in one line.
-        details: the traceback, for the report file; never shown unless asked for.
+        message: location and exception, in one line.
+        details: traceback for the report file; printed only on request.
     """
 
     def __init__(self, message: str, *, details: str = "", remedy: str = "This is a bug in hfexport.") -> None:
@@ -66,10 +66,10 @@ class InternalError(HfexportError):
 
 
 class InputsError(HfexportError):
-    """Options, `INPUT_*` variables or their combination are wrong.
+    """Options, `INPUT_*` variables or their combination are invalid.
 
     Args:
-        problems: every problem found, one sentence each; they are reported together.
+        problems: all problems, one sentence each; they are reported together.
     """
 
     exit_code = 2
@@ -81,14 +81,14 @@ class InputsError(HfexportError):
 
 
 class CheckpointError(HfexportError):
-    """The checkpoint is missing, truncated, or does not fit its own description."""
+    """The checkpoint is missing, truncated or inconsistent."""
 
     exit_code = 3
     title = "Checkpoint not usable"
 
 
 class UnsupportedError(HfexportError):
-    """The architecture is not known, or the checkpoint has no head for the task."""
+    """The architecture is unknown, or the checkpoint has no head for the task."""
 
     exit_code = 4
     title = "Architecture or task not supported"
@@ -102,20 +102,20 @@ class ExportError(HfexportError):
 
 
 class ValidationError(HfexportError):
-    """An artifact does not answer as the model it came from."""
+    """The outputs of an artifact do not match the model's."""
 
     exit_code = 6
     title = "Validation failed"
 
 
 class UpstreamError(HfexportError):
-    """A library is not the one whose private parts this hfexport was made for."""
+    """A library's private functions differ from those that this version of hfexport was written for."""
 
     title = "A library does not fit"
 
 
 class PublishError(HfexportError):
-    """The Hub did not take what was made; the repository is as it was."""
+    """Publishing to the Hub failed; the repository is unchanged."""
 
     exit_code = 7
     title = "Publishing failed"

@@ -1,4 +1,4 @@
-"""The commands of `hfexport`: what each takes, and what its help says."""
+"""Commands of `hfexport`: their arguments, options and help texts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Command:
     """One command.
 
     Attributes:
-        name: the word that chooses it.
+        name: word on the command line.
         summary: one sentence.
-        argument: how help writes the argument without a name.
-        argument_help: what that argument is.
-        syntax: what its command line may hold.
-        meanings: descriptions of inputs that mean something else to this command than to an export.
-        examples: command lines, each with what it does.
+        argument: positional argument as shown in help.
+        argument_help: description of that argument.
+        syntax: allowed arguments and options.
+        meanings: descriptions of inputs whose meaning differs from that for an export.
+        examples: command lines, each with a description.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Command:
 
     @property
     def takes(self) -> frozenset[str]:
-        """Names of the inputs that are options of this command."""
+        """Return the names of the inputs that are options of this command."""
         return self.syntax.inputs or frozenset(part.name for part in input_fields())
 
 
@@ -87,7 +87,7 @@ COMMANDS: Final[Mapping[str, Command]] = {command.name: command for command in (
 
 
 def split_command(words: Sequence[str]) -> tuple[Command, list[str]]:
-    """Split a command line into the command and its arguments; without the name of a command it is `export`.
+    """Split a command line into command and arguments. Without the name of a command, it is `export`.
 
     Raises:
         InputsError: the first word is a misspelt command.

@@ -1,7 +1,7 @@
-"""Shell completion by click, from the inputs and the table of commands.
+"""Shell completion with click, generated from the inputs and the table of commands.
 
-Click prints the script that a shell loads and answers the shell's questions. It does not read hfexport's own command line:
-it stops at the first mistake, and hfexport reports all of them at once.
+Click prints the script that a shell loads and answers the shell's requests. It does not parse hfexport's own command
+line: click stops at the first mistake, and hfexport reports all of them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["SHELLS", "VARIABLE", "answer", "print_script"]
 SHELLS: Final = ("bash", "zsh", "fish")
 
 VARIABLE: Final = "_HFEXPORT_COMPLETE"
-"""Environment variable by which a shell asks for completions."""
+"""Environment variable in which a shell requests completions."""
 
 
 def print_script(words: Sequence[str]) -> int:
-    """Print the completion script for the shell that `words` name; return the exit code.
+    """Print the completion script for the shell named in `words`; return the exit code.
 
     Raises:
-        InputsError: `words` are not the name of one shell.
+        InputsError: `words` is not the name of one shell.
     """
     if len(words) != 1 or words[0] not in SHELLS:
         raise InputsError([f"completion needs the name of a shell: one of {', '.join(SHELLS)}"])
@@ -33,7 +33,7 @@ def print_script(words: Sequence[str]) -> int:
 
 
 def answer(instruction: str) -> int:
-    """Answer a shell's question, such as `bash_complete`, or print its script, such as `bash_source`."""
+    """Answer a shell's request, such as `bash_complete`, or print its script, such as `bash_source`."""
     from click.shell_completion import shell_complete
 
     return shell_complete(_program(), {}, "hfexport", VARIABLE, instruction)
@@ -65,7 +65,7 @@ def _params(command: Command) -> list[Any]:
 
 
 def _type(part: InputField) -> Any:
-    """Choose the type by which click completes the values of an input."""
+    """Return the click type that completes the values of an input."""
     import click
 
     if isinstance(part.parser, parsers.Choice):

@@ -1,10 +1,10 @@
-"""The one output sink: workflow commands on Actions, progress on a terminal, plain lines elsewhere.
+"""Write all output: workflow commands on Actions, progress on a terminal, plain lines elsewhere.
 
-Data goes to stdout and notes to stderr. On Actions notes go to stdout too, so that the log keeps their order; with
-`--json` stdout belongs to the manifest alone, and all of them go to stderr, where the runner obeys commands as well.
+Data goes to stdout and notes to stderr. On Actions, notes go to stdout too, so that the log keeps their order. With
+`--json`, only the manifest goes to stdout and all notes go to stderr, where the runner also reads commands.
 
-Whatever is printed or written here has its secrets replaced first. Text that comes from a checkpoint or a child can
-neither give the runner a command nor control a terminal.
+Secrets are replaced in everything that is written here. Text from a checkpoint or a child process cannot issue commands
+to the runner or control a terminal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Console"]
 
 MAX_SUMMARY_BYTES: Final = 1024 * 1024
-"""A summary above this is dropped as a whole by the runner."""
+"""Size limit in bytes; the runner drops larger summaries as a whole."""
 CUT_NOTE: Final = "\n\n*Cut here: a job summary holds 1 MiB. The manifest has it all.*\n"
 PROGRESS_INTERVAL_S: Final = 10.0
 MAX_CHILD_LINES: Final = 2000
@@ -36,7 +36,7 @@ GB: Final = 10**9
 
 
 def _exception_behind(error: HfexportError) -> str:
-    """The traceback of what an error came from; of a bug in a child process, the child's."""
+    """Return the traceback of an error's cause; for a bug in a child process, that of the child."""
     if isinstance(error, InternalError) and error.details:
         return error.details.rstrip()
     if error.__cause__ is None:
@@ -51,16 +51,16 @@ def _random_token() -> str:
 
 
 class Console:
-    """Writes to the user; an `Observer` for the pipeline.
+    """Print to the user, as the pipeline's `Observer`.
 
     Args:
-        stdout: for data.
-        stderr: for notes.
-        env: where `GITHUB_ACTIONS`, `GITHUB_OUTPUT`, `GITHUB_STEP_SUMMARY`, `RUNNER_DEBUG` and `TERM` are read from.
-        json_output: stdout belongs to the manifest.
-        verbose: show the exception behind an error, and all that other programs print.
-        clock: seconds that only rise.
-        token: new text at every call that nobody can guess.
+        stdout: stream for data.
+        stderr: stream for notes.
+        env: environment with `GITHUB_ACTIONS`, `GITHUB_OUTPUT`, `GITHUB_STEP_SUMMARY`, `RUNNER_DEBUG` and `TERM`.
+        json_output: print only the manifest to stdout.
+        verbose: print the exception behind an error, and all output of other programs.
+        clock: returns monotonic time in seconds.
+        token: returns a new unguessable text at every call.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class Console:
         self._terminal: _Terminal | None = None
 
     def mask(self, secret: str) -> None:
-        """Never print `secret` again, and have the runner hide it too; call it before anything else is printed.
+        """Hide `secret` in all later output, on Actions in the runner too; call this before anything else is printed.
 
-        Each line of a secret of several lines is hidden for itself, and so is what JSON and URLs make of it.
+        Each line of a multi-line secret is hidden separately, and so are its forms in JSON and URLs.
         """
         lines = [line.strip() for line in secret.splitlines() if line.strip()]
         if self._on_actions:
@@ -98,23 +98,23 @@ class Console:
             self._secrets |= _spellings(text) if text.strip() else set()
 
     def data(self, json_text: str) -> None:
-        """Print what the user asked for, a JSON text, to stdout."""
+        """Print a JSON text that the user asked for to stdout."""
         text = self.masked(json_text)
         if self._on_actions:
-            # `##[` begins an old form of command anywhere in a line; in JSON it can only stand inside a string.
+            # `##[` starts an old form of command anywhere in a line; in JSON it can only be inside a string.
             text = text.replace("##[", "##\\u005b")
         _write(self._stdout, f"{text}\n")
 
     def note(self, text: str) -> None:
-        """Something worth knowing."""
+        """Print a note."""
         self._say(text)
 
     def warn(self, text: str) -> None:
-        """Something the user should look at; an annotation on Actions."""
+        """Print a warning; an annotation on Actions."""
         self._annotate("warning", "hfexport", text)
 
     def error(self, error: HfexportError) -> None:
-        """Print an error with its remedy; each problem of wrong inputs is an annotation of its own."""
+        """Print an error with its remedy; each problem of the inputs is an annotation of its own."""
         problems = error.problems if isinstance(error, InputsError) else (str(error),)
         for problem in problems:
             self._annotate("error", error.title, problem)
@@ -123,9 +123,9 @@ class Console:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageOutcome]:
-        """A group on Actions, a spinner on a terminal, lines otherwise; ends with seconds and peak memory.
+        """Show a stage as a group on Actions, a spinner on a terminal, or lines, with seconds and peak memory.
 
-        Groups do not nest on Actions, so a stage inside another is lines there.
+        Groups do not nest on Actions, so a stage inside another is printed as lines.
         """
         start = self._clock()
         told = StageOutcome()
@@ -144,7 +144,7 @@ class Console:
 
     @contextmanager
     def progress(self, name: str, total: int, *, unit: str = "") -> Iterator[Advance]:
-        """A bar on a terminal, otherwise a line every ten seconds; call what it gives with each part that is done."""
+        """Show a bar on a terminal, else a line every ten seconds; call the returned function with each amount done."""
         terminal = self._on_terminal()
         done = 0
         last = self._clock()
@@ -169,7 +169,7 @@ class Console:
             yield advance_bar
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table with aligned columns, among the notes."""
+        """Print a table with aligned columns as a note."""
         lines = [[" ".join(cell.split()) for cell in row] for row in (columns, *rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines.insert(1, ["-" * width for width in widths])
@@ -177,9 +177,10 @@ class Console:
             self._say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
     def child_output(self, lines: Iterable[str]) -> None:
-        """Print what a child process says as it comes; on Actions between fences, so that it cannot give commands.
+        """Print the lines of a child process as they arrive; on Actions with commands disabled.
 
-        All lines are read, so that the child is followed to its end; past `MAX_CHILD_LINES` only --verbose shows them.
+        All lines are read, to the end of the child; lines after the first `MAX_CHILD_LINES` are printed only with
+        --verbose.
         """
         fence = self._token()
         if self._on_actions:
@@ -196,10 +197,10 @@ class Console:
                 _write(self._notes, f"::{fence}::\n")
 
     def write_outputs(self, outputs: Mapping[str, str]) -> None:
-        """Set the action's outputs, if this runs as one; each value between delimiters that it cannot contain.
+        """Set the action's outputs if this runs as one, each value between delimiters that it cannot contain.
 
         Raises:
-            ValueError: a name is none, or a value contains the delimiter, which by chance it cannot.
+            ValueError: a name is invalid, or a value contains the random delimiter.
         """
         entries = []
         for name, value in outputs.items():
@@ -212,7 +213,7 @@ class Console:
         self._append("GITHUB_OUTPUT", "".join(entries).encode(errors="backslashreplace"))
 
     def append_summary(self, markdown: str) -> None:
-        """Add to the job summary, if this runs on Actions; what passes 1 MiB is cut at a line, and a note says so."""
+        """Append to the job summary on Actions; text above 1 MiB is cut at a line, with a note."""
         path = self._env.get("GITHUB_STEP_SUMMARY")
         if not path:
             return
@@ -239,7 +240,7 @@ class Console:
 
     @contextmanager
     def _live(self, name: str, *, grouped: bool) -> Iterator[None]:
-        """Shows that a stage is under way."""
+        """Show that a stage is running."""
         terminal = self._on_terminal()
         if terminal is not None:
             with terminal.task(self._clean(name), None):
@@ -255,7 +256,7 @@ class Console:
             yield
 
     def _on_terminal(self) -> _Terminal | None:
-        """Where bars can be drawn; made when the first is wanted, since it costs an import."""
+        """Return the terminal's display if there is one; created on first use, since its import is slow."""
         if self._terminal is None and not self._on_actions and self._notes.isatty():
             if self._env.get("TERM", "dumb") in ("dumb", "unknown"):
                 return None
@@ -272,21 +273,21 @@ class Console:
             _write(self._notes, f"{text}\n")
 
     def _clean(self, text: str) -> str:
-        """Without secrets, and without control characters other than tab and newline."""
+        """Remove secrets, and control characters other than tab and newline."""
         text = re.sub(r"\r\n?", "\n", self.masked(text))
         return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]", lambda match: ascii(match[0])[1:-1], text)
 
     def masked(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text without secrets."""
         if not self._secrets:
             return text
-        # The longest first: a secret may contain another.
+        # Longest first, since a secret may contain another.
         pattern = "|".join(map(re.escape, sorted(self._secrets, key=len, reverse=True)))
         return re.sub(pattern, HIDDEN, text)
 
 
 class _Terminal:
-    """Spinners and bars, one below the other, with what is printed meanwhile above them."""
+    """Spinners and bars one below the other, with printed text above them."""
 
     def __init__(self, stream: TextIO, env: Mapping[str, str]) -> None:
         from rich.console import Console as RichConsole
@@ -304,12 +305,12 @@ class _Terminal:
         )
 
     def print(self, text: str) -> None:
-        """Print lines as they are, however long."""
+        """Print lines unchanged, whatever their length."""
         self._console.print(text, soft_wrap=True)
 
     @contextmanager
     def task(self, name: str, total: int | None) -> Iterator[TaskID]:
-        """A spinner, or a bar if `total` is known, for as long as this is open."""
+        """Show a spinner, or a bar if `total` is known, while this context is open."""
         task = self._progress.add_task(name, total=total, amount="")
         self._progress.start()
         try:
@@ -321,12 +322,12 @@ class _Terminal:
                 self._progress.stop()
 
     def update(self, task: TaskID, done: int, amount: str) -> None:
-        """Move a bar."""
+        """Update a bar."""
         self._progress.update(task, completed=done, amount=amount)
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write and flush; where nobody reads any more, the text is lost and the work goes on."""
+    """Write and flush; if the reader is gone, drop the text and continue."""
     try:
         try:
             stream.write(text)
@@ -334,12 +335,12 @@ def _write(stream: TextIO, text: str) -> None:
             encoding = stream.encoding or "ascii"
             stream.write(text.encode(encoding, errors="backslashreplace").decode(encoding))
         stream.flush()
-    except OSError:  # a closed pipe, a terminal that is gone, a full disk
+    except OSError:  # a closed pipe, a closed terminal, a full disk
         return
 
 
 def _escape_data(text: str) -> str:
-    """Escape what follows the second `::` of a workflow command."""
+    """Escape the text after the second `::` of a workflow command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -349,26 +350,26 @@ def _escape_property(text: str) -> str:
 
 
 def _harmless(text: str) -> str:
-    """Text that the runner does not take for a command: `::` at the start of a line, or `##[` anywhere in it."""
+    """Disable workflow commands in a text: `::` at the start of a line, and `##[` anywhere."""
     return re.sub(r"(?m)^([^\w\n]*?)::", r"\1: :", text).replace("##[", "## [")
 
 
 def _spellings(secret: str) -> set[str]:
-    """A secret as it is, as Python and JSON quote it, as it stands in a URL, and each of these quoted once more."""
+    """Return all forms of a secret: plain, quoted by Python and JSON, URL-encoded, and each of these quoted again."""
     import json
     from urllib.parse import quote
 
     found = {secret}
     for _ in range(2):
         for text in tuple(found):
-            # Python escapes an apostrophe only beside a quotation mark, which the text around a secret may bring.
+            # Python escapes an apostrophe only if the text around the secret has a quotation mark.
             found |= {repr(text)[1:-1], repr(f'"{text}')[2:-1], quote(text, safe=""), quote(text)}
             found |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
     return found
 
 
 def _cut(content: bytes, limit: int) -> bytes:
-    """At most `limit` bytes of Markdown, cut at the end of a line, a code block closed, with a note."""
+    """Cut Markdown to `limit` bytes at the end of a line, close an open code block, and add a note."""
     if len(content) <= limit:
         return content
     note = f"\n```{CUT_NOTE}".encode()

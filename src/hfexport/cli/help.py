@@ -19,7 +19,7 @@ exit codes: 0 done, 1 bug, 2 inputs, 3 checkpoint, 4 unsupported, 5 export, 6 va
 
 
 def overview() -> str:
-    """Return what `hfexport --help` prints, at most 100 columns wide."""
+    """Return the text of `hfexport --help`, at most 100 columns wide."""
     lines = [
         "usage: hfexport [COMMAND] ...",
         "",
@@ -40,7 +40,7 @@ def overview() -> str:
 
 
 def command_help(command: Command) -> str:
-    """Return what `hfexport COMMAND --help` prints, at most 100 columns wide."""
+    """Return the text of `hfexport COMMAND --help`, at most 100 columns wide."""
     lines = [
         f"usage: hfexport {command.name} {command.argument} [--INPUT VALUE ...] [--json] [--verbose]",
         "",

@@ -1,4 +1,4 @@
-"""The command line and the action: the only reader of `argv` and the environment, and of exit codes the only source."""
+"""Entry point of the command line and the action: reads `argv` and the environment, and returns exit codes."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ __all__ = ["command", "main"]
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is taken like Ctrl-C so that everything is cleaned up on the way out."""
+    """SIGTERM, handled like Ctrl-C so that everything is cleaned up."""
 
 
 def command() -> NoReturn:
-    """What the installed command runs: `main`, as a process of its own."""
+    """Run the installed command: `main` in a process of its own."""
     collect_rarely()
     _open_standard_streams()
-    # Before anything foreign is started: other processes read no token here.
+    # Before other programs are started: other processes cannot read the token.
     guard_memory()
     hide_arguments(given_secrets(sys.argv[1:], {}))
     end_process(main())
 
 
 def _open_standard_streams() -> None:
-    """Give output that was closed before the start a place to go to, so that it disturbs nothing."""
+    """Reopen standard streams that were closed before the start, so that printing does not fail."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
@@ -50,7 +50,7 @@ def _open_standard_streams() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run hfexport; returns the exit code."""
-    # As early as can be: a container's first process does not get a signal at all that it has no handler for.
+    # As early as possible: the kernel does not deliver a signal without handler to a container's first process.
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return _run(sys.argv[1:] if argv is None else list(argv), dict(os.environ))
@@ -75,10 +75,10 @@ def _run(words: list[str], env: Mapping[str, str]) -> int:
 
 
 def _told(raised: Exception, subject: str, console: Console) -> int:
-    """Print the error that an exception is for the user; a bug is also written down, in the working directory.
+    """Print the error for an exception; for a bug, also write a report to the working directory.
 
     Returns:
-        The exit code.
+        Exit code.
     """
     error = explain(raised, subject)
     if isinstance(error, InternalError):
@@ -110,7 +110,7 @@ def _command(words: list[str], env: Mapping[str, str], console: Console) -> int:
 
 
 def _asked_for(words: Sequence[str]) -> str | None:
-    """Return the help or the version if a command line asks for it."""
+    """Return the help or the version text if the command line asks for it."""
     if "--help" in words or "-h" in words:
         return command_help(COMMANDS[words[0]]) if words[0] in COMMANDS else overview()
     return f"hfexport {__version__}" if "--version" in words else None

@@ -1,1 +1,1 @@
-"""One run, from checked inputs to published artifacts."""
+"""Steps of a run, from checked inputs to published artifacts."""

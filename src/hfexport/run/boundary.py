@@ -1,4 +1,4 @@
-"""The boundary of a run: whatever is raised inside it, the folder and the manifest say what happened."""
+"""Boundary of a run: record any exception raised inside it in the output folder and the manifest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FOLDER_GONE: Final = (errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM, err
 
 
 class Failed(Exception):
-    """A run that ended early: the error for the user, and the manifest that records how far it came."""
+    """A run that failed: the error for the user, and the manifest up to the failure."""
 
     def __init__(self, error: HfexportError, manifest: Manifest) -> None:
         super().__init__(str(error))
@@ -34,17 +34,17 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Boundary:
-    """A context out of which comes `Failed`, or KeyboardInterrupt, and nothing else.
+    """Context manager that raises only `Failed` and KeyboardInterrupt.
 
-    On the way the earlier export is withdrawn from the output folder and a manifest with the error is written into it. A bug
-    also leaves a report file.
+    On failure, the earlier export is removed from the output folder and a manifest with the error is written there. A
+    bug also leaves a report file.
 
     Attributes:
-        model: as the user named it, for messages.
+        model: model as the user named it, for messages.
         output: the output folder.
-        manifest: of the run; gets `verdict` and `error`.
-        masked: gives a text without secrets.
-        made: the export in the output folder is the one of this run; it stays.
+        manifest: manifest of the run; `verdict` and `error` are set on failure.
+        masked: returns a text without secrets.
+        made: the output folder holds this run's export, which stays.
     """
 
     model: str
@@ -69,12 +69,12 @@ class Boundary:
         raise Failed(error, self.manifest) from (raised.__cause__ if raised is error else raised)
 
     def failed(self, error: HfexportError) -> Failed:
-        """Give what to raise for an error before the output folder was this run's: nothing in it is touched."""
+        """Return the exception for an error before the run owns the output folder, which stays unchanged."""
         self._describe(error)
         return Failed(error, self.manifest)
 
     def _explained(self, raised: BaseException) -> HfexportError:
-        if not self.output.is_dir():  # whatever it led to
+        if not self.output.is_dir():  # the path may be any other file
             return ExportError(
                 f"output {str(self.output)!r} was removed while hfexport wrote into it",
                 remedy="Choose a folder that nothing else changes meanwhile.",
@@ -89,7 +89,7 @@ class Boundary:
         return explain(raised, self.model)
 
     def _record(self, error: HfexportError) -> None:
-        """Withdraw the earlier export, and write what happened."""
+        """Remove the earlier export, and record the failure."""
         from hfexport.manifest.entries import write_manifest
 
         try:
@@ -109,7 +109,7 @@ class Boundary:
             error.remedy = error.remedy.strip()
 
     def _describe(self, error: HfexportError) -> None:
-        """Put the error into the manifest."""
+        """Set the error in the manifest."""
         from hfexport.manifest.entries import error_entry
 
         if not self.made:

@@ -1,4 +1,4 @@
-"""The artifacts of one model: each graph exported to a format, run in a fresh process and compared."""
+"""Make the artifacts of one model: export each graph to a format, run it in a new process, and compare."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def _nothing(path: Path) -> None:
 
 @dataclass
 class Exporter:
-    """Makes and proves the artifacts of one checkpoint.
+    """Make and validate the artifacts of one checkpoint.
 
     Attributes:
-        inputs: what the user asked for.
-        observer: is told what is worth knowing.
-        env: the environment; children see an allow-list of it.
-        staging: for everything that is under way.
-        stages: told of each step.
-        checkpoint: the model, as safetensors.
-        source_identity: of the checkpoint, written into artifacts.
-        family: what the model takes and gives; its graphs are what is exported.
+        inputs: the user's inputs.
+        observer: receives notes and progress.
+        env: environment; child processes get an allow-list of it.
+        staging: folder for unfinished files.
+        stages: records each step.
+        checkpoint: checkpoint as safetensors.
+        source_identity: identity of the checkpoint, stored in artifacts.
+        family: export config of the model; its graphs are exported.
         dtype: `fp32` or `fp16`.
         opset: ONNX opset.
-        further_probes: gives what shape-free artifacts are asked besides hfexport's own probes.
-        neuron: the SDK's environment, for format `neuron`.
-        limited: give artifacts limits of memory, time and file size when they are run: nobody here made them.
-        on_made: told of each file of an artifact once it is whole; again if it is made again.
+        further_probes: returns probes for shape-free artifacts in addition to hfexport's own.
+        neuron: environment of the SDK, for format `neuron`.
+        limited: limit memory, time and file size of artifacts when they run, for artifacts made elsewhere.
+        on_made: called with each complete file of an artifact; again if the file is replaced.
     """
 
     inputs: Inputs
@@ -77,14 +77,14 @@ class Exporter:
 
     @property
     def ready(self) -> Path:
-        """The folder that becomes the output."""
+        """Return the folder that becomes the output."""
         return self.staging / "ready"
 
     def run(self) -> list[Result]:
-        """Every format that was asked for.
+        """Export to every requested format.
 
         Raises:
-            InputsError: disk or memory cannot hold what the run needs.
+            InputsError: the disk or the memory is too small for the run.
         """
         self._refuse_misfit()
         try:
@@ -93,7 +93,7 @@ class Exporter:
             self.stop()
 
     def folder_in(self, dtype: str) -> Path:
-        """The folder of the checkpoint with its weights in `dtype`, which can be mapped; a copy is made if it takes one."""
+        """Return a folder with the checkpoint's weights in `dtype`, so that they can be mapped; copy them if needed."""
         from hfexport.modeling.conversion.dtype_copy import plan_dtypes, write_in_dtype
 
         if dtype not in self._folders:
@@ -126,12 +126,12 @@ class Exporter:
             self.observer.note(said)
 
     def stop(self) -> None:
-        """Stop what still computes."""
+        """Stop running child processes."""
         for reference in self._references:
             reference.worker.stop()
 
     def _one_format(self, name: str) -> list[Result]:
-        """Export every graph to one format, then validate each; the last of them generates through all."""
+        """Export every graph to one format, then validate each; generation in the last one runs through all graphs."""
         from hfexport.validation import not_run
 
         if name == "neuron":
@@ -139,7 +139,7 @@ class Exporter:
         strict = self.inputs.validate == "strict"
         graphs = self._graphs(name)
         if strict and not self._shared:
-            # Formats that lay graphs out in other ways are asked the same questions.
+            # Formats with another layout of graphs are validated with the same probes.
             self._shared = self._start_references([branch for config in graphs for branch in config.branches], {})
         (self.ready / name).mkdir()
         with self.stages(f"Export to {name}"):
@@ -158,12 +158,12 @@ class Exporter:
         return results
 
     def _graphs(self, name: str) -> Graphs:
-        """What an encoder-decoder becomes: by itself, with one decoder in ONNX, as only that can branch."""
+        """Return the layout of an encoder-decoder's graphs: `auto` merges the decoders in ONNX, which has branches."""
         merged_or_split: Layout = "merged" if name == "onnx" else "split"
         return self.family.graphs(merged_or_split if self.inputs.layout == "auto" else self.inputs.layout)
 
     def _at_fixed_sizes(self, result: Result) -> Result:
-        """A trace that holds only at its own sizes, made again at fixed ones."""
+        """Export a trace that is valid only at its own sizes again with fixed sizes."""
         artifact, config, _ = result
         sizes = _fixed_sizes(config, self.inputs)
         self.observer.warn(
@@ -178,7 +178,7 @@ class Exporter:
         return artifact, config, self._validate(artifact, config, references, [])
 
     def _neuron_format(self) -> Result:
-        """Compile at fixed sizes; the reference has questions of its own, at those sizes."""
+        """Compile at fixed sizes; the reference has its own probes at those sizes."""
         from hfexport.run.neuron import NeuronExport, plan, static_config
         from hfexport.validation import not_run
 
@@ -205,15 +205,15 @@ class Exporter:
         return artifact, config, verdict
 
     def revalidate(self, folder: Path, name: str, entries: Sequence[Mapping[str, Any]]) -> list[ArtifactVerdict]:
-        """Validate the artifacts of one format that were made before.
+        """Validate existing artifacts of one format.
 
         Args:
-            folder: that their paths start at.
-            name: of the format.
-            entries: the artifacts, as a manifest has them, in its order.
+            folder: folder that the paths are relative to.
+            name: name of the format.
+            entries: artifacts as in the manifest, in its order.
 
         Raises:
-            ValidationError: there are other artifacts than this model has graphs.
+            ValidationError: the artifacts are not those of the model's graphs.
         """
         from hfexport.backends.base import Artifact
 
@@ -234,7 +234,7 @@ class Exporter:
     def _start_references(
         self, graphs: Sequence[ExportConfig], fixed_sizes: Mapping[str, int]
     ) -> Mapping[str, Reference]:
-        """Start one process that answers for `graphs`, by the name of each."""
+        """Start one process that computes the reference for `graphs`, by name."""
         from hfexport.export_config.probes import fixed_probes, validation_probes
         from hfexport.validation import start_references
 
@@ -315,7 +315,7 @@ class Exporter:
 
 
 def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:
-    """Sizes of every free axis for a static trace, within what the model can take."""
+    """Return the size of each free axis for a static trace, within the model's limits."""
     sizes: dict[str, int] = {}
     asked = {"batch": inputs.batch_size, "sequence": inputs.sequence_length}
     for axis in config.free_axes:
@@ -328,7 +328,7 @@ def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:
 
 
 def _only_shapes_fail(verdict: ArtifactVerdict, config: ExportConfig) -> bool:
-    """Whether a fixed shape could cure it: some probes pass or are refused by shape, rather than all being off."""
+    """Return whether fixed sizes could help: some probes pass or are rejected by shape, and not all differ."""
     if not config.free_axes or not verdict.probes:
         return False
     return any(result.passed for result in verdict.probes) or any(result.problem for result in verdict.probes)

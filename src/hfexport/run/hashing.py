@@ -1,4 +1,4 @@
-"""Hashes files in a thread while the run goes on; a run that ends early does not wait for them."""
+"""Hash files in a thread during the run; a run that fails does not wait for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Hashing"]
 
 
 class Hashing:
-    """A thread that hashes one file after the other, for as long as this context is open.
+    """A thread that hashes files one by one while this context is open.
 
     Leaving with an exception stops it in the middle of a file.
     """
@@ -35,11 +35,11 @@ class Hashing:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
 
     def start(self, path: Path) -> Future[str]:
-        """Hash a file, after those that were asked for before."""
+        """Hash a file after all earlier ones."""
         return self._pool.submit(self._digest, path)
 
     def start_all(self, paths: Sequence[Path], known: Mapping[Path, str]) -> Callable[[], dict[Path, str]]:
-        """Hash every file whose digest is not known; returns what waits for all digests, in the order of `paths`."""
+        """Hash files without a known digest; return a function that waits for all digests, in the order of `paths`."""
         started = {path: self.start(path) for path in paths if path not in known}
         return lambda: {path: known[path] if path in known else started[path].result() for path in paths}
 

@@ -1,7 +1,8 @@
-"""Exporting and verifying in a child process that has no token, no network and no way to the user's own files.
+"""Export and verify in a child process without tokens, network or access to the user's files.
 
-The parent finds, downloads and publishes; it runs no code of a checkpoint or of an export config, and imports no torch. The
-child gets what was downloaded, and an environment of an allow-list with an empty home. See docs/architecture.md.
+The parent locates, downloads and publishes; it does not run code of a checkpoint or an export config, and does not
+import torch. The child gets the downloaded files and an environment with allowed variables and an empty home. See
+docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -33,26 +34,26 @@ __all__ = ["export", "run", "runs_foreign_code", "verify"]
 _FROM_THE_CHILD: Final = (
     *("source", "task", "interface", "dtype", "stages", "artifacts", "files", "verdict", "isolation"),
 )
-"""What of the manifest the child fills in; the rest is the parent's."""
+"""Keys of the manifest that the child sets; the parent sets all others."""
 
 
 def runs_foreign_code(inputs: Inputs) -> bool:
-    """Whether code of the checkpoint or of a user's file is run."""
+    """Return whether the run executes code of the checkpoint or of a user's file."""
     return inputs.trust_remote_code or inputs.export_config is not None
 
 
 def export(work: Run, fetched: Fetched) -> Path:
-    """Export and validate a checkpoint in a child.
+    """Export and validate a checkpoint in a child process.
 
     Args:
-        work: the run; its manifest gets what the child found out, also where it fails.
-        fetched: the checkpoint.
+        work: the run; its manifest gets the child's results, also on failure.
+        fetched: downloaded checkpoint.
 
     Returns:
-        The folder that is ready to be put into place: files and folders alone, no links.
+        Folder that is ready to be installed; it holds files and folders, but no links.
 
     Raises:
-        HfexportError: whatever the child raised; `ExportError` if it was killed.
+        HfexportError: an error that the child raised; `ExportError` if it was killed.
     """
     if _stays_here(work.inputs, work.env):
         return work.export_and_validate(fetched)
@@ -74,15 +75,15 @@ def verify(
     observer: Observer,
     env: Mapping[str, str],
 ) -> None:
-    """Run every artifact of an export against its model in a child.
+    """Run every artifact of an export against its model in a child process.
 
     Args:
         export: `name`, `folder` and `manifest` of the export.
-        fetched: the checkpoint that it was made from.
+        fetched: source checkpoint.
         inputs: see `hfexport.run.verify.verify`.
-        staging: for everything that is under way.
-        observer: is told about progress.
-        env: the environment; the child sees an allow-list of it.
+        staging: folder for unfinished files.
+        observer: receives progress.
+        env: environment; the child gets an allow-list of it.
 
     Raises:
         HfexportError: see `hfexport.run.verify.verify`.
@@ -96,11 +97,11 @@ def verify(
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Do what the parent asks for: the child's side.
+    """Run a job of the parent in the child.
 
     Args:
-        job: `do` (`export` or `verify`), `inputs`, `fetched`, `staging`, `directory`, `hidden`, `events`, and what is made
-            or verified: `manifest`, or `export`.
+        job: `do` (`export` or `verify`), `inputs`, `fetched`, `staging`, `directory`, `hidden`, `events`, and the
+            subject: `manifest` or `export`.
     """
     subject = job["export"]["name"] if job["do"] == "verify" else job["inputs"]["model"]
     try:
@@ -110,7 +111,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:
         found = explain(error, subject)
         if isinstance(found, InternalError):
-            raise  # with what a report needs: see `hfexport._internal.answers`
+            raise  # with data for a report, see `hfexport._internal.answers`
         raise found from error
 
 
@@ -142,7 +143,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stays_here(inputs: Inputs, env: Mapping[str, str]) -> bool:
-    """Whether this process exports by itself: one that exports many models, and set up fork servers, if all code is ours."""
+    """Return whether to export in this process: only if it has set up fork servers and runs no foreign code."""
     return FORK_SERVERS in env and not runs_foreign_code(inputs)
 
 
@@ -168,7 +169,7 @@ def _in_child(
 
 
 def _environment(env: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The child's: an allow-list, an empty home, a folder of its own for what is temporary, and the Hub's cache."""
+    """Return the child's environment: allowed variables, an empty home, a temporary folder, and the Hub's cache."""
     kept = workers.child_environment({name: value for name, value in env.items() if name != FORK_SERVERS})
     home, temporary = folder / "home", folder / "tmp"
     home.mkdir()
@@ -189,14 +190,14 @@ def _environment(env: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def _hub_home(env: Mapping[str, str]) -> Path:
-    """Where the Hub's client keeps its cache."""
+    """Return the folder of the Hub client's cache."""
     if env.get("HF_HOME"):
         return Path(env["HF_HOME"])
     return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface")
 
 
 def _isolate(job: Mapping[str, Any], inputs: Inputs, staging: Path) -> dict[str, str]:
-    """Close what can be closed, while this process has one thread."""
+    """Restrict this process as far as possible while it has one thread."""
     from hfexport.backends.neuron.worker.network import NONE, leave_network
 
     network = "as outside: it was asked for" if inputs.allow_network else leave_network()
@@ -212,7 +213,7 @@ def _isolate(job: Mapping[str, Any], inputs: Inputs, staging: Path) -> dict[str,
 
 
 def _inputs(values: Mapping[str, Any]) -> Inputs:
-    """Inputs again from JSON, which has lists for tuples."""
+    """Rebuild inputs from JSON, in which tuples are lists."""
     known = {field.name for field in fields(Inputs)}
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known
@@ -221,7 +222,7 @@ def _inputs(values: Mapping[str, Any]) -> Inputs:
 
 
 def _take_over(staging: Path, manifest: Manifest) -> None:
-    """Put what the child found out into the manifest, as far as it came."""
+    """Copy the child's results to the manifest; a failed child may have written only some."""
     try:
         found = json.loads((staging / "child-manifest.json").read_bytes())
         taken = {name: found[name] for name in _FROM_THE_CHILD if name in found}
@@ -238,10 +239,10 @@ def _take_over(staging: Path, manifest: Manifest) -> None:
 
 
 def _hold_files(ready: Path, manifest: Manifest) -> None:
-    """Refuse what would lead the parent out of the folder: links, and listed files that are not in it.
+    """Reject links in the folder, and listed files that it lacks, before the parent reads it.
 
     Raises:
-        ExportError: there is such a thing.
+        ExportError: there is a link, or a listed file is missing.
     """
     present = set()
     for path in ready.rglob("*"):

@@ -1,4 +1,4 @@
-"""Keep artifacts that were held to a loose tolerance from being published without a word."""
+"""Refuse to publish artifacts that were validated with a loose tolerance, unless the user names it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["refuse_loose"]
 
 
 def refuse_loose(results: Sequence[tuple[Artifact, ArtifactVerdict]]) -> None:
-    """Refuse to publish what was held to a loose tolerance, such as that of a user's class.
+    """Refuse to publish artifacts with a loose tolerance, such as that of a user's class.
 
     Raises:
-        ValidationError: an artifact was.
+        ValidationError: an artifact has a loose tolerance.
     """
     for artifact, verdict in results:
         if verdict.verdict != "not_run" and verdict.tolerance is not None and verdict.tolerance.is_loose:

@@ -1,4 +1,4 @@
-"""Who is told about progress. The pipeline knows this Protocol; the console implements it. Standard library only."""
+"""Progress and log interface that the pipeline reports to; the console implements it. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,65 +12,65 @@ from typing import Protocol
 __all__ = ["Advance", "Observer", "StageOutcome", "peak_memory_bytes"]
 
 Advance = Callable[[int], None]
-"""Told how much more is done, in the unit of the total."""
+"""Function that is called with each amount done, in the unit of the total."""
 
 
 @dataclass
 class StageOutcome:
-    """What a stage may tell before it ends.
+    """Values that a stage may set before it ends.
 
     Attributes:
-        peak_memory_bytes: the most memory that was resident, where another process did the work; `None`: it was this one.
+        peak_memory_bytes: peak resident memory of another process that did the work; `None` for this process.
     """
 
     peak_memory_bytes: int | None = None
 
 
 class Observer(Protocol):
-    """Is told what happens, in words for the user."""
+    """Receives progress, notes and warnings for the user."""
 
     def stage(self, name: str) -> AbstractContextManager[StageOutcome | None]:
-        """A step of the work that takes a while; entered when it starts, left when it ends."""
+        """Enter a step of the work; leave it when it ends."""
         ...
 
     def progress(self, name: str, total: int, *, unit: str = "") -> AbstractContextManager[Advance]:
-        """Work whose size is known; call what it gives with each part that is done.
+        """Report work of known size; call the returned function with each amount done.
 
         Args:
-            name: in words for the user.
-            total: how much there is to do, in `unit`.
-            unit: `B` for bytes, shown as MB or GB; any other word is shown as it is.
+            name: description for the user.
+            total: total amount, in `unit`.
+            unit: `B` for bytes, shown as MB or GB; other units are shown unchanged.
         """
         ...
 
     def note(self, text: str) -> None:
-        """Something worth knowing."""
+        """Report a note."""
         ...
 
     def mask(self, secret: str) -> None:
-        """Something that must never be shown."""
+        """Hide a secret in all output."""
         ...
 
     def masked(self, text: str) -> str:
-        """Return the text with `***` in place of everything that must never be shown."""
+        """Return the text with `***` in place of every secret."""
         ...
 
     def warn(self, text: str) -> None:
-        """Something the user should look at."""
+        """Report a warning."""
         ...
 
     def child_output(self, lines: Iterable[str]) -> None:
-        """What another program prints, line by line as it comes."""
+        """Report the output of another program line by line, as it arrives."""
         ...
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory that was resident so far, in this process or in a child it has waited for, whichever held more.
+    """Return the peak resident memory of this process or of a child it has waited for, whichever is larger.
 
-    A mark that rises: at the end of a stage it says what the run needed up to there, unless it was reset in between.
+    The value only rises: at the end of a stage it covers the run so far, unless it was reset.
 
     Returns:
-        Bytes, pages of mapped files included; `None` where the platform does not tell.
+        Bytes, including pages of mapped files; `None` if the platform does not report it.
     """
     try:
         import resource
@@ -82,7 +82,7 @@ def peak_memory_bytes() -> int | None:
 
 
 def _own_peak_bytes(fallback: int) -> int:
-    """`VmHWM`: unlike `ru_maxrss` it does not carry over what the process that started this one had needed."""
+    """Return `VmHWM`; unlike `ru_maxrss`, it does not include the memory of the process that started this one."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

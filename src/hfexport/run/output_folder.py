@@ -1,8 +1,8 @@
-"""The output folder: artifacts appear in it whole or not at all, and a failed run leaves none of ours behind.
+"""Output folder: artifacts appear in it as a whole or not at all, and a failed run leaves none behind.
 
-A run works in a staging folder `.hfexport-*` inside the output folder, so that finished files are moved and not copied. What
-a killed run left is removed by the next run: staging folders that no living process has locked, and files whose journal
-says that they were being moved into place or removed.
+A run works in a staging folder `.hfexport-*` inside the output folder, so that finished files are moved and not copied.
+The next run removes the remains of a killed run: staging folders that no living process has locked, and files that a
+journal lists as being moved or removed.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ __all__ = [
 _MANIFEST = "hfexport.json"
 _UNFINISHED_MANIFEST = ".hfexport.json.part"
 _WITHDRAWN = ".hfexport.withdrawn.json"
-"""The manifest of an export whose files are being removed."""
+"""Journal: the manifest of an export whose files are being removed."""
 _INCOMING = ".hfexport.incoming.json"
-"""A manifest with the files that are being moved into place."""
+"""Journal: a manifest of the files that are being moved into place."""
 
 
 @contextmanager
 def output_lock(output: Path) -> Iterator[None]:
-    """Keep two runs from writing into the same folder.
+    """Prevent two runs from writing to the same folder.
 
     Raises:
-        InputsError: another run has it.
+        InputsError: another run holds the lock.
     """
     descriptor = os.open(output, os.O_RDONLY)
     try:
@@ -59,12 +59,12 @@ def output_lock(output: Path) -> Iterator[None]:
 
 
 def without_staging(text: str, output: Path, model: str) -> str:
-    """A message in which the checkpoint that a run converted, merged or linked is named as the user named it.
+    """Replace paths of converted, merged or linked checkpoints in a message by the user's name of the model.
 
     Args:
-        text: that may name paths in a staging folder.
-        output: the output folder, which holds the staging folder.
-        model: the checkpoint as the user named it.
+        text: message that may contain paths in a staging folder.
+        output: output folder, which contains the staging folder.
+        model: checkpoint as the user named it.
     """
     folders = {f"{folder}/" for folder in (output, output.absolute(), output.resolve())} - {"./"}
     start = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
@@ -75,7 +75,7 @@ def without_staging(text: str, output: Path, model: str) -> str:
 
 @contextmanager
 def staging_folder(parent: Path) -> Iterator[Path]:
-    """Make a staging folder in `parent` that is this process's while it lives; it is removed on leaving."""
+    """Make a staging folder in `parent` that is locked while this process lives; it is removed on exit."""
     folder, descriptor = _locked_folder(parent)
     try:
         yield folder
@@ -85,7 +85,7 @@ def staging_folder(parent: Path) -> Iterator[Path]:
 
 
 def sweep(output: Path) -> None:
-    """Remove what runs that were killed left in the output folder: staging folders and files that no manifest lists.
+    """Remove remains of killed runs from the output folder: staging folders and files that no manifest lists.
 
     Staging folders that a living process has locked stay. The caller holds the folder's lock.
     """
@@ -109,9 +109,9 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def install(ready: Path, output: Path) -> None:
-    """Move every file of `ready` to its place; what an earlier run left and this one did not make is removed.
+    """Move every file of `ready` into place, and remove files of an earlier run that this run did not make.
 
-    The earlier manifest goes first and the new one is written after this, so a folder with a manifest is whole.
+    The earlier manifest is removed first and the new one is written last, so a folder with a manifest is complete.
     """
     withdraw(output)
     files = [path for path in sorted(ready.rglob("*")) if path.is_file()]
@@ -126,7 +126,7 @@ def install(ready: Path, output: Path) -> None:
 
 
 def withdraw(output: Path) -> None:
-    """Remove the manifest and the report of an earlier run and the files that it lists; any other file stays."""
+    """Remove the manifest and the report of an earlier run and the files that it lists; other files stay."""
     (output / REPORT_FILE).unlink(missing_ok=True)
     if (output / _MANIFEST).is_file():
         _finish(output)
@@ -135,7 +135,7 @@ def withdraw(output: Path) -> None:
 
 
 def lists_same_files(output: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether the manifest in the output folder lists the files that `manifest` does, with the same hashes."""
+    """Return whether the manifest in the output folder lists the same files and hashes as `manifest`."""
     try:
         here = json.loads((output / _MANIFEST).read_bytes())
         return _entries(here) == _entries(manifest)
@@ -152,9 +152,9 @@ def _lock(descriptor: int) -> bool:
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int]:
-    """A new staging folder and the descriptor that has it locked.
+    """Make and lock a staging folder; return it and the lock's file descriptor.
 
-    Between making and locking it another run may have taken it for one that is left over; then there is none of that name.
+    Before it is locked, another run may remove it as abandoned; then another folder is made.
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
@@ -167,7 +167,7 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
 
 
 def _finish(output: Path) -> None:
-    """Remove the files of an export that was being withdrawn, and those that were moved into place without a manifest."""
+    """Finish an interrupted removal, and remove files that were moved into place without a manifest."""
     withdrawn, incoming = output / _WITHDRAWN, output / _INCOMING
     if withdrawn.is_file():
         _remove(output, _listed_files(withdrawn))

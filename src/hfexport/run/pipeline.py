@@ -1,6 +1,6 @@
-"""The way of the data: inputs, checkpoint, task and export config, artifacts, validation, manifest.
+"""Pipeline: inputs, checkpoint, task and export config, artifacts, validation, manifest.
 
-`run` reads like the picture in docs/architecture.md. It decides nothing about the console or exit codes.
+`run` follows the diagram in docs/architecture.md. It does not handle the console or exit codes.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ def run(
     *,
     further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None,
 ) -> Manifest:
-    """Export what `inputs` asks for, prove it, and put it into the output folder.
+    """Export a model, validate the artifacts, and install them in the output folder.
 
     Args:
         inputs: checked inputs.
-        observer: is told about progress.
-        env: the environment; children see an allow-list of it.
-        further_probes: gives what shape-free artifacts are asked besides hfexport's own probes.
+        observer: receives progress.
+        env: environment; child processes get an allow-list of it.
+        further_probes: returns probes for shape-free artifacts in addition to hfexport's own.
 
     Returns:
-        The manifest, which also lies in the output folder.
+        The manifest, which is also written to the output folder.
 
     Raises:
-        Failed: with the error; the output folder then holds a manifest that says so, and no artifact of ours.
+        Failed: the run failed; the output folder then holds a manifest with the error, and no artifacts.
     """
     from hfexport.manifest.entries import new_manifest, provenance_entry
     from hfexport.run.inputs import recorded
@@ -89,7 +89,7 @@ def run(
         except OSError as error:
             problem = InputsError([f"output {inputs.output!r} cannot be made: {error.strerror}"])
             raise boundary.failed(problem) from error
-        except InputsError as error:  # another run has it: its files are not touched
+        except InputsError as error:  # another run holds the lock: its files are not touched
             raise boundary.failed(error) from error
         work = Run(inputs, observer, env, Path(), manifest, further_probes)
         with boundary:
@@ -105,7 +105,7 @@ def run(
 
 @dataclass(frozen=True)
 class Run:
-    """What the steps of one run share: where they work, and the manifest they fill in."""
+    """State that the steps of one run share: folders, inputs and the manifest."""
 
     inputs: Inputs
     observer: Observer
@@ -116,20 +116,20 @@ class Run:
 
     @property
     def variant(self) -> str:
-        """Which weight files of the checkpoint, or of an adapter's base, to read; empty for those without a variant."""
+        """Return the variant of the weights of the checkpoint, or of an adapter's base; empty for the default files."""
         return self.inputs.weights_variant or ""
 
     @property
     def stages(self) -> Stages:
-        """Records each step in the manifest."""
+        """Return the recorder of the steps in the manifest."""
         return Stages(self.observer, self.manifest["stages"])
 
     def make(self, output: Path) -> tuple[Manifest | None, Publisher | None]:
-        """Put the export into the output folder.
+        """Make the export in the output folder.
 
         Returns:
-            The manifest of an export that is published already and answers what is asked (`None`: there is none, and the
-            export was made), and what is to publish the export (`None`: it is not to be published).
+            The manifest of a published export that matches the request (`None` if there is none and the export was
+            made), and the publisher of the export (`None` if it is not published).
         """
         from hfexport.manifest.entries import write_manifest
 
@@ -145,7 +145,7 @@ class Run:
         return None, publisher
 
     def locate(self) -> tuple[Source, Publisher | None]:
-        """Find the checkpoint and, if it is to be published, the destination: what is wrong there is said at once."""
+        """Find the checkpoint and, for publishing, check the destination, so that its errors are reported early."""
         from hfexport.hub.publish import Destination, open_publisher
 
         inputs = self.inputs
@@ -165,7 +165,7 @@ class Run:
             return source, open_publisher(hub, destination, source, self.observer.note, self.observer.warn)
 
     def answered(self, source: Source, publisher: Publisher) -> Manifest | None:
-        """The manifest of an export that is published already and answers what is asked."""
+        """Return the manifest of a published export that matches the request."""
         from hfexport.run.inputs import deciding_inputs
 
         with self.stages("Published exports"):
@@ -182,10 +182,10 @@ class Run:
         return found
 
     def publish(self, publisher: Publisher, output: Path) -> None:
-        """Publish what lies in the output folder; it stays there whatever comes of it.
+        """Publish the output folder, which stays in any case.
 
         Raises:
-            Failed: nothing was published.
+            Failed: publishing failed.
         """
         from hfexport.manifest.entries import write_manifest
 
@@ -210,9 +210,9 @@ class Run:
             )
 
     def export_and_validate(self, fetched: Fetched) -> Path:
-        """The whole way from files that are here; returns the folder that is ready to be put into place.
+        """Export and validate downloaded files; return the folder that is ready to be installed.
 
-        This runs the checkpoint's code and the user's, if they asked for it: see `hfexport.run.isolated`.
+        This may run code of the checkpoint and of the user: see `hfexport.run.isolated`.
         """
         from hfexport.manifest.entries import artifact_entry, files_entry, source_entry
 
@@ -223,7 +223,7 @@ class Run:
             assert fetched.base is not None, "an adapter is fetched with its base"
             merged, base, base_identity = self.merge(given, fetched.base)
             source_identity += f" on {base_identity}"
-        if source.model is None:  # of one on the Hub, it was said when it was downloaded
+        if source.model is None:  # for a model on the Hub, this was reported after the download
             used = {path.resolve() for path in (*given.files, *given.along.values())}
             names = files_below(fetched.folder)
             if left := left_behind(names, [name for name in names if (fetched.folder / name).resolve() in used]):
@@ -246,7 +246,7 @@ class Run:
                 unused = find_unused(checkpoint, config, dtype, self.inputs.allow_unused or (), self.observer.note)
             exporter = self.exporter(checkpoint, source_identity, config, dtype, opset)
             exporter.neuron = neuron
-            # Artifacts are hashed while they are validated.
+            # Artifacts are hashed during validation.
             made: dict[Path, Future[str]] = {}
             exporter.on_made = lambda path: made.update({path: hashing.start(path)})
             exporter.ready.mkdir()
@@ -268,7 +268,7 @@ class Run:
         return exporter.ready
 
     def look_up(self, contents: Contents) -> ConfigSource:
-        """Find what describes the model; a dense layer of sentence-transformers in a torch file is converted."""
+        """Find the export config; convert a dense layer of sentence-transformers in a torch file."""
         from hfexport.modeling.conversion.dense import convert_dense
 
         found = look_up(contents, self.inputs)
@@ -282,7 +282,7 @@ class Run:
         return replace(found, sentence=convert_dense(found.sentence, self.staging / "dense", self.env))
 
     def exporter(self, checkpoint: Checkpoint, identity: str, config: ExportConfig, dtype: str, opset: int) -> Exporter:
-        """What makes and proves the artifacts of a checkpoint."""
+        """Return the exporter for the artifacts of a checkpoint."""
         return Exporter(
             inputs=self.inputs,
             observer=self.observer,
@@ -301,12 +301,12 @@ class Run:
         return locate(*base_of(adapter, self.inputs.base_model), None, self.hub)
 
     def _describe_base(self, source: Source) -> dict[str, Any] | None:
-        """What tells the base of an adapter from another, see `describe_source`; `None` if the source is no adapter."""
+        """Return the description of an adapter's base, see `describe_source`; `None` if the source is no adapter."""
         adapter = find_adapter(source.fetch(self.hub, self.observer.note, variant=self.variant)[0])
         return None if adapter is None else describe_source(self._locate_base(adapter), self.variant)
 
     def merge(self, adapter: Adapter, fetched: Fetched) -> tuple[Path, AdapterEntry, str]:
-        """The folder of a checkpoint that is the adapter's base (`fetched`) with the adapter in it, and what the base is."""
+        """Merge the adapter into its base (`fetched`); return folder, manifest entry and description of the base."""
         from hfexport.manifest.entries import base_entry
         from hfexport.modeling.conversion.adapter import merge
 
@@ -320,7 +320,7 @@ class Run:
         return merged, entry, identity(fetched.source, contents.folder)
 
     def read(self, contents: Contents) -> Checkpoint:
-        """The folder's safetensors, or its weights converted to that."""
+        """Return the folder's safetensors, or its weights converted to safetensors."""
         if contents.weights.format == "safetensors":
             with self.stages("Weights"):
                 checkpoint = read_checkpoint(contents)
@@ -358,7 +358,7 @@ class Run:
         return neuron
 
     def _decide(self, results: Sequence[tuple[Artifact, ArtifactVerdict]]) -> None:
-        """Set the manifest's verdict, or raise what is wrong."""
+        """Set the manifest's verdict, or raise the error of a failed validation."""
         failures = [
             f"{artifact.format}/{artifact.path.name}: {line}"
             for artifact, verdict in results
@@ -380,11 +380,11 @@ class Run:
 
 
 def describe_source(source: Source, variant: str = "") -> dict[str, Any]:
-    """What tells one source from another: the commit on the Hub, or of a folder the SHA-256 of every file that counts.
+    """Identify a source: by the commit on the Hub, or for a folder by the SHA-256 of every relevant file.
 
     Args:
-        source: that was located.
-        variant: of its weights, see `look_over`.
+        source: located source.
+        variant: variant of its weights, see `look_over`.
     """
     if source.model is not None:
         return {"hub": source.model.to_dict()}

@@ -1,4 +1,4 @@
-"""Compare what a run will need of disk and memory with what there is, before any weight is read or written."""
+"""Compare a run's needs of disk and memory with the free amounts before weights are read or written."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from hfexport.errors import InputsError
 __all__ = ["Needs", "refuse_misfit"]
 
 MEMORY_OF_A_CHILD_BYTES = 2**28
-"""A process that loads torch and transformers has at least so much memory of its own."""
+"""Least memory of a process that loads torch and transformers."""
 
 SHARE_OF_WEIGHTS = 0.9
-"""An artifact holds at least this part of its model's weights; tasks leave some out."""
+"""Least share of the model's weights in an artifact; some tasks leave weights out."""
 
 WORTH_SAYING_BYTES = 10**9
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run will need.
+    """Sizes that decide how much disk and memory a run needs.
 
     Attributes:
-        copy_bytes: of the checkpoint's weights in the dtype of the export; 0 if they have it already.
-        weight_bytes: of the model's weights in that dtype.
-        largest_bytes: of the largest weight.
-        formats: that hold the weights, one artifact or more each.
+        copy_bytes: size of the checkpoint's copy in the dtype of the export; 0 if no copy is needed.
+        weight_bytes: size of the model's weights in that dtype.
+        largest_bytes: size of the largest weight.
+        formats: formats with weights, each with one or more artifacts.
     """
 
     copy_bytes: int
@@ -38,37 +38,37 @@ class Needs:
 
     @property
     def disk_bytes(self) -> int:
-        """At least so much is written."""
+        """Return the least number of bytes that will be written."""
         return self.copy_bytes + int(len(self.formats) * SHARE_OF_WEIGHTS * self.weight_bytes)
 
     @property
     def memory_bytes(self) -> int:
-        """At least so much is taken beside what this process has already: a child, and a weight while it is converted."""
+        """Return the least memory beyond this process: a child process, and one weight during conversion."""
         return MEMORY_OF_A_CHILD_BYTES + (self.largest_bytes if self.copy_bytes else 0)
 
     @property
     def parts(self) -> str:
-        """Of the disk, in words for the user."""
+        """Return the parts of the disk need, in words for the user."""
         copy = {"the weights in another dtype": self.copy_bytes} if self.copy_bytes else {}
         sizes: Mapping[str, int] = {**copy, **dict.fromkeys(self.formats, self.weight_bytes)}
         return ", ".join(f"{_size(size)} for {name}" for name, size in sizes.items())
 
 
 def refuse_misfit(needs: Needs, output: Path, memory_bytes: int | None) -> str:
-    """Refuse a run that cannot fit.
+    """Reject a run that cannot fit.
 
-    Both needs are least values, so that nothing is refused that would fit.
+    Both needs are lower bounds, so that no run is rejected that would fit.
 
     Args:
-        needs: of the run.
-        output: the folder whose disk gets all files, staging included.
-        memory_bytes: what may still be taken, by the machine and by every container's limit; `None` if it is not known.
+        needs: needs of the run.
+        output: folder on the disk that gets all files, including staging.
+        memory_bytes: free memory by the machine's and all containers' limits; `None` if unknown.
 
     Returns:
-        What is needed and free, in words for the user; empty if it is too little to mention.
+        Needed and free amounts, in words for the user; empty if they are negligible.
 
     Raises:
-        InputsError: with the numbers.
+        InputsError: gives both amounts.
     """
     free = shutil.disk_usage(output).free
     problems = []

@@ -1,4 +1,4 @@
-"""Progress of a child process: told as lines of JSON in a file, and repeated to the observer of the parent."""
+"""Relay progress of a child process: lines of JSON in a file, repeated to the parent's observer."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ POLL_S: Final = 0.03
 ADVANCE_INTERVAL_S: Final = 0.2
 MAX_LINE_BYTES: Final = 2**20
 MAX_DEPTH: Final = 20
-"""Stages within stages; foreign code can write to the file as well, and is not to exhaust the parent."""
+"""Limit of nested stages: foreign code can write to the file too, and must not exhaust the parent."""
 
 Event = dict[str, Any]
 
 
 class Reporter:
-    """An `Observer` that writes what it is told to a file, for `relay`."""
+    """An `Observer` that writes each call to a file, for `relay`."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
@@ -66,7 +66,7 @@ class Reporter:
         self._tell("warn", text=text)
 
     def mask(self, secret: str) -> None:
-        """The parent alone has secrets."""
+        """Ignore secrets: only the parent has any."""
 
     def masked(self, text: str) -> str:
         return text
@@ -86,16 +86,16 @@ class Reporter:
 
 
 def relay(worker: Worker, path: Path, observer: Observer) -> None:
-    """Repeat to `observer` what a `Reporter` in the child writes, until the child ends."""
+    """Repeat the calls of the child's `Reporter` to `observer` until the child ends."""
     _repeat(_events(worker, path), observer, None, 0)
 
 
 class _StageFailed(Exception):
-    """The stage of the child ended with an error, which its answer tells."""
+    """A stage of the child failed; the child's answer has the error."""
 
 
 def _events(worker: Worker, path: Path) -> Iterator[Event]:
-    """What the child writes, as it comes."""
+    """Yield the child's events as they arrive."""
     path.touch()
     with path.open("rb") as file:
         while True:
@@ -114,7 +114,7 @@ def _events(worker: Worker, path: Path) -> Iterator[Event]:
 
 
 def _repeat(events: Iterator[Event], observer: Observer, advance: Callable[[int], None] | None, depth: int) -> Event:
-    """Repeat events up to the end of what is under way.
+    """Repeat events up to the end of the current stage or progress.
 
     Returns:
         The event that ended it.

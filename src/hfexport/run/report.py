@@ -1,4 +1,4 @@
-"""The file to send along with a bug: traceback, versions and inputs, without secrets."""
+"""Report file for a bug: traceback, versions and inputs, without secrets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ REPORT_FILE: Final = "hfexport-report.txt"
 def write_report(
     error: InternalError, manifest: Mapping[str, Any], folder: Path, hide: Callable[[str], str]
 ) -> Path | None:
-    """Write what a maintainer needs to find a bug.
+    """Write the report that a maintainer needs to find a bug.
 
     Args:
-        error: the bug; its cause is what was raised.
-        manifest: of the run, for inputs, versions, machine and stages.
-        folder: gets `hfexport-report.txt`.
+        error: the bug; its cause is the raised exception.
+        manifest: manifest of the run, for inputs, versions, machine and stages.
+        folder: folder in which `hfexport-report.txt` is written.
         hide: replaces secrets in a text.
 
     Returns:

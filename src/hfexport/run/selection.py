@@ -1,4 +1,4 @@
-"""What is exported: which export config describes the model, for which task, in which dtype and opset."""
+"""Select the export config, task, dtype and opset of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ConfigSource:
-    """Where the export config will come from: a class of `architectures`, a user's own, or (neither) the model itself."""
+    """Origin of the export config: a class in `builtin`, a user's class, or neither for inference from the model."""
 
     requested: str
     known: type[ExportConfig] | None = None
@@ -44,7 +44,7 @@ class ConfigSource:
 
 
 def look_up(contents: Contents, inputs: Inputs) -> ConfigSource:
-    """All that can be told, or refused, before torch is imported."""
+    """Find the config's origin, and reject unsupported models, before torch is imported."""
     sentence = read_sentence_modules(contents.root) if inputs.task == SENTENCE_TASK else None
     requested = inputs.task
     if sentence is not None:
@@ -79,10 +79,10 @@ def _refuse_without_mask(config: ExportConfig) -> ExportConfig:
 
 
 def resolve_opset(requested: int | None, config: ExportConfig | type[ExportConfig]) -> int:
-    """The ONNX opset to export to.
+    """Return the ONNX opset to export to.
 
     Raises:
-        InputsError: it is not one that the architecture is proved for.
+        InputsError: the architecture does not support the requested opset.
     """
     low, high = config.opsets
     opset = config.default_opset if requested is None else requested
@@ -97,7 +97,7 @@ def resolve_opset(requested: int | None, config: ExportConfig | type[ExportConfi
 
 
 def resolve_dtype(requested: str, checkpoint: Checkpoint, source: ConfigSource, note: Note) -> str:
-    """`fp32` or `fp16`: what was asked for, or what the checkpoint has and artifacts can."""
+    """Return `fp32` or `fp16`: the requested dtype, or that of the checkpoint if artifacts support it."""
     if requested != "auto":
         return requested
     if checkpoint.dtype == "fp16" and source.known is not None and not source.known.half_precision:
@@ -109,10 +109,10 @@ def resolve_dtype(requested: str, checkpoint: Checkpoint, source: ConfigSource, 
 
 
 def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dtype: str, note: Note) -> ExportConfig:
-    """The export config: of `architectures`, of the user's own class, or inferred from the model itself.
+    """Return the export config: from `builtin`, from the user's class, or inferred from the model.
 
     Raises:
-        UnsupportedError: the checkpoint lacks weights that the task needs; for `auto`, that every one of its tasks needs.
+        UnsupportedError: the checkpoint lacks weights that the task (for `auto`, each of its tasks) needs.
     """
     from hfexport.modeling.whole import missing_weights, whole_tasks
 
@@ -137,7 +137,7 @@ def find_config(checkpoint: Checkpoint, source: ConfigSource, inputs: Inputs, dt
 
 
 def _drafted(checkpoint: Checkpoint, source: ConfigSource, model_config: Any, trust: bool) -> ExportConfig | None:
-    """The task's config as far as loading the model needs it; `None` where a user's class or the model itself decides."""
+    """Return a config that suffices to load the model; `None` if a user's class or the model decides."""
     from hfexport.modeling.find_export_config import likely_task
 
     try:
@@ -148,7 +148,7 @@ def _drafted(checkpoint: Checkpoint, source: ConfigSource, model_config: Any, tr
         task = likely_task(checkpoint, model_config, source.requested)
         return DeclaredConfig(model_config, task, Interface("", (), (), {}), trust_remote_code=trust)
     except (UnsupportedError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # said in full where the config is made
+        return None  # the full error is raised where the config is made
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -197,7 +197,7 @@ def _find_config(
 def _with_more_outputs(
     config: ExportConfig, checkpoint: Checkpoint, inputs: Inputs, dtype: str, note: Note
 ) -> ExportConfig:
-    """`config` with the attentions and hidden states that are asked for, by the input `outputs` or else by config.json."""
+    """Return `config` with the attentions and hidden states that the input `outputs` or config.json asks for."""
     kinds = inputs.outputs
     if kinds is None:
         kinds = tuple(kind for kind in FURTHER_OUTPUTS if checkpoint.config.get(f"output_{kind}") is True)
@@ -217,10 +217,10 @@ def _with_more_outputs(
 
 
 def _runs_own_code(checkpoint: Checkpoint, note: Note) -> bool:
-    """Whether the model's code is the checkpoint's own; not if it lies in another repository and transformers has the model.
+    """Return whether the model's code is the checkpoint's, and not that of transformers for code in another repository.
 
     Raises:
-        UnsupportedError: it lies in another repository, and transformers has no such model.
+        UnsupportedError: the code is in another repository, and transformers does not have the model.
     """
     from transformers import CONFIG_MAPPING
 
@@ -242,7 +242,7 @@ def _runs_own_code(checkpoint: Checkpoint, note: Note) -> bool:
 
 
 def _model_config(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
-    """The model's `PreTrainedConfig`; code that the checkpoint carries is run only if the user said so."""
+    """Read the model's `PreTrainedConfig`; code of the checkpoint runs only with the user's permission."""
     from transformers import CONFIG_MAPPING
 
     from hfexport.modeling.untrusted_config import read_model_config
@@ -260,7 +260,7 @@ def _model_config(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:
-    """Names for the user; a cache is one of them."""
+    """Return names for the user; all cache tensors are one name."""
     kinds = dict.fromkeys(spec.name.partition(".")[0] for spec in specs)
     return ", ".join(kinds)
 

@@ -1,4 +1,4 @@
-"""The steps of a run: told to the observer, and recorded with seconds and peak memory."""
+"""Steps of a run: reported to the observer, and recorded with seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Stages"]
 
 @dataclass(frozen=True)
 class Stages:
-    """Gives a context for each step; `entries` grows by one as each ends, however it ends."""
+    """Context for each step; an entry is added to `entries` when the step ends or fails."""
 
     observer: Observer
     entries: list[StageEntry] = field(default_factory=list)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """One step, from entering to leaving."""
+        """Run one step as a context."""
         start = time.perf_counter()
         _reset_peak_memory()
         try:
@@ -35,7 +35,7 @@ class Stages:
 
 
 def _reset_peak_memory() -> None:
-    """Start the kernel's high-water mark of this process anew (Linux; elsewhere the mark only grows)."""
+    """Reset the kernel's peak memory value of this process (Linux; elsewhere the value only rises)."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -1,7 +1,7 @@
-"""`hfexport verify`: is an export what its manifest says, and does it still answer as the model it came from?
+"""`hfexport verify`: check an export against its manifest and its artifacts against the source model.
 
-Nothing in the manifest is believed: files are hashed, the source is read again from where it came, and artifacts are run
-against it with the tolerances of this hfexport or of whoever asks. Code that a manifest names is not run.
+The manifest is not trusted: files are hashed, the source is downloaded again, and artifacts are compared with it within
+    the tolerances of this version or of the caller. Code that a manifest names is not run.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ MAX_MANIFEST_BYTES = 2**26
 
 @dataclass(frozen=True)
 class Export:
-    """An export to verify: its folder here, and its manifest."""
+    """An export to verify: local folder and manifest."""
 
     name: str
     folder: Path
     manifest: Manifest
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Convert to JSON values."""
         return {"name": self.name, "folder": str(self.folder), "manifest": self.manifest}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Export:
-        """From what `to_dict` gave."""
+        """Rebuild from the values of `to_dict`."""
         return cls(values["name"], Path(values["folder"]), values["manifest"])
 
 
@@ -60,17 +60,18 @@ def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str
 
     Args:
         place: a folder, or `owner/name` on the Hub.
-        inputs: `revision` and `subfolder` of the place; `model`, where the source checkpoint lies if it is not where the
-            manifest says; `atol` and `rtol` to hold artifacts to; `neuron_python`, `hub_token`, `trust_remote_code`, `export_config`.
-        observer: is told about progress.
-        env: the environment; children see an allow-list of it.
+        inputs: `revision` and `subfolder` of the place; `model`, the source checkpoint if it is not where the manifest
+            says; `atol` and `rtol` of the comparison; `neuron_python`, `hub_token`, `trust_remote_code`,
+            `export_config`.
+        observer: receives progress.
+        env: environment; child processes get an allow-list of it.
 
     Returns:
-        The manifest, which holds.
+        The manifest, which was found to be true.
 
     Raises:
-        CheckpointError: there is no export, or its source cannot be had.
-        ValidationError: something is not as the manifest says, or an artifact does not answer as the model does.
+        CheckpointError: there is no export, or its source is not available.
+        ValidationError: a statement of the manifest is wrong, or an artifact's outputs do not match the model's.
         UnsupportedError: an artifact cannot be run here.
     """
 
@@ -96,7 +97,7 @@ def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str
 
 
 def _open(place: str, inputs: Inputs, hub: Callable[[], Hub]) -> Export:
-    """Find the export; of one on the Hub, bring the files that its manifest lists."""
+    """Find the export; from the Hub, download the files that its manifest lists."""
     if not Path(place).is_dir():
         found = locate(place, inputs.revision, inputs.subfolder, hub)
         if found.model is None:
@@ -137,7 +138,7 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _entries(manifest: Manifest) -> dict[str, FileEntry]:
-    """What a manifest lists, by path.
+    """Return the files of a manifest by path.
 
     Raises:
         ValidationError: a path leads out of the folder.
@@ -167,7 +168,7 @@ def _hold_hashes(export: Export) -> None:
 
 
 def _source(export: Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
-    """Where the source checkpoint is: where the user says, else where the manifest says."""
+    """Return the location of the source checkpoint: that of the user, or else that of the manifest."""
     known = source_of(export.manifest)["hub"]
     if inputs.model != Inputs().model:
         return locate(inputs.model, known["commit"] if known and not Path(inputs.model).is_dir() else "main", None, hub)
@@ -181,7 +182,7 @@ def _source(export: Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
 
 
 def _hold_source(export: Export, folder: Path, digests: Mapping[Path, str]) -> None:
-    """The source must be the very checkpoint that the manifest names."""
+    """Check that the source is the checkpoint that the manifest names."""
     for entry in source_of(export.manifest)["files"]:
         path = transformer_folder(folder) / PurePosixPath(entry["path"]).name
         if not path.is_file() or (digests.get(path) or sha256(path)) != entry["sha256"]:
@@ -194,9 +195,9 @@ def _hold_source(export: Export, folder: Path, digests: Mapping[Path, str]) -> N
 def run_again(
     export: Export, fetched: Fetched, given: Inputs, observer: Observer, env: Mapping[str, str], staging: Path
 ) -> None:
-    """Run every artifact against the unpatched model, at the probes of this version.
+    """Run every artifact against the unpatched model on the probes of this version.
 
-    Artifacts are code of whoever made them: they get limits of memory, time and file size. See `hfexport.run.isolated`.
+    Artifacts are untrusted code: they run with limits of memory, time and file size. See `hfexport.run.isolated`.
     """
     manifest = export.manifest
     inputs = dataclasses.replace(
@@ -234,10 +235,10 @@ def run_again(
 
 
 def _run_neuron(export: Export, run: Run, checkpoint: Checkpoint, config: ExportConfig) -> None:
-    """Run the compiled artifact, where there are the SDK and a device.
+    """Run the compiled artifact if the SDK and a device are available.
 
     Raises:
-        UnsupportedError: there are not.
+        UnsupportedError: the SDK or the device is missing.
     """
     from hfexport.run.neuron import prepare, revalidate
 
@@ -263,7 +264,7 @@ def _run_neuron(export: Export, run: Run, checkpoint: Checkpoint, config: Export
 
 
 def _neuron_settings(manifest: Manifest) -> dict[str, Any]:
-    """The sizes that the artifact was asked to have; they decide nothing but what it is run with."""
+    """Return the requested sizes of the artifact; they only decide the sizes that it is run with."""
     defaults = Inputs()
     names = ("neuron_target", "batch_size", "sequence_length", "neuron_decoder_length", "neuron_beams")
     asked = {name: manifest["inputs"].get(name) for name in (*names, "neuron_dynamic_batch_size")}
@@ -276,9 +277,9 @@ def _neuron_settings(manifest: Manifest) -> dict[str, Any]:
 def _fetch_base(
     export: Export, adapter: Adapter, inputs: Inputs, hub: Callable[[], Hub], observer: Observer
 ) -> Fetched:
-    """Fetch an adapter's base at the commit that the manifest names.
+    """Download an adapter's base at the commit in the manifest.
 
-    Which base is the adapter's to say, or the user's, not the manifest's.
+    The adapter or the user names the base, not the manifest.
     """
     known = _known_base(export)
     name, revision = base_of(adapter, inputs.base_model)
@@ -301,7 +302,7 @@ def _known_base(export: Export) -> BaseEntry:
 
 
 def _merged(export: Export, adapter: Adapter, fetched: Fetched, run: Run) -> Path:
-    """The adapter merged into its base, if that is the very base it was merged into."""
+    """Return the adapter merged into its base, which must be the base in the manifest."""
     known = _known_base(export)
     assert fetched.base is not None, "an adapter is fetched with its base"
     folder, base, _ = run.merge(adapter, fetched.base)
@@ -316,11 +317,11 @@ def _merged(export: Export, adapter: Adapter, fetched: Fetched, run: Run) -> Pat
 
 
 def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:
-    """Raise what is wrong with an artifact, or that its answers prove nothing.
+    """Raise an error if an artifact failed validation or its outputs are not conclusive.
 
     Raises:
-        ValidationError: it is wrong.
-        UnsupportedError: the model's values vary too little to tell.
+        ValidationError: the artifact failed.
+        UnsupportedError: the model's values vary too little for a conclusion.
     """
     if verdict.verdict == "incomplete":
         raise UnsupportedError(
@@ -336,18 +337,18 @@ def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:
 
 
 def _outputs(manifest: Manifest) -> tuple[str, ...] | None:
-    """The further outputs that were asked for; `None` where config.json says which."""
+    """Return the requested further outputs; `None` if config.json decides."""
     asked = manifest["inputs"].get("outputs")
     return tuple(str(name) for name in asked) if isinstance(asked, list | tuple) and asked else None
 
 
 def _layout(manifest: Manifest) -> Literal["auto", "split", "single"]:
-    """Which graphs an encoder-decoder was made into; it decides nothing but what is run."""
+    """Return the layout of an encoder-decoder's graphs, which only decides what is run."""
     layouts: tuple[Literal["split", "single"], ...] = ("split", "single")
     return next((layout for layout in layouts if manifest["inputs"].get("layout") == layout), "auto")
 
 
 def _task(manifest: Manifest) -> str:
-    """Which task to look up: the manifest's, or `auto` for one that was inferred from the checkpoint's class."""
+    """Return the task to select: that of the manifest, or `auto` if it was inferred from the checkpoint's class."""
     task = manifest["task"] or "default"
     return task if task in TASKS else "auto"

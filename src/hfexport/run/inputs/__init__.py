@@ -1,11 +1,12 @@
-"""The inputs: one frozen `Inputs` whose fields are the source of options, `INPUT_*`, action.yml and docs/inputs.md.
+"""Inputs: one frozen `Inputs` class that defines options, `INPUT_*`, action.yml and docs/inputs.md.
 
-An input is given as an option (`--batch-size 2`), or as the variable that GitHub's runner makes of a workflow's `with:`
-(`INPUT_BATCH-SIZE`: upper-case, hyphens kept). The command line wins, input by input. Of variables, an empty one counts
-as unset and surrounding whitespace is dropped. A variable that is no input is left alone, since an enclosing action may
-have set it; only one that misspells an input is an error, because the runner passes on what it does not know.
+An input is given as an option (`--batch-size 2`) or as the variable that GitHub's runner sets for `with:`
+(`INPUT_BATCH-SIZE`: upper case, hyphens kept). The command line overrides variables, input by input. An empty variable
+counts as unset, and surrounding whitespace is dropped. Unknown variables are ignored, since an enclosing action may
+have set them. Only a variable that looks like a misspelt input is an error, because the runner passes unknown inputs
+on.
 
-All problems are gathered before any is reported. Standard library only: a wrong input costs no heavy import.
+All problems are collected and reported together. Standard library only, so that errors in inputs are reported fast.
 """
 
 from __future__ import annotations

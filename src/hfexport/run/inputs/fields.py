@@ -1,4 +1,4 @@
-"""The inputs: one frozen `Inputs`, the source of options, `INPUT_*`, action.yml and the tables of docs/inputs.md."""
+"""The frozen class `Inputs`, which defines options, `INPUT_*`, action.yml and the tables of docs/inputs.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OUTPUTS: Final[Mapping[str, str]] = {
     "commit-url": "Address of the commit that holds the artifacts on the Hub.",
     "pr-url": "Address of the pull request.",
 }
-"""Outputs of the action, with their descriptions."""
+"""Outputs of the action and their descriptions."""
 
 
 FLAGS: Final[Mapping[str, str]] = {
@@ -41,12 +41,12 @@ FLAGS: Final[Mapping[str, str]] = {
     "version": "Show the version and exit.",
     "help": "Show this text and exit.",
 }
-"""Options of the command line alone; they take no value."""
+"""Options of the command line that are not inputs; they take no value."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user asks for; every value is checked. Field names are input names with `_` for `-`."""
+    """Checked values of all inputs. Field names are input names with `_` for `-`."""
 
     model: str = _input(
         ".",
@@ -313,22 +313,22 @@ class Inputs:
     )
 
     def __post_init__(self) -> None:
-        """An absolute tolerance given alone is absolute: no relative part is added unasked."""
+        """Set `rtol` to 0 if only `atol` is given."""
         if self.atol is not None and self.rtol is None:
             object.__setattr__(self, "rtol", 0.0)
 
 
 def input_fields() -> tuple[InputField, ...]:
-    """Every input in the order of `Inputs`."""
+    """Return every input in the order of `Inputs`."""
     return tuple(InputField(part.name.replace("_", "-"), **part.metadata) for part in fields(Inputs))
 
 
 def recorded(inputs: Inputs) -> dict[str, Any]:
-    """The inputs as JSON values for the manifest, without secrets."""
+    """Return the inputs as JSON values for the manifest, without secrets."""
     values = {part.attribute: getattr(inputs, part.attribute) for part in input_fields() if not part.is_secret}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def deciding_inputs() -> dict[str, str]:
-    """Names of the inputs that decide what is made, by attribute: another value makes an earlier export an old one."""
+    """Return the names, by attribute, of inputs that decide what is made; a new value outdates earlier exports."""
     return {part.attribute: part.name for part in input_fields() if part.concerns == "artifacts"}

@@ -1,4 +1,4 @@
-"""One input as users meet it: its name, default, description, parser and heading."""
+"""Definition of one input: name, default, description, parser and heading."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ GROUPS: Final[Mapping[Group, str]] = {
     "publishing": "Publishing",
     "neuron": "Neuron",
 }
-"""Headings under which help and documentation list the inputs, in their order."""
+"""Headings of inputs in help and documentation, in order."""
 
 Concern = Literal["artifacts", "source", "place"]
 
 
 @dataclass(frozen=True)
 class InputField:
-    """One input, as users meet it.
+    """Definition of one input.
 
     Attributes:
-        name: in action.yml, and with `--` as an option.
-        default: as text; empty if the input is unset unless given.
+        name: name in action.yml, and after `--` as an option.
+        default: default as text; empty if there is none.
         description: one or two sentences.
-        parser: from text to value.
-        aliases: other names for it.
-        concerns: `artifacts` if it decides what is made; otherwise where that comes from (`source`) or goes to (`place`).
-        group: heading under which it is listed.
+        parser: converts text to the value.
+        aliases: alternative names.
+        concerns: `artifacts` if the input decides what is made; `source` or `place` if it says where the checkpoint
+            comes from or where the export goes.
+        group: heading in the documentation.
     """
 
     name: str
@@ -49,22 +50,22 @@ class InputField:
 
     @property
     def attribute(self) -> str:
-        """Its name in `Inputs`."""
+        """Return the attribute's name in `Inputs`."""
         return self.name.replace("-", "_")
 
     @property
     def is_secret(self) -> bool:
-        """Whether its value must not be shown or written anywhere."""
+        """Return whether the value must not be shown or stored."""
         return self.parser is parsers.secret
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its name and its aliases."""
+        """Return the name and the aliases."""
         return (self.name, *self.aliases)
 
     @property
     def is_boolean(self) -> bool:
-        """Whether the bare option means true."""
+        """Return whether the option without a value means true."""
         return self.parser in (parsers.boolean, parsers.push)
 
 
@@ -77,7 +78,7 @@ def input_field(
     concerns: Concern = "artifacts",
     group: Group = "artifacts",
 ) -> Any:
-    """Declare an input as a dataclass field whose metadata makes its `InputField`."""
+    """Declare an input as a dataclass field whose metadata defines its `InputField`."""
     return field(
         default=parser(default) if default else None,
         repr=parser is not parsers.secret,

@@ -1,4 +1,4 @@
-"""Text that a user gave, checked and turned into a value; each parser raises `ValueError` with what is allowed."""
+"""Parsers of input texts; each raises `ValueError` with the allowed values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FORMATS: Final = ("onnx", "torchscript", "neuron")
 
 
 OPTIMIZATIONS: Final = ("FLOAT32_TO_FLOAT16",)
-"""Names in `torch_neuron.Optimization`."""
+"""Names of the optimisations in `torch_neuron.Optimization`."""
 
 
 _MAX_INTEGER: Final = 2**31 - 1
@@ -54,25 +54,25 @@ _MAX_SHOWN: Final = 100
 
 
 Parser = Callable[[str], Any]
-"""Turns the text a user gave into a value; raises `ValueError` with what is allowed."""
+"""Function that converts the user's text to a value, or raises `ValueError` with the allowed values."""
 
 
 def path(value: str) -> str:
-    """The path of a folder."""
+    """Parse the path of a folder."""
     if not value or "\0" in value:
         raise ValueError("must be the path of a folder")
     return value
 
 
 def program(value: str) -> str:
-    """The path of a program."""
+    """Parse the path of a program."""
     if not value or "\0" in value:
         raise ValueError("must be the path of a program")
     return value
 
 
 def folder_inside(value: str) -> str:
-    """A folder below another, by its relative path."""
+    """Parse the relative path of a folder below another."""
     parts = value.strip("/").split("/")
     if value.startswith("/") or "\0" in value or "\\" in value or any(part in ("", ".", "..") for part in parts):
         raise ValueError("must be a path inside the repository, such as text_encoder")
@@ -80,14 +80,14 @@ def folder_inside(value: str) -> str:
 
 
 def revision(value: str) -> str:
-    """What git allows as the name of a reference, in short (https://git-scm.com/docs/git-check-ref-format)."""
+    """Parse the name of a git reference, by a subset of git's rules (https://git-scm.com/docs/git-check-ref-format)."""
     if not re.fullmatch(r"[^\s~^:?*\[\\\x00-\x1f\x7f]+", value) or ".." in value or value.startswith(("-", "/")):
         raise ValueError("must be a branch, a tag, a commit or refs/pr/N")
     return value
 
 
 def push(value: str) -> str | None:
-    """`true`, the id of a repository, or `None` for false."""
+    """Parse `true` or a repository id; false gives `None`."""
     if value.lower() in ("true", "false"):
         return "true" if boolean(value) else None
     if not re.fullmatch(HUB_ID, value):
@@ -96,14 +96,14 @@ def push(value: str) -> str | None:
 
 
 def variant(value: str) -> str:
-    """The part of a file name that tells a variant of the weights."""
+    """Parse the variant of the weights, a part of their file names."""
     if not re.fullmatch(r"[\w-]+", value):
         raise ValueError("must be the part of a file name such as fp16, for model.fp16.safetensors")
     return value
 
 
 def further_outputs(value: str) -> tuple[str, ...]:
-    """Any of the outputs that a model gives on request."""
+    """Parse a list of further model outputs."""
     asked = tuple(dict.fromkeys(part for part in re.split(r"[\s,]+", value) if part))
     unknown = [name for name in asked if name not in FURTHER_OUTPUTS]
     if unknown or not asked:
@@ -112,21 +112,21 @@ def further_outputs(value: str) -> tuple[str, ...]:
 
 
 def line(value: str) -> str:
-    """One line of text."""
+    """Parse one line of text."""
     if not value.strip() or not value.isprintable():
         raise ValueError("must be one line of text")
     return value
 
 
 def secret(value: str) -> str:
-    """A token."""
+    """Parse a token."""
     if not re.fullmatch(r"[\x21-\x7e]+", value):
         raise ValueError("must be a single word, as the Hub gave it")
     return value
 
 
 def class_reference(value: str) -> str:
-    """`path/file.py:Class`."""
+    """Parse `path/file.py:Class`."""
     path, colon, name = value.rpartition(":")
     if not colon or not path.endswith(".py") or not name.isidentifier():
         raise ValueError("must be a Python file and a class in it: path/file.py:Class")
@@ -137,11 +137,11 @@ def class_reference(value: str) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """Take one of a few names.
+    """Parse one of several names.
 
     Attributes:
-        allowed: the names.
-        also_known_as: other names that users may write, which an error translates.
+        allowed: allowed names.
+        also_known_as: other names that users may write; an error gives their meaning.
     """
 
     allowed: tuple[str, ...]
@@ -157,7 +157,7 @@ class Choice:
 
 
 def formats(value: str) -> tuple[str, ...]:
-    """Formats, each once, in the order given."""
+    """Parse formats: each once, in the given order."""
     names = [name.strip() for name in re.split(r"[,\r\n]", value)]
     parse = Choice(FORMATS)
     chosen: dict[str, None] = {}
@@ -172,7 +172,7 @@ def formats(value: str) -> tuple[str, ...]:
 
 
 def patterns(value: str) -> tuple[str, ...]:
-    """Patterns of names as a shell has them, each once, in the order given."""
+    """Parse shell-style patterns of names: each once, in the given order."""
     found = [pattern.strip() for pattern in re.split(r"[,\r\n]", value)]
     if not any(found):
         raise ValueError("must have at least one name or pattern, separated by commas or newlines")
@@ -180,28 +180,28 @@ def patterns(value: str) -> tuple[str, ...]:
 
 
 def boolean(value: str) -> bool:
-    """The booleans of YAML 1.2's core schema, as the Action toolkits read them."""
+    """Parse a boolean of YAML 1.2's core schema, as the Action toolkits do."""
     if value not in ("true", "True", "TRUE", "false", "False", "FALSE"):
         raise ValueError("allowed: true, false")
     return value.lower() == "true"
 
 
 def positive_integer(value: str) -> int:
-    """A whole number of at least 1."""
+    """Parse an integer of at least 1."""
     if not re.fullmatch(r"[0-9]{1,10}", value) or not 1 <= int(value) <= _MAX_INTEGER:
         raise ValueError(f"must be a whole number from 1 to {_MAX_INTEGER}")
     return int(value)
 
 
 def share(value: str) -> float:
-    """A number from 0 to 1."""
+    """Parse a number from 0 to 1."""
     if not re.fullmatch(r"0|1|0?\.[0-9]{1,9}|1\.0{1,9}", value):
         raise ValueError("must be a number from 0 to 1, such as 0.9")
     return float(value)
 
 
 def words(value: str) -> tuple[str, ...]:
-    """Words, as a shell splits them."""
+    """Split a text into words as a shell does."""
     try:
         words = tuple(shlex.split(value))
     except ValueError as error:
@@ -212,7 +212,7 @@ def words(value: str) -> tuple[str, ...]:
 
 
 def optimizations(value: str) -> tuple[str, ...]:
-    """Optimisations of the Neuron compiler."""
+    """Parse optimisations of the Neuron compiler."""
     parse = Choice(OPTIMIZATIONS)
     names = [name.strip().upper() for name in re.split(r"[,\r\n]", value) if name.strip()]
     if not names:
@@ -221,7 +221,7 @@ def optimizations(value: str) -> tuple[str, ...]:
 
 
 def tolerance(value: str) -> float:
-    """A number of at least 0."""
+    """Parse a number of at least 0."""
     written = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value)
     if not written or not math.isfinite(float(value)):
         raise ValueError("must be a number of at least 0, such as 1e-5")
@@ -230,7 +230,7 @@ def tolerance(value: str) -> float:
 
 TASK = Choice(
     ("auto", *TASK_NAMES),
-    # The names that pipelines of transformers and model cards use for the same heads.
+    # Names of the same heads in transformers pipelines and model cards.
     {
         "feature-extraction": "default",
         "fill-mask": "masked-lm",
@@ -247,5 +247,5 @@ DTYPE = Choice(("auto", "fp32", "fp16"), {"float32": "fp32", "float16": "fp16", 
 
 
 def quoted(text: str) -> str:
-    """What a user wrote, in quotes and cut to a length that a message can hold."""
+    """Quote a user's text, cut to a length that suits a message."""
     return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")

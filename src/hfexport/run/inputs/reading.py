@@ -1,4 +1,4 @@
-"""Reads inputs from the command line and the environment, and gathers all that is wrong with them."""
+"""Read inputs from the command line and the environment, and collect all problems."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ SHORT: Final = {"-m": "--model", "-h": "--help"}
 
 
 _RUNNER_VARIABLES: Final = ("INPUT_ARGS", "INPUT_ENTRYPOINT")
-"""Inputs that every container action has; the runner itself reads them."""
+"""Inputs of every container action, which the runner reads itself."""
 
 
 _OTHERS_VARIABLES: Final = ("INPUT_GITHUB-TOKEN",)
-"""What enclosing actions often have, and what a misspelt input of ours would look like too."""
+"""Names that enclosing actions often use, which could be mistaken for misspelt inputs."""
 
 
 @dataclass(frozen=True)
 class Syntax:
-    """What the command line of one command may hold.
+    """Allowed arguments and options of one command.
 
     Attributes:
-        command: words before its arguments, as an error shows them.
-        inputs: names of the inputs that it takes as options; `None` for all.
-        positional: the input that an argument without a name sets; if it names no input, the argument is given back as it is.
-        needs: the problem to report where that argument is missing; empty if it may be.
+        command: words before the arguments, for messages.
+        inputs: names of the inputs that are options; `None` for all.
+        positional: input that the positional argument sets; if it names no input, the argument is returned unchanged.
+        needs: problem to report if that argument is missing; empty if it is optional.
     """
 
     command: str = "hfexport"
@@ -48,12 +48,12 @@ class Syntax:
 
 
 class Parsed(NamedTuple):
-    """A command line that was read.
+    """Result of reading a command line.
 
     Attributes:
-        inputs: of the command line and, for what it leaves out, of `INPUT_*`.
-        flags: names of the flags that were given.
-        positional: the argument without a name, if it sets no input.
+        inputs: values from the command line, or else from `INPUT_*`.
+        flags: names of the given flags.
+        positional: the positional argument, if it sets no input.
     """
 
     inputs: Inputs
@@ -62,22 +62,22 @@ class Parsed(NamedTuple):
 
 
 class _Given(NamedTuple):
-    written: str  # the option or variable, as the user wrote it
+    written: str  # option or variable as the user wrote it
     text: str
 
 
 def parse_inputs(argv: Sequence[str], env: Mapping[str, str], syntax: Syntax | None = None) -> Parsed:
-    """Read inputs from the command line and, for what it leaves out, from `INPUT_*`.
+    """Read inputs from the command line, or else from `INPUT_*`.
 
-    With `--help` or `--version` nothing else is read, and the inputs are the defaults.
+    With `--help` or `--version`, nothing else is read, and all inputs have their defaults.
 
     Args:
-        argv: the command line without the names of the program and the command.
+        argv: command line without the program and the command.
         env: the environment.
-        syntax: of the command; by default every input is an option, and there is no argument without a name.
+        syntax: syntax of the command; by default every input is an option, and there is no positional argument.
 
     Raises:
-        InputsError: with every problem found.
+        InputsError: lists all problems.
     """
     problems: list[str] = []
     syntax = syntax or Syntax()
@@ -102,7 +102,7 @@ def parse_inputs(argv: Sequence[str], env: Mapping[str, str], syntax: Syntax | N
 
 
 def _parse_each(part: InputField, given: list[_Given], problems: list[str]) -> Any:
-    """The value that was given, perhaps more than once; `None`, which no text means, if there is a problem with it."""
+    """Parse all given values of an input and return the result; `None` (which no text gives) if there is a problem."""
     values = []
     for one in given:
         try:
@@ -121,7 +121,7 @@ def _shown(part: InputField, given: _Given) -> str:
 
 
 def given_secrets(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
-    """Whatever is given for a secret input, usable or not, so that it can be hidden before anything is printed."""
+    """Return all values given for secret inputs, valid or not, so that they can be hidden before any output."""
     options, _, _ = _read_options(argv, [], Syntax())
     variables = _read_variables(env, [])
     return tuple(
@@ -134,7 +134,7 @@ def given_secrets(argv: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...
 
 
 def _publishing_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
-    """What is asked of a push that is not asked for, or of one that must not be."""
+    """Return problems of options for publishing: given without `push`, or in conflict with it."""
     problems = []
     target = values.get("push_to_hub")
     if not target and "push_to_hub" not in values:
@@ -165,7 +165,7 @@ def _publishing_problems(values: Mapping[str, Any], sources: Mapping[str, str]) 
 
 
 def _neuron_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
-    """What is asked of the SDK for Inf1, where the other one is to compile."""
+    """Return problems of options for the Inf1 SDK that are given for the other SDK."""
     if values.get("neuron_target") != "inf2":
         return []
     defaults = Inputs()
@@ -177,11 +177,11 @@ def _neuron_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> l
 
 
 def _folder_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
-    """What is wrong with the output folder: it is not one, or writing to it could replace the checkpoint."""
+    """Return problems of the output folder: it is not a folder, or writing to it could replace the checkpoint."""
     defaults = Inputs()
     model, output = values.get("model", defaults.model), values.get("output", defaults.output)
     if model is None or output is None:
-        return []  # reported already
+        return []  # already reported
     written = f"{sources.get('output', 'the output folder')} is {quoted(output)}"
     remedy = f"choose another one, such as {defaults.output}"
     model_path, output_path = Path(os.path.realpath(model)), Path(os.path.realpath(output))
@@ -198,7 +198,7 @@ def _folder_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> l
 
 
 def _same_folder(one: Path, other: Path) -> bool:
-    """By name, and by what lies there: a file system may ignore case, and a folder may be mounted twice."""
+    """Compare folders by name and by device and inode: file systems may ignore case or be mounted twice."""
     return one == other or (os.path.lexists(one) and os.path.lexists(other) and one.samefile(other))
 
 
@@ -207,7 +207,7 @@ def _by_name() -> dict[str, InputField]:
 
 
 def _read_variables(env: Mapping[str, str], problems: list[str]) -> dict[str, list[_Given]]:
-    """What `INPUT_*` says, by the input's name."""
+    """Return the values in `INPUT_*`, by the name of the input."""
     known = {f"INPUT_{name.upper()}": part for name, part in _by_name().items()}
     given: dict[str, list[_Given]] = {}
     for variable, part in known.items():
@@ -226,7 +226,7 @@ def _read_variables(env: Mapping[str, str], problems: list[str]) -> dict[str, li
 
 
 def _asked_for(part: InputField, given: list[_Given]) -> list[_Given]:
-    """Without the default: the runner sets it for an input that was left out, beside an alias that was not."""
+    """Drop default values: the runner sets the default of an input that is given only by an alias."""
     others = [one for one in given if one.text != part.default]
     return others or given
 
@@ -234,7 +234,7 @@ def _asked_for(part: InputField, given: list[_Given]) -> list[_Given]:
 def _read_options(
     argv: Sequence[str], problems: list[str], syntax: Syntax
 ) -> tuple[dict[str, list[_Given]], frozenset[str], list[str]]:
-    """Split a command line into values by the input's name, flags, and arguments without a name."""
+    """Split a command line into values by input, flags, and positional arguments."""
     by_name = _by_name()
     given: dict[str, list[_Given]] = {}
     flags: set[str] = set()
@@ -269,7 +269,7 @@ def _read_options(
 
 
 def _value_of(part: InputField, words: list[str]) -> str | None:
-    """Take the value of an option from the words after it; `None` if there is none."""
+    """Take the value of an option from the following words; `None` if there is none."""
     if words and not _is_option(words[0]):
         return words.pop(0)
     return "true" if part.is_boolean else None
@@ -278,7 +278,7 @@ def _value_of(part: InputField, words: list[str]) -> str | None:
 def _place_arguments(
     arguments: Sequence[str], options: dict[str, list[_Given]], syntax: Syntax, problems: list[str]
 ) -> str:
-    """Give the argument without a name to its input, or return it if it sets none; any other is a problem."""
+    """Set the input of the positional argument, or return the argument if it sets none; others are problems."""
     taken = 1 if syntax.positional else 0
     problems += [
         f"unexpected argument {quoted(word)}: every input has a name, such as --model" for word in arguments[taken:]
@@ -296,7 +296,10 @@ def _place_arguments(
 
 
 def _is_option(word: str) -> bool:
-    """Whether a word cannot be a value; a negative number can, so that it is named with what is allowed."""
+    """Return whether a word is an option and not a value.
+
+    A negative number is a value, so that its error is specific.
+    """
     return word.startswith("-") and not re.match(r"-\.?[0-9]", word)
 
 
