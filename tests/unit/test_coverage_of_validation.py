@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoConfig
 
@@ -15,9 +16,10 @@ from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.probes import Probe
 from hfexport.export_config.tasks import TASKS
 from hfexport.export_config.windows import unasked_thresholds
-from hfexport.manifest.summary import job_summary
+from hfexport.manifest.summary import TABLE_COLUMNS, job_summary, table_rows
 from hfexport.run.loose_tolerance import refuse_loose
 from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult, not_run
+from hfexport.validation.compare import compare_probe
 
 
 def manifest_with(validation: dict[str, Any], **limits: dict[str, int]) -> Any:
@@ -89,6 +91,27 @@ def test_windows_that_no_probe_passes_are_named(
     assert unasked_thresholds(config, [{"batch": 3, "sequence": 2, "past_sequence": 9}, longest]) == unasked
     lines = job_summary(manifest_with({"unasked_thresholds": unasked}))
     assert (r"onnx/model.onnx: not asked past sliding\_window" in lines) == bool(unasked)
+
+
+def test_the_table_shows_a_difference_relative_to_its_tolerance() -> None:
+    """One value of 1e-9 that is off by 1e-7 is 100 times itself, and a hundredth of the tolerance."""
+    wanted, found = np.array([1e-9, 1.0], np.float32), np.array([1.01e-7, 1.0], np.float32)
+    probe = Probe("batch 1", {"batch": 1})
+    result = compare_probe(probe, {"logits": found}, {"logits": wanted}, Tolerance(1e-5, 0.0))
+    verdict = ArtifactVerdict("passed", Tolerance(1e-5, 0.0), (result,))
+    assert verdict.tolerance_share == pytest.approx(0.01, rel=1e-3) and (verdict.max_rel or 0) > 90
+    assert verdict.probe_lines == ("  batch 1: passed, off by 1e-07 at most, 0.01 of the tolerance",)
+    (row,) = table_rows(manifest_with(verdict.to_dict()))
+    assert dict(zip(TABLE_COLUMNS, row, strict=True))["of tolerance"] == "1 %"
+    wrong = compare_probe(probe, {"logits": found + 1}, {"logits": wanted}, Tolerance(0.5, 0.0))
+    failed = ArtifactVerdict("failed", Tolerance(0.5, 0.0), (wrong,))
+    assert (
+        dict(zip(TABLE_COLUMNS, table_rows(manifest_with(failed.to_dict()))[0], strict=True))["of tolerance"]
+        == "2 times"
+    )
+    assert failed.probe_lines[0].startswith("  batch 1: failed, off by 1 at most, 2 of")
+    integers = compare_probe(probe, {"ids": np.array([1])}, {"ids": np.array([2])}, Tolerance(0.5, 0.0))
+    assert integers.outputs[0].tolerance_share == float("inf")
 
 
 def test_nothing_is_said_of_an_artifact_that_did_not_pass_or_of_an_older_manifest() -> None:

@@ -270,6 +270,9 @@ class ValidationEntry(TypedDict):
     reason: str
     session: str
     tolerance: ToleranceEntry | None
+    tolerance_share: NotRequired[
+        Annotated[Number, Meta(description="Largest difference relative to its tolerance; at most 1 if passed.")]
+    ]
     loose_tolerance: NotRequired[Annotated[bool, Meta(description="A part of the tolerance is larger than 0.02.")]]
     max_abs_diff: Number
     max_rel_diff: Number

@@ -11,7 +11,7 @@ from hfexport.manifest.model import ArtifactEntry, Manifest
 
 __all__ = ["TABLE_COLUMNS", "job_summary", "load_snippet", "table_rows"]
 
-TABLE_COLUMNS = ("format", "file", "size", "shapes", "verdict", "max abs diff", "max rel diff", "probes passed")
+TABLE_COLUMNS = ("format", "file", "size", "shapes", "verdict", "max abs diff", "of tolerance", "probes passed")
 
 HEADLINES = {
     "passed": "✅ every artifact answers as the model does",
@@ -43,7 +43,7 @@ def table_rows(manifest: Manifest) -> list[list[str]]:
                 shapes,
                 validation["verdict"].replace("_", " "),
                 _number(validation["max_abs_diff"]),
-                _number(validation["max_rel_diff"]),
+                _percent(validation.get("tolerance_share")),
                 f"{passed} of {len(probes)}",
             ]
         )
@@ -258,6 +258,14 @@ def _text(text: str) -> str:
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"
+
+
+def _percent(share: float | str | None) -> str:
+    return f"{100 * share:.2g} %" if isinstance(share, float | int) and share < 1 else _times(share)
+
+
+def _times(share: float | str | None) -> str:
+    return f"{share:.2g} times" if isinstance(share, float | int) else _number(share)
 
 
 def _number(value: float | str | None) -> str:

@@ -308,6 +308,8 @@ class Exporter:
                     )
                 )
                 made.append((artifact, branch))
+            for line in (line for verdict in verdicts for line in verdict.probe_lines):
+                self.observer.note(line)
         together = all_of(verdicts)
         if together.verdict == "incomplete":
             self.observer.warn(f"{artifact.format}/{artifact.path.name}: {together.reason}")

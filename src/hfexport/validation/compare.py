@@ -199,6 +199,7 @@ def _judge(name: str, found: NDArray[Any], wanted: NDArray[Any], tolerance: Tole
         problem,
         slightly_off=slightly,
         values=values,
+        within=seen.max_share,
     )
 
 

@@ -23,6 +23,7 @@ class Scan:
     Attributes:
         max_abs: largest absolute difference.
         max_rel: largest difference relative to the model's value, where that is not 0.
+        max_share: largest difference relative to what is allowed for the element.
         worst_at: the element that comes closest to its tolerance, or goes farthest past it.
         worst_excess: how much it differs more than it may; negative if it is within.
         beyond: number of elements past their tolerance.
@@ -36,6 +37,7 @@ class Scan:
 
     max_abs: float = 0.0
     max_rel: float = 0.0
+    max_share: float = 0.0
     worst_at: int = 0
     worst_excess: float = -np.inf
     beyond: int = 0
@@ -136,6 +138,8 @@ def _scan_finite(a: NDArray[Any], r: NDArray[Any], tolerance: Tolerance, start: 
     # From here on `magnitude` is what may be, and `difference` how much more there is.
     magnitude *= tolerance.rtol
     magnitude += tolerance.atol
+    share = np.divide(difference, magnitude, out=np.where(difference > 0, np.inf, 0.0), where=magnitude > 0)
+    seen.max_share = max(seen.max_share, float(share.max()))
     difference -= magnitude
     at = int(difference.argmax())
     if difference[at] > 0:

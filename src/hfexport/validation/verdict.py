@@ -91,6 +91,7 @@ class OutputResult:
         slightly_off: it failed, but by nothing but values that rounding might explain.
         distances: from the model in higher precision, where that judged the output.
         values: of the model, where they were compared.
+        within: largest difference relative to the tolerance of its element, by the tolerance alone.
     """
 
     name: str
@@ -103,6 +104,16 @@ class OutputResult:
     slightly_off: bool = False
     distances: Distances | None = None
     values: Values | None = None
+    within: float | None = None
+
+    @property
+    def tolerance_share(self) -> float | None:
+        """Largest difference relative to what was allowed by what judged it; more than 1 if it failed by that."""
+        if self.distances is None:
+            return self.within
+        if self.distances.allowed == 0:
+            return 0.0 if self.distances.artifact == 0 else float("inf")
+        return self.distances.artifact / self.distances.allowed
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -239,6 +250,11 @@ class ArtifactVerdict:
         return _largest(output.max_rel for result in self.probes for output in result.outputs)
 
     @property
+    def tolerance_share(self) -> float | None:
+        """The largest share of its tolerance that a difference takes up, over all probes and outputs."""
+        return _largest(output.tolerance_share for result in self.probes for output in result.outputs)
+
+    @property
     def validated_up_to(self) -> dict[str, int]:
         """The largest size that was asked of each axis."""
         sizes: dict[str, int] = {}
@@ -246,6 +262,22 @@ class ArtifactVerdict:
             for axis, size in result.probe.sizes.items():
                 sizes[axis] = max(size, sizes.get(axis, 0))
         return sizes
+
+    @property
+    def probe_lines(self) -> tuple[str, ...]:
+        """One line for each probe: its largest difference, and the share of the tolerance that it takes up."""
+        lines = []
+        for result in self.probes:
+            largest = _largest(output.max_abs for output in result.outputs)
+            share = _largest(output.tolerance_share for output in result.outputs)
+            found = "failed" if not result.passed else "passed"
+            told = (
+                ""
+                if largest is None or share is None
+                else f", off by {largest:.2g} at most, {share:.2g} of the tolerance"
+            )
+            lines.append(f"  {result.probe.name}: {found}{told}")
+        return tuple(lines)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -267,6 +299,7 @@ class ArtifactVerdict:
             "reason": self.reason,
             "session": self.session,
             "tolerance": None if tolerance is None else {"atol": tolerance.atol, "rtol": tolerance.rtol},
+            "tolerance_share": self.tolerance_share,
             "loose_tolerance": tolerance is not None and tolerance.is_loose,
             "max_abs_diff": self.max_abs,
             "max_rel_diff": self.max_rel,
