@@ -1,6 +1,6 @@
-"""Validation: what the unpatched model answers, what the artifact answers, and whether they are the same.
+"""Validation: compare the outputs of each artifact with those of the unpatched model.
 
-The reference runs while artifacts are made; each artifact is run in a fresh process that did not make it.
+The reference is computed while artifacts are made. Each artifact runs in a new process that did not make it.
 """
 
 from __future__ import annotations
@@ -37,44 +37,44 @@ __all__ = [
 ]
 
 TIMEOUT_S = 3600.0
-"""What a reference and a runner may take where the caller does not say; compiled artifacts are given it."""
+"""Default time limit of a reference or a runner, in seconds; also used for compiled artifacts."""
 
 LEAST_TIMEOUT_S = 900.0
 TIMEOUT_S_PER_GB = 900.0
 
 MEMORY_BYTES = 2**33
 MEMORY_SHARE = 6
-"""Memory that an artifact of a stranger may have, beside this many times its weights."""
+"""Memory limit of an untrusted artifact, in addition to a multiple of its weights' size."""
 FILE_BYTES = 2**32
-"""Size that a file may get which it writes, beside that of its weights; outputs are written to files."""
+"""Size limit of a file that it writes, in addition to its weights' size; outputs are written to files."""
 
 _STOPPED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
-"""Signals that say nothing of the artifact, unlike those of a crash."""
+"""Signals that are no failure of the artifact, unlike those of a crash."""
 
 
 class Answering(Protocol):
-    """Computes the reference: a worker, or whatever has computed it already."""
+    """A reference that is being computed in a process, or is complete."""
 
     def result(self, timeout_s: float | None = None) -> dict[str, Any]:
-        """Wait for it; gives `wall_s` and `peak_rss_bytes`."""
+        """Wait for the result, with `wall_s` and `peak_rss_bytes`."""
         ...
 
     def stop(self) -> None:
-        """Stop it, if it still runs."""
+        """Stop the computation if it is still running."""
         ...
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference that is being computed, or is done.
+    """A reference that is being computed or is complete.
 
     Attributes:
-        worker: what computes it, most often a process.
-        probes: what it is asked.
+        worker: computes the reference, usually a process.
+        probes: probes that the reference runs.
         dtype: `fp32` or `fp16`.
-        folder: gets `inputs/{n}` and `outputs/{n}` for the n-th probe.
-        job: what the process was asked for this graph alone; `None` if no process can be asked again.
-        exact: the higher precision whose answers the worker also gives, in `exact/{n}`; `None` for none.
+        folder: folder of `inputs/{n}` and `outputs/{n}` for the n-th probe.
+        job: job of the process for this graph only; `None` if no process can be asked again.
+        exact: higher precision in which the worker also runs the model, into `exact/{n}`; `None` for none.
     """
 
     worker: Answering
@@ -86,7 +86,7 @@ class Reference:
 
 
 def resolve_tolerance(config: ExportConfig, dtype: str, atol: float | None, rtol: float | None) -> Tolerance:
-    """The tolerance to hold an artifact to. A user's `atol` alone is absolute: nothing relative is added to it."""
+    """Return the tolerance for an artifact. If only `atol` is given, `rtol` is 0."""
     default = config.tolerance(dtype)
     if atol is None:
         return default if rtol is None else Tolerance(default.atol, rtol)
@@ -94,7 +94,7 @@ def resolve_tolerance(config: ExportConfig, dtype: str, atol: float | None, rtol
 
 
 def timeout_for(weight_bytes: int) -> float:
-    """How long a reference or a runner may take, in seconds, by the size of the weights that it reads."""
+    """Return the time limit of a reference or a runner in seconds, by the size of the weights."""
     return LEAST_TIMEOUT_S + TIMEOUT_S_PER_GB * weight_bytes / 1e9
 
 
@@ -107,7 +107,7 @@ def start_reference(
     folder: Path,
     env: Mapping[str, str],
 ) -> Reference:
-    """Start computing what the unpatched model answers to `probes`, in a process of its own; return at once."""
+    """Start computing the unpatched model's outputs for `probes` in a process of its own; return at once."""
     return start_references(checkpoint, [(config, probes)], dtype, folder=folder, env=env)[0]
 
 
@@ -120,22 +120,22 @@ def start_references(
     env: Mapping[str, str],
     exact_checkpoint: Path | None = None,
 ) -> tuple[Reference, ...]:
-    """Start one process that answers for every graph of a model.
+    """Start one process that computes the reference for every graph of a model.
 
     Args:
         checkpoint: folder of the checkpoint.
-        asked: the graphs, which share the model, each with its probes.
+        asked: graphs of the model, each with its probes.
         dtype: `fp32` or `fp16`.
-        folder: gets a folder for every graph.
-        env: the environment of which the process sees an allow-list.
-        exact_checkpoint: the same weights in float32, which a float16 reference maps for its second answers; if unset, it
+        folder: folder in which each graph gets a folder.
+        env: environment; the process gets an allow-list of it.
+        exact_checkpoint: the same weights in float32, which a float16 reference maps to run in float32; if unset, it
             widens those of `checkpoint` in memory.
 
     Returns:
-        A reference for each graph, in order; they share the process.
+        A reference for each graph, in order; all use the same process.
     """
     folder = folder.resolve()
-    # float16 is always held against float32; float32 is held against float64 only where it misses its tolerance.
+    # float16 is always compared with float32; float32 is compared with float64 only if it misses its tolerance.
     exact: Exact | None = "fp32" if dtype == "fp16" else None
     graphs = [
         {
@@ -149,7 +149,7 @@ def start_references(
         "checkpoint": str(checkpoint.resolve()),
         "graphs": graphs,
         "dtype": dtype,
-        # One core is left to what makes the artifacts meanwhile.
+        # One core is left for making the artifacts meanwhile.
         "threads": max(1, workers.available_cores(env) - 1),
         "exact": exact,
         "exact_checkpoint": str((exact_checkpoint or checkpoint).resolve()),
@@ -183,27 +183,26 @@ def validate(
     limited: bool = False,
     by_precision: bool = True,
 ) -> ArtifactVerdict:
-    """Run `artifact` in a fresh process on the reference's probes and compare every output.
+    """Run `artifact` in a new process on the reference's probes and compare every output.
 
     Args:
-        artifact: what to run; one of fixed sizes needs a reference that was asked `fixed_probes`.
-        config: the interface it should have; of an artifact with branches, that of the branch to ask.
-        reference: asked for; waited for if it is still being computed.
+        artifact: artifact to run; for fixed sizes, the reference must use `fixed_probes`.
+        config: expected interface; for an artifact with branches, that of the branch to run.
+        reference: reference to compare with; it is waited for if it is still being computed.
         tolerance: see `resolve_tolerance`.
-        folder: for the runner's files; its outputs are deleted once they are compared.
-        env: the environment of which children see an allow-list.
-        companions: the other graphs of the same model, which take part in generation.
-        timeout_s: how long the reference and the runner may take, each.
-        limited: whether the runner gets limits of memory, processor time and file size: see `runner_limits`.
-        by_precision: judge float16, and float32 that misses the tolerance, by the model in higher precision; false where the
-            user set the tolerance.
+        folder: folder for the runner's files; its outputs are deleted after the comparison.
+        env: environment; child processes get an allow-list of it.
+        companions: other graphs of the same model that generation needs.
+        timeout_s: time limit of the reference and of the runner, each.
+        limited: limit the runner's memory, processor time and file size, see `runner_limits`.
+        by_precision: judge float16, and float32 that misses the tolerance, by the model in higher precision; false if
+            the user set the tolerance.
 
     Returns:
-        `passed`, `failed` or, where the model's values vary too little to tell right from wrong, `incomplete`; with the
-        reasons.
+        `passed`, `failed` or, if the model's values vary too little for a conclusion, `incomplete`; with the reasons.
 
     Raises:
-        ValidationError: the artifact could not be judged: its runner, or the reference, was killed or took too long.
+        ValidationError: there is no result: the runner or the reference was killed or took too long.
         HfexportError: the reference could not be computed, or a process ended with a traceback.
     """
     from hfexport.validation.judge import Answers, judge_all
@@ -264,7 +263,7 @@ def _verdict(
     session: str,
     stages: Mapping[str, Mapping[str, Any]],
 ) -> ArtifactVerdict:
-    """Conclude from the results of all probes: an artifact that passed them is `incomplete` if they prove too little."""
+    """Combine the results of all probes. An artifact that passed is `incomplete` if its values prove too little."""
     from hfexport.validation.evidence import unproved
 
     if not results:
@@ -278,7 +277,7 @@ def _verdict(
 
 
 def runner_limits(weight_bytes: int, timeout_s: float, threads: int) -> Limits:
-    """What a run time may use for an artifact that a stranger made: several copies of its weights, and room beside them."""
+    """Return limits for running an untrusted artifact: several times its weights' size, plus a constant."""
     return Limits(
         MEMORY_BYTES + MEMORY_SHARE * weight_bytes, int(timeout_s * max(1, threads)), FILE_BYTES + weight_bytes
     )
@@ -292,7 +291,7 @@ def _runner_job(
     *,
     hash_weights: bool,
 ) -> dict[str, Any]:
-    """The job of the last of `graphs`; the others are loaded only if it takes part in a generation."""
+    """Return the runner's job for the last of `graphs`; the others are loaded only if it takes part in generation."""
     artifact, config = graphs[-1]
     generates = any(probe.greedy_steps for probe in reference.probes)
     floats = {"fp32": "float32", "fp16": "float16"}[reference.dtype]
@@ -311,14 +310,14 @@ def _runner_job(
 
 
 def _graph_job(artifact: Artifact, config: ExportConfig, floats: str) -> dict[str, Any]:
-    """What a runner has to know of a graph: its file's interface, and its own, if the file has several branches."""
+    """Describe a graph for the runner: its file's interface, and its own if the file has several branches."""
     whole = artifact.config if artifact.config is not None and len(artifact.config.branches) > 1 else config
     own = {"inputs": [spec.name for spec in config.inputs], "outputs": [spec.name for spec in config.outputs]}
     return {
         "graph": config.graph,
         "path": str(
             artifact.path.absolute()
-        ),  # not resolved: external data lies beside the name, not beside what it links to
+        ),  # not resolved: external data is in the link's folder, not in that of its target
         "inputs": [[spec.name, floats if spec.dtype == "float" else spec.dtype] for spec in whole.inputs],
         "outputs": [spec.name for spec in whole.outputs],
         "branch": None if whole is config else own,
@@ -326,7 +325,7 @@ def _graph_job(artifact: Artifact, config: ExportConfig, floats: str) -> dict[st
 
 
 def _ask_exactly(reference: Reference, exact: Exact, env: Mapping[str, str], timeout_s: float) -> bool:
-    """Ask the model in higher precision what it was asked already; returns whether it answered."""
+    """Run the model on the same inputs in higher precision; return whether it ran."""
     if reference.job is None or not _fits_in_memory(Path(reference.job["exact_checkpoint"])):
         return False
     job = {**reference.job, "exact": exact, "answered": True}
@@ -342,14 +341,14 @@ def _ask_exactly(reference: Reference, exact: Exact, env: Mapping[str, str], tim
         try:
             worker.result(timeout_s)
         except HfexportError:
-            return False  # the answer that is there stands
+            return False  # keep the existing result
     return True
 
 
 def _known_weights(artifact: Artifact, config: ExportConfig, reference: Reference) -> dict[str, dict[str, Stored]]:
-    """Read the hashes of the model's tensors for each graph of a file; empty if the file is not to be checked here.
+    """Return the hashes of the model's tensors for each graph of a file; empty if the file is not to be checked here.
 
-    A file that answers as several graphs is checked with the first of them.
+    A file with several graphs is checked with the first of them.
     """
     from hfexport.validation.weights import read_hashes
 
@@ -364,7 +363,7 @@ def _known_weights(artifact: Artifact, config: ExportConfig, reference: Referenc
 
 
 def _fits_in_memory(checkpoint: Path) -> bool:
-    """Whether weights can be widened to float64 in memory: four times the bytes of a half-precision file, with room."""
+    """Return whether weights can be widened to float64 in memory: four times the bytes of a half-precision file."""
     from hfexport.validation.memory import available_bytes
 
     available = available_bytes()

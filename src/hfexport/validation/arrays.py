@@ -1,7 +1,7 @@
-"""Folders of named arrays, by which the processes of a validation hand each other inputs and outputs.
+"""Folders of named arrays in which the processes of a validation exchange inputs and outputs.
 
-One `.npy` file an array and an index that keeps names and order; read back as memory maps, so that looking at an array
-does not hold it in memory.
+Each array is a `.npy` file, and an index stores names and order. Arrays are read as memory maps, so that large ones are
+not held in memory.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write `arrays`, in their order, into a new `folder`."""
+    """Write `arrays` in order to a new `folder`."""
     folder.mkdir(parents=True)
     for number, array in enumerate(arrays.values()):
         np.save(folder / f"{number}.npy", np.asarray(array, order="C"), allow_pickle=False)
-    # The index comes last: a folder that has one is whole.
+    # The index is written last, so a folder with an index is complete.
     (folder / "index.json").write_text(json.dumps(list(arrays)), encoding="utf-8")
 
 
 def read_arrays(folder: Path) -> Arrays:
-    """The arrays of `folder` in their order, mapped read-only."""
+    """Return the arrays of `folder` in order, mapped read-only."""
     names = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     return {name: _read(folder / f"{number}.npy") for number, name in enumerate(names)}
 

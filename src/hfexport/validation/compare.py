@@ -1,6 +1,6 @@
-"""Compares what an artifact answers with what the model answers, element by element.
+"""Compare an artifact's outputs with the model's, element by element.
 
-Numpy only. Arrays may be memory maps larger than memory: `scan` looks at a part at a time.
+Numpy only. Arrays may be memory maps larger than memory: `scan` reads them in parts.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Hidden = Mapping[str, NDArray[np.bool_]]
 
 
 def declared_problem(config: ExportConfig, probe: Probe, reference: Arrays) -> str:
-    """What the model itself gives other than its export config declares; empty if nothing.
+    """Return how the model's own outputs differ from its export config; empty if they do not.
 
-    A config that declares too little would have the artifact compared on too little.
+    With too few outputs in the config, the comparison would miss some.
     """
     declared = [spec.name for spec in config.outputs]
     if not probe.greedy_steps and list(reference) != declared:
@@ -51,12 +51,12 @@ def declared_problem(config: ExportConfig, probe: Probe, reference: Arrays) -> s
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The model in a higher precision, by which an artifact of a coarser one is judged. See `precision`.
+    """Outputs of the model in a higher precision, by which an artifact is judged. See `precision`.
 
     Attributes:
-        answers: of the model in higher precision, by output name.
-        errors: by output name, the largest relative error of the eager model over all probes.
-        dtype: `fp32` or `fp16`, of the artifact.
+        answers: outputs of the model in higher precision, by name.
+        errors: largest relative error of the eager model over all probes, by output name.
+        dtype: dtype of the artifact, `fp32` or `fp16`.
     """
 
     answers: Arrays
@@ -72,15 +72,15 @@ def compare_probe(
     hidden: Hidden | None = None,
     yardstick: Yardstick | None = None,
 ) -> ProbeResult:
-    """Compare all outputs of one probe; names and their order must be the same.
+    """Compare all outputs of one probe; names and order must be equal.
 
     Args:
-        probe: what was asked.
-        artifact: its answers.
-        reference: the eager model's answers.
-        tolerance: by which values are judged without a yardstick.
-        hidden: see `hidden_positions`; what nobody can read has to be finite, and is not compared.
-        yardstick: judges floating values instead of the tolerance.
+        probe: probe that was run.
+        artifact: outputs of the artifact.
+        reference: outputs of the eager model.
+        tolerance: tolerance of values without a yardstick.
+        hidden: masked positions, see `hidden_positions`; their values must be finite, and are not compared.
+        yardstick: judges floating values in place of the tolerance.
     """
     if list(artifact) != list(reference):
         return ProbeResult(probe, problem=f"outputs are {', '.join(artifact)}; the model gives {', '.join(reference)}")
@@ -126,7 +126,7 @@ def _by_precision(
 def _scores(
     artifact: Arrays, reference: Arrays, tolerance: Tolerance, yardstick: Yardstick | None
 ) -> tuple[NDArray[Any], Tolerance]:
-    """Return the logits that tell whether two tokens are tied, and how close tied logits are."""
+    """Return the logits that decide whether two tokens are tied, and the largest difference of tied logits."""
     if yardstick is None:
         return reference["logits"], tolerance
     exact = yardstick.answers["logits"]
@@ -150,11 +150,10 @@ def compare_outputs(
 ) -> OutputResult:
     """Compare dtype, shape, finiteness and values, in that order.
 
-    Elements that nobody can read (`hidden`, broadcastable to the output) only have to be finite where the model's are.
+    Masked elements (`hidden`, broadcastable to the output) only have to be finite where the model's are.
 
     Integers must be equal. Floating and complex values may differ by `atol + rtol * |reference|`, where `|...|` is the
-    magnitude of a complex number. A value that is not finite must be the same in both, and a model none of whose values
-    is finite proves nothing.
+    magnitude of a complex number. A non-finite value must be the same in both. A model without finite values fails.
     """
     dtype, shape = str(found.dtype), tuple(found.shape)
     if found.dtype != wanted.dtype:
@@ -219,10 +218,10 @@ def _shown(value: Any, digits: int = 9) -> str:
 def _compare_tokens(
     found: NDArray[Any], wanted: NDArray[Any], logits: NDArray[Any], tolerance: Tolerance
 ) -> OutputResult:
-    """Tokens that differ, judged by the model's own logits.
+    """Compare tokens; a difference is allowed if the model's logits are tied.
 
-    Two tokens whose logits lie within the tolerance of each other are a tie, which logits that are right can decide
-    either way. The next step goes on with the model's token in any case, so a tie takes nothing out of the comparison.
+    Two tokens are tied if their logits differ by at most the tolerance: correct logits can then select either. The next
+        step uses the model's token in any case, so a tie removes nothing from the comparison.
     """
     problem, worst = "", None
     for row, step in np.argwhere(found != wanted):

@@ -1,6 +1,6 @@
-"""Check that there was something to compare: values that vary by more than the tolerance, and enough finite ones.
+"""Check that a comparison is conclusive: values vary by more than the tolerance, and enough of them are finite.
 
-An output whose values all lie within the tolerance of each other proves nothing: a constant would pass as well.
+If all values of an output are within the tolerance of each other, a constant would pass as well.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ CHECK: Final = "values to compare"
 """Name of the check in the manifest."""
 
 LEAST_FINITE: Final = 0.01
-"""The smallest share of an output's readable values, over all probes, that must be finite."""
+"""Least share of finite values among an output's unmasked values, over all probes."""
 
 
 def unproved(results: Sequence[ProbeResult], tolerance: Tolerance, dtype: str, *, by_precision: bool) -> Check | None:
-    """Find outputs of a graph whose comparison proves nothing.
+    """Find outputs of a graph whose comparison is not conclusive.
 
-    A constant output, such as the scale of a model that does not scale, proves nothing by itself; it is accepted if the
-    artifact gives the same constant to within rounding, and another output of the graph varies.
+    A constant output, such as the scale of a model that does not scale, is accepted if the artifact returns the same
+    constant within rounding and another output of the graph varies.
 
     Args:
-        results: of all probes of one graph.
-        tolerance: by which values were judged.
-        dtype: `fp32` or `fp16`, of the artifact.
+        results: results of all probes of one graph.
+        tolerance: tolerance of the comparison.
+        dtype: dtype of the artifact, `fp32` or `fp16`.
         by_precision: float16 was judged by the model in higher precision instead of the tolerance.
 
     Returns:
-        A check that is `not_run`, with the reason; `None` if every output was proved.
+        A check that is `not_run`, with the reason; `None` if all outputs are conclusive.
     """
     outputs: dict[str, list[OutputResult]] = {}
     for output in (output for result in results for output in result.outputs if output.values is not None):
@@ -72,7 +72,7 @@ def _narrow(name: str, spread: float, allowed: float) -> str:
 
 
 def _spread(found: Sequence[OutputResult]) -> float:
-    """Return the distance between the lowest and the highest of the model's values; of complex ones, by both parts."""
+    """Return the range of the model's values; for complex values, that of both parts."""
     values = [one.values for one in found if one.values is not None and one.values.finite]
     if not values:
         return 0.0
@@ -87,7 +87,7 @@ def _largest(found: Sequence[OutputResult]) -> float:
 
 
 def _allowed(found: Sequence[OutputResult], largest: float, tolerance: Tolerance, floor: float | None) -> float:
-    """Return the most that a value of the output may be off, by whatever judged it."""
+    """Return the largest allowed difference of the output, by the tolerance or by the higher precision."""
     if found[0].values is not None and found[0].values.exact:
         return 0.0
     by_distance = max((one.distances.allowed for one in found if one.distances is not None), default=0.0)

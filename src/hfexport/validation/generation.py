@@ -1,6 +1,6 @@
-"""One step of greedy decoding after another: what the next call is asked, given what the last one answered.
+"""Greedy decoding with an artifact: build the inputs of each call from the outputs of the last one.
 
-Numpy only. `transformers.generate` counts masks and positions the same way; tests hold the reference to it.
+Numpy only. Masks and positions are counted as in `transformers.generate`; tests compare the reference with it.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ def decode(
     *,
     reorders: bool = False,
 ) -> Arrays:
-    """Decode greedily through the artifact's own cache.
+    """Decode greedily with the artifact's own cache.
 
-    Each step goes on with the model's token: where the artifact chose the same one, as it must unless two are tied,
-    that is its own; at a tie it keeps the steps comparable.
+    Each step appends the model's token. The artifact must have chosen the same one unless two are tied; at a tie, this
+    keeps the steps comparable.
 
     Args:
-        sessions: by graph: `model` alone, or `encoder_model`, `decoder_model` and `decoder_with_past_model`.
+        sessions: sessions by graph: `model`, or `encoder_model`, `decoder_model` and `decoder_with_past_model`.
         prompt: inputs of the first call.
-        reference_tokens: (batch, steps), what the model chose.
-        start_token: the decoder's first, where it is a graph of its own.
-        reorders: half-way, put other rows in the places of rows, in the cache and in all else.
+        reference_tokens: (batch, steps), tokens that the model chose.
+        start_token: first token of the decoder, if it is a graph of its own.
+        reorders: half-way, reorder the rows of the batch, including the cache.
 
     Returns:
-        As the reference's: `tokens`, `logits`, and the cache after the last call.
+        The same outputs as the reference's: `tokens`, `logits`, and the cache after the last call.
     """
     session, inputs = _first_call(sessions, prompt, start_token)
     going_on = sessions.get("decoder_with_past_model", session)
@@ -69,7 +69,7 @@ def _take(arrays: Mapping[str, NDArray[Any]], rows: list[int]) -> Arrays:
 
 
 def _first_call(sessions: Mapping[str, Session], prompt: Arrays, start_token: int) -> tuple[Session, Arrays]:
-    """Which graph is asked first for logits, and with what; an encoder of its own has answered by then."""
+    """Return the graph that is called first for logits, and its inputs; an encoder is run before."""
     encoder = sessions.get("encoder_model")
     if encoder is None:
         return sessions["model"], prompt
@@ -83,16 +83,16 @@ def _first_call(sessions: Mapping[str, Session], prompt: Arrays, start_token: in
 def next_inputs(
     inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]], tokens: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
-    """The inputs that append `tokens`, with the cache that the calls so far gave.
+    """Return the inputs that append `tokens`, with the cache of earlier calls.
 
     Args:
-        inputs: of the last call, by name.
-        outputs: of the last call, by name; its `present.*` become `past_key_values.*`. A cross-attention cache that only
-            an earlier call gave has to be among them.
-        tokens: (batch,), one token a row.
+        inputs: inputs of the last call, by name.
+        outputs: outputs of the last call, by name; its `present.*` become `past_key_values.*`. A cross-attention cache
+            that only an earlier call returned must be included.
+        tokens: (batch,), one token per row.
 
     Returns:
-        Inputs by name: those of the last call in their order, without the encoder's states, then the cache.
+        Inputs by name: those of the last call in order, without the encoder's states, then the cache.
     """
     batch = len(tokens)
     ids = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"

@@ -1,4 +1,4 @@
-"""Judge what an artifact answered, probe by probe: by the tolerance, or by the model in higher precision."""
+"""Judge an artifact's outputs probe by probe, by the tolerance or by the model in higher precision."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["Answers", "judge_all"]
 
 @dataclass(frozen=True)
 class Answers:
-    """Where the answers to one graph's probes lie, and how they are judged.
+    """Outputs for the probes of one graph, and how they are judged.
 
     Attributes:
-        config: the graph.
-        probes: what was asked, in order.
+        config: export config of the graph.
+        probes: probes in the order in which they were run.
         dtype: `fp32` or `fp16`.
-        reference: folder with `inputs/{n}`, `outputs/{n}` and perhaps `exact/{n}`.
+        reference: folder with `inputs/{n}`, `outputs/{n}` and optionally `exact/{n}`.
         artifact: folder with `outputs/{n}`.
-        refusals: by probe number, what the artifact's run time said where it did not answer.
-        tolerance: how far values may be off.
-        refused_again: what the run time said to the first probe when it was asked again after all others.
+        refusals: by probe number, the runtime's error for probes that the artifact rejected.
+        tolerance: allowed difference of values.
+        refused_again: the runtime's error for the first probe when it was run again after all others.
     """
 
     config: ExportConfig
@@ -43,7 +43,7 @@ class Answers:
     refused_again: str = ""
 
     def judge(self, number: int, yardstick: Yardstick | None = None) -> ProbeResult:
-        """Compare the answers to one probe; of one that was asked twice, both."""
+        """Compare the outputs for one probe; if it was run twice, both."""
         first = self._judge(number, str(number), yardstick)
         if number or not first.passed or self.probes[0].greedy_steps:
             return first
@@ -56,7 +56,7 @@ class Answers:
         return replace(again, problem=again.problem or "asked again after the others, it answers otherwise than before")
 
     def _judge(self, number: int, answered: str, yardstick: Yardstick | None) -> ProbeResult:
-        """Compare the answer in `outputs/{answered}` to a probe."""
+        """Compare the outputs in `outputs/{answered}` for a probe."""
         probe = self.probes[number]
         if (refusal := self.refusals.get(str(number))) is not None:
             return ProbeResult(probe, problem=f"the artifact refused it: {refusal}")
@@ -69,7 +69,7 @@ class Answers:
         return compare_probe(probe, found, wanted, self.tolerance, hidden, yardstick)
 
     def yardsticks(self) -> list[Yardstick]:
-        """Read the answers in higher precision to every probe, with the eager model's errors over all of them."""
+        """Read the outputs in higher precision for every probe, and the eager model's errors over all of them."""
         exact = [read_arrays(self.reference / "exact" / str(number)) for number in range(len(self.probes))]
         errors = []
         for number, (probe, wanted) in enumerate(zip(self.probes, exact, strict=True)):
@@ -84,7 +84,7 @@ class Answers:
 
 
 def _refuse_unfit(probe: Probe, errors: Mapping[str, float]) -> None:
-    """Refuse a model whose own answers in float16 are far from those in float32: no artifact of it could be right."""
+    """Reject a model whose float16 outputs are far from its float32 outputs: no artifact could be correct."""
     for name, error in errors.items():
         if error > FAR:
             found = "not finite" if error == float("inf") else f"off by {error:.2g} of its largest value"
@@ -95,16 +95,16 @@ def _refuse_unfit(probe: Probe, errors: Mapping[str, float]) -> None:
 
 
 def judge_all(answers: Answers, exact: bool, ask_exactly: Callable[[], bool]) -> tuple[ProbeResult, ...]:
-    """Judge every probe.
+    """Judge all probes.
 
     Args:
-        answers: what was asked and answered.
-        exact: answers in higher precision are there, and judge.
-        ask_exactly: asks the model in higher precision, and tells whether it answered. Called where values miss the
-            tolerance by so little that the model may be ill-conditioned.
+        answers: outputs to judge.
+        exact: outputs in higher precision exist and are used.
+        ask_exactly: runs the model in higher precision and returns whether it ran. Called if values miss the tolerance
+            by so little that the model may be ill-conditioned.
 
     Raises:
-        UnsupportedError: the model itself is not fit for float16.
+        UnsupportedError: the model is not fit for float16.
     """
     numbers = range(len(answers.probes))
     if not exact:
@@ -114,7 +114,7 @@ def judge_all(answers: Answers, exact: bool, ask_exactly: Callable[[], bool]) ->
         if not ask_exactly():
             return results
         yardsticks = answers.yardsticks()
-        # A model in float64 that is far from the one in float32, or not finite, is another model: it allows nothing.
+        # A float64 model that is far from the float32 one, or not finite, is another model and cannot be used.
         if not all(error <= FAR for yardstick in yardsticks for error in yardstick.errors.values()):
             return results
         return tuple(answers.judge(number, yardsticks[number]) for number in numbers)
@@ -123,6 +123,6 @@ def judge_all(answers: Answers, exact: bool, ask_exactly: Callable[[], bool]) ->
 
 
 def _may_be_rounding(result: ProbeResult) -> bool:
-    """Whether a probe failed by nothing but values that are slightly off."""
+    """Return whether a probe failed only by small differences of values."""
     failed = [output for output in result.outputs if output.problem]
     return not result.problem and bool(failed) and all(output.slightly_off for output in failed)

@@ -1,7 +1,7 @@
-"""Load a TorchScript archive with its tensors mapped from the file rather than copied into memory.
+"""Load a TorchScript archive with its tensors mapped from the file instead of copied to memory.
 
-`torch.jit.load` copies every tensor. torch.package's importer takes storages that exist already, so it is given the code and
-the pickles of the archive, laid out as it expects them, and each tensor's bytes as a mapping of the archive itself.
+`torch.jit.load` copies every tensor. torch.package's importer accepts existing storages, so it gets the code and
+pickles of the archive in the layout that it expects, and each tensor's bytes as a mapping of the archive.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _PICKLES: Final = ("data.pkl", "constants.pkl")
 
 
 def load_mapped(path: Path, extra_file: str) -> tuple[Any, bytes]:
-    """Load an archive that `torch.jit.save` wrote; its tensors are pages of the file, private once they are written to.
+    """Load an archive written by `torch.jit.save`; its tensors are pages of the file, copied on write.
 
-    Every record is read once to check its CRC-32, which a mapping would not.
+    Every record is read once to check its CRC-32.
 
     Args:
-        path: of the archive.
-        extra_file: the name of one of its extra files.
+        path: path of the archive.
+        extra_file: name of one of its extra files.
 
     Returns:
         The module and the content of the extra file (empty if there is none).
@@ -66,7 +66,7 @@ def load_mapped(path: Path, extra_file: str) -> tuple[Any, bytes]:
 
 
 def _place(name: str) -> str | None:
-    """Where torch.package keeps what an archive of `torch.jit.save` has in `name`; `None` for what it does not read."""
+    """Return the name in torch.package's layout for the record `name`; `None` for records that it does not read."""
     if name in _PICKLES:
         return f".data/ts_code/0/{name}"
     if name.startswith("code/"):
@@ -75,12 +75,12 @@ def _place(name: str) -> str | None:
 
 
 def _key(folder: str, key: str) -> str:
-    """The key of a storage. Tensors of the model and constants of the code are numbered apart, each from 0."""
+    """Return the key of a storage. Tensors of the model and constants of the code are numbered separately, from 0."""
     return key if folder == "data" else f"constant-{key}"
 
 
 def _renamed_keys(pickled: bytes, records: Collection[str]) -> bytes:
-    """The pickle of the code's constants with the keys that `_key` gives to their storages."""
+    """Replace the storage keys in the pickle of the code's constants by those of `_key`."""
     result = bytearray()
     operations = list(pickletools.genops(pickled))
     ends = [position for _, _, position in operations[1:]] + [len(pickled)]
@@ -100,7 +100,7 @@ def _check_crc(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
 
 
 def _mapped(path: Path, offset_bytes: int, info: zipfile.ZipInfo) -> Any:
-    """The bytes of a stored record as a tensor; what is written to it does not reach the file."""
+    """Return the bytes of a stored record as a tensor; writes do not reach the file."""
     import torch
 
     if info.compress_type != zipfile.ZIP_STORED:

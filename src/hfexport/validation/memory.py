@@ -1,4 +1,4 @@
-"""How much memory a process may still take, in a container or out of one. Linux; elsewhere it is not known."""
+"""Find how much memory a process may still take, also in containers. Linux only."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 __all__ = ["available_bytes"]
 
 UNLIMITED = 1 << 60
-"""cgroup v1 says a number near 2^63 where there is no limit."""
+"""cgroup v1 reports a number near 2^63 if there is no limit."""
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Bytes that can be had before something is killed: the least of what the machine and each memory cgroup leave.
+    """Return the available bytes: the least of those of the machine and of each memory cgroup.
 
     Args:
-        root: where /proc and /sys are found.
+        root: folder that contains /proc and /sys.
 
     Returns:
-        `None` where neither says.
+        `None` if neither reports a value.
     """
     found = [_machine(root), *_cgroups(root)]
     known = [value for value in found if value is not None]
@@ -33,7 +33,7 @@ def _machine(root: Path) -> int | None:
 
 
 def _cgroups(root: Path) -> list[int | None]:
-    """What each memory cgroup from this process's own up to the mounted root leaves; v1 and v2."""
+    """Return the remaining memory of each memory cgroup from this process's to the mounted root; v1 and v2."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -48,7 +48,7 @@ def _cgroups(root: Path) -> list[int | None]:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         else:
             continue
-        # In a container the path is often the host's, and the mounted root is already the container's own group.
+        # In a container the path is often the host's, and the mounted root is the container's own group.
         parts = [part for part in path.split("/") if part not in ("", "..")]
         left.extend(_left(base.joinpath(*parts[:depth]), *names) for depth in range(len(parts) + 1))
     return left
@@ -63,6 +63,6 @@ def _left(folder: Path, limit_name: str, usage_name: str, prefix: str) -> int | 
         return None
     if limit >= UNLIMITED:
         return None
-    # Cached files count as used, but give way; what lies in a tmpfs does not, and is no file to the kernel.
+    # Cached files count as used but can be evicted, except those of a tmpfs, which the kernel counts separately.
     cached = {f"{prefix}active_file", f"{prefix}inactive_file"}
     return limit - used + sum(int(line.split()[1]) for line in lines if line.split()[0] in cached)

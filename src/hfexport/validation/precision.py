@@ -1,9 +1,9 @@
-"""Judge an artifact by what its precision can give: against the same model in a higher precision.
+"""Judge an artifact by the same model in a higher precision.
 
-Two right computations of one model in float16 differ from each other as much as each differs from the exact answer, because
-they round in another order. So the yardstick is the error of the eager model itself: an artifact may be no further from the
-model in higher precision than FACTOR times that, with a floor of a few roundings. docs/validation.md derives both. Numpy
-only.
+Two correct float16 computations of a model differ from each other as much as each differs from the exact result,
+because they round in another order. So the error of the eager model is the measure: an artifact may differ from the
+model in higher precision by at most FACTOR times that error, with a floor of a few roundings. docs/validation.md
+derives both. Numpy only.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from hfexport.validation.verdict import Distances, Exact
 __all__ = ["FACTOR", "FAR", "FLOOR", "exact_dtype", "largest_of", "measure", "relative_errors"]
 
 FACTOR: Final = 4.0
-"""How many times the eager model's own error an artifact may be off."""
+"""Largest ratio of the artifact's error to the eager model's."""
 
 FLOOR: Final[Mapping[str, float]] = {"fp16": 8 * 2.0**-11, "fp32": 8 * 2.0**-24}
-"""By dtype: the error, relative to the output's largest value, that is always allowed: eight roundings to nearest."""
+"""Relative error that is always allowed, by dtype: eight roundings to nearest of the output's largest value."""
 
 FAR: Final = 0.05
-"""A model whose own float16 answers are off by more than this, relative to the output's largest value, is not fit for it."""
+"""Largest relative error of the eager float16 model; models above it are rejected for float16."""
 
 _CHUNK: Final = 1 << 17
 
 
 def exact_dtype(dtype: str) -> Exact:
-    """Return the precision that answers of `dtype` (`fp32` or `fp16`) are held against."""
+    """Return the precision that outputs of `dtype` (`fp32` or `fp16`) are compared with."""
     return "fp32" if dtype == "fp16" else "fp64"
 
 
 def relative_errors(
     eager: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]], hidden: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, float]:
-    """Return by output how far the eager model is off, relative to the output's largest value; infinite if not finite."""
+    """Return the eager model's error by output, relative to the output's largest value; infinite if not finite."""
     errors = {}
     for name, wanted in exact.items():
         if wanted.dtype.kind not in "fc" or not wanted.size:
@@ -64,13 +64,13 @@ def measure(
     """Measure one output of one probe.
 
     Args:
-        found: the artifact's answer.
-        eager: the eager model's, in the same dtype.
-        exact: the model's in higher precision.
+        found: the artifact's output.
+        eager: the eager model's output in the same dtype.
+        exact: the model's output in higher precision.
         hidden: see `hidden_positions`.
         dtype: `fp32` or `fp16`.
-        error: the largest of `relative_errors` for this output over all probes. One probe of few values may by chance
-            have a smaller error than the computation has.
+        error: largest of `relative_errors` for this output over all probes. A probe with few values may have a smaller
+            error by chance.
     """
     artifact, largest = _distance(found, exact, hidden)
     own, _ = _distance(eager, exact, hidden)
@@ -79,7 +79,7 @@ def measure(
 
 
 def _distance(found: NDArray[Any], exact: NDArray[Any], hidden: NDArray[np.bool_] | None) -> tuple[float, float]:
-    """Return the largest difference and the largest exact magnitude over what can be read; infinite if not finite there."""
+    """Return the largest difference and the largest exact magnitude of unmasked values; infinite if not finite."""
     unread = None if hidden is None else np.broadcast_to(hidden, exact.shape)
     flat_found, flat_exact = found.reshape(-1), exact.reshape(-1)
     distance = largest = 0.0
@@ -100,7 +100,7 @@ def _distance(found: NDArray[Any], exact: NDArray[Any], hidden: NDArray[np.bool_
 
 
 def largest_of(errors: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Combine the errors of several probes: the largest for each output."""
+    """Combine the errors of several probes into the largest for each output."""
     combined: dict[str, float] = {}
     for one in errors:
         for name, value in one.items():

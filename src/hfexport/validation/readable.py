@@ -1,8 +1,8 @@
-"""Positions of an output that somebody can read: those whose tokens the attention mask shows.
+"""Find the positions of an output that the attention mask hides from users.
 
-Numpy only. What a model computes for a padded token is read by nobody: attention skips its key and value, and its logits
-and hidden states stand for no token. Run times differ there by design, most of all in half precision, where a row of
-attention whose keys are all masked is a sum of rounding.
+Numpy only. The outputs of padded tokens are not used: attention skips their keys and values, and their logits and
+hidden states belong to no token. Runtimes differ at these positions, most of all in half precision, where a row of
+attention with only masked keys is a sum of rounding errors.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def hidden_positions(
 ) -> dict[str, NDArray[np.bool_]]:
     """Find the positions of each output that the attention mask of a probe hides.
 
-    An output with two lengths, such as attention weights (batch, heads, queries, keys), is hidden by its queries alone:
-    the weight of a masked key is readable, and has to be 0.
+    An output with two lengths, such as attention weights (batch, heads, queries, keys), is hidden only by its queries:
+    the weight of a masked key is used, and must be 0.
 
     Args:
-        config: of the graph that was asked.
-        probe: the question; in a greedy decoding masks grow by a token a step, and rows may change places.
-        inputs: what the probe asks, by input name.
-        outputs: what the model gives, by output name.
+        config: graph that was run.
+        probe: probe that was run; in greedy decoding, masks grow by one token per step, and rows may change places.
+        inputs: inputs of the probe, by name.
+        outputs: outputs of the model, by name.
 
     Returns:
-        By the name of each output that has hidden positions: true where hidden, broadcastable to the output.
+        By name of each output with hidden positions: true where hidden, broadcastable to the output.
     """
     asked = config.prompt if probe.greedy_steps else config
     masks = [(spec, inputs[spec.name]) for spec in asked.inputs if spec.role == "attention_mask"]
@@ -56,7 +56,7 @@ def hidden_positions(
 def _along_axes(
     spec: TensorSpec, output: NDArray[Any], masks: list[tuple[TensorSpec, NDArray[Any]]]
 ) -> NDArray[np.bool_] | None:
-    """Lay the mask over the axes of an output of one call; `None` if no mask has them."""
+    """Broadcast the mask to the axes of an output of one call; `None` if no mask has these axes."""
     for masked, mask in masks:
         leading = masked.axes[:-1]
         place = next(
@@ -71,7 +71,7 @@ def _along_axes(
 def _in_last_cache(
     name: str, output: NDArray[Any], masks: list[tuple[TensorSpec, NDArray[Any]]], probe: Probe
 ) -> NDArray[np.bool_] | None:
-    """Lay the prompt's mask over the cache after a greedy decoding; logits are those of tokens, and all shown."""
+    """Broadcast the prompt's mask to the cache after greedy decoding; logits belong to visible tokens."""
     if not name.startswith("present.") or output.ndim != 4:
         return None
     by_name = {spec.name: mask for spec, mask in masks}
@@ -93,7 +93,7 @@ def _in_last_cache(
 
 
 def _laid_over(output: NDArray[Any], mask: NDArray[Any], leading: int, place: int) -> NDArray[np.bool_] | None:
-    """True where `mask` is 0; its last axis lies along axis `place` of `output`, and ends where that ends."""
+    """Return true where `mask` is 0; its last axis is aligned with the end of axis `place` of `output`."""
     length = output.shape[place]
     missing = max(0, length - mask.shape[-1])
     shown = np.concatenate([np.ones((*mask.shape[:-1], missing), mask.dtype), mask], axis=-1)[..., -length:]
@@ -104,5 +104,5 @@ def _laid_over(output: NDArray[Any], mask: NDArray[Any], leading: int, place: in
 
 
 def _newest(axis: Axis) -> Axis:
-    """The part of an axis that is not the past: `sequence` of `past_sequence + sequence`."""
+    """Return the newest part of an axis: `sequence` of `past_sequence + sequence`."""
     return axis if isinstance(axis, int) else names_in(axis)[-1]

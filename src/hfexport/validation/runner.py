@@ -1,6 +1,6 @@
-"""Runs one artifact as its user would, in a fresh process that did not make it, and writes down what it answers.
+"""Run one artifact as a user would, in a new process that did not make it, and write its outputs.
 
-Runs as a child (see `hfexport._internal.workers`).
+Runs as a child process (see `hfexport._internal.workers`).
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask the artifact every probe, one at a time.
+    """Run the artifact on every probe, one at a time.
 
     Args:
-        job: `format`, `weight_bytes`, `threads`; `graphs`, of which the last is asked the probes and the others take part
-            in generation: each with `graph` (its name), `path`, `inputs` as (name, dtype) and `outputs` as names, the
-            interface it should have; and `branch`, the `inputs` and `outputs` of the branch to ask, where the file has
-            several, else null; `greedy_steps` and `reorders`, one a probe; `start_token` of a decoder; `hash_weights`, whether to write
-            the hashes of what the last graph's file stores; `reference`, a folder
-            with `inputs/{n}` and `outputs/{n}`; `folder`, under which `outputs/{n}` is written.
+        job: `format`, `weight_bytes`, `threads`; `graphs`, the last of which is run on the probes while the others take
+            part in generation, each with `graph` (name), `path`, the expected `inputs` as (name, dtype) and `outputs`
+            as names, and `branch`, the `inputs` and `outputs` of the branch to run if the file has several, else null;
+            `greedy_steps` and `reorders`, one per probe; `start_token` of a decoder; `hash_weights`, whether to write
+            the hashes of the tensors in the last graph's file; `reference`, a folder with `inputs/{n}` and
+            `outputs/{n}`; `folder`, in which `outputs/{n}` is written.
 
     Returns:
-        `session`: how it was run; `refusals`: probe number -> what its run time said, for probes it did not answer;
-        `refused_again`: the same of the first probe, which is asked once more at the end, into `outputs/again`.
+        `session`: kind of session; `refusals`: by probe number, the runtime's error for probes that it rejected;
+            `refused_again`: the same for the first probe, which is run again at the end, into `outputs/again`.
 
     Raises:
-        ValidationError: the artifact does not load, or its interface is another.
+        ValidationError: the artifact does not load, or has another interface.
     """
     if job["hash_weights"] and job["format"] == "onnx":
         write_hashes(hash_onnx(Path(job["graphs"][-1]["path"])), Path(job["folder"]))
@@ -73,9 +73,9 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ask_first_again(session: Session, job: Mapping[str, Any], refusals: Mapping[str, str]) -> str:
-    """Ask the first probe once more, after all others; gives what the run time says if it does not answer now.
+    """Run the first probe again after all others; return the runtime's error if it fails now.
 
-    TorchScript specialises a graph by what it was called with, and an artifact may keep a state.
+    TorchScript specialises a graph by earlier inputs, and an artifact may keep a state.
     """
     if not job["greedy_steps"] or job["greedy_steps"][0] or "0" in refusals:
         return ""
@@ -88,7 +88,7 @@ def _ask_first_again(session: Session, job: Mapping[str, Any], refusals: Mapping
 
 
 def _open(graph: Mapping[str, Any], job: Mapping[str, Any], files: dict[str, Session]) -> Session:
-    """The session of a graph; graphs that are branches of one file share what was loaded of it."""
+    """Return the session of a graph; graphs that are branches of one file share its session."""
     path, branch = graph["path"], graph["branch"]
     if path not in files:
         expected = Expected(Path(path), [(name, dtype) for name, dtype in graph["inputs"]], graph["outputs"])

@@ -1,4 +1,4 @@
-"""Scan two arrays for differences, a part at a time: integers exactly, complex values as complex numbers. Numpy only."""
+"""Scan two arrays for differences in parts: integers exactly, complex values by magnitude. Numpy only."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from hfexport.export_config import Tolerance
 __all__ = ["Scan", "for_dtype", "scan", "widened"]
 
 _CHUNK = 1 << 17
-"""Elements compared at once: 1 MB in double precision, so that the passes over them stay in the processor's cache."""
+"""Elements compared at once: 1 MB in double precision, which fits into the processor's cache."""
 
 
 @dataclass
 class Scan:
-    """What a scan has seen so far; places are indices into the flat arrays.
+    """Intermediate result of a scan; positions are indices into the flat arrays.
 
     Attributes:
         max_abs: largest absolute difference.
-        max_rel: largest difference relative to the model's value, where that is not 0.
-        max_share: largest difference relative to what is allowed for the element.
-        worst_at: the element that comes closest to its tolerance, or goes farthest past it.
-        worst_excess: how much it differs more than it may; negative if it is within.
-        beyond: number of elements past their tolerance.
+        max_rel: largest difference relative to the model's value, if that is not 0.
+        max_share: largest difference relative to the allowed difference of the element.
+        worst_at: element that comes closest to its tolerance, or exceeds it most.
+        worst_excess: amount by which it exceeds its tolerance; negative if it is within.
+        beyond: number of elements outside their tolerance.
         largest: largest magnitude of the model's values.
-        not_finite_at: the first element that is not finite and not the same in both.
-        lowest: the lowest finite value of the model, as real and imaginary part.
-        highest: the highest, in the same way.
-        finite: number of the model's finite values that can be read.
-        readable: number of values that can be read.
+        not_finite_at: first element that is not finite and not the same in both.
+        lowest: lowest finite value of the model, as real and imaginary part.
+        highest: highest finite value, likewise.
+        finite: number of the model's finite, unmasked values.
+        readable: number of unmasked values.
     """
 
     max_abs: float = 0.0
@@ -50,11 +50,11 @@ class Scan:
 
     @property
     def any_finite(self) -> bool:
-        """Whether an element that can be read is finite in the model's answer."""
+        """Return whether any unmasked value of the model is finite."""
         return self.finite > 0
 
     def see(self, values: NDArray[Any]) -> None:
-        """Take in the range of some of the model's values, all finite."""
+        """Update the range with some of the model's values, all finite."""
         if values.size:
             parts = (values.real, values.imag) if values.dtype.kind == "c" else (values,)
             low, high = [float(part.min()) for part in parts], [float(part.max()) for part in parts]
@@ -85,16 +85,16 @@ def scan(
 
     Args:
         found: the artifact's values.
-        wanted: the model's.
-        tolerance: how far values may be off; see `for_dtype`.
-        hidden: true where nobody reads the value; there it only has to be finite.
+        wanted: the model's values.
+        tolerance: allowed difference; see `for_dtype`.
+        hidden: true for masked values, which only have to be finite.
     """
     seen = Scan()
     for start in range(0, found.size, _CHUNK):
         a, r = widened(found[start : start + _CHUNK]), widened(wanted[start : start + _CHUNK])
         unread: NDArray[np.bool_] | None = None if hidden is None else hidden.flat[start : start + _CHUNK]
         if unread is not None:
-            # What nobody reads counts as equal, unless it is not finite: 0 times NaN is NaN.
+            # Masked values count as equal unless they are not finite: 0 times NaN is NaN.
             settled = unread & (np.isfinite(a) | ~np.isfinite(r))
             a, r = _zeroed(a, settled), _zeroed(r, settled)
         readable = r if unread is None else r[~unread]
@@ -119,10 +119,10 @@ def _same(a: NDArray[Any], r: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _difference(a: NDArray[Any], r: NDArray[Any]) -> NDArray[np.float64]:
-    """Return `|a - r|`. Integers are subtracted before they are rounded, so that a difference of 1 is never lost."""
+    """Return `|a - r|`. Integers are subtracted before rounding, so that a difference of 1 is not lost."""
     if a.dtype.kind not in "iu":
         return np.asarray(np.abs(a - r))
-    # Modulo 2^64, the larger less the smaller is right in uint64 whatever the signs.
+    # Modulo 2^64, the larger less the smaller is correct in uint64 for all signs.
     larger, smaller = np.maximum(a, r).astype(np.uint64), np.minimum(a, r).astype(np.uint64)
     distance: NDArray[np.float64] = (larger - smaller).astype(np.float64)
     return distance
@@ -135,7 +135,7 @@ def _scan_finite(a: NDArray[Any], r: NDArray[Any], tolerance: Tolerance, start: 
     seen.largest = max(seen.largest, float(magnitude.max()))
     relative = np.divide(difference, magnitude, out=np.zeros_like(difference), where=magnitude > 0)
     seen.max_rel = max(seen.max_rel, float(relative.max()))
-    # From here on `magnitude` is what may be, and `difference` how much more there is.
+    # From here on, `magnitude` is the allowed difference, and `difference` the excess over it.
     magnitude *= tolerance.rtol
     magnitude += tolerance.atol
     share = np.divide(difference, magnitude, out=np.where(difference > 0, np.inf, 0.0), where=magnitude > 0)

@@ -1,6 +1,6 @@
-"""Artifacts as their users load them: ONNX with ONNX Runtime alone, TorchScript with torch alone.
+"""Load and run artifacts as users do: ONNX with ONNX Runtime only, TorchScript with torch only.
 
-Each loads only what its format needs; neither loads transformers.
+Each session imports only what its format needs; none imports transformers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["BranchSession", "Expected", "OnnxSession", "Refusal", "Session", "To
 Arrays = dict[str, NDArray[Any]]
 
 ROOM_FOR_COPIES = 3
-"""A default session of ONNX Runtime takes up to this many times the weights: it reads, folds and repacks them."""
+"""Memory of a default ONNX Runtime session as a multiple of the weights, which it reads, folds and repacks."""
 
 MAPPED_FROM_BYTES = 2**30
-"""An artifact with more weights than this is run frugally, however much memory there is."""
+"""Size of the weights above which an artifact is run frugally, however much memory there is."""
 
 _ONNX_TYPES = {
     "int64": "tensor(int64)",
@@ -37,28 +37,28 @@ _ONNX_TYPES = {
 
 
 class Refusal(Exception):
-    """The artifact was asked and did not answer; says what its run time said."""
+    """The artifact rejected a probe; the text is the runtime's error."""
 
 
 class Session(Protocol):
-    """A loaded artifact. `kind` says how it runs: `default`, or `frugal` where memory is short."""
+    """A loaded artifact. `kind` is `default`, or `frugal` if memory is short."""
 
     kind: str
 
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Answer by output name, in the artifact's order.
+        """Run the artifact and return its outputs by name, in the artifact's order.
 
         Raises:
-            Refusal: it does not take these inputs, or fails on them.
+            Refusal: the artifact rejects these inputs, or fails on them.
         """
         ...
 
 
 class Expected:
-    """The interface that an artifact should have.
+    """Expected interface of an artifact.
 
     Args:
-        path: of the artifact, for messages.
+        path: path of the artifact, for messages.
         inputs: (name, dtype) in order; dtype is numpy's name.
         outputs: names in order.
     """
@@ -69,10 +69,10 @@ class Expected:
         self.outputs = list(outputs)
 
     def check(self, inputs: Sequence[tuple[str, str]], outputs: Sequence[str]) -> None:
-        """Hold what an artifact says of itself against this.
+        """Compare the interface of an artifact with this one.
 
         Raises:
-            ValidationError: names, their order or the dtypes of inputs are others.
+            ValidationError: names, their order or the dtypes of inputs differ.
         """
         self._check_names("input", [name for name, _ in inputs], [name for name, _ in self.inputs])
         self._check_names("output", list(outputs), self.outputs)
@@ -107,7 +107,7 @@ def open_session(format_name: str, expected: Expected, weight_bytes: int, thread
 
 
 def _session_kind(weight_bytes: int) -> str:
-    """`default`, or `frugal` where memory has no room for copies of the weights, or there are many."""
+    """Return `frugal` if the weights are large or memory has no room for copies of them, else `default`."""
     available = available_bytes()
     short = available is not None and weight_bytes * ROOM_FOR_COPIES >= available
     return "frugal" if short or weight_bytes > MAPPED_FROM_BYTES else "default"
@@ -116,15 +116,15 @@ def _session_kind(weight_bytes: int) -> str:
 class OnnxSession:
     """An ONNX artifact in ONNX Runtime on CPU.
 
-    With default settings, as in production, where memory has room for the copies of weights that this takes. Else with
-    the weights left mapped from the file: no graph optimisation, no repacking, no arena that keeps what it once took.
+    Settings are the defaults, as in production, if memory has room for the copies of weights that they need. Otherwise
+    the weights stay mapped from the file: no graph optimisation, no repacking, no memory arena.
     """
 
     def __init__(self, expected: Expected, weight_bytes: int, threads: int) -> None:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-        # Its exceptions have no base class of their own; there is one for each status code.
+        # Its exceptions have no common base class; there is one class per status code.
         codes = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
         self._errors: tuple[type[Exception], ...] = (*codes, RuntimeError, ValueError, TypeError)
         self.kind = _session_kind(weight_bytes)
@@ -149,7 +149,7 @@ class OnnxSession:
             value.name: (value.shape, dtype)
             for value, (_, dtype) in zip(self._session.get_inputs(), declared, strict=True)
         }
-        """By input: its sizes, names where they are free, and its dtype."""
+        """Shape (names for free axes) and dtype of each input."""
 
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         try:
@@ -160,14 +160,14 @@ class OnnxSession:
 
 
 class BranchSession:
-    """One branch of a merged decoder, behind the inputs and outputs of the graph that it stands for.
+    """One branch of a merged decoder, with the inputs and outputs of the graph that it replaces.
 
-    What the branch should not look at is not a number, and as small as the file allows, as consumers fill it.
+    Inputs of the other branch are NaN with the smallest sizes that the file allows, as consumers pass them.
 
     Args:
-        session: of the merged decoder.
-        inputs: names of the branch's own.
-        outputs: names of the branch's own, in order.
+        session: session of the merged decoder.
+        inputs: names of the branch's inputs.
+        outputs: names of the branch's outputs, in order.
     """
 
     def __init__(self, session: OnnxSession, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -192,17 +192,17 @@ class BranchSession:
 
 
 class TorchScriptSession:
-    """A TorchScript artifact, called with the inputs in its described order.
+    """A TorchScript artifact, called with inputs in the order that it describes.
 
-    Loaded by `torch.jit.load`, which copies all tensors, where memory has room for that. Else its tensors are mapped from the
-    file (see `hfexport.validation.mapped_script`).
+    It is loaded by `torch.jit.load`, which copies all tensors, if memory has room for them. Otherwise its tensors are
+    mapped from the file (see `hfexport.validation.mapped_script`).
     """
 
     def __init__(self, expected: Expected, weight_bytes: int, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        # What the traced or scripted code itself raises comes as torch.jit.Error, which is no RuntimeError.
+        # Errors in traced or scripted code are torch.jit.Error, which is not a RuntimeError.
         self._errors: tuple[type[Exception], ...] = (
             torch.jit.Error,
             RuntimeError,
@@ -233,7 +233,7 @@ class TorchScriptSession:
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         import torch
 
-        # Copies: the inputs are mapped read-only, which torch warns about.
+        # Copies, since torch warns about inputs that are mapped read-only.
         tensors = [torch.from_numpy(np.array(inputs[name])) for name, _ in self._inputs]
         try:
             with torch.inference_mode():
@@ -248,6 +248,6 @@ class TorchScriptSession:
 
 
 def _one_line(error: BaseException) -> str:
-    """What an error says, on one bounded line: TorchScript puts the cause last, below the traced code."""
+    """Return an error as one short line; TorchScript puts the cause last, below the traced code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:500]

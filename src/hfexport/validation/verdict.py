@@ -1,4 +1,4 @@
-"""What validation found: of an output, of a probe, of an artifact. Standard library only."""
+"""Results of validation: of an output, a probe and an artifact. Standard library only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Verdict = Literal["passed", "failed", "incomplete", "not_run"]
-"""`incomplete`: something was checked and all of that passed, and something else could not be checked here."""
+"""Verdicts; `incomplete` means that all checks that ran passed, and some could not run here."""
 
 
 Exact = Literal["fp32", "fp64"]
@@ -33,13 +33,13 @@ Exact = Literal["fp32", "fp64"]
 
 @dataclass(frozen=True)
 class Distances:
-    """Largest differences of one output of one probe from the model in higher precision, over what can be read.
+    """Largest differences of an output from the model in higher precision, over the unmasked values of a probe.
 
     Attributes:
         exact: the higher precision.
-        artifact: of the artifact.
-        eager: of the eager model in the artifact's precision.
-        allowed: the most that the artifact may be off.
+        artifact: difference of the artifact.
+        eager: difference of the eager model in the artifact's precision.
+        allowed: largest allowed difference of the artifact.
     """
 
     exact: Exact
@@ -57,15 +57,15 @@ class Distances:
 
 @dataclass(frozen=True)
 class Values:
-    """The model's values of one output of one probe, over what can be read.
+    """The model's unmasked values of one output of one probe.
 
     Attributes:
-        lowest: the lowest finite value; of complex values, of the real and of the imaginary part.
-        highest: the highest, in the same way.
-        largest: the largest finite magnitude.
+        lowest: lowest finite value; for complex values, that of both parts.
+        highest: highest finite value, likewise.
+        largest: largest finite magnitude.
         finite: number of finite values.
-        readable: number of values that can be read.
-        exact: they have to be equal, as integers and booleans are.
+        readable: number of unmasked values.
+        exact: values must be equal, as for integers and booleans.
     """
 
     lowest: tuple[float, ...]
@@ -78,20 +78,20 @@ class Values:
 
 @dataclass(frozen=True)
 class OutputResult:
-    """One output of one probe.
+    """Result of one output of one probe.
 
     Attributes:
-        name: of the output.
+        name: name of the output.
         dtype: numpy's name of the artifact's dtype.
-        shape: of the artifact's output.
-        max_abs: largest absolute difference; `None` where it could not be compared.
-        max_rel: largest difference relative to the reference, where the reference is not 0.
-        worst: the element that comes closest to its tolerance, or goes farthest past it: `index`, and both values.
-        problem: why it failed; empty if it passed.
-        slightly_off: it failed, but by nothing but values that rounding might explain.
-        distances: from the model in higher precision, where that judged the output.
-        values: of the model, where they were compared.
-        within: largest difference relative to the tolerance of its element, by the tolerance alone.
+        shape: shape of the artifact's output.
+        max_abs: largest absolute difference; `None` if it could not be computed.
+        max_rel: largest difference relative to the reference, if the reference is not 0.
+        worst: element that comes closest to its tolerance, or exceeds it most: `index`, and both values.
+        problem: reason of the failure; empty if it passed.
+        slightly_off: it failed, but only by differences that rounding might explain.
+        distances: differences from the model in higher precision, if that judged the output.
+        values: values of the model, if they were compared.
+        within: largest difference relative to the tolerance of its element, ignoring the higher precision.
     """
 
     name: str
@@ -130,7 +130,7 @@ class OutputResult:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """All outputs of one probe; `problem` is what concerns the whole probe, such as a refusal by the run time."""
+    """Results of all outputs of one probe; `problem` concerns the whole probe, such as an error of the runtime."""
 
     probe: Probe
     outputs: tuple[OutputResult, ...] = ()
@@ -154,17 +154,17 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class Check:
-    """One of several things that have to hold of an artifact that cannot be judged by its answers alone.
+    """One of several checks of an artifact besides its outputs.
 
     Attributes:
-        name: what was looked at.
+        name: name of the check.
         verdict: `passed`, `failed` or `not_run`.
-        reason: why it failed or was not run; of what passed, what was found, or nothing.
-        tolerance: what values were held to, where values were compared.
-        probes: the results, where probes were asked.
+        reason: why it failed or was not run; for `passed`, the finding, or empty.
+        tolerance: tolerance of values, if values were compared.
+        probes: results of probes, if any were run.
 
     Raises:
-        ValueError: `failed` or `not_run` without a reason, or `passed` with a probe that failed.
+        ValueError: `failed` or `not_run` without a reason, or `passed` with a failed probe.
     """
 
     name: str
@@ -193,22 +193,22 @@ class Check:
 
 @dataclass(frozen=True)
 class ArtifactVerdict:
-    """What validation found of one artifact.
+    """Result of validating one artifact.
 
     Attributes:
-        verdict: `passed` only if at least one probe was asked and every one passed, and so did every check;
-            `incomplete` if that holds but for checks that could not be run; `not_run` if nothing was asked.
-        tolerance: what values were held to.
-        probes: the results, in the order of asking.
-        reason: why it was not run, or what failed before or beside the probes.
-        session: how the artifact was run: `default`, or `frugal` where memory was short or the weights were large.
+        verdict: `passed` only if at least one probe was run and all probes and checks passed; `incomplete` if some
+            checks could not be run and all else passed; `not_run` if nothing was run.
+        tolerance: tolerance of values.
+        probes: results of the probes, in order.
+        reason: why it was not run, or what failed other than the probes.
+        session: `default`, or `frugal` if memory was short or the weights were large.
         stages: by process (`reference`, `runner`): `wall_s` in seconds and `peak_rss_bytes`.
-        checks: what else has to hold, beside the probes.
-        weights: what was found of the tensors that the artifact stores; `None` where they were not compared.
-        left_out: names of what the model gives beside the outputs that were compared.
+        checks: further checks besides the probes.
+        weights: result of comparing the stored tensors; `None` if they were not compared.
+        left_out: names of the model's outputs that were not compared.
 
     Raises:
-        ValueError: `passed` is said of an artifact that did not pass, or `not_run` without a reason.
+        ValueError: `passed` for an artifact that did not pass, or `not_run` without a reason.
     """
 
     verdict: Verdict
@@ -234,7 +234,7 @@ class ArtifactVerdict:
             raise ValueError("verdict `not_run` needs a reason, and has no results")
 
     def with_weights(self, proof: Proof) -> ArtifactVerdict:
-        """Add what was found of the stored tensors; one that differs from the model's makes the artifact fail."""
+        """Add the result for the stored tensors; a difference makes the artifact fail."""
         if not proof.problems:
             return replace(self, weights=proof)
         more = f" (and {len(proof.problems) - 3} more)" if len(proof.problems) > 3 else ""
@@ -256,7 +256,7 @@ class ArtifactVerdict:
 
     @property
     def validated_up_to(self) -> dict[str, int]:
-        """The largest size that was asked of each axis."""
+        """Return the largest size of each axis in the probes."""
         sizes: dict[str, int] = {}
         for result in self.probes:
             for axis, size in result.probe.sizes.items():
@@ -281,7 +281,7 @@ class ArtifactVerdict:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line for each thing that is wrong: probe, output, what was found."""
+        """Return one line for each failure: probe, output, finding."""
         lines = [self.reason] if self.verdict == "failed" and self.reason else []
         lines.extend(f"{check.name}: {check.reason}" for check in self.checks if check.verdict == "failed")
         for result in self.probes:
@@ -311,7 +311,7 @@ class ArtifactVerdict:
 
 
 def all_of(verdicts: Sequence[ArtifactVerdict]) -> ArtifactVerdict:
-    """What is found of an artifact that answers as several graphs, from the verdict on each; it passes if all do."""
+    """Combine the verdicts of the graphs of one artifact; it passes if all do."""
     if len(verdicts) == 1:
         return verdicts[0]
     runs = [verdict.stages["runner"] for verdict in verdicts if "runner" in verdict.stages]
@@ -337,7 +337,7 @@ def all_of(verdicts: Sequence[ArtifactVerdict]) -> ArtifactVerdict:
 
 
 def not_run(reason: str) -> ArtifactVerdict:
-    """The verdict of an artifact that nobody looked at."""
+    """Return the verdict of an artifact that was not validated."""
     return ArtifactVerdict("not_run", reason=reason)
 
 

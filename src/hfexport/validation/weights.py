@@ -1,8 +1,9 @@
-"""Prove every weight of an artifact: each stored tensor is, bit for bit, a tensor of the model it came from.
+"""Check every stored tensor of an artifact bit for bit against the tensors of its model.
 
-Probes cannot read every row of an embedding. So the reference process hashes each tensor of the loaded model, the runner hashes
-each tensor that the artifact stores, and the two lists are compared by name. A matrix may be stored transposed; whether the
-graph uses it rightly is what probes show. Standard library and numpy; torch and onnx are imported where they are needed.
+Probes cannot read every row of an embedding. So the reference process hashes each tensor of the loaded model, the
+runner hashes each tensor that the artifact stores, and both lists are compared by name. A matrix may be stored
+transposed; probes show whether the graph uses it correctly. Standard library and numpy; torch and onnx are imported
+where they are needed.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ __all__ = [
 ]
 
 WEIGHTS_FILE: Final = "weights.json"
-"""Written by the reference beside its answers, and by the runner beside the artifact's."""
+"""File name of the hashes, which the reference and the runner write beside the outputs."""
 
 LEAST_ELEMENTS: Final = 1024
-"""A stored tensor of fewer elements that is no weight may be a constant, whatever its size."""
+"""Number of elements below which a stored tensor that is not a weight may be a constant of any size."""
 
 _BLOCK_BYTES: Final = 2**24
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor as it is stored: its shape, bytes and SHA-256, and the SHA-256 of its transpose if it is a matrix."""
+    """A stored tensor: shape, size in bytes and SHA-256, and the SHA-256 of its transpose if it is a matrix."""
 
     shape: tuple[int, ...]
     size_bytes: int
@@ -59,12 +60,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found of an artifact's stored tensors.
+    """Result of comparing an artifact's stored tensors.
 
     Attributes:
         proved_bytes: bytes of tensors that are equal to the model's.
-        constants: stored tensors that come from no tensor of the model, with their bytes, largest first.
-        problems: tensors that differ, each in a sentence.
+        constants: stored tensors that are not in the model, with their sizes in bytes, largest first.
+        problems: tensors that differ, one sentence each.
     """
 
     proved_bytes: int
@@ -77,7 +78,7 @@ class Proof:
 
 
 def hash_model(model: torch.nn.Module) -> dict[str, Stored]:
-    """Hash the parameters and buffers of a model by name; a tensor of several names is hashed once."""
+    """Hash the parameters and buffers of a model by name; a tensor with several names is hashed once."""
     kept = set(model.state_dict(keep_vars=True))
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Stored] = {}
@@ -92,7 +93,7 @@ def hash_model(model: torch.nn.Module) -> dict[str, Stored]:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    """Hash the elements of a tensor in the order of its axes, a block of rows at a time."""
+    """Hash the elements of a tensor in row-major order, a block of rows at a time."""
     import torch
 
     found = hashlib.sha256()
@@ -107,7 +108,7 @@ def _digest(tensor: torch.Tensor) -> str:
 
 
 def hash_torchscript(module: Any) -> dict[str, Stored]:
-    """Hash what a loaded TorchScript module stores: its parameters, buffers, and constants of its code."""
+    """Hash the tensors of a loaded TorchScript module: parameters, buffers, and constants of its code."""
     hashes = {name.removeprefix("model."): stored for name, stored in hash_model(module).items()}
     for number, constant in enumerate(_code_constants(module)):
         digest = _digest(constant)
@@ -116,7 +117,7 @@ def hash_torchscript(module: Any) -> dict[str, Stored]:
 
 
 def _code_constants(module: Any) -> Iterator[torch.Tensor]:
-    """Give the tensors of more than one element that the code of a module holds itself."""
+    """Yield the tensors with more than one element that a module's code contains."""
     from hfexport._internal.upstream.torch_core import graphs_of
 
     for submodule in module.modules():
@@ -127,7 +128,7 @@ def _code_constants(module: Any) -> Iterator[torch.Tensor]:
 
 
 def hash_onnx(path: Path) -> dict[str, Stored]:
-    """Hash the tensors that an ONNX file stores: initializers and constants of all graphs, external data included."""
+    """Hash the tensors of an ONNX file: initializers and constants of all graphs, external data included."""
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)
@@ -153,7 +154,7 @@ def _tensors(graph: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _tensor_digest(tensor: Any, folder: Path) -> tuple[str, int]:
-    """Return the SHA-256 and the size of a tensor's bytes, which may lie in a file beside the graph."""
+    """Return the SHA-256 and the size of a tensor's bytes, which may be in a file beside the graph."""
     import onnx
 
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -178,7 +179,7 @@ def write_hashes(hashes: Mapping[str, Stored], folder: Path) -> None:
 
 
 def read_hashes(folder: Path) -> dict[str, Stored] | None:
-    """Read what `write_hashes` wrote; `None` if nothing did."""
+    """Read the hashes that `write_hashes` wrote; `None` if there are none."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         return None
@@ -189,13 +190,13 @@ def read_hashes(folder: Path) -> dict[str, Stored] | None:
 def prove(found: Mapping[str, Stored], models: Sequence[Mapping[str, Stored]], graphs: Sequence[str]) -> Proof:
     """Compare the tensors of an artifact with those of the model.
 
-    A stored tensor that has the name of a weight must be that weight. One of another name must be equal to some tensor of
-    the model, or is a constant; but a constant of as many elements as a weight has could stand in for it, and is a problem.
+    A stored tensor with the name of a weight must equal that weight. Any other must equal some tensor of the model, or
+    is a constant. A constant with as many elements as a weight could replace it, and is a problem.
 
     Args:
         found: tensors of the artifact.
-        models: tensors of the model, for each graph that the artifact answers as.
-        graphs: names of those graphs, which the second of two tensors of one name has before its own.
+        models: tensors of the model, for each graph of the artifact.
+        graphs: names of those graphs, which prefix the second of two tensors with the same name.
     """
     known = {name: stored for hashes in reversed(models) for name, stored in hashes.items()}
     digests = {digest for stored in known.values() for digest in (stored.digest, stored.transposed) if digest}

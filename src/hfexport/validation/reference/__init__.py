@@ -1,1 +1,1 @@
-"""The reference: what the unpatched eager model answers, computed in a process of its own."""
+"""The reference: outputs of the unpatched eager model, computed in a process of its own."""

@@ -1,4 +1,4 @@
-"""Record what the model gives beside the outputs that are compared."""
+"""Record outputs of the model that are not compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["recorded_names", "without"]
 
 @contextmanager
 def recorded_names(model: torch.nn.Module) -> Iterator[dict[str, None]]:
-    """Record the names of all that `model` gives when it is called, in order, each once."""
+    """Record the names of all outputs that `model` returns, in order, each once."""
     names: dict[str, None] = {}
 
     def record(module: torch.nn.Module, arguments: Any, given: Any) -> None:
@@ -30,11 +30,12 @@ def recorded_names(model: torch.nn.Module) -> Iterator[dict[str, None]]:
 
 
 def without(names: Collection[str], compared: Collection[str]) -> tuple[str, ...]:
-    """Return the names of what the model gives and nobody compares.
+    """Return the names of outputs that are not compared.
 
     Args:
-        names: see `recorded_names`.
-        compared: names of outputs; `attentions.0` is a part of `attentions`, and `present.0.key` of `past_key_values`.
+        names: names from `recorded_names`.
+        compared: names of compared outputs; `attentions.0` belongs to `attentions`, `present.0.key` to
+            `past_key_values`.
     """
     whole = {name.partition(".")[0] for name in compared}
     if "present" in whole:

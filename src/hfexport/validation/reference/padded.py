@@ -1,7 +1,7 @@
-"""Reference of an encoder-decoder compiled at fixed sizes: what the unpatched model answers, without any padding of ours.
+"""Reference of an encoder-decoder compiled at fixed sizes: outputs of the unpatched model without padding.
 
-Runs as a child (see `hfexport._internal.workers`). The decoder is asked with the tokens written so far and no more, so that what
-the artifact does with the padding behind them shows; and the model writes text by its own `generate`.
+Runs as a child process (see `hfexport._internal.workers`). The decoder gets only the tokens written so far, so that
+errors in the artifact's handling of padding become visible. The model generates text with its own `generate`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer the probes of both graphs, and generate.
+    """Run the probes of both graphs, and generate.
 
     Args:
         job: `checkpoint` (folder), `model_type`, `sizes` by part, `calls` (arguments of `generate`), `threads`, and
-            `folder`, under which `{part}/inputs/{n}` and `{part}/outputs/{n}` are written, and for part `generation` the
-            text, its one input, and the tokens of the n-th call.
+            `folder`, in which `{part}/inputs/{n}` and `{part}/outputs/{n}` are written; for part `generation`, these
+            are the input text and the tokens of the n-th call.
 
     Returns:
-        `probes`: the names of the probes answered.
+        `probes`: names of the probes that were run.
     """
     import torch
     import transformers
@@ -56,7 +56,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         _, text = padded_probes(job["sizes"]["encoder"], decoder=False)
         inputs = text.inputs(encoder, "fp32")
         for number, call in enumerate(job["calls"]):
-            # One that `generate` makes for T5 has as many layers as the encoder, too few for a deeper decoder.
+            # The cache that `generate` makes for T5 has as many layers as the encoder, too few for a deeper decoder.
             cache = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
             given = {name: torch.from_numpy(array) for name, array in inputs.items()}
             tokens = model.generate(**given, **call, past_key_values=cache)
@@ -70,7 +70,7 @@ def _write(folder: Path, number: int, inputs: Arrays, outputs: Arrays) -> None:
 
 
 def _next_logits(model: Any, inputs: Arrays) -> NDArray[Any]:
-    """Row by row, (batch, 1, vocabulary): rows have written different numbers of tokens."""
+    """Return (batch, 1, vocabulary) row by row, since rows have different numbers of tokens."""
     import torch
     from transformers.modeling_outputs import BaseModelOutput
 

@@ -1,6 +1,6 @@
 """Sentence embeddings of the reference: the model's token embeddings, pooled row by row with numpy.
 
-Written apart from the module that is exported, so that a mistake there cannot cancel out here.
+It shares no code with the exported module, so that an error there cannot cancel out.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Row = NDArray[np.float64]
 
 
 def sentence_embeddings(tokens: NDArray[Any], mask: NDArray[Any], modules: SentenceModules) -> NDArray[Any]:
-    """One vector a row.
+    """Return one vector per row.
 
     Args:
-        tokens: (batch, sequence, hidden), or for SPLADE logits (batch, sequence, vocabulary), as the model gives them.
+        tokens: (batch, sequence, hidden), or logits (batch, sequence, vocabulary) for SPLADE.
         mask: (batch, sequence).
-        modules: what to do.
+        modules: modules to apply.
 
     Returns:
-        (batch, size), of the dtype of `tokens`.
+        (batch, size), in the dtype of `tokens`.
     """
     rows = []
     for row, shown in zip(tokens.astype(np.float64), mask, strict=True):
@@ -68,7 +68,7 @@ _POOL: Final[Mapping[str, Callable[[Row, NDArray[np.int64]], Row]]] = MappingPro
         "lasttoken": lambda row, kept: row[kept[-1]],
     }
 )
-"""By pooling mode: from a row (sequence, hidden) and the places of its tokens to (hidden,)."""
+"""Pooling function by mode: from a row (sequence, hidden) and the positions of its tokens to (hidden,)."""
 
 _ACTIVATE: Final[Mapping[str, Callable[[Row], Row]]] = MappingProxyType(
     {

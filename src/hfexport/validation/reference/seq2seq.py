@@ -1,4 +1,4 @@
-"""What the unpatched model of an encoder-decoder answers, part by part and in generation. See `reference`."""
+"""Reference outputs of an encoder-decoder, for each graph and for generation. See `reference`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def answer_graph(model: Any, config: Seq2SeqGraph, inputs: Arrays) -> Arrays:
-    """What the part of the model that `config` describes answers to `inputs`."""
+    """Return the outputs of the part of the model that `config` describes."""
     import torch
 
     from hfexport.modeling.load import further_arguments, named_output
@@ -54,7 +54,7 @@ def answer_graph(model: Any, config: Seq2SeqGraph, inputs: Arrays) -> Arrays:
 def _ask_decoder(
     model: Any, config: Seq2SeqGraph, plain: Mapping[str, torch.Tensor], tensors: Any, further: Mapping[str, bool]
 ) -> Any:
-    """The decoder's answer, by the model as a whole: it is told the encoder's states, so that it needs no encoder."""
+    """Run the decoder through the whole model, with the encoder's states as input."""
     import torch
     from transformers.modeling_outputs import BaseModelOutput
 
@@ -66,21 +66,21 @@ def _ask_decoder(
     states = plain.get("encoder_hidden_states")
     if states is None:
         keys = tensors["past_key_values.0.encoder.key"]
-        # Not a number: had the model a use for these states, with its cache full, its answers would be of no use.
+        # NaN: if the model used these states despite its full cache, its outputs would be NaN.
         states = torch.full((keys.shape[0], keys.shape[2], config.family.encoder_size), torch.nan, dtype=keys.dtype)
     read = BaseModelOutput(last_hidden_state=states)
     mask = arguments.get("attention_mask")
     if mask is not None and config.family.mask_of_states(mask, states.shape[1]) is not None:
-        # How the mask is shortened only the encoder knows; what it makes of silence is set aside.
+        # Only the encoder can shorten the mask; its states for silence are discarded.
         read = model.get_encoder()(torch.zeros(mask.shape, dtype=states.dtype), attention_mask=mask)
         read.last_hidden_state = states
     return model(encoder_outputs=read, **arguments, **further)
 
 
 def _filled_cache(tensors: Mapping[str, torch.Tensor]) -> Any:
-    """A cache filled as a model fills it; a half of length 0 is left empty, as a prefill finds it.
+    """Return a filled cache; a part of length 0 is left empty, as in a prefill.
 
-    One that a model makes for itself has as many layers as the encoder, too few for a decoder that is deeper.
+    A cache that the model makes has as many layers as the encoder, too few for a deeper decoder.
     """
     from transformers import DynamicCache, EncoderDecoderCache
 
@@ -107,16 +107,17 @@ def _cache_arrays(cache: Any, *, cross: bool) -> Arrays:
 
 
 def generate(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: int) -> Arrays:
-    """Greedy tokens by `generate` of transformers itself, with nothing that ends them early or forbids any.
+    """Generate greedy tokens with `generate` of transformers, with all options that end or restrict it disabled.
 
     Args:
-        model: an encoder-decoder with a language model's head.
-        config: the graph that goes on with a text.
-        prompt: what the encoder takes; for a graph that is all of the model, also what the decoder begins with.
-        steps: tokens to generate.
+        model: encoder-decoder with a language model head.
+        config: graph that takes a cache.
+        prompt: inputs of the encoder; for a single graph, also those of the decoder.
+        steps: number of tokens to generate.
 
     Returns:
-        `tokens` (batch, steps), `logits` (batch, steps, vocabulary) that chose them, and the cache after the last call.
+        `tokens` (batch, steps), `logits` (batch, steps, vocabulary) that selected them, and the cache after the last
+        call.
     """
     import torch
     from transformers import GenerationConfig, GenerationMixin
@@ -135,11 +136,11 @@ def generate(model: Any, config: Seq2SeqGraph, prompt: Arrays, steps: int) -> Ar
         return_dict_in_generate=True,
     )
     asked["decoder_input_ids"] = start
-    # Its own would fill in what the plan leaves open, such as an end.
+    # The model's own generation config would set options that the plan leaves open, such as an end token.
     model.generation_config = plan
-    # By name, not as the model's own: that of Whisper hears languages and cuts long sound before it generates.
+    # Called on the base class: Whisper's own method detects languages and cuts long audio before it generates.
     given: Any = GenerationMixin.generate(model, **asked, past_key_values=_filled_cache({}), generation_config=plan)
-    # It widens logits; what the model gave, in its own dtype, is the same number.
+    # It widens logits; cast back, they have the model's values.
     logits = torch.stack(list(given.logits), dim=1).to(model.dtype)
     outputs = {"tokens": given.sequences[:, start.shape[1] :].numpy(), "logits": logits.numpy()}
     return outputs | _cache_arrays(given.past_key_values, cross=True)
@@ -157,15 +158,15 @@ def decode(
     """Decode greedily, call by call.
 
     Args:
-        model: an encoder-decoder with a language model's head.
-        config: the graph that goes on with a text.
+        model: encoder-decoder with a language model head.
+        config: graph that takes a cache.
         prompt: see `generate`.
-        steps: tokens to generate.
-        reorders: half-way, reorder rows and cache as the model's own cache does it for a beam search.
-        forced: (batch, steps), tokens to go on with instead of those that the model chooses.
+        steps: number of tokens to generate.
+        reorders: half-way, reorder rows and cache with the cache's own method for beam search.
+        forced: (batch, steps), tokens to append instead of those that the model chooses.
 
     Returns:
-        See `generate`; `tokens` and `logits` of each step are in the order of rows of that step.
+        See `generate`; `tokens` and `logits` of each step are in the row order of that step.
     """
     import torch
 

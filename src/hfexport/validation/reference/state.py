@@ -1,4 +1,4 @@
-"""What a model remembers of its calls, such as the frequencies of a dynamic rotary embedding for the longest text so far."""
+"""State that a model keeps between calls, such as dynamic rotary frequencies for the longest text so far."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 __all__ = ["ModelState"]
 
 _COPIED_ELEMENTS: Final = 2**16
-"""Buffers up to this size are copied; larger ones, such as tables, are not changed in place by any known model."""
+"""Size limit of buffers that are copied; no known model changes larger ones, such as tables, in place."""
 
 
 class ModelState:
-    """The buffers and plain values of a model's modules, as they are now. Weights are neither copied nor looked at."""
+    """Copy of the buffers and plain values of a model's modules. Weights are neither copied nor compared."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._modules = [(module, _plain_values(module), _buffers(module)) for module in model.modules()]
 
     def restore(self) -> None:
-        """Give all modules the state that they had when this was made."""
+        """Restore the state of all modules at the time of the copy."""
         for module, values, buffers in self._modules:
             module.__dict__.update(values)
             for name, tensor in buffers.items():
@@ -28,7 +28,7 @@ class ModelState:
 
 def _plain_values(module: torch.nn.Module) -> dict[str, Any]:
     kinds = (bool, int, float, torch.Tensor, type(None))
-    # Private ones are how transformers and torch know what they set up, such as hooks that stay.
+    # Private attributes hold the setup of transformers and torch, such as hooks, which must stay.
     shown = {name: value for name, value in vars(module).items() if not name.startswith("_")}
     return {name: value for name, value in shown.items() if isinstance(value, kinds)}
 

@@ -1,7 +1,7 @@
-"""Reference outputs: the unpatched eager model, asked every probe in its own plain way.
+"""Compute reference outputs: run the unpatched eager model on every probe.
 
-Runs as a child (see `hfexport._internal.workers`), apart from whatever makes artifacts and sharing no wrapper with it, so that a
-mistake there cannot cancel out here. It also writes the inputs that every artifact is then asked with.
+Runs as a child process (see `hfexport._internal.workers`) and shares no wrapper with the back ends, so that an error
+there cannot cancel out. It also writes the inputs on which every artifact is run.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer every probe of every graph, one at a time; the graphs of one job share one model.
+    """Run every probe of every graph, one at a time; the graphs of a job share one model.
 
     Args:
         job: `checkpoint` (folder), `dtype`, `threads`, and `graphs`, each with the `recipe` of its export config, its
-            `probes`, and a `folder` under which `inputs/{n}` and `outputs/{n}` are written for the n-th of them; `exact`, a
-            higher precision whose answers to the same inputs are written to `exact/{n}`, or null; `exact_checkpoint`, the
-            folder to load that from; `answered`: inputs and outputs are there already.
+            `probes`, and a `folder` in which `inputs/{n}` and `outputs/{n}` are written for the n-th probe; `exact`, a
+            higher precision in which the model also runs, into `exact/{n}`, or null; `exact_checkpoint`, the folder to
+            load that model from; `answered`: whether inputs and outputs exist already.
 
     Returns:
-        `probes`: the names of the probes answered; `versions`: of torch and transformers; `left_out`: by graph, the names of
-        what the model gives and is not compared.
+        `probes`: names of the probes that were run; `versions`: of torch and transformers; `left_out`: by graph, names
+            of outputs that are not compared.
     """
     import torch
     import transformers
@@ -67,7 +67,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
                 answer_probes(model, config, probes, job["dtype"], folder)
             left_out[config.graph] = list(without(given, _compared(config)))
         for config, _, folder in asked:
-            # Last, and in the order of the graphs: a decoder's module takes the encoder out of the model.
+            # Last, and in the order of the graphs: a decoder's module removes the encoder from the model.
             write_hashes(hash_model(flat_model(model, config).model), folder)
         del model
     if job["exact"] is not None:
@@ -82,7 +82,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compared(config: ExportConfig) -> list[str]:
-    """Return names of outputs that are compared; a sentence's embedding is made of the model's only other output."""
+    """Return names of compared outputs; a sentence embedding is computed from the model's only other output."""
     pooled = ("last_hidden_state", "logits") if config.sentence is not None else ()
     return [*pooled, *(spec.name for spec in config.outputs)]
 
@@ -90,10 +90,10 @@ def _compared(config: ExportConfig) -> list[str]:
 def answer_probes(
     model: torch.nn.Module, config: ExportConfig, probes: Sequence[Probe], dtype: str, folder: Path
 ) -> None:
-    """Ask `model` every probe; `folder` gets `inputs/{n}` and `outputs/{n}` for the n-th.
+    """Run `model` on every probe; write `inputs/{n}` and `outputs/{n}` to `folder` for the n-th.
 
     Raises:
-        UnsupportedError: the model has no answer to a probe, or not always the same.
+        UnsupportedError: the model fails on a probe, or its outputs are not deterministic.
     """
     import torch
 
@@ -126,9 +126,9 @@ def answer_probes(
 def answer_exactly(
     model: torch.nn.Module, config: ExportConfig, probes: Sequence[Probe], exact: str, folder: Path
 ) -> None:
-    """Ask a model in higher precision the same inputs; `folder` gets `exact/{n}` for the n-th probe.
+    """Run a model in higher precision on the same inputs; write `exact/{n}` to `folder` for the n-th probe.
 
-    A greedy decoding goes on with the tokens that the first model chose, so that the same calls are compared.
+    Greedy decoding appends the tokens that the first model chose, so that the same calls are compared.
 
     Raises:
         UnsupportedError: the model does not run in this precision.
@@ -158,7 +158,7 @@ def answer_exactly(
 
 
 def _refuse_chance(outputs: Arrays, again: Arrays, tolerance: Tolerance) -> None:
-    """See that a model that was asked twice answered twice the same."""
+    """Raise an error if two runs of the model on the same inputs differ."""
     for name, first in outputs.items():
         if not np.allclose(first, again[name], rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True):
             raise UnsupportedError(
@@ -175,7 +175,7 @@ def _answer_probe(
     inputs: Arrays,
     forced: NDArray[Any] | None = None,
 ) -> Arrays:
-    """Answer one probe; a greedy decoding goes on with `forced` tokens if there are any."""
+    """Run one probe; greedy decoding appends `forced` tokens, if given."""
     from hfexport.validation.reference.seq2seq import answer_graph, decode, generate
 
     if isinstance(config, Seq2SeqGraph):
@@ -190,13 +190,13 @@ def _answer_probe(
 
 
 def _in_order(outputs: Arrays, config: ExportConfig) -> Arrays:
-    """`outputs` in the order of `config`, then those that it does not name, which no artifact may lack unnoticed."""
+    """Return outputs in the order of `config`, then those it does not name, so that the comparison reports them."""
     names = [spec.name for spec in config.outputs if spec.name in outputs]
     return {name: outputs[name] for name in dict.fromkeys([*names, *outputs])}
 
 
 def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arrays:
-    """One call of the model, with a cache if the task has one."""
+    """Call the model once, with a cache if the task has one."""
     import torch
     from transformers import DynamicCache
 
@@ -209,7 +209,7 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
         arguments["past_key_values"] = _cache(DynamicCache(), inputs)
         arguments["use_cache"] = True
     elif isinstance(config, DecoderConfig) or "decoder_input_ids" in inputs:
-        # A cache that nobody asked for, of as many layers as the encoder has, is too small for a deeper decoder.
+        # A cache that the model makes has as many layers as the encoder, too few for a deeper decoder.
         arguments["use_cache"] = False
     given = model(**arguments, **further_arguments([spec.name for spec in config.outputs]))
     if config.sentence is not None:
@@ -231,7 +231,7 @@ def _answer(model: torch.nn.Module, config: ExportConfig, inputs: Arrays) -> Arr
 
 
 def _cache(cache: Any, inputs: Arrays) -> Any:
-    """`cache` filled as a model fills it; left empty for a past of length 0, as a prefill finds it."""
+    """Fill `cache` as the model does; leave it empty for a past of length 0, as in a prefill."""
     import torch
 
     layer = 0
@@ -246,10 +246,11 @@ def _cache(cache: Any, inputs: Arrays) -> Any:
 def _decode_greedily(
     model: torch.nn.Module, prompt: Arrays, probe: Probe, forced: NDArray[Any] | None = None
 ) -> Arrays:
-    """Decode greedily through the model's own cache, which it keeps, grows and reorders itself.
+    """Decode greedily with the model's own cache, which the model extends and reorders itself.
 
     Returns:
-        `tokens` (batch, steps), `logits` (batch, steps, vocabulary) that chose them, and the cache after the last call.
+        `tokens` (batch, steps), `logits` (batch, steps, vocabulary) that selected them, and the cache after the last
+        call.
     """
     import torch
     from transformers import DynamicCache
