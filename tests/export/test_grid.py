@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,20 @@ def _slice() -> list[Case]:
     return list(chosen.values())
 
 
-INFERRED = tuple(
-    Case(name, "auto") for name in ("autoformer", "canine", "encodec", "florence2", "mamba", "mistral", "vivit")
-)
+INFERRED = tuple(Case(name, "auto") for name in ("autoformer", "canine", "encodec", "mamba", "mistral", "vivit"))
 """A model of each kind that takes something else than the others: series, operators of our own, placeholders, a cache, videos."""
 
 
-@pytest.mark.parametrize("case", [*_slice(), *INFERRED], ids=lambda case: case.name)
+SLOW = ("bigbird_pegasus", "longt5")
+
+
+def _cases() -> list[Any]:
+    slow = pytest.mark.thorough
+    cases = [*_slice(), *INFERRED]
+    return [pytest.param(case, marks=slow) if case.model_type in SLOW else case for case in cases]
+
+
+@pytest.mark.parametrize("case", _cases(), ids=lambda case: case.name)
 def test_case(case: Case, tmp_path: Path) -> None:
     result = run(case, tmp_path)
     assert result["passed"], result["problem"]

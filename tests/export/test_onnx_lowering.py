@@ -74,8 +74,8 @@ def test_a_shortcut_changes_nothing(monkeypatch: pytest.MonkeyPatch, name: str) 
     [
         ("bert", "sequence-classification"),
         ("distilbert", "default"),
-        ("llama", "causal-lm-with-past"),
-        ("t5", "seq2seq-lm-with-past"),
+        pytest.param("llama", "causal-lm-with-past", marks=pytest.mark.thorough),
+        pytest.param("t5", "seq2seq-lm-with-past", marks=pytest.mark.thorough),
     ],
 )
 def test_lowering_without_decomposing_gives_equal_graphs(

@@ -176,6 +176,7 @@ def test_an_encoder_of_another_model_shows_in_generation(parts: Parts, tmp_path:
     assert all(bool(result.probe.greedy_steps) != result.passed for result in verdict.probes)
 
 
+@pytest.mark.thorough
 def test_sums_of_blocks_are_those_of_the_input_that_is_asked(tmp_path: Path) -> None:
     """LongT5's transient-global attention at lengths with no block, some, and many, some of them by the last bit."""
     changes = {"encoder_attention_type": "transient-global"}

@@ -21,7 +21,6 @@ QUICK = (
         "TFBertForSequenceClassification-sharded",
         "TFDistilBertForQuestionAnswering",
         "TFGPT2LMHeadModel",
-        "TFMT5ForConditionalGeneration",
     ),
     *("TFRobertaForTokenClassification", "TFT5ForConditionalGeneration", "TFViTForImageClassification"),
 )

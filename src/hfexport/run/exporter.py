@@ -113,13 +113,16 @@ class Exporter:
     def _refuse_misfit(self) -> None:
         from hfexport.modeling.conversion.dtype_copy import plan_dtypes
         from hfexport.modeling.load import model_without_data
+        from hfexport.modeling.untrusted_config import refuse_implausible
         from hfexport.run.preflight import Needs, refuse_misfit
         from hfexport.validation.memory import available_bytes
 
         formats = [name for name in self.inputs.formats if name != "neuron"]
         if not formats:
             return
-        sizes = [parameter.nbytes for parameter in model_without_data(self.family, self.dtype).parameters()]
+        model = model_without_data(self.family, self.dtype)
+        refuse_implausible(self.checkpoint.folder, lambda: model)
+        sizes = [parameter.nbytes for parameter in model.parameters()]
         copy_bytes = plan_dtypes(self.checkpoint, self.family, self.dtype).size_bytes
         needs = Needs(copy_bytes, sum(sizes), max(sizes, default=0), formats)
         if said := refuse_misfit(needs, Path(self.inputs.output), available_bytes()):
