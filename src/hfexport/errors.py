@@ -26,7 +26,7 @@ def first_line(error: BaseException, *, limit: int = 300) -> str:
     """Return the first line of an exception's text that is not blank, or the name of its class if there is none."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  the class of an exception may be anybody's
+    except Exception:  # noqa: BLE001  `__str__` of a foreign exception may raise
         text = ""
     lines = (line.strip() for line in text.splitlines())
     return next((line for line in lines if line), type(error).__name__)[:limit]

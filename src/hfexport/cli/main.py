@@ -70,7 +70,7 @@ def _run(words: list[str], env: Mapping[str, str]) -> int:
     console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words, verbose="--verbose" in words)
     try:
         return _command(words, env, console)
-    except Exception as raised:  # noqa: BLE001  the boundary of the command line: a bug is told as one
+    except Exception as raised:  # noqa: BLE001  boundary of the command line: a bug is reported as one
         return _told(raised, "hfexport", console)
 
 
@@ -122,7 +122,7 @@ def _verify(place: str, inputs: Inputs, console: Console, env: Mapping[str, str]
 
     try:
         manifest = verify(place, inputs, console, env)
-    except Exception as raised:  # noqa: BLE001  whatever an export that anybody made leads to
+    except Exception as raised:  # noqa: BLE001  an untrusted export may raise any exception
         return _told(raised, place, console)
     if as_json:
         console.data(to_json(manifest).rstrip())

@@ -1,4 +1,4 @@
-"""Find windows and other lengths past which a model computes otherwise, and which no probe reached."""
+"""Find attention windows and other lengths above which a model computes differently, and which no probe exceeds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _WINDOWS: Final = ("sliding_window", "local_attention", "attention_window", "loc
 
 
 def unasked_thresholds(config: ExportConfig, asked: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Return by field of the model's config each length past which it computes otherwise, if no probe is longer.
+    """Return, by field of the model's config, each length above which it computes differently, if no probe is longer.
 
     Lengths that the model's inputs cannot exceed are left out.
 
     Args:
-        config: of the graph.
-        asked: sizes by axis, of each probe. Tokens of a cache count as tokens of the text.
+        config: export config of the graph.
+        asked: sizes by axis, for each probe. Tokens of a cache count as tokens of the text.
     """
     growth = rope_growth(config.text_config)
     sizes = {name: getattr(config.text_config, name, None) for name in _WINDOWS}
@@ -38,6 +38,6 @@ def unasked_thresholds(config: ExportConfig, asked: Iterable[Mapping[str, int]])
 
 
 def _tokens(sizes: Mapping[str, int]) -> int:
-    """Return the length of the longest text of a probe, with its cache."""
+    """Return the length of a probe's longest text, including its cache."""
     texts = {axis: size for axis, size in sizes.items() if axis.endswith("sequence")}
     return max((size + texts.get(f"past_{axis}", 0) for axis, size in texts.items()), default=0)

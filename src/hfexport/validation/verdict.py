@@ -108,7 +108,7 @@ class OutputResult:
 
     @property
     def tolerance_share(self) -> float | None:
-        """Largest difference relative to what was allowed by what judged it; more than 1 if it failed by that."""
+        """Return the largest ratio of a difference to the allowed difference; above 1 if the output failed by it."""
         if self.distances is None:
             return self.within
         if self.distances.allowed == 0:
@@ -251,7 +251,7 @@ class ArtifactVerdict:
 
     @property
     def tolerance_share(self) -> float | None:
-        """The largest share of its tolerance that a difference takes up, over all probes and outputs."""
+        """Return the largest ratio of a difference to its tolerance, over all probes and outputs."""
         return _largest(output.tolerance_share for result in self.probes for output in result.outputs)
 
     @property
@@ -265,7 +265,7 @@ class ArtifactVerdict:
 
     @property
     def probe_lines(self) -> tuple[str, ...]:
-        """One line for each probe: its largest difference, and the share of the tolerance that it takes up."""
+        """Return one line per probe: its largest difference, and the largest ratio of a difference to its tolerance."""
         lines = []
         for result in self.probes:
             largest = _largest(output.max_abs for output in result.outputs)

@@ -112,7 +112,7 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
 
 
 def _probes_by_axis(config: ExportConfig) -> list[Probe]:
-    """Return probes that vary each free axis, whatever its name, up to above each threshold."""
+    """Return probes that vary each free axis, independent of its name, and exceed each threshold."""
     masked = any(spec.role == "attention_mask" for spec in config.inputs)
     with_past = any(spec.role == "past_key" for spec in config.inputs)
     away: Padding = "left" if with_past else "right"

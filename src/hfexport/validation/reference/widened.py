@@ -1,4 +1,4 @@
-"""Run a model in float64 throughout: models ask for float32 in places, for a softmax or a norm, to be precise in float16."""
+"""Run a model in float64 throughout. Models cast to float32 for a softmax or a norm, to be precise in float16."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Widened"]
 
 
 class Widened(TorchFunctionMode):
-    """Give float64 wherever a model asks for float32.
+    """Replace float32 by float64 in all operators of a model.
 
-    In float32, the smallest float64 number of a mask is minus infinity, and a row that is masked as a whole is not a number.
+    A mask with the smallest float64 number would overflow to minus infinity in float32, and a fully masked row would be NaN.
     """
 
     def __torch_function__(
