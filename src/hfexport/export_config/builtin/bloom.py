@@ -21,7 +21,7 @@ class BloomConfig(DecoderConfig):
         "question-answering",
     )
     takes_positions = False
-    # The bias grows with the distance and reduces the precision of the scores: by a quarter at 512 tokens in fp16.
+    # The bias grows with the distance, so that fp16 rounds the scores coarsely: by a quarter at 512 tokens.
     half_precision = False
 
     @property
