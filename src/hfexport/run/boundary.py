@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -52,13 +55,23 @@ class Boundary:
     manifest: Manifest
     masked: Callable[[str], str]
     made: bool = False
+    _folder: int = field(default=-1, init=False)
 
     def __enter__(self) -> None:
-        return None
+        # An open folder keeps its number, which tells it from another that is made at the same place.
+        with suppress(OSError):
+            object.__setattr__(self, "_folder", os.open(self.output, os.O_RDONLY | os.O_DIRECTORY))
 
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._handle(raised)
+        finally:
+            if self._folder >= 0:
+                os.close(self._folder)
+
+    def _handle(self, raised: BaseException | None) -> None:
         if raised is None or isinstance(raised, GeneratorExit | Failed):
             return
         if isinstance(raised, KeyboardInterrupt):
@@ -74,7 +87,8 @@ class Boundary:
         return Failed(error, self.manifest)
 
     def _explained(self, raised: BaseException) -> HfexportError:
-        if not self.output.is_dir():  # the path may be any other file
+        if not self._is_there():
+            _remove_remnants(self.output)
             return ExportError(
                 f"output {str(self.output)!r} was removed while hfexport wrote into it",
                 remedy="Choose a folder that nothing else changes meanwhile.",
@@ -87,6 +101,15 @@ class Boundary:
                     remedy="Choose a folder that can be written to and that nothing else changes meanwhile.",
                 )
         return explain(raised, self.model)
+
+    def _is_there(self) -> bool:
+        """Whether the output folder is the one that the run began with; the path may have become any other file."""
+        try:
+            return self.output.is_dir() and (
+                self._folder < 0 or os.path.samestat(os.fstat(self._folder), self.output.stat())
+            )
+        except OSError:
+            return False
 
     def _record(self, error: HfexportError) -> None:
         """Remove the earlier export, and record the failure."""
@@ -122,3 +145,11 @@ class Boundary:
         path = write_report(error, self.manifest, self.output, self.masked)
         how = "" if path is None else f" with the file {path}, which holds no secrets"
         error.remedy = f"{error.remedy} Please report it{how}."
+
+
+def _remove_remnants(output: Path) -> None:
+    """Remove what a child process made again of an output folder that was removed while it wrote there."""
+    for staging in output.glob(".hfexport-*"):
+        shutil.rmtree(staging, ignore_errors=True)
+    with suppress(OSError):
+        output.rmdir()

@@ -94,4 +94,6 @@ def refuse_misfit(needs: Needs, output: Path, memory_bytes: int | None) -> str:
 
 
 def _size(size_bytes: int) -> str:
+    if size_bytes < 10**6:
+        return f"{size_bytes / 1e3:.0f} kB"
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 10**9 else f"{size_bytes / 1e6:.0f} MB"
