@@ -148,7 +148,15 @@ def _run_trace(
 ) -> ArtifactVerdict:
     trace = Artifact("neuron", part.trace, (part.trace,), part.plan.held)
     place = folder / f"trace-{part.name}"
-    return validate(trace, part.plan.config, reference.parts[part.name], tolerance, folder=place, env=env)
+    return validate(
+        trace,
+        part.plan.config,
+        reference.parts[part.name],
+        tolerance,
+        folder=place,
+        env=env,
+        compare_weights=False,
+    )
 
 
 def _environment(artifact: NeuronArtifact, reference: NeuronReference, tolerance: Tolerance) -> Check:
