@@ -278,7 +278,7 @@ class ValidationEntry(TypedDict):
     max_rel_diff: Number
     probes: list[ProbeEntry]
     checks: list[CheckEntry]
-    weights: WeightsEntry | None
+    weights: NotRequired[WeightsEntry | None]
     validated_up_to: NotRequired[
         Annotated[dict[str, Count], Meta(description="Per free axis the largest size that was asked.")]
     ]

@@ -48,10 +48,11 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValidationError: the artifact does not load, or has another interface.
     """
-    if job["hash_weights"] and job["format"] == "onnx":
-        write_hashes(hash_onnx(Path(job["graphs"][-1]["path"])), Path(job["folder"]))
     files: dict[str, Session] = {}
     sessions = {graph["graph"]: _open(graph, job, files) for graph in job["graphs"]}
+    if job["hash_weights"] and job["format"] == "onnx":
+        # After ONNX Runtime has loaded the file: a damaged one is refused by then.
+        write_hashes(hash_onnx(Path(job["graphs"][-1]["path"])), Path(job["folder"]))
     session = sessions[job["graphs"][-1]["graph"]]
     if job["hash_weights"] and isinstance(session, TorchScriptSession):
         write_hashes(hash_torchscript(session.module), Path(job["folder"]))
