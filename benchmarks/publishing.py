@@ -1,4 +1,4 @@
-"""Publish to the Hub of tests/hub while injecting faults, and write the results into docs/publishing.md.
+"""Publish to the Hub of tests/support/local_hub while injecting faults, and write the results into docs/publishing.md.
 
     make publishing-figures                          # about six minutes on two cores
     make publishing-figures ARGS="--only faults"     # only the table of faults, which does not depend on speed
@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests")]
 
 from example import EXAMPLE_MODEL  # noqa: E402
-from hub.server import LocalHub  # noqa: E402 lies in tests
-from hub.store import User  # noqa: E402
+from local_hub.server import LocalHub  # noqa: E402 lies in tests
+from local_hub.store import User  # noqa: E402
 from tiny import make_checkpoint  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "publishing.md"

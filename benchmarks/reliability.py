@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests")]
 
 PAGE = ROOT / "docs" / "reliability.md"
 START, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
@@ -47,8 +47,8 @@ def main() -> int:
 
 
 def _fuzz(folder: Path, seed: int, count: int) -> dict[str, Any]:
-    command = [sys.executable, str(ROOT / "tests" / "fuzzed_runs.py"), str(folder), str(seed), str(count)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "tests" / "support" / "fuzzed_runs.py"), str(folder), str(seed), str(count)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support"), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
     return dict(json.loads(ran.stdout.splitlines()[-1]))
 

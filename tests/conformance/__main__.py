@@ -99,7 +99,7 @@ def _kept(case: Case, code: str) -> Path:
 def _fingerprint() -> str:
     """Changes with the code, the tiny checkpoints, the cases and the versions."""
     digest = hashlib.sha256(" ".join(version(package) for package in PACKAGES).encode())
-    folders = ("src/hfexport", "tests/tiny")
+    folders = ("src/hfexport", "tests/support/tiny")
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         digest.update(path.read_bytes())
     digest.update((ROOT / "tests/conformance/cases.py").read_bytes())

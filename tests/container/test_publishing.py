@@ -11,8 +11,8 @@ from docker.models.containers import Container
 from docker.models.images import Image
 
 from container.runs import Workspace, action_environment, create, finish
-from hub.server import LocalHub
-from hub.store import Publisher
+from local_hub.server import LocalHub
+from local_hub.store import Publisher
 
 pytestmark = pytest.mark.container
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from hfexport.hub.credentials import TOKEN_VARIABLES
-from hub.server import LocalHub, User
+from local_hub.server import LocalHub, User
 from tiny import make_checkpoint
 
 TOKEN = "hf_ThisIsTheSecretThatMustNotShow"

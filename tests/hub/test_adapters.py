@@ -14,8 +14,8 @@ from adapters import make_adapter
 from hfexport.manifest.entries import check_manifest, new_manifest
 from hfexport.run.inputs import Inputs, deciding_inputs, recorded
 from hub.conftest import TOKEN, Finished
-from hub.made import make_output, publisher_of, source_of
-from hub.server import LocalHub
+from local_hub.made import make_output, publisher_of, source_of
+from local_hub.server import LocalHub
 
 BASE = {"repository": "org/base", "revision": "main", "commit": "1" * 40, "subfolder": ""}
 MOVED = {**BASE, "commit": "2" * 40}

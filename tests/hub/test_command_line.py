@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from hub.conftest import TOKEN, Finished
-from hub.server import LocalHub
-from hub.store import Publisher
+from local_hub.server import LocalHub
+from local_hub.store import Publisher
 
 pytestmark = pytest.mark.thorough
 

@@ -16,8 +16,8 @@ from hfexport.manifest.entries import check_manifest, new_manifest
 from hfexport.run.inputs import Inputs, deciding_inputs, recorded
 from hfexport.run.pipeline import describe_source
 from hub.conftest import READER, TOKEN
-from hub.made import ARTIFACTS, make_output, publisher_of, source_of
-from hub.server import LocalHub
+from local_hub.made import ARTIFACTS, make_output, publisher_of, source_of
+from local_hub.server import LocalHub
 
 pytestmark = pytest.mark.usefixtures("client")
 

@@ -21,7 +21,7 @@ from hfexport.hub.client import WAITS_S, Hub
 from hfexport.hub.snapshot import needed_files
 from hfexport.hub.source import Source, locate
 from hub.conftest import READER, TOKEN, Finished
-from hub.server import LocalHub
+from local_hub.server import LocalHub
 from tiny import make_checkpoint
 
 pytestmark = pytest.mark.usefixtures("client")

@@ -8,8 +8,8 @@ import hf_xet
 import pytest
 
 from hub.conftest import TOKEN
-from hub.made import ARTIFACTS, make_output, publisher_of, source_of
-from hub.server import LocalHub
+from local_hub.made import ARTIFACTS, make_output, publisher_of, source_of
+from local_hub.server import LocalHub
 
 pytestmark = pytest.mark.usefixtures("client")
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 from hfexport.hub.publish.card import hub_snippet
 from hfexport.manifest.summary import job_summary, load_snippet
 from hub.conftest import hub_environment
-from hub.server import LocalHub
+from local_hub.server import LocalHub
 from neuron.conftest import WITH_DEVICE, Exported, Exporter
 
 PRELUDE = """

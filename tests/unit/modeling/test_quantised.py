@@ -16,7 +16,7 @@ from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.modeling.conversion.quantised import dequantise
 from quantised.packing import awq, gptq, pack_words
 
-LAYERS = sorted((Path(__file__).parents[1] / "quantised/layers").glob("*.safetensors"))
+LAYERS = sorted((Path(__file__).parents[2] / "support/quantised/layers").glob("*.safetensors"))
 
 
 def read(folder: Path, tensors: dict[str, torch.Tensor], config: dict) -> dict[str, np.ndarray]:

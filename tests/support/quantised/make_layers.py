@@ -1,7 +1,7 @@
 """Quantise one small layer with the library of each format, and write what it stores and what it dequantises to.
 
     pip install bitsandbytes==0.50.2 compressed-tensors==0.20.0
-    python tests/quantised/make_layers.py
+    python tests/support/quantised/make_layers.py
 
 Writes `layers/*.safetensors` beside this file: the stored tensors of `layer.*`, and `expected`, the weight that the library
 itself gives; the metadata holds `quantization_config`. The tests read these files and need none of the libraries.

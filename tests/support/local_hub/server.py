@@ -18,9 +18,9 @@ from http.server import ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hub.api import Answers
-from hub.faults import Fault
-from hub.store import Entry, Publisher, Rejected, Repository, User
+from local_hub.api import Answers
+from local_hub.faults import Fault
+from local_hub.store import Entry, Publisher, Rejected, Repository, User
 
 __all__ = ["Call", "LocalHub", "User"]
 

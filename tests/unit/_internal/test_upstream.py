@@ -37,7 +37,7 @@ def test_every_private_part_is_as_it_was(part: Part) -> None:
 
 @pytest.mark.parametrize("library", MADE_FOR)
 def test_versions_are_those_of_the_locks(library: str) -> None:
-    locks = [Path(__file__).parents[2] / "requirements" / name for name in ("runtime.txt", "torch.txt")]
+    locks = [Path(__file__).parents[3] / "requirements" / name for name in ("runtime.txt", "torch.txt")]
     name = library.replace("_", "-")
     (pin,) = [
         line.split("==")[1].split()[0]

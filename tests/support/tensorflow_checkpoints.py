@@ -1,8 +1,8 @@
-"""What TensorFlow answered (tests/tf), and what the PyTorch model answers with the converted weights.
+"""What TensorFlow answered (tests/support/tf), and what the PyTorch model answers with the converted weights.
 
-As a program, it compares every checkpoint below a folder that `tests/tf/make_checkpoints.py --all` has written:
+As a program, it compares every checkpoint below a folder that `tests/support/tf/make_checkpoints.py --all` has written:
 
-    .venv/bin/python tests/tensorflow_checkpoints.py FOLDER
+    .venv/bin/python tests/support/tensorflow_checkpoints.py FOLDER
 """
 
 from __future__ import annotations

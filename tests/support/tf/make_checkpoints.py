@@ -4,9 +4,9 @@ Needs an environment of its own, apart from hfexport's (TensorFlow's last releas
 
     python3.11 -m venv .venv-tensorflow
     .venv-tensorflow/bin/python -m pip install tensorflow-cpu==2.15.1 transformers==4.44.2 "numpy<2" safetensors
-    .venv-tensorflow/bin/python tests/tf/make_checkpoints.py             # those that are committed
-    .venv-tensorflow/bin/python tests/tf/make_checkpoints.py --all OUT   # every head of every family
-    .venv-tensorflow/bin/python tests/tf/make_checkpoints.py --all OUT TFBertModel TFXLMModel
+    .venv-tensorflow/bin/python tests/support/tf/make_checkpoints.py             # those that are committed
+    .venv-tensorflow/bin/python tests/support/tf/make_checkpoints.py --all OUT   # every head of every family
+    .venv-tensorflow/bin/python tests/support/tf/make_checkpoints.py --all OUT TFBertModel TFXLMModel
 
 `reference.npz` holds `input.<name>` (what the model was called with) and `output.<name>` (its answer, float32). All
 weights are redrawn wide apart, biases and norms included, so that a kernel that is turned the wrong way, a forgotten

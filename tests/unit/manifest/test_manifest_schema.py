@@ -17,7 +17,7 @@ from hfexport.manifest.model import Manifest
 from hfexport.manifest.schema import schema
 from hfexport.run.inputs import Inputs, recorded
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "write_schema.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "write_schema.py"
 
 
 def test_the_file_is_what_the_types_say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
-from hub.faults import Fault
-from hub.store import Comment, Entry, Publisher, PullRequest, Rejected, Repository, User, below
+from local_hub.faults import Fault
+from local_hub.store import Comment, Entry, Publisher, PullRequest, Rejected, Repository, User, below
 
 if TYPE_CHECKING:
-    from hub.server import LocalHub
+    from local_hub.server import LocalHub
 
 __all__ = ["Answers"]
 

@@ -31,7 +31,7 @@ APART = {
     "TFSpeech2TextForConditionalGeneration": "no export config describes it as an encoder-decoder",
     **{f"TF{name}": "its TensorFlow class computes something else" for name in ANSWER_OTHERWISE},
 }
-"""Those that no artifact can be compared with; tests/export/test_tensorflow.py has the model itself answer."""
+"""Those that no artifact can be compared with; tests/export/modeling/test_tensorflow.py has the model itself answer."""
 
 TASKS = {
     **{"vision-encoder-decoder": "vision2seq-lm", "whisper": "speech2seq-lm"},

@@ -13,7 +13,7 @@ from hfexport.hub.publish import Destination, Publisher, open_publisher
 from hfexport.hub.source import Source, locate
 from hfexport.manifest.entries import Manifest, check_manifest, new_manifest, write_manifest
 from hfexport.run.inputs import Inputs, recorded
-from hub.server import LocalHub
+from local_hub.server import LocalHub
 
 __all__ = ["ARTIFACTS", "make_output", "publisher_of", "source_of"]
 

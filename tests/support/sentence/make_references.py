@@ -2,7 +2,7 @@
 
 Run it in the environment of `make interop-test`, which has the library:
 
-    .venv-optimum/bin/python tests/sentence/make_references.py
+    .venv-optimum/bin/python tests/support/sentence/make_references.py
 
 `CASES` and `drawn` are also what the unit test asks hfexport with.
 """
