@@ -74,7 +74,7 @@ check: $(VENV)/.dev
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml slim/action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
-	$(BIN)/check-jsonschema --check-metaschema src/hfexport/manifest/*.json
+	$(BIN)/check-jsonschema --check-metaschema src/hfexport/manifest/*.json src/hfexport/run/fleet/*.json
 	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes "" $(WORKFLOWS)
 	$(BIN)/zizmor --offline --persona pedantic action.yml slim/action.yml .github
 	$(BIN)/shellcheck .ci/run

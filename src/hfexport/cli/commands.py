@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hfexport.errors import InputsError
-from hfexport.run.inputs import Syntax, input_fields
+from hfexport.run.inputs import InputField, Syntax, input_fields, parsers
 
 __all__ = ["COMMANDS", "EXPORT", "Command", "split_command"]
 
@@ -39,7 +39,9 @@ class Command:
     @property
     def takes(self) -> frozenset[str]:
         """Return the names of the inputs that are options of this command."""
-        return self.syntax.inputs or frozenset(part.name for part in input_fields())
+        if self.syntax.inputs is not None:
+            return self.syntax.inputs
+        return frozenset(part.name for part in input_fields())
 
 
 EXPORT: Final = Command(
@@ -83,7 +85,31 @@ VERIFY: Final = Command(
     },
 )
 
-COMMANDS: Final[Mapping[str, Command]] = {command.name: command for command in (EXPORT, VERIFY)}
+_FLEET_MEANINGS: Final = {
+    "output": "Folder in which every model without an output of its own gets a folder.",
+    "hub-token": "Token for the Hub; if unset, HF_TOKEN, a trusted publisher or a stored login.",
+}
+
+PLAN: Final = Command(
+    "plan",
+    "Say what a fleet file would export: largest weights first, without exports that are current.",
+    "FILE",
+    "Fleet file such as models.yaml (docs/fleet.md).",
+    Syntax(
+        "hfexport plan",
+        frozenset(("output", "hub-token")),
+        "FILE",
+        "plan needs a fleet file, such as models.yaml",
+        (InputField("matrix", "false", "Print the JSON of a workflow's matrix.", parsers.boolean),),
+    ),
+    {
+        "hfexport plan models.yaml": "a table of what would run; the reasons for what would not are on stderr",
+        "hfexport plan models.yaml --matrix": "strategy.matrix for a workflow, at most 256 jobs",
+    },
+    _FLEET_MEANINGS,
+)
+
+COMMANDS: Final[Mapping[str, Command]] = {command.name: command for command in (EXPORT, VERIFY, PLAN)}
 
 
 def split_command(words: Sequence[str]) -> tuple[Command, list[str]]:

@@ -55,10 +55,11 @@ def _program() -> Any:
 def _params(command: Command) -> list[Any]:
     import click
 
+    own = {part.name: part for part in command.syntax.own}
+    inputs = [part for part in input_fields() if part.name in command.takes and part.name not in own]
     options = [
         click.Option([f"--{name}" for name in part.names], type=_type(part), help=part.description, multiple=True)
-        for part in input_fields()
-        if part.name in command.takes
+        for part in (*own.values(), *inputs)
     ]
     flags = [click.Option([f"--{name}"], is_flag=True, help=FLAGS[name]) for name in FLAGS if name != "help"]
     return [*options, *flags]

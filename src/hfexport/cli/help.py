@@ -49,6 +49,8 @@ def command_help(command: Command) -> str:
         "argument:",
         *_entry(command.argument.strip("[]"), command.argument_help),
     ]
+    if command.syntax.own:
+        lines += ["", "options:", *(line for part in command.syntax.own for line in _input_entry(part, command))]
     for group, heading in GROUPS.items():
         parts = [part for part in input_fields() if part.group == group and part.name in command.takes]
         if parts:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from hfexport import __version__
 from hfexport._internal.blame import explain
 from hfexport._internal.confined import guard_memory, hide_arguments
 from hfexport._internal.process import collect_rarely, end_process
+from hfexport.cli import fleet
 from hfexport.cli.commands import COMMANDS, split_command
 from hfexport.cli.completion import VARIABLE, answer, print_script
 from hfexport.cli.console import Console
 from hfexport.cli.help import command_help, overview
 from hfexport.errors import HfexportError, InputsError, InternalError
 from hfexport.hub.credentials import TOKEN_VARIABLES
-from hfexport.run.inputs import Inputs, given_secrets, parse_inputs
+from hfexport.run.inputs import Inputs, Parsed, given_secrets, parse_inputs
 from hfexport.run.report import write_report
 
 __all__ = ["command", "main"]
+
+FLEET_COMMANDS: Final[Mapping[str, Callable[[Parsed, Console, Mapping[str, str]], int]]] = {"plan": fleet.plan}
 
 
 class _Terminated(KeyboardInterrupt):
@@ -67,7 +70,8 @@ def _run(words: list[str], env: Mapping[str, str]) -> int:
         with suppress(BrokenPipeError):  # `hfexport --help | head`
             print(text, flush=True)
         return 0
-    console = Console(sys.stdout, sys.stderr, env, json_output="--json" in words, verbose="--verbose" in words)
+    data = "--json" in words or words[:1] in (["plan"], ["gather"], ["jobs"])
+    console = Console(sys.stdout, sys.stderr, env, json_output=data, verbose="--verbose" in words)
     try:
         return _command(words, env, console)
     except Exception as raised:  # noqa: BLE001  boundary of the command line: a bug is reported as one
@@ -99,14 +103,16 @@ def _command(words: list[str], env: Mapping[str, str], console: Console) -> int:
         if words[:1] == ["completion"]:
             return print_script(words[1:])
         command, arguments = split_command(words)
-        inputs, flags, place = parse_inputs(arguments, env, command.syntax)
+        parsed = parse_inputs(arguments, env, command.syntax)
     except InputsError as error:
         console.error(error)
         return error.exit_code
-    as_json = "json" in flags
+    as_json = "json" in parsed.flags
     if command.name == "export":
-        return _export(inputs, console, env, as_json=as_json)
-    return _verify(place, inputs, console, env, as_json=as_json)
+        return _export(parsed.inputs, console, env, as_json=as_json)
+    if command.name == "verify":
+        return _verify(parsed.positional, parsed.inputs, console, env, as_json=as_json)
+    return FLEET_COMMANDS[command.name](parsed, console, env)
 
 
 def _asked_for(words: Sequence[str]) -> str | None:

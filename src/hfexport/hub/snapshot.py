@@ -20,7 +20,9 @@ from hfexport.hub.client import Hub, HubFile
 from hfexport.hub.resumed import finish_downloads
 from hfexport.manifest.model import HubEntry
 
-__all__ = ["HubModel", "Snapshot", "download", "needed_files", "resolve"]
+__all__ = ["HubModel", "Snapshot", "download", "needed_files", "resolve", "weights_bytes"]
+
+WEIGHT_SUFFIXES: Final = (".safetensors", ".bin", ".h5")
 
 ADAPTERS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -117,6 +119,23 @@ def download(
     size_bytes = sum(here[path].size_bytes for path in paths)
     note(f"{model.repository} at {model.commit[:12]}: {len(paths)} files, {size_bytes / 1e6:.1f} MB")
     return fetch(paths)
+
+
+def weights_bytes(hub: Hub, model: HubModel, variant: str = "") -> int:
+    """Return the size of the weight files that an export would download, in bytes.
+
+    Raises:
+        CheckpointError: as for `download`.
+    """
+    prefix = f"{model.subfolder}/" if model.subfolder else ""
+    files = hub.files(model.repository, model.commit)
+    here = {path.removeprefix(prefix): file for path, file in files.items() if path.startswith(prefix)}
+
+    def fetch(path: str) -> Path:
+        return hub.download(model.repository, model.commit, [prefix + path]) / prefix / path
+
+    paths = needed_files(here, fetch, variant)
+    return sum(here[path].size_bytes for path in paths if path.endswith(WEIGHT_SUFFIXES))
 
 
 def needed_files(names: Iterable[str], fetch: Callable[[str], Path], variant: str = "") -> tuple[str, ...]:

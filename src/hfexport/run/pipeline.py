@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from hfexport.run.observer import Observer
     from hfexport.validation.compare import ArtifactVerdict
 
-__all__ = ["Failed", "Run", "run"]
+__all__ = ["Failed", "Run", "describe_source", "run"]
 
 
 def run(
@@ -173,7 +173,7 @@ class Run:
                 self.manifest,
                 deciding_inputs(),
                 describe_source(source, self.variant),
-                lambda: self._describe_base(source),
+                lambda: self.describe_base(source),
             )
         if found is not None and found["publication"] is not None:
             self.observer.note(
@@ -203,7 +203,7 @@ class Run:
             adapter = find_adapter(folder)
         if adapter is None:
             return Fetched(source, folder, digests)
-        base = self._locate_base(adapter)
+        base = self.locate_base(adapter)
         with self.stages("Base of the adapter"):
             return Fetched(
                 source, folder, digests, Fetched(base, *base.fetch(self.hub, self.observer.note, variant=self.variant))
@@ -297,13 +297,14 @@ class Run:
             further_probes=self.further_probes,
         )
 
-    def _locate_base(self, adapter: Adapter) -> Source:
+    def locate_base(self, adapter: Adapter) -> Source:
+        """Find the base of an adapter."""
         return locate(*base_of(adapter, self.inputs.base_model), None, self.hub)
 
-    def _describe_base(self, source: Source) -> dict[str, Any] | None:
+    def describe_base(self, source: Source) -> dict[str, Any] | None:
         """Return the description of an adapter's base, see `describe_source`; `None` if the source is no adapter."""
         adapter = find_adapter(source.fetch(self.hub, self.observer.note, variant=self.variant)[0])
-        return None if adapter is None else describe_source(self._locate_base(adapter), self.variant)
+        return None if adapter is None else describe_source(self.locate_base(adapter), self.variant)
 
     def merge(self, adapter: Adapter, fetched: Fetched) -> tuple[Path, AdapterEntry, str]:
         """Merge the adapter into its base (`fetched`); return folder, manifest entry and description of the base."""

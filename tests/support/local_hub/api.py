@@ -33,6 +33,7 @@ class Answers(BaseHTTPRequestHandler):
     hub: ClassVar[LocalHub]
     body: bytes
     query: dict[str, str]
+    queries: dict[str, list[str]]
     fault: Fault | None
 
     def send_bytes(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
@@ -100,6 +101,56 @@ class Answers(BaseHTTPRequestHandler):
             **{"_id": repo, "id": repo, "modelId": repo, "sha": commit.sha, "private": repository.private},
             **{"gated": "auto" if repository.gated else False, "tags": [], "downloads": 0, "likes": 0},
             "siblings": [{"rfilename": path} for path in sorted(commit.tree)],
+        }
+
+    def answer_models(self) -> Any:
+        """Models of a search, in pages of two."""
+        author, text, tags = self.query.get("author"), self.query.get("search", ""), self.queries.get("filter", [])
+        found = [
+            name
+            for name, repository in sorted(self.hub.repositories.items())
+            if not repository.private
+            and (author is None or name.startswith(f"{author}/"))
+            and text.lower() in name.lower()
+            and set(tags) <= set(self.hub.model_tags.get(name, []))
+        ]
+        start = int(self.query.get("cursor", "0"))
+        if start + 2 < len(found):
+            query = "&".join(
+                f"{key}={one}" for key, values in self.queries.items() if key != "cursor" for one in values
+            )
+            self.send_json(
+                200,
+                [_model(name) for name in found[start : start + 2]],
+                {"Link": f'<{self.hub.url}/api/models?{query}&cursor={start + 2}>; rel="next"'},
+            )
+            return None
+        return [_model(name) for name in found[start:]]
+
+    def answer_collections(self) -> Any:
+        owner = self.query.get("owner", "")
+        return [self._collection(slug) for slug in sorted(self.hub.collections) if slug.startswith(f"{owner}/")]
+
+    def answer_collection(self, slug: str) -> Any:
+        if slug not in self.hub.collections:
+            raise Rejected(404, "Collection not found")
+        return {**self._collection(slug), "position": 0}
+
+    def _collection(self, slug: str) -> dict[str, Any]:
+        items = [
+            {"_id": f"{number:024x}", "id": name, "type": "model", "position": number}
+            for number, name in enumerate(self.hub.collections[slug])
+        ]
+        items.append({"_id": "f" * 24, "id": "org/data", "type": "dataset", "position": len(items)})
+        return {
+            **{
+                "slug": slug,
+                "title": slug,
+                "owner": {"name": slug.split("/", maxsplit=1)[0]},
+                "items": items,
+                "upvotes": 0,
+            },
+            **{"lastUpdated": EPOCH, "private": False, "theme": "blue"},
         }
 
     def answer_tree(self, repo: str, revision: str, path: str | None = None) -> Any:
@@ -387,6 +438,10 @@ class Answers(BaseHTTPRequestHandler):
 
 def bad_yaml(message: str) -> Rejected:
     return Rejected(400, "invalid metadata", body={"errors": [{"message": message}], "warnings": []})
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"_id": name, "id": name, "modelId": name, "private": False, "tags": [], "downloads": 0, "likes": 0}
 
 
 def _discussion(repo: str, request: PullRequest) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class LocalHub:
         xet_folder: where a Xet store lies; empty: the Hub has none.
         publishers: who may publish without a token.
         oidc_job: the repository whose workflow asks for an id token.
+        collections: models by the slug of their collection, `owner/name-id`.
+        model_tags: tags by model, which a search finds it by.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -63,6 +65,8 @@ class LocalHub:
         self.xet_folder = ""
         self.publishers: list[Publisher] = []
         self.oidc_job = "org/workflow"
+        self.collections: dict[str, list[str]] = {}
+        self.model_tags: dict[str, list[str]] = {}
         self.lock = threading.Lock()
         handler = type("BoundHandler", (Handler,), {"hub": self})
         self._server = _Server((host, 0), handler)
@@ -145,6 +149,9 @@ def _route(name: str, method: str, pattern: str) -> Route:
 ROUTES = (
     _route("whoami", "GET", r"/api/whoami-v2"),
     _route("validate-yaml", "POST", r"/api/validate-yaml"),
+    _route("collection", "GET", r"/api/collections/(?P<slug>[\w.-]+/[\w.-]+)"),
+    _route("collections", "GET", r"/api/collections"),
+    _route("models", "GET", r"/api/models"),
     _route("create-repo", "POST", r"/api/repos/create"),
     _route("tree", "GET", MODEL + r"/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?"),
     _route("info", "GET", MODEL + r"(?:/revision/(?P<revision>[^/]+))?"),
@@ -187,7 +194,8 @@ class Handler(Answers):
 
     def _serve(self) -> None:
         self.parsed = urlsplit(self.path)
-        self.query = {name: values[0] for name, values in parse_qs(self.parsed.query).items()}
+        self.queries = parse_qs(self.parsed.query)
+        self.query = {name: values[0] for name, values in self.queries.items()}
         route, parts = self._find()
         if route is None:
             self._read_body()

@@ -55,24 +55,24 @@ def difference(
     deciding: Mapping[str, str],
     source: Described,
     base: Callable[[], Described | None],
-    place: Place,
+    place: Place | Path,
 ) -> str | None:
-    """Say in a few words why a published export does not satisfy the request; return `None` if it does.
+    """Say in a few words why an export does not satisfy the request; return `None` if it does.
 
     Args:
-        found: manifest of the published export.
+        found: manifest of the export.
         wanted: new manifest with the requested inputs and the versions that would be used.
         deciding: input names by manifest key, for the inputs that decide the result.
         source: description of the model that would be exported.
         base: returns the description of an adapter's base model; `None` if the source is no adapter.
-        place: commit and folder of the published export.
+        place: commit and folder of a published export, or the output folder of one on this machine.
     """
     try:
         return (
             _other_making(found, wanted, deciding)
             or _other_source(source_of(found), source)
             or _other_along(found, source, base)
-            or _other_files(found, place)
+            or (_other_local_files(found, place) if isinstance(place, Path) else _other_files(found, place))
         )
     except (KeyError, TypeError, AttributeError, ValidationError):
         return "its manifest has another format"
@@ -135,10 +135,24 @@ def _hashes(files: list[FileEntry]) -> dict[str, str]:
     return {file["path"]: file["sha256"] for file in files}
 
 
+def _listed(found: Manifest) -> list[FileEntry]:
+    return [*found["files"], *(file for artifact in found["artifacts"] for file in artifact["files"])]
+
+
+def _other_local_files(found: Manifest, folder: Path) -> str | None:
+    """Say which file in an output folder differs from the manifest."""
+    for file in _listed(found):
+        path = folder / file["path"]
+        if not path.is_file():
+            return f"{file['path']} is missing"
+        if path.stat().st_size != file["size_bytes"] or sha256(path) != file["sha256"]:
+            return f"{file['path']} differs from its manifest"
+    return None
+
+
 def _other_files(found: Manifest, place: Place) -> str | None:
     """Say which file in the repository differs from the manifest. Files outside of large storage are downloaded."""
-    listed = [*found["files"], *(file for artifact in found["artifacts"] for file in artifact["files"])]
-    entries = {place.prefix + str(file["path"]): str(file["sha256"]) for file in listed}
+    entries = {place.prefix + str(file["path"]): str(file["sha256"]) for file in _listed(found)}
     if missing := [path for path in entries if path not in place.tree]:
         return f"{missing[0]} is missing"
     small = [path for path in entries if place.tree[path].sha256 is None]

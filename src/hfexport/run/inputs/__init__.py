@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from hfexport.run.inputs.fields import FLAGS, OUTPUTS, Inputs, deciding_inputs, input_fields, recorded
 from hfexport.run.inputs.input_field import GROUPS, InputField
-from hfexport.run.inputs.reading import SHORT, Parsed, Syntax, given_secrets, parse_inputs
+from hfexport.run.inputs.reading import SHORT, Parsed, Syntax, check_inputs, given_secrets, parse_inputs
 
 __all__ = [
     "FLAGS",
@@ -24,6 +24,7 @@ __all__ = [
     "Inputs",
     "Parsed",
     "Syntax",
+    "check_inputs",
     "deciding_inputs",
     "given_secrets",
     "input_fields",

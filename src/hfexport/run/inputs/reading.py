@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from hfexport.checkpoint.model_id import HUB_ID
@@ -17,7 +18,7 @@ from hfexport.run.inputs.fields import FLAGS, Inputs, input_fields
 from hfexport.run.inputs.input_field import InputField
 from hfexport.run.inputs.parsers import quoted
 
-__all__ = ["SHORT", "Parsed", "Syntax", "given_secrets", "parse_inputs"]
+__all__ = ["SHORT", "Parsed", "Syntax", "check_inputs", "given_secrets", "parse_inputs"]
 
 SHORT: Final = {"-m": "--model", "-h": "--help"}
 
@@ -39,12 +40,16 @@ class Syntax:
         inputs: names of the inputs that are options; `None` for all.
         positional: input that the positional argument sets; if it names no input, the argument is returned unchanged.
         needs: problem to report if that argument is missing; empty if it is optional.
+        own: options of this command alone, which are not inputs.
+        many: whether there may be more than one positional argument.
     """
 
     command: str = "hfexport"
     inputs: frozenset[str] | None = None
     positional: str = ""
     needs: str = ""
+    own: tuple[InputField, ...] = ()
+    many: bool = False
 
 
 class Parsed(NamedTuple):
@@ -54,11 +59,15 @@ class Parsed(NamedTuple):
         inputs: values from the command line, or else from `INPUT_*`.
         flags: names of the given flags.
         positional: the positional argument, if it sets no input.
+        own: values of the command's own options, by name; all of them have a value.
+        more: further positional arguments of a command that takes many.
     """
 
     inputs: Inputs
     flags: frozenset[str]
     positional: str = ""
+    own: Mapping[str, Any] = MappingProxyType({})
+    more: tuple[str, ...] = ()
 
 
 class _Given(NamedTuple):
@@ -86,19 +95,54 @@ def parse_inputs(argv: Sequence[str], env: Mapping[str, str], syntax: Syntax | N
         return Parsed(Inputs(), flags)
     positional = _place_arguments(arguments, options, syntax, problems)
     variables = _read_variables(env, problems)
+    own_names = {part.name for part in syntax.own}
+    given = {
+        part.name: options.get(part.name) or _asked_for(part, variables.get(part.name, []))
+        for part in input_fields()
+        if part.name not in own_names
+    }
+    inputs = _checked(given, problems)
+    own = {
+        part.name: _parse_each(part, options[part.name], problems) if part.name in options else _default(part)
+        for part in syntax.own
+    }
+    if problems:
+        raise InputsError(problems)
+    return Parsed(inputs, flags, positional, own, tuple(arguments[1:]) if syntax.many else ())
+
+
+def check_inputs(given: Mapping[str, tuple[str, str]]) -> Inputs:
+    """Check inputs that come from another place than the command line, such as a file.
+
+    Args:
+        given: by the input's name: the place and name for messages, such as `models.yaml:3: formats`; and the text.
+
+    Raises:
+        InputsError: lists all problems.
+    """
+    problems: list[str] = []
+    inputs = _checked({name: [_Given(*one)] for name, one in given.items()}, problems)
+    if problems:
+        raise InputsError(problems)
+    return inputs
+
+
+def _checked(given: Mapping[str, list[_Given]], problems: list[str]) -> Inputs:
+    """Parse the given texts and check their combination; without meaning if there are problems."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for part in input_fields():
-        given = options.get(part.name) or _asked_for(part, variables.get(part.name, []))
-        if given:
-            values[part.attribute] = _parse_each(part, given, problems)
-            sources[part.attribute] = given[0].written
+        if texts := given.get(part.name):
+            values[part.attribute] = _parse_each(part, texts, problems)
+            sources[part.attribute] = texts[0].written
     problems.extend(_folder_problems(values, sources))
     problems.extend(_publishing_problems(values, sources))
     problems.extend(_neuron_problems(values, sources))
-    if problems:
-        raise InputsError(problems)
-    return Parsed(Inputs(**values), flags, positional)
+    return Inputs() if problems else Inputs(**values)
+
+
+def _default(part: InputField) -> Any:
+    return part.parser(part.default) if part.default else None
 
 
 def _parse_each(part: InputField, given: list[_Given], problems: list[str]) -> Any:
@@ -235,7 +279,7 @@ def _read_options(
     argv: Sequence[str], problems: list[str], syntax: Syntax
 ) -> tuple[dict[str, list[_Given]], frozenset[str], list[str]]:
     """Split a command line into values by input, flags, and positional arguments."""
-    by_name = _by_name()
+    by_name = _by_name() | {part.name: part for part in syntax.own}
     given: dict[str, list[_Given]] = {}
     flags: set[str] = set()
     arguments: list[str] = []
@@ -251,7 +295,7 @@ def _read_options(
             flags.add(name)
         elif is_long and name in by_name:
             part = by_name[name]
-            if syntax.inputs is not None and part.name not in syntax.inputs:
+            if syntax.inputs is not None and part.name not in syntax.inputs and part not in syntax.own:
                 problems.append(f"{written} is not an option of {syntax.command}: see {syntax.command} --help")
             text = value if equals else _value_of(part, words)
             if text is None:
@@ -279,7 +323,7 @@ def _place_arguments(
     arguments: Sequence[str], options: dict[str, list[_Given]], syntax: Syntax, problems: list[str]
 ) -> str:
     """Set the input of the positional argument, or return the argument if it sets none; others are problems."""
-    taken = 1 if syntax.positional else 0
+    taken = len(arguments) if syntax.many else 1 if syntax.positional else 0
     problems += [
         f"unexpected argument {quoted(word)}: every input has a name, such as --model" for word in arguments[taken:]
     ]

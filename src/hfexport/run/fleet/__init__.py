@@ -1,0 +1,1 @@
+"""Many models in one file: plan, run on one machine, and gather the results. Imports no torch."""
