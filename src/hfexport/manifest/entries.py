@@ -30,10 +30,13 @@ from hfexport.manifest.model import (
     LimitEntry,
     Manifest,
     ProvenanceEntry,
+    QualityEntry,
     SourceEntry,
     TensorEntry,
     ValidationEntry,
+    VariantEntry,
 )
+from hfexport.validation.quality import MadeVariant
 from hfexport.validation.verdict import ArtifactVerdict
 
 __all__ = [
@@ -44,9 +47,11 @@ __all__ = [
     "base_entry",
     "check_manifest",
     "error_entry",
+    "listed_files",
     "provenance_entry",
     "source_entry",
     "source_of",
+    "variant_entry",
     "write_manifest",
 ]
 
@@ -73,6 +78,7 @@ def new_manifest(inputs: Mapping[str, Any], created: str) -> Manifest:
         "machine": {"platform": platform.platform(), "cores": os.cpu_count() or 1, "memory_bytes": _memory_bytes()},
         "stages": [],
         "artifacts": [],
+        "variants": [],
         "files": [],
         "publication": None,
         "error": None,
@@ -205,6 +211,32 @@ def artifact_entry(
             },
         ),
     }
+
+
+def variant_entry(
+    made: MadeVariant,
+    folder: Path,
+    digest: Callable[[Path], str] = sha256,
+) -> VariantEntry:
+    """Describe one variant with its files (paths relative to `folder`) and its measured quality."""
+    return {
+        "format": cast("Format", made.artifacts[0].format),
+        "name": made.name,
+        "paths": [artifact.path.relative_to(folder).as_posix() for artifact in made.artifacts],
+        "files": [_file_entry(path, folder, digest(path)) for artifact in made.artifacts for path in artifact.files],
+        "size_share": made.size_share,
+        "notes": list(made.notes),
+        "quality": cast("QualityEntry", made.quality.to_dict()),
+    }
+
+
+def listed_files(manifest: Manifest) -> list[FileEntry]:
+    """Return every file of an export: copied files, artifacts and variants."""
+    return [
+        *manifest["files"],
+        *(file for artifact in manifest["artifacts"] for file in artifact["files"]),
+        *(file for variant in manifest.get("variants", []) for file in variant["files"]),
+    ]
 
 
 def _unasked(artifact: Artifact, config: ExportConfig, verdict: ArtifactVerdict) -> dict[str, int]:

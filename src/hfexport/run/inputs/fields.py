@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
+from hfexport.backends.onnx.variants.names import VARIANTS
 from hfexport.run.inputs import parsers
 from hfexport.run.inputs.input_field import InputField
 from hfexport.run.inputs.input_field import input_field as _input
@@ -102,6 +103,27 @@ class Inputs:
         parsers.TASK,
         aliases=("feature",),
         group="common",
+    )
+    variants: tuple[str, ...] | None = _input(
+        "",
+        "Further ONNX files with smaller weights, measured against the model: any of "
+        + ", ".join(VARIANTS)
+        + "; separated by commas or newlines. See docs/variants.md.",
+        parsers.variants,
+        group="common",
+    )
+    eval_data: str | None = _input(
+        "",
+        "Texts on which variants are measured: a .txt, .jsonl or .csv file; if unset, a small multilingual set.",
+        parsers.data_file,
+        group="validation",
+    )
+    min_similarity: float | None = _input(
+        "",
+        "Least mean cosine similarity between the outputs of a variant and the model's, from 0 to 1; if unset, by the "
+        "kind of the variant.",
+        parsers.share,
+        group="validation",
     )
     outputs: tuple[str, ...] | None = _input(
         "",
