@@ -135,7 +135,9 @@ class Inputs:
     output: str = _input(
         "hfexport-out", "Folder for the artifacts and the manifest.", parsers.path, concerns="place", group="common"
     )
-    opset: int | None = _input("", "ONNX opset; if unset, the architecture's own.", parsers.positive_integer)
+    opset: int | None = _input(
+        "", "ONNX opset, 17 to 23; if unset, the architecture's own, usually 20.", parsers.positive_integer
+    )
     atol: float | None = _input(
         "",
         "Absolute tolerance of validation; if unset, by dtype and architecture. If set without rtol, rtol is 0.",
