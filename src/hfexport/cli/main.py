@@ -27,7 +27,10 @@ from hfexport.run.report import write_report
 
 __all__ = ["command", "main"]
 
-FLEET_COMMANDS: Final[Mapping[str, Callable[[Parsed, Console, Mapping[str, str]], int]]] = {"plan": fleet.plan}
+FLEET_COMMANDS: Final[Mapping[str, Callable[[Parsed, Console, Mapping[str, str]], int]]] = {
+    "plan": fleet.plan,
+    "fleet": fleet.run_fleet,
+}
 
 
 class _Terminated(KeyboardInterrupt):

@@ -92,7 +92,7 @@ def provenance_entry(env: Mapping[str, str]) -> ProvenanceEntry | None:
         env: variables of the Actions runner, and `HFEXPORT_IMAGE`, which a release's action.yml sets to its image.
     """
     image = env.get("HFEXPORT_IMAGE", "")
-    on_actions = env.get("GITHUB_ACTIONS") == "true" and "GITHUB_RUN_ID" in env
+    on_actions = "GITHUB_RUN_ID" in env
     if not on_actions and not image:
         return None
     repository = env.get("GITHUB_REPOSITORY", "")
@@ -260,12 +260,15 @@ def files_entry(files: Sequence[Path], folder: Path) -> list[FileEntry]:
 def error_entry(error: HfexportError) -> ErrorEntry:
     """Describe the error that ended a run early, with its exit code."""
     problems = error.problems if isinstance(error, InputsError) else (error.message,)
-    return {
+    entry: ErrorEntry = {
         "exit_code": error.exit_code,
         "title": error.title,
         "message": "\n".join(problems),
         "remedy": error.remedy,
     }
+    if error.failed_by:
+        entry["failed_by"] = error.failed_by
+    return entry
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> Path:

@@ -345,6 +345,11 @@ class ErrorEntry(TypedDict):
     title: str
     message: str
     remedy: str
+    failed_by: NotRequired[
+        Annotated[
+            Literal["network", "machine"], Meta(description="Set if the same run may succeed later or elsewhere.")
+        ]
+    ]
 
 
 class Manifest(TypedDict):

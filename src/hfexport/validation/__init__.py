@@ -231,7 +231,7 @@ def validate(
             if worker.timed_out or worker.died_of in _STOPPED_FROM_OUTSIDE:
                 raise ValidationError(
                     f"{artifact.format}: not checked, because {error.message}", remedy=error.remedy
-                ) from error
+                ).by(error.failed_by) from error
             return ArtifactVerdict("failed", tolerance, reason=error.message, stages=stages)
     stages["runner"] = _stage(answer)
     answers = Answers(

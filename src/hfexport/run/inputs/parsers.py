@@ -40,6 +40,7 @@ __all__ = [
     "tolerance",
     "variant",
     "variants",
+    "whole_number",
     "words",
 ]
 
@@ -217,6 +218,11 @@ def positive_integer(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", value) or not 1 <= int(value) <= _MAX_INTEGER:
         raise ValueError(f"must be a whole number from 1 to {_MAX_INTEGER}")
     return int(value)
+
+
+def whole_number(value: str) -> int:
+    """Parse an integer of at least 0."""
+    return 0 if value == "0" else positive_integer(value)
 
 
 def share(value: str) -> float:
