@@ -196,5 +196,4 @@ def _listed_files(path: Path) -> list[str]:
 
 
 def _entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    made = [*manifest["artifacts"], *manifest.get("variants", [])]
-    return [*manifest["files"], *(file for artifact in made for file in artifact["files"])]
+    return [*manifest["files"], *(file for artifact in manifest["artifacts"] for file in artifact["files"])]

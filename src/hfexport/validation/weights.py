@@ -128,10 +128,16 @@ def _code_constants(module: Any) -> Iterator[torch.Tensor]:
 
 
 def hash_onnx(path: Path) -> dict[str, Stored]:
-    """Hash the tensors of an ONNX file: initializers and constants of all graphs, external data included."""
-    import onnx
+    """Hash the tensors of an ONNX file: initializers and constants of all graphs, external data included.
 
-    model = onnx.load(str(path), load_external_data=False)
+    Weights are read a block at a time, wherever they are stored.
+
+    Raises:
+        ValidationError: the file is not an ONNX model.
+    """
+    from hfexport.validation.mapped_onnx import read_mapped
+
+    model = read_mapped(path)
     hashes: dict[str, Stored] = {}
     for name, tensor in _tensors(model.graph):
         if prod(tensor.dims) > 1:

@@ -88,8 +88,7 @@ def _models(group: Group, hub: Callable[[], Hub], note: Callable[[str], None], p
         else:
             return [group.value]
     except HfexportError as error:
-        message = f"{group.place}: {group.key}: {error.message}"
-        raise type(error)(message, remedy=error.remedy).by(error.failed_by) from error
+        raise type(error)(f"{group.place}: {group.key}: {error.message}", remedy=error.remedy) from error
     if not found:
         problems.append(f"{group.place}: {group.key}: no model was found")
     return found
