@@ -7,7 +7,7 @@
 #   make thorough-test        run long tests: interrupted pushes at every stage, every TensorFlow checkpoint
 #   make mutation             corrupt artifacts in one place each, which `hfexport verify` must reject; writes docs/mutation.md
 #   make neuron-test          make every kind of Neuron artifact with stand-ins for AWS's SDKs
-#   make interop-test         load and run artifacts with optimum-onnx, sentence-transformers and Transformers.js
+#   make interop-test         load and run artifacts with the packages that use them, and with an older ONNX Runtime
 #   make container-test       build the image and run it as the Actions runner does
 #   make publishing-figures   interrupt pushes to a local Hub; writes the tables of docs/publishing.md
 #   make reliability          fuzz complete runs and inject faults; writes docs/reliability.md
@@ -35,6 +35,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 PEER := .venv-optimum
 JS := .venv-js
+OLDER := .venv-older
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 WORKFLOWS = $(wildcard .github/workflows/*.yml)
@@ -50,6 +51,7 @@ STAND_INS := $(wildcard tests/neuron/sdk_stand_in/* tests/neuron/sdk_stand_in/*/
 NEURON_FITS = import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 12))
 NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
+OLDER_PYTHON ?= $(NEURON_PYTHON)
 
 .PHONY: help export test check conformance mutation neuron-test thorough-test interop-test container-test publishing-figures reliability bench lock clean
 
@@ -92,7 +94,7 @@ thorough-test: $(VENV)/.dev
 neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURON_VENV)/.optimum $(NEURONX_VENV)/.stand-in
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
 
-interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed
+interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed $(OLDER)/.installed
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 container-test: $(VENV)/.dev
@@ -111,7 +113,7 @@ lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
 
 clean:
-	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .conformance .mutation hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .venv-older .conformance .mutation hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -185,6 +187,14 @@ $(PEER)/.installed: requirements/torch.txt benchmarks/requirements-optimum.txt |
 
 $(PEER)/.sentence: tests/interop/requirements-sentence.txt | $(PEER)/.installed
 	$(PEER)/bin/python -m pip --quiet install --no-deps -r tests/interop/requirements-sentence.txt
+	@touch $@
+
+# An ONNX Runtime of 2023, which needs NumPy 1 and a Python of its time.
+$(OLDER)/.installed: tests/interop/requirements-older.txt
+	@if [[ -z "$(OLDER_PYTHON)" ]]; then echo "No Python 3.10 or 3.11 with venv was found for the older ONNX Runtime." \
+		"Install one, or name it: make interop-test OLDER_PYTHON=/path/to/python" >&2; exit 1; fi
+	$(OLDER_PYTHON) -m venv --clear $(OLDER)
+	$(OLDER)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r tests/interop/requirements-older.txt
 	@touch $@
 
 # Node is installed from a wheel, so that the machine need not have it.

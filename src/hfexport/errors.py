@@ -5,7 +5,7 @@ All expected failures are one of these; a traceback means a bug in hfexport. Sta
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
 __all__ = [
     "CheckpointError",
@@ -38,8 +38,12 @@ class HfexportError(Exception):
     Args:
         message: the subject and the finding.
         remedy: the change to make; shown on a line of its own.
+
+    Attributes:
+        failed_by: `network` or `machine` if the same run may succeed later or on another machine; else empty.
     """
 
+    failed_by: Literal["", "network", "machine"] = ""
     exit_code: ClassVar[int] = 1
     title: ClassVar[str] = "hfexport failed"
 
@@ -47,6 +51,11 @@ class HfexportError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+
+    def by(self, failed_by: Literal["", "network", "machine"]) -> Self:
+        """Set `failed_by` and return the error."""
+        self.failed_by = failed_by
+        return self
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.remedy}" if self.remedy else self.message

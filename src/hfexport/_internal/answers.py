@@ -24,6 +24,7 @@ def answer_to(error: HfexportError) -> dict[str, Any]:
         "class": type(error).__name__,
         "message": error.message,
         "remedy": error.remedy,
+        "failed_by": error.failed_by,
         "problems": list(getattr(error, "problems", ())),
         "behind": "" if error.__cause__ is None else "".join(traceback.format_exception(error.__cause__)),
     }
@@ -54,6 +55,7 @@ def error_from(answer: Mapping[str, Any], name: str) -> HfexportError:
         error = InputsError(tuple(answer["problems"]))
     else:
         error = kind(answer["message"], remedy=answer["remedy"])
+    error.failed_by = answer.get("failed_by", "")
     if answer.get("behind"):
         error.__cause__ = Behind(answer["behind"])
     return error

@@ -72,7 +72,8 @@ def _by_frames(error: BaseException, subject: str) -> HfexportError:
 
 def no_memory(said: str) -> ExportError:
     """Return the error for a machine that ran out of memory."""
-    return ExportError(f"memory ran out: {said}", remedy="Use a machine or container with more memory.")
+    remedy = "Use a machine or container with more memory."
+    return ExportError(f"memory ran out: {said}", remedy=remedy).by("machine")
 
 
 def _modules(trace: TracebackType | None) -> list[tuple[str, str, int]]:

@@ -32,7 +32,7 @@ def no_room(folder: Path, needed_bytes: int | None = None) -> ExportError:
     return ExportError(
         f"folder {str(shown)!r} has no room: {needed}{shutil.disk_usage(existing).free} bytes are free",
         remedy="Free some space, or choose an output folder on a larger disk.",
-    )
+    ).by("machine")
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:

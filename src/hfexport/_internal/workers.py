@@ -226,7 +226,7 @@ class Worker:
             return self._failure(
                 f"{self.name}: killed by SIGKILL, most likely because memory ran out{self.log_tail()}",
                 remedy="Use a machine or container with more memory.",
-            )
+            ).by("machine")
         return self._failure(f"{self.name}: ended by {which.name}{self.log_tail()}")
 
     def _read_answer(self, code: int) -> dict[str, Any]:

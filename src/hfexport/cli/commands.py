@@ -109,7 +109,34 @@ PLAN: Final = Command(
     _FLEET_MEANINGS,
 )
 
-COMMANDS: Final[Mapping[str, Command]] = {command.name: command for command in (EXPORT, VERIFY, PLAN)}
+FLEET: Final = Command(
+    "fleet",
+    "Export every model of a fleet file on this machine; a run that was ended continues where it was.",
+    "FILE",
+    "Fleet file such as models.yaml (docs/fleet.md).",
+    Syntax(
+        "hfexport fleet",
+        frozenset(("output", "hub-token")),
+        "FILE",
+        "fleet needs a fleet file, such as models.yaml",
+        (
+            InputField("jobs", "1", "Largest number of models at the same time.", parsers.positive_integer),
+            InputField(
+                "retries",
+                "2",
+                "Further attempts of a model after a failure of the network or the machine; never after a failed "
+                "validation.",
+                parsers.whole_number,
+            ),
+        ),
+    ),
+    {
+        "hfexport fleet models.yaml --jobs 4": "as many models at once as fit into the memory, at most 4",
+    },
+    _FLEET_MEANINGS,
+)
+
+COMMANDS: Final[Mapping[str, Command]] = {command.name: command for command in (EXPORT, VERIFY, PLAN, FLEET)}
 
 
 def split_command(words: Sequence[str]) -> tuple[Command, list[str]]:

@@ -1,15 +1,24 @@
-"""Commands for many models: `plan`."""
+"""Commands for many models: `plan` and `fleet`."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from hfexport.cli.console import Console
 from hfexport.run.inputs import Parsed
 
-__all__ = ["plan"]
+if TYPE_CHECKING:
+    from hfexport.run.fleet.plan import Planned
+    from hfexport.run.fleet.schedule import Outcome
+
+__all__ = ["plan", "run_fleet"]
+
+_OWN_VARIABLES: Final = ("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "RUNNER_DEBUG")
+"""Variables of the runner that belong to this process; the output of a model's process goes to a file."""
 
 
 def plan(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
@@ -39,6 +48,66 @@ def plan(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
     total = sum(one.found.weights_bytes for one in made.todo)
     console.note(f"{len(made.todo)} to export ({size_text(total)} of weights), {len(made.current)} current")
     return 0
+
+
+def run_fleet(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
+    """Export every model of a fleet file; return the worst exit code."""
+    from hfexport._internal.workers import available_cores
+    from hfexport.run.fleet.plan import make_plan
+    from hfexport.run.fleet.schedule import Settings, remove_remains, run_all, worst
+    from hfexport.validation.memory import available_bytes
+
+    made = make_plan(Path(parsed.positional), parsed.inputs, console, env)
+    remove_remains(made.current)
+    jobs = parsed.own["jobs"]
+    settings = Settings(
+        jobs,
+        parsed.own["retries"],
+        available_bytes(),
+        _child_variables(env, parsed.inputs.hub_token, max(1, available_cores(env) // jobs)),
+        _child_command,
+    )
+    done = 0
+
+    def told(outcome: Outcome) -> None:
+        nonlocal done
+        done += outcome.final
+        line = f"[{done} of {len(made.todo)}] {outcome.planned.member.name}: {outcome_text(outcome)}"
+        (console.warn if outcome.exit_code else console.note)(line)
+
+    outcomes = run_all(made.todo, settings, told)
+    failed = sum(outcome.exit_code != 0 for outcome in outcomes)
+    console.note(f"{len(outcomes) - failed} exported, {failed} failed, {len(made.current)} were current")
+    return worst([outcome.exit_code for outcome in outcomes])
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Return the result of one attempt in one line."""
+    manifest = outcome.manifest
+    if outcome.exit_code == 0 and manifest is not None:
+        publication: Mapping[str, Any] = manifest["publication"] or {}
+        place = publication.get("pull_request_url") or publication.get("commit_url")
+        shown = place or outcome.planned.member.inputs.output
+        return f"{manifest['verdict'].replace('_', ' ')} after {outcome.seconds:.0f} s: {shown}"
+    error = None if manifest is None else manifest["error"]
+    said = " ".join((error["message"] if error else "its process was ended").split())[:300]
+    cause = f", by the {outcome.failed_by}" if outcome.failed_by else ""
+    after = f"; see {outcome.log}" if outcome.final else "; will be tried again"
+    return f"exit code {outcome.exit_code}{cause}: {said}{after}"
+
+
+def _child_variables(env: Mapping[str, str], token: str | None, cores: int) -> dict[str, str]:
+    """Return the environment of each model's process: no inputs of this one but the token."""
+    kept = {name: value for name, value in env.items() if not name.startswith("INPUT_") and name not in _OWN_VARIABLES}
+    kept.setdefault("OMP_NUM_THREADS", str(cores))
+    return kept | ({"INPUT_HUB-TOKEN": token} if token else {})
+
+
+def _child_command(planned: Planned) -> list[str]:
+    from hfexport._internal.process import python_command
+
+    words = [f"--{name}={text}" for name, text in planned.member.texts]
+    return python_command("hfexport.cli.child", str(os.getpid()), "export", *words)
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

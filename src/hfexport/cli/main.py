@@ -27,7 +27,10 @@ from hfexport.run.report import write_report
 
 __all__ = ["command", "main"]
 
-FLEET_COMMANDS: Final[Mapping[str, Callable[[Parsed, Console, Mapping[str, str]], int]]] = {"plan": fleet.plan}
+FLEET_COMMANDS: Final[Mapping[str, Callable[[Parsed, Console, Mapping[str, str]], int]]] = {
+    "plan": fleet.plan,
+    "fleet": fleet.run_fleet,
+}
 
 
 class _Terminated(KeyboardInterrupt):
@@ -151,6 +154,7 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
         manifest, failure = failed.manifest, failed.error
     from hfexport.manifest.entries import MANIFEST_FILE, to_json
     from hfexport.manifest.summary import TABLE_COLUMNS, job_summary, table_rows
+    from hfexport.manifest.variants import VARIANT_COLUMNS, variant_rows
 
     publication: Mapping[str, Any] = manifest["publication"] or {}
     here = (
@@ -176,6 +180,8 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
     console.append_summary(job_summary(manifest))
     if manifest["artifacts"]:
         console.table(TABLE_COLUMNS, table_rows(manifest))
+    if manifest.get("variants"):
+        console.table(VARIANT_COLUMNS, variant_rows(manifest))
     if as_json:
         console.data(to_json(manifest).rstrip())
     if failure is not None:

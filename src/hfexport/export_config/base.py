@@ -131,7 +131,7 @@ class ExportConfig(ABC):
     tasks: ClassVar[tuple[str, ...]] = ()
     """Names of the tasks that are tested for this architecture."""
 
-    opsets: ClassVar[tuple[int, int]] = (18, 23)
+    opsets: ClassVar[tuple[int, int]] = (17, 23)
     """Lowest and highest ONNX opset that are tested."""
 
     default_opset: int = 20

@@ -227,7 +227,8 @@ class _Explained:
             error = next((one for one in _chain(error) if isinstance(one, known)), error)
         if isinstance(error, known):
             message, remedy = self._words(error)
-            raise self.failure(message, remedy=remedy) from error
+            may_pass = isinstance(error, Transient | httpx2.TransportError) and not self.hub.offline
+            raise self.failure(message, remedy=remedy).by("network" if may_pass else "") from error
 
     def _words(self, error: BaseException) -> tuple[str, str]:
         """Return the error's message and remedy."""

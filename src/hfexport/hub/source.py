@@ -115,7 +115,9 @@ def locate(model: str, revision: str, subfolder: str | None, hub: Callable[[], H
     try:
         found = resolve(hub(), model, revision, subfolder or "")
     except CheckpointError as error:
-        raise CheckpointError(f"{error.message} (and no folder here is named {model})", remedy=error.remedy) from error
+        raise CheckpointError(f"{error.message} (and no folder here is named {model})", remedy=error.remedy).by(
+            error.failed_by
+        ) from error
     return Source(model, Path(model), found)
 
 

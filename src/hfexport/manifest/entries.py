@@ -30,10 +30,13 @@ from hfexport.manifest.model import (
     LimitEntry,
     Manifest,
     ProvenanceEntry,
+    QualityEntry,
     SourceEntry,
     TensorEntry,
     ValidationEntry,
+    VariantEntry,
 )
+from hfexport.validation.quality import MadeVariant
 from hfexport.validation.verdict import ArtifactVerdict
 
 __all__ = [
@@ -44,9 +47,11 @@ __all__ = [
     "base_entry",
     "check_manifest",
     "error_entry",
+    "listed_files",
     "provenance_entry",
     "source_entry",
     "source_of",
+    "variant_entry",
     "write_manifest",
 ]
 
@@ -73,6 +78,7 @@ def new_manifest(inputs: Mapping[str, Any], created: str) -> Manifest:
         "machine": {"platform": platform.platform(), "cores": os.cpu_count() or 1, "memory_bytes": _memory_bytes()},
         "stages": [],
         "artifacts": [],
+        "variants": [],
         "files": [],
         "publication": None,
         "error": None,
@@ -86,7 +92,7 @@ def provenance_entry(env: Mapping[str, str]) -> ProvenanceEntry | None:
         env: variables of the Actions runner, and `HFEXPORT_IMAGE`, which a release's action.yml sets to its image.
     """
     image = env.get("HFEXPORT_IMAGE", "")
-    on_actions = env.get("GITHUB_ACTIONS") == "true" and "GITHUB_RUN_ID" in env
+    on_actions = "GITHUB_RUN_ID" in env
     if not on_actions and not image:
         return None
     repository = env.get("GITHUB_REPOSITORY", "")
@@ -207,6 +213,32 @@ def artifact_entry(
     }
 
 
+def variant_entry(
+    made: MadeVariant,
+    folder: Path,
+    digest: Callable[[Path], str] = sha256,
+) -> VariantEntry:
+    """Describe one variant with its files (paths relative to `folder`) and its measured quality."""
+    return {
+        "format": cast("Format", made.artifacts[0].format),
+        "name": made.name,
+        "paths": [artifact.path.relative_to(folder).as_posix() for artifact in made.artifacts],
+        "files": [_file_entry(path, folder, digest(path)) for artifact in made.artifacts for path in artifact.files],
+        "size_share": made.size_share,
+        "notes": list(made.notes),
+        "quality": cast("QualityEntry", made.quality.to_dict()),
+    }
+
+
+def listed_files(manifest: Manifest) -> list[FileEntry]:
+    """Return every file of an export: copied files, artifacts and variants."""
+    return [
+        *manifest["files"],
+        *(file for artifact in manifest["artifacts"] for file in artifact["files"]),
+        *(file for variant in manifest.get("variants", []) for file in variant["files"]),
+    ]
+
+
 def _unasked(artifact: Artifact, config: ExportConfig, verdict: ArtifactVerdict) -> dict[str, int]:
     """Return windows of the model that no probe reached; none of an artifact that was not validated or has fixed sizes."""
     if artifact.fixed_sizes or not verdict.probes:
@@ -228,12 +260,15 @@ def files_entry(files: Sequence[Path], folder: Path) -> list[FileEntry]:
 def error_entry(error: HfexportError) -> ErrorEntry:
     """Describe the error that ended a run early, with its exit code."""
     problems = error.problems if isinstance(error, InputsError) else (error.message,)
-    return {
+    entry: ErrorEntry = {
         "exit_code": error.exit_code,
         "title": error.title,
         "message": "\n".join(problems),
         "remedy": error.remedy,
     }
+    if error.failed_by:
+        entry["failed_by"] = error.failed_by
+    return entry
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> Path:

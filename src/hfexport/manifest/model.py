@@ -9,6 +9,9 @@ from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
+from hfexport.manifest.quality_model import MeasureEntry, QualityEntry
+from hfexport.manifest.scalars import Commit, Count, Number, Seconds, Sha256
+
 __all__ = [
     "SCHEMA_VERSION",
     "AdapterEntry",
@@ -27,6 +30,8 @@ __all__ = [
     "LimitEntry",
     "MachineEntry",
     "Manifest",
+    "MeasureEntry",
+    "Number",
     "OperationEntry",
     "OutputEntry",
     "ProbeEntry",
@@ -34,24 +39,18 @@ __all__ = [
     "ProvenanceEntry",
     "PublicationEntry",
     "PublicationState",
+    "QualityEntry",
     "SourceEntry",
     "StageEntry",
     "TensorEntry",
     "ToleranceEntry",
     "ValidationEntry",
+    "VariantEntry",
     "WeightsEntry",
     "WorstEntry",
 ]
 
 SCHEMA_VERSION: Final = 1
-
-Count = Annotated[int, Meta(ge=0)]
-Seconds = Annotated[float, Meta(ge=0)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$")]
-
-Number = float | str | None
-"""A number; a string if JSON cannot represent it (`inf`, `nan`); null if there is none."""
 
 Dtype = Literal["fp32", "fp16"]
 Format = Literal["onnx", "torchscript", "neuron"]
@@ -306,6 +305,18 @@ class ArtifactEntry(TypedDict):
     validation: ValidationEntry
 
 
+class VariantEntry(TypedDict):
+    """A variant: further files of the model, equal to it only within a measured loss."""
+
+    format: Format
+    name: str
+    paths: Annotated[list[str], Meta(min_length=1, description="One file for each graph of the model.")]
+    files: Annotated[list[FileEntry], Meta(min_length=1)]
+    size_share: Annotated[float, Meta(ge=0, description="Size relative to the float32 files.")]
+    notes: list[str]
+    quality: QualityEntry
+
+
 class OperationEntry(TypedDict):
     """One change of a commit."""
 
@@ -334,6 +345,11 @@ class ErrorEntry(TypedDict):
     title: str
     message: str
     remedy: str
+    failed_by: NotRequired[
+        Annotated[
+            Literal["network", "machine"], Meta(description="Set if the same run may succeed later or elsewhere.")
+        ]
+    ]
 
 
 class Manifest(TypedDict):
@@ -356,6 +372,7 @@ class Manifest(TypedDict):
     machine: MachineEntry
     stages: list[StageEntry]
     artifacts: list[ArtifactEntry]
+    variants: NotRequired[Annotated[list[VariantEntry], Meta(description="Absent in manifests of earlier versions.")]]
     files: list[FileEntry]
     isolation: NotRequired[
         Annotated[IsolationEntry | None, Meta(description="Absent if no separate process was used.")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from hfexport.export_config import TOLERANCE_CAP, names_in
 from hfexport.manifest.model import ArtifactEntry, Manifest
+from hfexport.manifest.variants import VARIANT_COLUMNS, variant_rows
 
 __all__ = ["TABLE_COLUMNS", "job_summary", "load_snippet", "table_rows"]
 
@@ -68,6 +69,7 @@ def job_summary(manifest: Manifest) -> str:
         lines += [_row(TABLE_COLUMNS), _row(["---"] * len(TABLE_COLUMNS))]
         lines += [_row([_text(cell) for cell in row]) for row in table_rows(manifest)]
         lines.append("")
+    lines += _variants(manifest)
     lines += _failures(manifest)
     lines += _checks(manifest)
     lines += _coverage(manifest)
@@ -76,6 +78,23 @@ def job_summary(manifest: Manifest) -> str:
             lines += ["```python", load_snippet(artifact, manifest).rstrip(), "```", ""]
     lines += _stages(manifest)
     return "\n".join(lines) + "\n"
+
+
+def _variants(manifest: Manifest) -> list[str]:
+    """List the variants, the measures that are outside of their limits, and remarks."""
+    entries = manifest.get("variants", [])
+    if not entries:
+        return []
+    lines = [_row(VARIANT_COLUMNS), _row(["---"] * len(VARIANT_COLUMNS))]
+    lines += [_row([_text(cell) for cell in row]) for row in variant_rows(manifest)]
+    lines += ["", _text(f"Measured on {entries[0]['quality']['data'] or 'nothing'}."), ""]
+    for entry in entries:
+        quality = entry["quality"]
+        failed = [measure for measure in quality["measures"] if measure["verdict"] == "failed"]
+        said = [quality["reason"]] if quality["reason"] else []
+        said += [f"{measure['graph']}: {measure['name']} {_number(measure['value'])}: failed" for measure in failed]
+        lines += [f"- {_text(entry['name'])}: {_text(line)}" for line in (*said, *entry["notes"])]
+    return [*lines, ""]
 
 
 def _checks(manifest: Manifest) -> list[str]:

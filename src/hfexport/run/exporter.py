@@ -264,12 +264,7 @@ class Exporter:
         from hfexport.backends import backend_for
         from hfexport.backends.base import ExportJob
 
-        metadata = {
-            "producer": "hfexport",
-            "version": __version__,
-            "source": self.source_identity,
-            "task": config.task.name,
-        }
+        metadata = self._metadata(config)
         folder, external = self.ready / name, self.inputs.external_data
         weights = self.folder_in(self.dtype)
         job = ExportJob(weights, config, self.dtype, folder, metadata, self.opset, external, fixed_sizes)
@@ -278,6 +273,24 @@ class Exporter:
         for path in artifact.files:
             self.on_made(path)
         return artifact
+
+    def export_in(self, dtype: str, config: ExportConfig, folder: Path) -> Artifact:
+        """Export a graph to ONNX in another dtype, with external weights, to be made into variants."""
+        from hfexport.backends import backend_for
+        from hfexport.backends.base import ExportJob
+
+        weights = self.folder_in(dtype)
+        job = ExportJob(weights, config, dtype, folder, self._metadata(config), self.opset, external_data=True)
+        return backend_for("onnx").export(job)
+
+    def _metadata(self, config: ExportConfig) -> dict[str, str]:
+        """Return values to store in artifacts."""
+        return {
+            "producer": "hfexport",
+            "version": __version__,
+            "source": self.source_identity,
+            "task": config.task.name,
+        }
 
     def _validate(
         self,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "run", "runs_foreign_code", "verify"]
 
 _FROM_THE_CHILD: Final = (
-    *("source", "task", "interface", "dtype", "stages", "artifacts", "files", "verdict", "isolation"),
+    *("source", "task", "interface", "dtype", "stages", "artifacts", "variants", "files", "verdict", "isolation"),
 )
 """Keys of the manifest that the child sets; the parent sets all others."""
 
@@ -249,10 +249,9 @@ def _hold_files(ready: Path, manifest: Manifest) -> None:
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             raise ExportError(f"{path.relative_to(ready)}: the exporting process left something that is no file")
         present.add(path.relative_to(ready).as_posix())
-    listed: Sequence[Any] = [
-        *manifest["files"],
-        *(file for artifact in manifest["artifacts"] for file in artifact["files"]),
-    ]
+    from hfexport.manifest.entries import listed_files
+
+    listed: Sequence[Any] = listed_files(manifest)
     for name in (PurePosixPath(entry["path"]).as_posix() for entry in (*listed, *manifest["artifacts"])):
         if name not in present:
             raise ExportError(f"{name}: is listed, but the exporting process did not make it")

@@ -196,4 +196,5 @@ def _listed_files(path: Path) -> list[str]:
 
 
 def _entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [*manifest["files"], *(file for artifact in manifest["artifacts"] for file in artifact["files"])]
+    made = [*manifest["artifacts"], *manifest.get("variants", [])]
+    return [*manifest["files"], *(file for artifact in made for file in artifact["files"])]

@@ -40,6 +40,7 @@ from hfexport.run.loose_tolerance import refuse_loose
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
+from hfexport.run.variants import hold_quality, make_variants
 
 if TYPE_CHECKING:
     from hfexport.backends.base import Artifact
@@ -214,7 +215,7 @@ class Run:
 
         This may run code of the checkpoint and of the user: see `hfexport.run.isolated`.
         """
-        from hfexport.manifest.entries import artifact_entry, files_entry, source_entry
+        from hfexport.manifest.entries import artifact_entry, files_entry, source_entry, variant_entry
 
         source, digests = fetched.source, fetched.digests
         given = find_adapter(fetched.folder) or look_over(fetched.folder, self.variant)
@@ -246,11 +247,11 @@ class Run:
                 unused = find_unused(checkpoint, config, dtype, self.inputs.allow_unused or (), self.observer.note)
             exporter = self.exporter(checkpoint, source_identity, config, dtype, opset)
             exporter.neuron = neuron
-            # Artifacts are hashed during validation.
-            made: dict[Path, Future[str]] = {}
+            made: dict[Path, Future[str]] = {}  # artifacts are hashed during validation
             exporter.on_made = lambda path: made.update({path: hashing.start(path)})
             exporter.ready.mkdir()
             results = exporter.run()
+            variants = make_variants(exporter, results)
         self.manifest["source"] = source_entry(checkpoint, source.to_dict(), hashes(), base, unused)
 
         def digest(path: Path) -> str:
@@ -263,8 +264,10 @@ class Run:
                 )
                 for artifact, config, verdict in results
             ]
+            self.manifest["variants"] = [variant_entry(one, exporter.ready, digest) for one in variants]
             self.manifest["files"] = files_entry(copy_along(checkpoint.along, exporter.ready), exporter.ready)
         self._decide([(artifact, verdict) for artifact, _, verdict in results])
+        hold_quality(variants)
         return exporter.ready
 
     def look_up(self, contents: Contents) -> ConfigSource:

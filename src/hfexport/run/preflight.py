@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hfexport.errors import InputsError
 
-__all__ = ["Needs", "refuse_misfit"]
+__all__ = ["Needs", "peak_bytes", "refuse_misfit"]
 
 MEMORY_OF_A_CHILD_BYTES = 2**28
 """Least memory of a process that loads torch and transformers."""
@@ -52,6 +52,18 @@ class Needs:
         copy = {"the weights in another dtype": self.copy_bytes} if self.copy_bytes else {}
         sizes: Mapping[str, int] = {**copy, **dict.fromkeys(self.formats, self.weight_bytes)}
         return ", ".join(f"{_size(size)} for {name}" for name, size in sizes.items())
+
+
+def peak_bytes(weights_bytes: int) -> int:
+    """Estimate the memory of a whole run from the size of its checkpoint's weights, to run several side by side.
+
+    At the peak there are the exporting process, the reference and a runner. The reference maps the weights, and a
+    session of ONNX Runtime holds a copy; twice that after widening from 16 bits.
+
+    Args:
+        weights_bytes: size of the weight files; 0 if unknown.
+    """
+    return 3 * MEMORY_OF_A_CHILD_BYTES + 2 * weights_bytes
 
 
 def refuse_misfit(needs: Needs, output: Path, memory_bytes: int | None) -> str:

@@ -23,7 +23,7 @@ from hfexport.export_config.tasks import TASKS
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import reading_token
 from hfexport.hub.source import Fetched, Source, locate
-from hfexport.manifest.entries import MANIFEST_FILE, check_manifest, new_manifest, source_of
+from hfexport.manifest.entries import MANIFEST_FILE, check_manifest, listed_files, new_manifest, source_of
 from hfexport.manifest.model import BaseEntry, FileEntry, Manifest
 from hfexport.run import isolated
 from hfexport.run.inputs import Inputs, recorded
@@ -143,12 +143,13 @@ def _entries(manifest: Manifest) -> dict[str, FileEntry]:
     Raises:
         ValidationError: a path leads out of the folder.
     """
-    listed = [*manifest["files"], *(file for artifact in manifest["artifacts"] for file in artifact["files"])]
+    listed = listed_files(manifest)
     for entry in listed:
         path = PurePosixPath(entry["path"])
         if path.is_absolute() or ".." in path.parts or "\\" in entry["path"] or "\0" in entry["path"]:
             raise ValidationError(f"{MANIFEST_FILE}: lists {entry['path']!r}, which is outside of the export")
     paths = {artifact["path"] for artifact in manifest["artifacts"]}
+    paths |= {path for variant in manifest.get("variants", []) for path in variant["paths"]}
     entries = {entry["path"]: entry for entry in listed}
     if unlisted := sorted(paths - entries.keys()):
         raise ValidationError(f"{MANIFEST_FILE}: names {unlisted[0]!r}, of which it gives no hash")

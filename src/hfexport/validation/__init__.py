@@ -28,6 +28,7 @@ __all__ = [
     "ProbeResult",
     "Reference",
     "all_of",
+    "graph_job",
     "not_run",
     "resolve_tolerance",
     "start_reference",
@@ -230,7 +231,7 @@ def validate(
             if worker.timed_out or worker.died_of in _STOPPED_FROM_OUTSIDE:
                 raise ValidationError(
                     f"{artifact.format}: not checked, because {error.message}", remedy=error.remedy
-                ) from error
+                ).by(error.failed_by) from error
             return ArtifactVerdict("failed", tolerance, reason=error.message, stages=stages)
     stages["runner"] = _stage(answer)
     answers = Answers(
@@ -301,7 +302,7 @@ def _runner_job(
         "format": artifact.format,
         "weight_bytes": sum(file.stat().st_size for file in artifact.files if file.is_file()),
         "threads": threads,
-        "graphs": [_graph_job(made, described, floats) for made, described in (graphs if generates else graphs[-1:])],
+        "graphs": [graph_job(made, described, floats) for made, described in (graphs if generates else graphs[-1:])],
         "greedy_steps": [probe.greedy_steps for probe in reference.probes],
         "reorders": [probe.reorders for probe in reference.probes],
         "start_token": config.start_token,
@@ -311,7 +312,7 @@ def _runner_job(
     }
 
 
-def _graph_job(artifact: Artifact, config: ExportConfig, floats: str) -> dict[str, Any]:
+def graph_job(artifact: Artifact, config: ExportConfig, floats: str) -> dict[str, Any]:
     """Describe a graph for the runner: its file's interface, and its own if the file has several branches."""
     whole = artifact.config if artifact.config is not None and len(artifact.config.branches) > 1 else config
     own = {"inputs": [spec.name for spec in config.inputs], "outputs": [spec.name for spec in config.outputs]}

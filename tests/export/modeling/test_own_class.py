@@ -159,7 +159,7 @@ def test_an_opset_that_is_asked_for_goes_before_its_own(tmp_path: Path) -> None:
     assert (exit_code, manifest["artifacts"][0]["details"]["opset"]) == (0, 19)
     exit_code, manifest = _run(tmp_path, code, "bert", "default", *off)
     assert exit_code == 2
-    assert "mine.py:Mine: default_onnx_opset 11 is out of range: 18 to 23" in manifest["error"]["message"]
+    assert "mine.py:Mine: default_onnx_opset 11 is out of range: 17 to 23" in manifest["error"]["message"]
 
 
 SEQ2SEQ_MISTAKES = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import hfexport
 from hfexport.cli.commands import EXPORT, split_command
 from hfexport.cli.help import command_help
 from hfexport.errors import InputsError
@@ -81,6 +82,8 @@ def test_inputs_are_frozen() -> None:
         Inputs().model = "other"  # type: ignore[misc]
 
 
+TEXTS = str(Path(hfexport.__file__).parent / "validation/quality/texts.txt")
+
 EXAMPLES: dict[str, tuple[str, object]] = {
     "model": ("ckpt", "ckpt"),
     "revision": ("refs/pr/3", "refs/pr/3"),
@@ -125,6 +128,9 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "allow-unused": ("*.age_head.*,\nhead.bias", ("*.age_head.*", "head.bias")),
     "trust-remote-code": ("true", True),
     "allow-network": ("true", True),
+    "variants": ("fp16,\nq8 q4", ("fp16", "q8", "q4")),
+    "eval-data": (TEXTS, TEXTS),
+    "min-similarity": ("0.98", 0.98),
 }
 
 
@@ -136,12 +142,29 @@ OF_A_PUSH = ("create-pr", "private", "publish-unvalidated", "dry-run")
 """Inputs that mean nothing unless something is published."""
 
 
+OF_VARIANTS = ("eval-data", "min-similarity")
+"""Inputs that mean nothing without variants."""
+
+
+@pytest.mark.parametrize("name", OF_VARIANTS)
+def test_what_belongs_to_variants_needs_some(name: str) -> None:
+    assert "without variants" in _problem(f"--{name}", EXAMPLES[name][0])
+
+
+def test_variants_are_checked_before_any_work() -> None:
+    assert "did you mean int8? must be any of fp16, int8" in _problem("--variants", "fp16,int9")
+    assert "means nothing without format onnx" in _problem("--variants", "int8", "--formats", "torchscript")
+    assert "is not a file" in _problem("--variants", "int8", "--eval-data", "none.txt")
+    assert "must be a .txt, .jsonl or .csv file" in _problem("--variants", "int8", "--eval-data", "none.parquet")
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_input_is_an_option_and_a_variable(name: str) -> None:
     text, value = EXAMPLES[name]
     attribute = name.replace("-", "_")
     variable = f"INPUT_{name.upper()}"
     beside = ["--push-to-hub", "org/name"] if name in OF_A_PUSH else []
+    beside = ["--variants", "int8"] if name in OF_VARIANTS else beside
     if not text.startswith("-"):  # such a value needs the equals sign
         assert getattr(_parse(f"--{name}", text, *beside), attribute) == value
     assert getattr(_parse(f"--{name}={text}", *beside), attribute) == value

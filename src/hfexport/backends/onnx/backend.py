@@ -13,6 +13,7 @@ import torch
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.onnx.capture import MODEL_PREFIX, capture
 from hfexport.backends.onnx.merge import merge_branches
+from hfexport.backends.onnx.older_opset import LOWEST_WRITTEN, to_older_opset
 from hfexport.backends.onnx.passes import TRANSPOSED, finish_graph, metadata_for
 from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, Weight, write_model
 from hfexport.errors import ExportError
@@ -70,7 +71,8 @@ class _Graph:
 
 
 def _captured(job: ExportJob, config: ExportConfig, whole: torch.nn.Module) -> _Graph:
-    program = capture(config, job.dtype, job.opset, loaded=whole, like=job.model)
+    program = capture(config, job.dtype, max(job.opset, LOWEST_WRITTEN), loaded=whole, like=job.model)
+    to_older_opset(program.model, job.opset)
     finish_graph(program.model, config)
     metadata_for(program.model, job.metadata)
     constants = program.exported_program.constants if program.exported_program is not None else {}
@@ -150,9 +152,14 @@ _TORCH_DTYPES = {
 
 
 def _skeleton(model: ir.Model) -> onnx.ModelProto:
-    """Return the model without its weights."""
+    """Return the model without its weights, in the lowest IR version that its opsets allow.
+
+    A runtime refuses every file of a newer IR version than its own, whatever the file contains.
+    """
     model.graph.initializers.clear()
-    return ir.serde.serialize_model(model)
+    skeleton = ir.serde.serialize_model(model)
+    skeleton.ir_version = onnx.helper.find_min_ir_version_for(skeleton.opset_import, ignore_unknown=True)
+    return skeleton
 
 
 def _check(skeleton: onnx.ModelProto, weights: Sequence[Weight]) -> None:

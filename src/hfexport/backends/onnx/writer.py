@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ import torch
 
 from hfexport._internal.room import writing
 
-__all__ = ["SINGLE_FILE_LIMIT_BYTES", "Weight", "move_model", "write_model"]
+__all__ = ["SINGLE_FILE_LIMIT_BYTES", "Data", "Weight", "move_model", "write_model"]
 
 DATA_SUFFIX = "_data"
 """Suffix of an external weights file, after the graph's file name, as in Optimum."""
@@ -71,8 +71,28 @@ class Weight:
         return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
+class Data(Protocol):
+    """An initializer whose data can be written; see `Weight`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def data_type(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def data(self) -> memoryview:
+        """Return the data in the graph's layout: little-endian, row-major."""
+        ...
+
+
 def write_model(
-    skeleton: onnx.ModelProto, weights: Iterable[Weight], path: Path, advance: Callable[[int], None], *, external: bool
+    skeleton: onnx.ModelProto, weights: Iterable[Data], path: Path, advance: Callable[[int], None], *, external: bool
 ) -> list[Path]:
     """Write `skeleton`, a model whose graph lacks `weights`, and the weights.
 
@@ -95,7 +115,7 @@ def write_model(
 
 
 def _write(
-    skeleton: onnx.ModelProto, weights: Sequence[Weight], path: Path, advance: Callable[[int], None], *, external: bool
+    skeleton: onnx.ModelProto, weights: Sequence[Data], path: Path, advance: Callable[[int], None], *, external: bool
 ) -> list[Path]:
     if external:
         data_path = path.with_name(path.name + DATA_SUFFIX)
@@ -161,12 +181,12 @@ def _initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _initializers(inner)
 
 
-def _header(weight: Weight) -> bytes:
+def _header(weight: Data) -> bytes:
     tensor = onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.shape)
     return bytes(tensor.SerializeToString(deterministic=True))
 
 
-def _write_external(weight: Weight, file: BinaryIO, file_name: str) -> onnx.TensorProto:
+def _write_external(weight: Data, file: BinaryIO, file_name: str) -> onnx.TensorProto:
     offset = -(-file.tell() // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     file.seek(offset)
     file.write(weight.data())

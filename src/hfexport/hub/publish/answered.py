@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from hfexport.checkpoint import sha256
 from hfexport.errors import ValidationError
 from hfexport.hub.client import Hub, HubFile
-from hfexport.manifest.entries import MANIFEST_FILE, source_of
+from hfexport.manifest.entries import MANIFEST_FILE, listed_files, source_of
 from hfexport.manifest.model import BaseEntry, FileEntry, Manifest, SourceEntry
 
 __all__ = ["Described", "Place", "difference", "published_manifest"]
@@ -86,6 +86,8 @@ def _other_making(found: Manifest, wanted: Manifest, deciding: Mapping[str, str]
         return f"its verdict is {found['verdict']}"
     if wanted["inputs"]["export_config"] is not None:
         return "the user's export config may have changed since"
+    if wanted["inputs"].get("eval_data") is not None:
+        return "the data for variants may have changed since"
     for attribute, name in deciding.items():
         before, now = found["inputs"].get(attribute), wanted["inputs"][attribute]
         if isinstance(before, list) and isinstance(now, list):
@@ -135,13 +137,9 @@ def _hashes(files: list[FileEntry]) -> dict[str, str]:
     return {file["path"]: file["sha256"] for file in files}
 
 
-def _listed(found: Manifest) -> list[FileEntry]:
-    return [*found["files"], *(file for artifact in found["artifacts"] for file in artifact["files"])]
-
-
 def _other_local_files(found: Manifest, folder: Path) -> str | None:
     """Say which file in an output folder differs from the manifest."""
-    for file in _listed(found):
+    for file in listed_files(found):
         path = folder / file["path"]
         if not path.is_file():
             return f"{file['path']} is missing"
@@ -152,7 +150,7 @@ def _other_local_files(found: Manifest, folder: Path) -> str | None:
 
 def _other_files(found: Manifest, place: Place) -> str | None:
     """Say which file in the repository differs from the manifest. Files outside of large storage are downloaded."""
-    entries = {place.prefix + str(file["path"]): str(file["sha256"]) for file in _listed(found)}
+    entries = {place.prefix + str(file["path"]): str(file["sha256"]) for file in listed_files(found)}
     if missing := [path for path in entries if path not in place.tree]:
         return f"{missing[0]} is missing"
     small = [path for path in entries if place.tree[path].sha256 is None]

@@ -13,6 +13,7 @@ from hfexport.errors import PublishError
 from hfexport.manifest.entries import source_of
 from hfexport.manifest.model import ArtifactEntry, Manifest
 from hfexport.manifest.summary import TABLE_COLUMNS, load_snippet, table_rows
+from hfexport.manifest.variants import VARIANT_COLUMNS, how_to_load, variant_rows
 
 __all__ = ["END", "START", "Metadata", "hub_snippet", "section", "updated_card"]
 
@@ -90,7 +91,22 @@ def section(manifest: Manifest, repository: str, prefix: str) -> str:
     for artifact in manifest["artifacts"]:
         snippet = hub_snippet(artifact, manifest, repository, prefix)
         lines += [f"### {artifact['format']}", "", "```python", snippet.rstrip(), "```", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_variants(manifest)])
+
+
+def _variants(manifest: Manifest) -> list[str]:
+    """List the variants with their sizes, their measured quality, and how to load each."""
+    entries = manifest.get("variants", [])
+    if not entries:
+        return []
+    columns = [*VARIANT_COLUMNS[:-1], "how to load"]
+    rows = [
+        [*row[:-1], how_to_load(entry, manifest)] for row, entry in zip(variant_rows(manifest), entries, strict=True)
+    ]
+    data = entries[0]["quality"]["data"]
+    measured = f"Quality was measured on {data}, against the original model in float32." if data else "Not measured."
+    table_lines = ["| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *rows)]
+    return ["### Variants", "", measured, "", *table_lines, ""]
 
 
 def _names(names: Sequence[str]) -> str:

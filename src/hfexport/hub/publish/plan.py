@@ -11,7 +11,7 @@ from typing import Final, Literal
 from hfexport.checkpoint.local import goes_along
 from hfexport.errors import PublishError
 from hfexport.hub.client import HubFile
-from hfexport.manifest.entries import MANIFEST_FILE
+from hfexport.manifest.entries import MANIFEST_FILE, listed_files
 from hfexport.manifest.model import Manifest, OperationEntry
 
 __all__ = ["CARD", "Change", "LocalFile", "Plan", "changed_paths", "holds_weights", "made_files", "make_plan"]
@@ -119,10 +119,9 @@ def make_plan(
 
 def made_files(manifest: Manifest, output: Path, prefix: str) -> list[LocalFile]:
     """List the files that a manifest names in the output folder: artifacts, and files copied along."""
-    entries = [*manifest["files"], *(file for artifact in manifest["artifacts"] for file in artifact["files"])]
     return [
         LocalFile(prefix + entry["path"], output / entry["path"], entry["size_bytes"], entry["sha256"])
-        for entry in entries
+        for entry in listed_files(manifest)
     ]
 
 
@@ -155,7 +154,11 @@ def _listed(earlier: Manifest | None, tree: Mapping[str, HubFile], prefix: str) 
     if earlier is None:
         return []
     try:
-        artifacts = [str(file["path"]) for artifact in earlier["artifacts"] for file in artifact["files"]]
+        artifacts = [
+            str(file["path"])
+            for made in (*earlier["artifacts"], *earlier.get("variants", []))
+            for file in made["files"]
+        ]
         along = [str(file["path"]) for file in earlier["files"]]
     except (KeyError, TypeError):
         return []

@@ -88,7 +88,8 @@ def _models(group: Group, hub: Callable[[], Hub], note: Callable[[str], None], p
         else:
             return [group.value]
     except HfexportError as error:
-        raise type(error)(f"{group.place}: {group.key}: {error.message}", remedy=error.remedy) from error
+        message = f"{group.place}: {group.key}: {error.message}"
+        raise type(error)(message, remedy=error.remedy).by(error.failed_by) from error
     if not found:
         problems.append(f"{group.place}: {group.key}: no model was found")
     return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
+from hfexport.backends.onnx.variants.names import VARIANTS
 from hfexport.run.inputs import parsers
 from hfexport.run.inputs.input_field import InputField
 from hfexport.run.inputs.input_field import input_field as _input
@@ -103,6 +104,27 @@ class Inputs:
         aliases=("feature",),
         group="common",
     )
+    variants: tuple[str, ...] | None = _input(
+        "",
+        "Further ONNX files with smaller weights, measured against the model: any of "
+        + ", ".join(VARIANTS)
+        + "; separated by commas or newlines. See docs/variants.md.",
+        parsers.variants,
+        group="common",
+    )
+    eval_data: str | None = _input(
+        "",
+        "Texts on which variants are measured: a .txt, .jsonl or .csv file; if unset, a small multilingual set.",
+        parsers.data_file,
+        group="validation",
+    )
+    min_similarity: float | None = _input(
+        "",
+        "Least mean cosine similarity between the outputs of a variant and the model's, from 0 to 1; if unset, by the "
+        "kind of the variant.",
+        parsers.share,
+        group="validation",
+    )
     outputs: tuple[str, ...] | None = _input(
         "",
         "Further outputs of every graph: any of attentions, hidden_states, as attentions.0, cross_attentions.0, …; if "
@@ -113,7 +135,9 @@ class Inputs:
     output: str = _input(
         "hfexport-out", "Folder for the artifacts and the manifest.", parsers.path, concerns="place", group="common"
     )
-    opset: int | None = _input("", "ONNX opset; if unset, the architecture's own.", parsers.positive_integer)
+    opset: int | None = _input(
+        "", "ONNX opset, 17 to 23; if unset, the architecture's own, usually 20.", parsers.positive_integer
+    )
     atol: float | None = _input(
         "",
         "Absolute tolerance of validation; if unset, by dtype and architecture. If set without rtol, rtol is 0.",

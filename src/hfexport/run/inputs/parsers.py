@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from hfexport.backends.onnx.variants.names import VARIANTS
 from hfexport.checkpoint.model_id import HUB_ID
 from hfexport.export_config.tasks import TASK_NAMES
 
@@ -21,6 +22,7 @@ __all__ = [
     "Parser",
     "boolean",
     "class_reference",
+    "data_file",
     "folder_inside",
     "formats",
     "further_outputs",
@@ -37,10 +39,14 @@ __all__ = [
     "share",
     "tolerance",
     "variant",
+    "variants",
+    "whole_number",
     "words",
 ]
 
 FURTHER_OUTPUTS: Final = ("attentions", "hidden_states")
+
+DATA_SUFFIXES: Final = (".txt", ".jsonl", ".csv")
 
 FORMATS: Final = ("onnx", "torchscript", "neuron")
 
@@ -109,6 +115,27 @@ def further_outputs(value: str) -> tuple[str, ...]:
     if unknown or not asked:
         raise ValueError(f"must be any of {', '.join(FURTHER_OUTPUTS)}")
     return asked
+
+
+def variants(value: str) -> tuple[str, ...]:
+    """Parse a list of variants."""
+    asked = tuple(dict.fromkeys(part for part in re.split(r"[\s,]+", value) if part))
+    unknown = [name for name in asked if name not in VARIANTS]
+    if unknown or not asked:
+        close = difflib.get_close_matches(unknown[0], VARIANTS, n=1) if unknown else []
+        hint = f"did you mean {close[0]}? " if close else ""
+        named = f"{unknown[0]} is no variant: " if unknown else ""
+        raise ValueError(f"{named}{hint}must be any of {', '.join(VARIANTS)}")
+    return asked
+
+
+def data_file(value: str) -> str:
+    """Parse the path of a file with texts."""
+    if Path(value).suffix.lower() not in DATA_SUFFIXES:
+        raise ValueError(f"must be a {', '.join(DATA_SUFFIXES[:-1])} or {DATA_SUFFIXES[-1]} file")
+    if not Path(value).is_file():
+        raise ValueError("is not a file")
+    return value
 
 
 def line(value: str) -> str:
@@ -191,6 +218,11 @@ def positive_integer(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", value) or not 1 <= int(value) <= _MAX_INTEGER:
         raise ValueError(f"must be a whole number from 1 to {_MAX_INTEGER}")
     return int(value)
+
+
+def whole_number(value: str) -> int:
+    """Parse an integer of at least 0."""
+    return 0 if value == "0" else positive_integer(value)
 
 
 def share(value: str) -> float:

@@ -138,6 +138,7 @@ def _checked(given: Mapping[str, list[_Given]], problems: list[str]) -> Inputs:
     problems.extend(_folder_problems(values, sources))
     problems.extend(_publishing_problems(values, sources))
     problems.extend(_neuron_problems(values, sources))
+    problems.extend(_variant_problems(values, sources))
     return Inputs() if problems else Inputs(**values)
 
 
@@ -218,6 +219,21 @@ def _neuron_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> l
         for name in ("neuron_minimum_segment_size", "neuron_fallback", "neuron_optimizations")
         if values.get(name, getattr(defaults, name)) != getattr(defaults, name)
     ]
+
+
+def _variant_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """Return problems of variants without ONNX, and of options for variants without any."""
+    problems = []
+    formats = values.get("formats", Inputs().formats)
+    if values.get("variants") and formats is not None and "onnx" not in formats:
+        problems.append(f"{sources['variants']} means nothing without format onnx: add it to {sources['formats']}")
+    if "variants" not in values:
+        problems += [
+            f"{sources[name]} means nothing without variants: say which to make"
+            for name in ("eval_data", "min_similarity")
+            if values.get(name) is not None
+        ]
+    return problems
 
 
 def _folder_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:

@@ -25,7 +25,7 @@ from hfexport.validation.reference.given import recorded_names, without
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["answer_exactly", "answer_probes", "run"]
+__all__ = ["answer_exactly", "answer_inputs", "answer_probes", "run"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -109,11 +109,11 @@ def answer_probes(
             write_arrays(folder / "inputs" / str(number), inputs)
             asked = copy.deepcopy(model) if config.changes_when_called else model
             try:
-                outputs = _answer_probe(asked, config, probe, inputs)
+                outputs = answer_inputs(asked, config, probe, inputs)
                 if number == 0:
                     state.restore()
                     again = copy.deepcopy(model) if config.changes_when_called else model
-                    _refuse_chance(outputs, _answer_probe(again, config, probe, inputs), config.tolerance(dtype))
+                    _refuse_chance(outputs, answer_inputs(again, config, probe, inputs), config.tolerance(dtype))
             except MODEL_FAILURES as error:
                 raise UnsupportedError(
                     f"the model itself fails at {probe.name}, so there is nothing to compare with:"
@@ -150,7 +150,7 @@ def answer_exactly(
             tokens = read_arrays(folder / "outputs" / str(number))["tokens"] if probe.greedy_steps else None
             asked = copy.deepcopy(model) if config.changes_when_called else model
             try:
-                outputs = _answer_probe(asked, config, probe, inputs, tokens)
+                outputs = answer_inputs(asked, config, probe, inputs, tokens)
             except MODEL_FAILURES as error:
                 raise UnsupportedError(
                     f"the model does not run in {exact}: {type(error).__name__}: {error}",
@@ -170,7 +170,7 @@ def _refuse_chance(outputs: Arrays, again: Arrays, tolerance: Tolerance) -> None
             )
 
 
-def _answer_probe(
+def answer_inputs(
     model: torch.nn.Module,
     config: ExportConfig,
     probe: Probe,

@@ -1,0 +1,182 @@
+"""Make the variants of a proved export, and measure each against the model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hfexport.checkpoint import copy_along
+from hfexport.errors import ValidationError
+
+if TYPE_CHECKING:
+    from hfexport.backends.base import Artifact
+    from hfexport.backends.onnx.variants.names import Variant
+    from hfexport.export_config import ExportConfig
+    from hfexport.run.exporter import Exporter, Result
+    from hfexport.validation.quality import MadeVariant, ModelAnswers, Quality
+
+__all__ = ["hold_quality", "make_variants"]
+
+
+@dataclass
+class _Maker:
+    """Make variants from graphs in the dtypes that they need."""
+
+    exporter: Exporter
+    plain: Sequence[tuple[Artifact, ExportConfig]]
+    _bases: dict[str, list[Artifact]] = field(default_factory=dict)
+
+    def make(self, variant: Variant) -> tuple[Artifact, ...]:
+        """Write one file for each graph beside the plain one."""
+        from hfexport.backends.onnx.variants.make import make_variant
+
+        made = []
+        exporter = self.exporter
+        for (plain, config), base in zip(self.plain, self.base(variant.base), strict=True):
+            target = plain.path.with_name(f"{plain.path.stem}{variant.file_suffix}.onnx")
+            size_bytes = sum(file.stat().st_size for file in base.files)
+            with exporter.observer.progress(target.name, size_bytes, unit="B") as advance:
+                files = make_variant(
+                    variant, base.path, target, external=exporter.inputs.external_data, advance=advance
+                )
+            for file in files:
+                exporter.on_made(file)
+            made.append(replace(plain, path=files[0], files=tuple(files), details={}, config=config))
+        return tuple(made)
+
+    def base(self, dtype: str) -> list[Artifact]:
+        """Return the graphs in `dtype`: the plain files, or files in the staging folder."""
+        if dtype == self.exporter.dtype:
+            return [artifact for artifact, _ in self.plain]
+        if dtype not in self._bases:
+            folder = self.exporter.staging / f"graphs-{dtype}"
+            folder.mkdir()
+            self._bases[dtype] = [self.exporter.export_in(dtype, config, folder) for _, config in self.plain]
+        return self._bases[dtype]
+
+
+def make_variants(exporter: Exporter, results: Sequence[Result]) -> list[MadeVariant]:
+    """Make every requested variant of the ONNX files, and measure it unless validation is off.
+
+    Args:
+        exporter: has made the plain files.
+        results: what it returned; nothing is made if an artifact failed.
+    """
+    from hfexport.backends.onnx.variants.names import VARIANTS
+
+    if any(verdict.verdict == "failed" for _, _, verdict in results):
+        return []
+    plain = [(artifact, config) for artifact, config, _ in results if artifact.format == "onnx"]
+    names = [name for name in exporter.inputs.variants or () if name in VARIANTS]
+    if not names or not plain:
+        return []
+    strict = exporter.inputs.validate == "strict"
+    answers = _start_model(exporter, [config for _, config in plain]) if strict else None
+    maker = _Maker(exporter, plain)
+    made = []
+    try:
+        for name in names:
+            with exporter.stages(f"Variant {name}"):
+                artifacts = maker.make(VARIANTS[name])
+            made.append(_described(exporter, VARIANTS[name], artifacts, plain, answers))
+    finally:
+        if answers is not None:
+            answers.worker.stop()
+    return made
+
+
+def _described(
+    exporter: Exporter,
+    variant: Variant,
+    artifacts: tuple[Artifact, ...],
+    plain: Sequence[tuple[Artifact, ExportConfig]],
+    answers: ModelAnswers | None,
+) -> MadeVariant:
+    from hfexport.validation.quality import MadeVariant, not_measured
+
+    quality = not_measured("validate is off")
+    if answers is not None:
+        with exporter.stages(f"Quality of {variant.name}"):
+            quality = measure(exporter, variant, artifacts, answers)
+        exporter.observer.note(f"  {variant.name}: {quality.verdict}, {_said(quality)}")
+    share = _size(artifacts) / max(1, _size([artifact for artifact, _ in plain]))
+    share *= 0.5 if exporter.dtype == "fp16" else 1.0
+    notes = []
+    if share > variant.size_share:
+        notes.append(
+            f"its size is {share:.0%} of the float32 files; {variant.size_share:.0%} or less was expected, so most of its"
+            " weights are not in operators that this variant makes smaller"
+        )
+        exporter.observer.warn(f"{variant.name}: {notes[-1]}")
+    return MadeVariant(variant.name, artifacts, quality, share, tuple(notes))
+
+
+def measure(exporter: Exporter, variant: Variant, artifacts: Sequence[Artifact], answers: ModelAnswers) -> Quality:
+    """Measure the quality of a variant's files."""
+    from hfexport.validation import timeout_for
+    from hfexport.validation.quality import measure_variant
+
+    return measure_variant(
+        artifacts,
+        answers,
+        variant.kind,
+        folder=Path(tempfile.mkdtemp(prefix="run-variant-", dir=exporter.staging)),
+        env=exporter.env,
+        timeout_s=float(exporter.inputs.validation_timeout or timeout_for(exporter.checkpoint.size_bytes)),
+        min_similarity=exporter.inputs.min_similarity,
+    )
+
+
+def _start_model(exporter: Exporter, configs: Sequence[ExportConfig]) -> ModelAnswers:
+    from hfexport.validation.quality import start_model
+
+    tokenizer = exporter.staging / "tokenizer"
+    tokenizer.mkdir()
+    copy_along(exporter.checkpoint.along, tokenizer)
+    data = exporter.inputs.eval_data
+    return start_model(
+        exporter.folder_in("fp32"),
+        [branch for config in configs for branch in config.branches],
+        tokenizer=tokenizer,
+        data=None if data is None else str(Path(data).absolute()),
+        folder=exporter.staging / "model-for-variants",
+        env=exporter.env,
+    )
+
+
+def hold_quality(made: Sequence[MadeVariant]) -> None:
+    """Raise an error if a variant is not as good as it has to be.
+
+    Raises:
+        ValidationError: a measure is outside of its limits, or a file does not run.
+    """
+    failures = [f"{one.name}: {line}" for one in made for line in one.quality.failures]
+    failures += [
+        f"{one.name}: nothing was measured"
+        for one in made
+        if one.quality.verdict == "failed" and not one.quality.failures
+    ]
+    if failures:
+        more = f"\nand {len(failures) - 5} more, in the manifest" if len(failures) > 5 else ""
+        raise ValidationError(
+            "\n".join(failures[:5]) + more,
+            remedy="Leave the variant out, or accept a smaller similarity with min-similarity; nothing was left in the"
+            " output folder.",
+        )
+
+
+def _size(artifacts: Sequence[Artifact]) -> int:
+    return sum(file.stat().st_size for artifact in artifacts for file in artifact.files)
+
+
+def _said(quality: Quality) -> str:
+    """Return the measures that say most, in one line."""
+    values: Mapping[str, float] = {measure.name: measure.value for measure in quality.measures}
+    shown = [f"{name.replace('_', ' ')} {values[name]:.4g}" for name in values if name in _TELLING]
+    return f"on {quality.data}: " + (", ".join(shown) or quality.reason)
+
+
+_TELLING = ("mean_cosine", "worst_cosine", "kl_divergence", "greedy_agreement", "top1_agreement", "rank_correlation")

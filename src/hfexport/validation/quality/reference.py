@@ -1,0 +1,121 @@
+"""Run the unpatched model on the inputs on which variants are measured. Runs as a child process."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfexport.errors import UnsupportedError
+from hfexport.export_config import ExportConfig
+from hfexport.export_config.builtin import restore_config
+from hfexport.validation.arrays import write_arrays
+from hfexport.validation.quality.cases import Case, cases_for, probe_cases, reads_texts
+from hfexport.validation.quality.data import Data, read_data
+
+__all__ = ["run"]
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose inputs and run the model in float32 on them.
+
+    Args:
+        job: `checkpoint` (folder with float32 weights), `tokenizer` (folder), `data` (path of the user's data, or null),
+            `threads`, and `graphs`, each with the `recipe` of its export config and the `folder` for `inputs/{n}` and
+            `outputs/{n}`.
+
+    Returns:
+        `data`: description of the inputs; `samples`: number of texts; `graphs`: by graph, its cases, each with the
+            `probe` and `real`.
+
+    Raises:
+        UnsupportedError: the model fails, or it cannot read the user's data.
+    """
+    import torch
+
+    from hfexport.modeling.load import MODEL_FAILURES, load_model
+    from hfexport.modeling.untrusted_config import read_model_config
+
+    torch.set_num_threads(int(job["threads"]))
+    checkpoint = Path(job["checkpoint"])
+    recipe = job["graphs"][0]["recipe"]
+    model_config = read_model_config(checkpoint, trust_remote_code=recipe["trust_remote_code"])
+    configs = [restore_config(graph["recipe"], model_config) for graph in job["graphs"]]
+    data, tokens, pad = _tokens(job, configs)
+    model = load_model(checkpoint, configs[0], "fp32")
+    described: dict[str, list[dict[str, Any]]] = {}
+    samples = 0
+    for config, graph in zip(configs, job["graphs"], strict=True):
+        cases = cases_for(config, tokens, pad) if tokens and reads_texts(config) else probe_cases(config)
+        samples = max(samples, len(tokens) if any(case.real for case in cases) else 0)
+        described[config.graph] = []
+        for number, case in enumerate(cases):
+            try:
+                _answer(model, config, case, Path(graph["folder"]), number)
+            except MODEL_FAILURES as error:
+                raise UnsupportedError(
+                    f"the model itself fails at {case.probe.name} of the data for variants: {error}",
+                    remedy="Give eval-data that the model can read.",
+                ) from error
+            described[config.graph].append({"probe": case.probe.to_dict(), "real": case.real})
+    return {"data": data.description if samples else "probes", "samples": samples, "graphs": described}
+
+
+def _tokens(job: Mapping[str, Any], configs: Sequence[ExportConfig]) -> tuple[Data, list[list[int]], int]:
+    """Return the data, its token ids, and the id of padding; no ids if the model or its tokenizer reads no texts."""
+    data = read_data(job["data"])
+    if not any(reads_texts(config) for config in configs):
+        if job["data"]:
+            raise UnsupportedError(
+                f"eval-data {data.description}: holds texts, but the task {configs[0].task.name} of this model does not"
+                " read texts alone",
+                remedy="Leave eval-data out; variants are then measured on probes.",
+            )
+        return data, [], 0
+    tokenizer = _tokenizer(Path(job["tokenizer"]), trust_remote_code=configs[0].recipe["trust_remote_code"])
+    if tokenizer is None:
+        if job["data"]:
+            raise UnsupportedError(
+                f"eval-data {data.description}: the checkpoint has no tokenizer that transformers can load",
+                remedy="Add the tokenizer's files to the checkpoint, or leave eval-data out.",
+            )
+        return data, [], 0
+    ids = [[int(token) for token in tokenizer(text, truncation=False)["input_ids"]] for text in data.texts]
+    pad = getattr(tokenizer, "pad_token_id", None)
+    vocabulary = min(config.vocabulary_size for config in configs if reads_texts(config))
+    return data, ids, pad if pad is not None and 0 <= pad < vocabulary else 0
+
+
+def _tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
+    """Load the checkpoint's tokenizer; return `None` if it has none."""
+    from transformers import AutoTokenizer
+
+    from hfexport.modeling.load import MODEL_FAILURES, quiet
+
+    if not any(folder.glob("*token*")) and not any(folder.glob("*.model")) and not any(folder.glob("vocab*")):
+        return None
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        except (*MODEL_FAILURES, OSError):
+            return None
+
+
+def _answer(model: Any, config: ExportConfig, case: Case, folder: Path, number: int) -> None:
+    """Run one case; write its inputs and outputs."""
+    import torch
+
+    from hfexport.validation.reference.worker import answer_inputs
+
+    write_arrays(folder / "inputs" / str(number), case.inputs)
+    asked = copy.deepcopy(model) if config.changes_when_called else model
+    # Random draws in the model's own generation are off; a case without padding needs no order of rows.
+    with torch.inference_mode():
+        outputs = answer_inputs(asked, config, replace(case.probe, reorders=False), case.inputs)
+    write_arrays(folder / "outputs" / str(number), {name: np.asarray(array) for name, array in outputs.items()})
