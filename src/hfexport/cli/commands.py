@@ -136,7 +136,34 @@ FLEET: Final = Command(
     _FLEET_MEANINGS,
 )
 
-COMMANDS: Final[Mapping[str, Command]] = {command.name: command for command in (EXPORT, VERIFY, PLAN, FLEET)}
+GATHER: Final = Command(
+    "gather",
+    "Gather the manifests of many exports into one table; exit code 6 if any artifact failed its validation.",
+    "FOLDER...",
+    "Folders that hold exports, at any depth.",
+    Syntax(
+        "hfexport gather",
+        frozenset(),
+        "FOLDER",
+        "gather needs at least one folder that holds exports",
+        (
+            InputField(
+                "output",
+                "",
+                "File to write instead of stdout: Markdown, .json, or .html for the report with charts.",
+                parsers.path,
+            ),
+        ),
+        many=True,
+    ),
+    {
+        "hfexport gather hfexport-out": "a Markdown table of all exports below the folder",
+        "hfexport gather part-1 part-2 --output fleet.html": "the report",
+        "hfexport gather hfexport-out --json": "every manifest, in one JSON document",
+    },
+)
+
+COMMANDS: Final[Mapping[str, Command]] = {command.name: command for command in (EXPORT, VERIFY, PLAN, FLEET, GATHER)}
 
 
 def split_command(words: Sequence[str]) -> tuple[Command, list[str]]:

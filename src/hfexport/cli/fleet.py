@@ -1,4 +1,4 @@
-"""Commands for many models: `plan` and `fleet`."""
+"""Commands for many models: `plan`, `fleet` and `gather`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hfexport.run.fleet.plan import Planned
     from hfexport.run.fleet.schedule import Outcome
 
-__all__ = ["plan", "run_fleet"]
+__all__ = ["gather_manifests", "plan", "run_fleet"]
 
 _OWN_VARIABLES: Final = ("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "RUNNER_DEBUG")
 """Variables of the runner that belong to this process; the output of a model's process goes to a file."""
@@ -76,9 +76,56 @@ def run_fleet(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
         (console.warn if outcome.exit_code else console.note)(line)
 
     outcomes = run_all(made.todo, settings, told)
+    _tell_of_all((*made.todo, *made.current), parsed.inputs.output, console)
     failed = sum(outcome.exit_code != 0 for outcome in outcomes)
     console.note(f"{len(outcomes) - failed} exported, {failed} failed, {len(made.current)} were current")
     return worst([outcome.exit_code for outcome in outcomes])
+
+
+def gather_manifests(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
+    """Print or write the table of all exports below some folders; return the exit code for them."""
+    from hfexport.errors import InputsError
+    from hfexport.manifest.entries import to_json
+    from hfexport.run.fleet.gather import exit_code, gather, markdown, to_dict, write_report
+
+    del env
+    gathered = gather([Path(name) for name in (parsed.positional, *parsed.more)])
+    output = None if parsed.own["output"] is None else Path(parsed.own["output"])
+    as_json = "json" in parsed.flags or (output is not None and output.suffix == ".json")
+    text = console.masked(to_json(to_dict(gathered)) if as_json else markdown(gathered))
+    console.append_summary(markdown(gathered))
+    if output is None:
+        console.data(text.rstrip())
+        return exit_code(gathered)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.suffix != ".html":
+            output.write_text(text, encoding="utf-8")
+        elif not write_report(gathered, output):
+            raise InputsError([f"output {str(output)!r}: this version writes Markdown and JSON only"])
+    except OSError as error:
+        raise InputsError([f"output {str(output)!r} cannot be written: {error.strerror}"]) from error
+    return exit_code(gathered)
+
+
+def _tell_of_all(planned: Sequence[Planned], output: str, console: Console) -> None:
+    """Write the report and the job summary of a fleet, from the manifests in its output folders."""
+    from hfexport.errors import InputsError
+    from hfexport.run.fleet.gather import gather, markdown, write_report
+
+    folders = [Path(one.member.inputs.output) for one in planned]
+    try:
+        gathered = gather([folder for folder in folders if folder.is_dir()])
+    except InputsError as error:  # a model whose process could not write a manifest
+        console.warn(str(error))
+        return
+    if not gathered:
+        return
+    console.append_summary(markdown(gathered))
+    Path(output).mkdir(parents=True, exist_ok=True)
+    report = Path(output, "report.html")
+    if write_report(gathered, report):
+        console.note(f"report: {report}")
 
 
 def outcome_text(outcome: Outcome) -> str:

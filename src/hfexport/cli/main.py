@@ -30,6 +30,7 @@ __all__ = ["command", "main"]
 FLEET_COMMANDS: Final[Mapping[str, Callable[[Parsed, Console, Mapping[str, str]], int]]] = {
     "plan": fleet.plan,
     "fleet": fleet.run_fleet,
+    "gather": fleet.gather_manifests,
 }
 
 

@@ -280,7 +280,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> Path:
     return path
 
 
-def to_json(manifest: Manifest) -> str:
+def to_json(manifest: Mapping[str, Any]) -> str:
     """Convert the manifest to JSON text; numbers that JSON cannot represent become strings."""
     return json.dumps(_encodable(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
