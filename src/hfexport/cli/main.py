@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from hfexport import __version__
 from hfexport._internal.blame import explain
@@ -24,6 +24,9 @@ from hfexport.errors import HfexportError, InputsError, InternalError
 from hfexport.hub.credentials import TOKEN_VARIABLES
 from hfexport.run.inputs import Inputs, Parsed, given_secrets, parse_inputs
 from hfexport.run.report import write_report
+
+if TYPE_CHECKING:
+    from hfexport.manifest.model import Manifest
 
 __all__ = ["command", "main"]
 
@@ -145,6 +148,19 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
+def _write_report(inputs: Inputs, manifest: Manifest, failure: HfexportError | None, console: Console) -> str:
+    """Write the HTML report beside the manifest if it is asked for; return its path, or an empty text."""
+    if not inputs.report or isinstance(failure, InputsError):  # then there is no folder of this run
+        return ""
+    from hfexport.manifest.report import REPORT_PAGE, write_report_page
+
+    try:
+        return str(write_report_page([manifest], Path(inputs.output, REPORT_PAGE)))
+    except OSError as error:
+        console.warn(f"No report could be written to {inputs.output!r}: {error.strerror}")
+        return ""
+
+
 def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json: bool) -> int:
     from hfexport.run.pipeline import Failed, run
 
@@ -167,6 +183,7 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
         {
             "manifest": str(Path(inputs.output, MANIFEST_FILE)),
             "output": inputs.output,
+            "report": _write_report(inputs, manifest, failure, console),
             **{
                 name: str(Path(inputs.output, paths[name])) if name in paths else ""
                 for name in ("onnx", "torchscript", "neuron")

@@ -218,6 +218,9 @@ class OutputEntry(TypedDict):
     shape: list[Count]
     max_abs: Number
     max_rel: Number
+    tolerance_share: NotRequired[
+        Annotated[Number, Meta(description="Largest difference relative to its tolerance; at most 1 if passed.")]
+    ]
     worst: WorstEntry | None
     problem: str
     distances: Annotated[

@@ -10,7 +10,7 @@ from hfexport.export_config import TOLERANCE_CAP, names_in
 from hfexport.manifest.model import ArtifactEntry, Manifest
 from hfexport.manifest.variants import VARIANT_COLUMNS, variant_rows
 
-__all__ = ["TABLE_COLUMNS", "job_summary", "load_snippet", "table_rows"]
+__all__ = ["TABLE_COLUMNS", "headline", "job_summary", "load_snippet", "table_rows"]
 
 TABLE_COLUMNS = ("format", "file", "size", "shapes", "verdict", "max abs diff", "of tolerance", "probes passed")
 
@@ -51,10 +51,15 @@ def table_rows(manifest: Manifest) -> list[list[str]]:
     return rows
 
 
+def headline(manifest: Manifest) -> str:
+    """Return the verdict in one sentence."""
+    published = manifest["error"] is None or manifest["verdict"] in ("failed", "error")
+    return HEADLINES[manifest["verdict"]] if published else UNPUBLISHED
+
+
 def job_summary(manifest: Manifest) -> str:
     """Write the job summary in Markdown: verdict, table, failures, a snippet for each artifact, and the stages."""
-    published = manifest["error"] is None or manifest["verdict"] in ("failed", "error")
-    lines = [f"## hfexport: {HEADLINES[manifest['verdict']] if published else UNPUBLISHED}", ""]
+    lines = [f"## hfexport: {headline(manifest)}", ""]
     if manifest["error"] is not None:
         error = manifest["error"]
         lines += [f"**{_text(error['title'])}** (exit code {error['exit_code']})", ""]

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _MANIFEST = "hfexport.json"
+_REPORT = "report.html"
 _UNFINISHED_MANIFEST = ".hfexport.json.part"
 _WITHDRAWN = ".hfexport.withdrawn.json"
 """Journal: the manifest of an export whose files are being removed."""
@@ -130,6 +131,8 @@ def withdraw(output: Path) -> None:
     (output / REPORT_FILE).unlink(missing_ok=True)
     if (output / _MANIFEST).is_file():
         _finish(output)
+        if _has_report(output / _MANIFEST):
+            (output / _REPORT).unlink(missing_ok=True)
         os.replace(output / _MANIFEST, output / _WITHDRAWN)
     _finish(output)
 
@@ -176,6 +179,14 @@ def _finish(output: Path) -> None:
         if not (output / _MANIFEST).is_file():
             _remove(output, _listed_files(incoming))
         incoming.unlink()
+
+
+def _has_report(manifest: Path) -> bool:
+    """Whether the run of a manifest was asked for a report, which no manifest lists."""
+    try:
+        return bool(json.loads(manifest.read_bytes())["inputs"]["report"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def _remove(output: Path, names: Iterable[str]) -> None:

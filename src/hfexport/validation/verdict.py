@@ -122,6 +122,7 @@ class OutputResult:
             "shape": list(self.shape),
             "max_abs": self.max_abs,
             "max_rel": self.max_rel,
+            "tolerance_share": self.tolerance_share,
             "worst": None if self.worst is None else dict(self.worst),
             "problem": self.problem,
             "distances": None if self.distances is None else self.distances.to_dict(),

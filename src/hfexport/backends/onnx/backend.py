@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ class OnnxBackend:
             details={
                 "opset": graphs[0].model.graph.opset_imports[""],
                 "nodes": sum(len(list(graph.model.graph)) for graph in graphs),
+                "operators": _operators([graph.model.graph for graph in graphs]),
                 "external_data": external,
                 "ir_version": skeleton.ir_version,
             },
@@ -68,6 +70,13 @@ class _Graph:
     config: ExportConfig
     model: ir.Model
     constants: Mapping[str, object]
+
+
+def _operators(graphs: Sequence[ir.Graph]) -> dict[str, int]:
+    """Count the nodes of graphs and of the graphs inside them, by operator and its domain."""
+    nodes = (node for graph in graphs for node in ir.traversal.RecursiveGraphIterator(graph))
+    counts = Counter(f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes)
+    return dict(sorted(counts.items()))
 
 
 def _captured(job: ExportJob, config: ExportConfig, whole: torch.nn.Module) -> _Graph:

@@ -57,7 +57,7 @@ class TorchScriptBackend:
             example = trace_inputs(config, job.dtype)
         traced = _trace(flat, {name: torch.from_numpy(array) for name, array in example.items()}, job)
         _refuse_other_sizes(traced.graph, config.inputs, held)
-        nodes = tidy_graphs(traced, tuple(example))
+        operators = tidy_graphs(traced, tuple(example))
         path = (
             job.folder / f"{config.graph}.pt"
         )  # the stem is the archive's root folder, so equal models need equal names
@@ -68,7 +68,11 @@ class TorchScriptBackend:
             path=path,
             files=(path,),
             fixed_sizes=held if job.fixed_sizes else {},
-            details={"nodes": nodes, "untied_tensors": untied},
+            details={
+                "nodes": operators.total(),
+                "operators": dict(sorted(operators.items())),
+                "untied_tensors": untied,
+            },
         )
 
 
@@ -207,7 +211,7 @@ def _fixed_sizes(spec: TensorSpec, held: Mapping[str, int]) -> dict[int, int]:
     }
 
 
-def tidy_graphs(traced: torch.jit.ScriptModule, input_names: Sequence[str] = ()) -> int:
+def tidy_graphs(traced: torch.jit.ScriptModule, input_names: Sequence[str] = ()) -> Counter[str]:
     """Remove artefacts of tracing: the device that it ran on, and dropout in eval mode.
 
     Args:
@@ -215,7 +219,7 @@ def tidy_graphs(traced: torch.jit.ScriptModule, input_names: Sequence[str] = ())
         input_names: argument names of its `forward`; characters that Python does not allow become `_`.
 
     Returns:
-        Number of remaining nodes.
+        Number of remaining nodes, by operator.
     """
     graphs = [(graph, module is traced) for module in traced.modules() for graph in graphs_of(module)]
     arguments = ["self", *(re.sub(r"\W", "_", name) for name in input_names)] if input_names else []
@@ -223,7 +227,7 @@ def tidy_graphs(traced: torch.jit.ScriptModule, input_names: Sequence[str] = ())
         _follow_device_of_input(graph)
         _remove_dropout(graph)
         _name_values(graph, arguments if is_forward else [])
-    return sum(len(list(graph.nodes())) for graph, _ in graphs)
+    return Counter(str(node.kind()) for graph, _ in graphs for node in graph.nodes())
 
 
 def _follow_device_of_input(graph: Any) -> None:

@@ -23,6 +23,7 @@ __all__ = [
 OUTPUTS: Final[Mapping[str, str]] = {
     "manifest": "Path of hfexport.json.",
     "output": "Folder that holds the artifacts and the manifest.",
+    "report": "Path of report.html; empty if none was asked for.",
     "onnx": "Path of the ONNX graph; empty if none was made.",
     "torchscript": "Path of the TorchScript file; empty if none was made.",
     "neuron": "Path of the Neuron file; empty if none was made.",
@@ -134,6 +135,14 @@ class Inputs:
     )
     output: str = _input(
         "hfexport-out", "Folder for the artifacts and the manifest.", parsers.path, concerns="place", group="common"
+    )
+    report: bool = _input(
+        "false",
+        "Write report.html into the output folder: results, charts and provenance in one page; also after a failure: true "
+        "or false.",
+        parsers.boolean,
+        concerns="place",
+        group="common",
     )
     opset: int | None = _input(
         "", "ONNX opset, 17 to 23; if unset, the architecture's own, usually 20.", parsers.positive_integer

@@ -1,0 +1,223 @@
+"""Arrange a manifest for the report's templates: verdicts, charts, and facts by section."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from hfexport.manifest.model import ArtifactEntry, Manifest
+from hfexport.manifest.report.charts import MAX_BARS, Series, bars, difference_chart
+from hfexport.manifest.report.differences import Group, as_float, groups_of
+from hfexport.manifest.report.formats import percent, seconds, size
+from hfexport.manifest.report.printable import printable
+from hfexport.manifest.summary import headline, load_snippet
+
+__all__ = ["Artifact", "Chart", "Model", "Verdict", "verdict_of", "view"]
+
+_TONES: Final = {"passed": "good", "incomplete": "warn", "not_validated": "warn", "not_run": "warn"}
+_RANKS: Final = ("passed", "incomplete", "not_run", "not_validated", "failed", "error")
+_LOADABLE: Final = ("passed", "incomplete", "not_validated")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict: its name in the manifest, words for it, its colour, and its rank from good to bad."""
+
+    name: str
+    word: str
+    tone: str
+    rank: int
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture, and the text below it."""
+
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Differences of one validation or check, with their picture."""
+
+    title: str
+    tolerance: Any
+    comparisons: Sequence[Any]
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact for the templates; `entry` is its part of the manifest."""
+
+    entry: ArtifactEntry
+    verdict: Verdict
+    size_bytes: int
+    share: float | None
+    passed: int
+    cells: Mapping[str, str]
+    notes: Sequence[Mapping[str, Any]]
+    groups: Sequence[Differences]
+    operators: Mapping[str, int]
+    operators_chart: Markup | None
+    details: Mapping[str, Any]
+    snippet: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """One manifest for the templates."""
+
+    manifest: Manifest
+    name: str
+    verdict: Verdict
+    headline: str
+    artifacts: Sequence[Artifact]
+    columns: Sequence[str]
+    charts: Sequence[Chart]
+    stage_charts: Sequence[Chart]
+    source: Mapping[str, Any]
+    background: Mapping[str, Any]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(artifact.size_bytes for artifact in self.artifacts)
+
+    @property
+    def difference(self) -> float | None:
+        return _largest(artifact.entry["validation"]["max_abs_diff"] for artifact in self.artifacts)
+
+    @property
+    def share(self) -> float | None:
+        return _largest(artifact.share for artifact in self.artifacts)
+
+    @property
+    def duration_s(self) -> float:
+        return round(sum(stage["seconds"] for stage in self.manifest["stages"]), 3)
+
+
+def verdict_of(name: str) -> Verdict:
+    """Return the words, colour and rank of a verdict."""
+    return Verdict(name, name.replace("_", " "), _TONES.get(name, "bad"), _RANKS.index(name))
+
+
+def view(manifest: Manifest) -> Model:
+    """Arrange a manifest for the templates."""
+    manifest = printable(manifest)
+    artifacts = [_artifact(entry, manifest) for entry in manifest["artifacts"]]
+    source = manifest["source"]
+    failed = manifest["error"] is not None and manifest["verdict"] in _LOADABLE
+    return Model(
+        manifest=manifest,
+        name=str(source["model"] if source is not None else manifest["inputs"].get("model", "unknown model")),
+        verdict=verdict_of("error" if failed else manifest["verdict"]),
+        headline=headline(manifest),
+        artifacts=artifacts,
+        columns=list(dict.fromkeys(column for artifact in artifacts for column in artifact.cells)),
+        charts=_model_charts(artifacts),
+        stage_charts=_stage_charts(manifest),
+        source=_without(source or {}, ("model", "hub", "model_type", "files")),
+        background={
+            "Inputs": manifest["inputs"],
+            "Versions": {**manifest["versions"], "hfexport": manifest["producer"]["version"]},
+            "Machine": manifest["machine"],
+            **({"Isolation": manifest["isolation"]} if manifest.get("isolation") else {}),
+        },
+    )
+
+
+def _artifact(entry: ArtifactEntry, manifest: Manifest) -> Artifact:
+    validation = entry["validation"]
+    operators = entry["details"].get("operators") or {}
+    return Artifact(
+        entry=entry,
+        verdict=verdict_of(validation["verdict"]),
+        size_bytes=sum(file["size_bytes"] for file in entry["files"]),
+        share=as_float(validation.get("tolerance_share")),
+        passed=sum(probe["verdict"] == "passed" for probe in validation["probes"]),
+        cells={},
+        notes=_notes(entry),
+        groups=[_differences(group, entry) for group in groups_of(entry)],
+        operators=operators,
+        operators_chart=_operators_chart(entry["path"], operators),
+        details=_without(entry["details"], ("operators",)),
+        snippet=load_snippet(entry, manifest) if manifest["verdict"] in _LOADABLE else "",
+    )
+
+
+def _notes(entry: ArtifactEntry) -> list[dict[str, Any]]:
+    """List facts about the validation that are neither in a table nor in a picture."""
+    validation = entry["validation"]
+    known = {
+        "validated up to": validation.get("validated_up_to"),
+        "not asked past, where the model computes differently": validation.get("unasked_thresholds"),
+        "outputs of the model that were not compared": validation.get("left_out"),
+        "stored tensors": validation.get("weights"),
+    }
+    return [{"title": title, "value": value} for title, value in known.items() if value]
+
+
+def _differences(group: Group, entry: ArtifactEntry) -> Differences:
+    worst = "not known" if group.worst is None else percent(group.worst)
+    caption = (
+        f"Largest difference relative to its tolerance, by probe and output, on a logarithmic scale; 100 % is the"
+        f" tolerance. The largest of all is {worst}."
+    )
+    svg = difference_chart(f"{entry['path']}: {caption}", group)
+    return Differences(group.title, group.tolerance, group.comparisons, svg, caption)
+
+
+def _operators_chart(path: str, operators: Mapping[str, int]) -> Markup | None:
+    if not operators:
+        return None
+    frequent = sorted(operators.items(), key=lambda item: (-item[1], item[0]))[:MAX_BARS]
+    counts = tuple(float(count) for _, count in frequent)
+    series = Series("nodes", counts, tuple(str(count) for _, count in frequent))
+    said = ", ".join(f"{name} {count}" for name, count in frequent)
+    return bars(f"Operators of {path}: {said}", [name for name, _ in frequent], [series])
+
+
+def _model_charts(artifacts: Sequence[Artifact]) -> list[Chart]:
+    if not artifacts:
+        return []
+    sizes = [artifact.size_bytes for artifact in artifacts]
+    labels = [artifact.entry["path"] for artifact in artifacts]
+    return [_sizes_chart("Size of the artifacts", labels, sizes)]
+
+
+def _sizes_chart(caption: str, labels: Sequence[str], sizes: Sequence[int]) -> Chart:
+    texts = tuple(size(value) for value in sizes)
+    said = ", ".join(f"{label} {text}" for label, text in zip(labels, texts, strict=True))
+    series = Series("MB", tuple(value / 1e6 for value in sizes), texts)
+    return Chart(bars(f"{caption}: {said}", labels, [series]), f"{caption}, in MB")
+
+
+def _stage_charts(manifest: Manifest) -> list[Chart]:
+    stages = manifest["stages"]
+    if not stages:
+        return []
+    labels = [stage["name"] for stage in stages]
+    texts = tuple(seconds(stage["seconds"]) for stage in stages)
+    said = ", ".join(f"{label} {text}" for label, text in zip(labels, texts, strict=True))
+    times = Series("seconds", tuple(float(stage["seconds"]) for stage in stages), texts)
+    return [
+        Chart(bars(f"Time of each step: {said}", labels, [times]), "Time of each step, in seconds"),
+        _sizes_chart(
+            "Peak memory of the process that runs each step", labels, [stage["peak_memory_bytes"] for stage in stages]
+        ),
+    ]
+
+
+def _without(entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name not in names}
+
+
+def _largest(values: Iterable[Any]) -> float | None:
+    numbers = [number for value in values if (number := as_float(value)) is not None and not math.isnan(number)]
+    return max(numbers, default=None)
