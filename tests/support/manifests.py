@@ -45,6 +45,7 @@ def full_manifest(model: str = "org/model") -> Manifest:
             ],
             "isolation": {"network": "denied", "files": "denied", "processes": "denied"},
             "artifacts": [_onnx(), _torchscript()],
+            "variants": [_variant("fp16", 45_100_301, 0.4991), _variant("int8", 22_900_607, 0.2533)],
             "files": [_file("tokenizer.json", 466_247)],
             "publication": {
                 **{"state": "pull_request", "repository": model, "branch": "main", "commit": "d" * 40},
@@ -87,6 +88,8 @@ def hostile_manifest() -> Manifest:
 
 
 def _hostile(value: Any) -> Any:
+    if isinstance(value, dict) and "measures" in value:
+        return value
     chosen = ("model", "model_type", "architectures", "path", "name", "reason", "problem", "interface", "repository")
     if isinstance(value, dict):
         return {key: _appended(item) if key in chosen else _hostile(item) for key, item in value.items()}
@@ -152,6 +155,22 @@ def _torchscript() -> dict[str, Any]:
     }
     validation["checks"] = []
     return artifact
+
+
+def _variant(name: str, size_bytes: int, share: float) -> dict[str, Any]:
+    graph = {"graph": "model", "verdict": "passed"}
+    return {
+        **{"format": "onnx", "name": name, "paths": [f"onnx/model_{name}.onnx"], "size_share": share},
+        **{"files": [_file(f"onnx/model_{name}.onnx", size_bytes)], "notes": [f"2 of 74 matrices stay as in {name}"]},
+        "quality": {
+            **{"verdict": "passed", "reason": "", "data": "texts of hfexport", "samples": 61},
+            "measures": [
+                graph | {"name": "mean_cosine", "value": 0.9973 - share / 100, "at_least": 0.985, "at_most": None},
+                graph | {"name": "worst_cosine", "value": 0.9817 - share / 100, "at_least": 0.945, "at_most": None},
+                graph | {"name": "kl_divergence", "value": 0.00213, "at_least": None, "at_most": 0.0217},
+            ],
+        },
+    }
 
 
 def _probe(name: str, sequence: int, difference: float, share: float) -> dict[str, Any]:

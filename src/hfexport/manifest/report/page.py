@@ -14,6 +14,7 @@ from hfexport import __version__
 from hfexport.manifest.model import Manifest
 from hfexport.manifest.report import formats
 from hfexport.manifest.report.view import Model, Verdict, verdict_of, view
+from hfexport.manifest.variants import VARIANT_COLUMNS
 
 __all__ = ["REPORT_PAGE", "report_page", "write_report_page"]
 
@@ -50,6 +51,7 @@ def report_page(manifests: Sequence[Manifest], title: str | None = None) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
         models=models,
+        variant_columns=VARIANT_COLUMNS,
         title=title or _title(models),
         headlines=_counts(models),
         worst=max((model.verdict for model in models), key=lambda verdict: verdict.rank, default=verdict_of("error")),

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from hfexport.manifest.model import ArtifactEntry, Manifest
+from hfexport.manifest.model import ArtifactEntry, Manifest, VariantEntry
 from hfexport.manifest.report.charts import MAX_BARS, Series, bars, difference_chart
 from hfexport.manifest.report.differences import Group, as_float, groups_of
 from hfexport.manifest.report.formats import percent, seconds, size
 from hfexport.manifest.report.printable import printable
 from hfexport.manifest.summary import headline, load_snippet
+from hfexport.manifest.variants import how_to_load, variant_rows
 
 __all__ = ["Artifact", "Chart", "Model", "Verdict", "verdict_of", "view"]
 
@@ -71,6 +72,15 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A variant for the templates; `entry` is its part of the manifest, `cells` its row of `VARIANT_COLUMNS`."""
+
+    entry: VariantEntry
+    cells: Sequence[str]
+    how_to_load: str
+
+
+@dataclass(frozen=True)
 class Model:
     """One manifest for the templates."""
 
@@ -80,6 +90,7 @@ class Model:
     headline: str
     artifacts: Sequence[Artifact]
     columns: Sequence[str]
+    variants: Sequence[Variant]
     charts: Sequence[Chart]
     stage_charts: Sequence[Chart]
     source: Mapping[str, Any]
@@ -110,7 +121,12 @@ def verdict_of(name: str) -> Verdict:
 def view(manifest: Manifest) -> Model:
     """Arrange a manifest for the templates."""
     manifest = printable(manifest)
+    manifest["variants"] = manifest.get("variants", [])
     artifacts = [_artifact(entry, manifest) for entry in manifest["artifacts"]]
+    variants = [
+        Variant(entry, cells, how_to_load(entry, manifest).replace("`", ""))
+        for entry, cells in zip(manifest["variants"], variant_rows(manifest), strict=True)
+    ]
     source = manifest["source"]
     failed = manifest["error"] is not None and manifest["verdict"] in _LOADABLE
     return Model(
@@ -120,7 +136,8 @@ def view(manifest: Manifest) -> Model:
         headline=headline(manifest),
         artifacts=artifacts,
         columns=list(dict.fromkeys(column for artifact in artifacts for column in artifact.cells)),
-        charts=_model_charts(artifacts),
+        variants=variants,
+        charts=_model_charts(manifest),
         stage_charts=_stage_charts(manifest),
         source=_without(source or {}, ("model", "hub", "model_type", "files")),
         background={
@@ -183,12 +200,44 @@ def _operators_chart(path: str, operators: Mapping[str, int]) -> Markup | None:
     return bars(f"Operators of {path}: {said}", [name for name, _ in frequent], [series])
 
 
-def _model_charts(artifacts: Sequence[Artifact]) -> list[Chart]:
-    if not artifacts:
+def _model_charts(manifest: Manifest) -> list[Chart]:
+    """Draw the sizes of artifacts and variants, and the similarity of variants."""
+    variants = manifest["variants"]
+    sized = [(entry["path"], entry["files"]) for entry in manifest["artifacts"]]
+    sized += [(_variant_label(entry), entry["files"]) for entry in variants]
+    if not sized:
         return []
-    sizes = [artifact.size_bytes for artifact in artifacts]
-    labels = [artifact.entry["path"] for artifact in artifacts]
-    return [_sizes_chart("Size of the artifacts", labels, sizes)]
+    sizes = [sum(file["size_bytes"] for file in files) for _, files in sized]
+    charts = [_sizes_chart("Size of the artifacts", [label for label, _ in sized], sizes)]
+    measured = [(_variant_label(entry), _similarity(entry)) for entry in variants]
+    measured = [(label, values) for label, values in measured if None not in values]
+    if measured:
+        labels = [label for label, _ in measured]
+        series = [
+            Series(
+                name,
+                tuple(values[index] for _, values in measured),
+                tuple(f"{values[index]:.4f}" for _, values in measured),
+            )
+            for index, name in enumerate(("mean", "worst"))
+        ]
+        caption = "Cosine similarity of the outputs of each variant to the model's"
+        said = ", ".join(f"{label} mean {values[0]:.4f}, worst {values[1]:.4f}" for label, values in measured)
+        charts.append(Chart(bars(f"{caption}: {said}", labels, series), caption))
+    return charts
+
+
+def _variant_label(entry: VariantEntry) -> str:
+    return f"{entry['paths'][0]} ({entry['name']})"
+
+
+def _similarity(entry: VariantEntry) -> tuple[float | None, float | None]:
+    """Return the smallest mean and worst cosine similarity over the graphs of a variant."""
+    found = []
+    for name in ("mean_cosine", "worst_cosine"):
+        values = [as_float(measure["value"]) for measure in entry["quality"]["measures"] if measure["name"] == name]
+        found.append(min((value for value in values if value is not None and math.isfinite(value)), default=None))
+    return found[0], found[1]
 
 
 def _sizes_chart(caption: str, labels: Sequence[str], sizes: Sequence[int]) -> Chart:
