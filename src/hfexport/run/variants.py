@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hfexport.checkpoint import copy_along
 from hfexport.errors import ValidationError
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from hfexport.export_config import ExportConfig
     from hfexport.run.exporter import Exporter, Result
     from hfexport.validation.quality import MadeVariant, ModelAnswers, Quality
+
+SMALL_BYTES: Final = 2**22
+"""Size of the files below which nothing is said about it: the graph itself takes a part of it."""
 
 __all__ = ["hold_quality", "make_variants"]
 
@@ -100,12 +103,12 @@ def _described(
     quality = not_measured("validate is off")
     if answers is not None:
         with exporter.stages(f"Quality of {variant.name}"):
-            quality = measure(exporter, variant, artifacts, answers)
+            quality = measure(exporter, variant, artifacts, [artifact for artifact, _ in plain], answers)
         exporter.observer.note(f"  {variant.name}: {quality.verdict}, {_said(quality)}")
     share = _size(artifacts) / max(1, _size([artifact for artifact, _ in plain]))
     share *= 0.5 if exporter.dtype == "fp16" else 1.0
     notes = []
-    if share > variant.size_share:
+    if share > variant.size_share and _size(artifacts) > SMALL_BYTES:
         notes.append(
             f"its size is {share:.0%} of the float32 files; {variant.size_share:.0%} or less was expected, so most of its"
             " weights are not in operators that this variant makes smaller"
@@ -114,13 +117,20 @@ def _described(
     return MadeVariant(variant.name, artifacts, quality, share, tuple(notes))
 
 
-def measure(exporter: Exporter, variant: Variant, artifacts: Sequence[Artifact], answers: ModelAnswers) -> Quality:
+def measure(
+    exporter: Exporter,
+    variant: Variant,
+    artifacts: Sequence[Artifact],
+    plain: Sequence[Artifact],
+    answers: ModelAnswers,
+) -> Quality:
     """Measure the quality of a variant's files."""
     from hfexport.validation import timeout_for
     from hfexport.validation.quality import measure_variant
 
     return measure_variant(
         artifacts,
+        plain,
         answers,
         variant.kind,
         folder=Path(tempfile.mkdtemp(prefix="run-variant-", dir=exporter.staging)),

@@ -168,6 +168,7 @@ def start_model(
 
 def measure_variant(
     artifacts: Sequence[Artifact],
+    plain: Sequence[Artifact],
     answers: ModelAnswers,
     kind: str,
     *,
@@ -180,6 +181,7 @@ def measure_variant(
 
     Args:
         artifacts: files of the variant, one for each graph of the model, in the order in which generation runs them.
+        plain: files of the model in float32 or float16, in the same order, whose weights the variant's must be, rounded.
         answers: the model's outputs; waited for if they are still being computed.
         kind: kind of the variant, a key of `thresholds.LIMITS`.
         folder: folder for the runners' files, which are removed.
@@ -194,8 +196,17 @@ def measure_variant(
     data, samples = str(described["data"]), int(described["samples"])
     made: list[tuple[Artifact, ExportConfig]] = []
     measures: list[Measure] = []
-    for artifact in artifacts:
+    for artifact, source in zip(artifacts, plain, strict=True):
         assert artifact.config is not None
+        try:
+            stored = {} if kind == "exact" else _stored(artifact, source, folder, env, timeout_s)
+        except HfexportError as error:
+            return Quality("failed", f"{artifact.path.name}: {error.message}", data, samples)
+        if stored.get("missing"):
+            reason = f"{artifact.path.name}: lacks the weights {', '.join(stored['missing'][:5])}"
+            return Quality("failed", reason, data, samples)
+        if stored:
+            measures.append(Measure(artifact.config.graph, "weight_error", float(stored["error"]), at_most=1.0))
         for config in artifact.config.branches:
             made.append((artifact, config))
             cases = [(Probe.from_dict(case["probe"]), bool(case["real"])) for case in described["graphs"][config.graph]]
@@ -210,6 +221,21 @@ def measure_variant(
             shutil.rmtree(place, ignore_errors=True)
     passed = bool(measures) and all(measure.passed for measure in measures)
     return Quality("passed" if passed else "failed", "", data, samples, tuple(measures))
+
+
+def _stored(
+    artifact: Artifact, plain: Artifact, folder: Path, env: Mapping[str, str], timeout_s: float
+) -> dict[str, Any]:
+    """Compare the stored weights of a file with the plain file's; see `stored.run`."""
+    assert artifact.config is not None
+    place = folder / f"stored-{artifact.config.graph}"
+    job = {"plain": str(plain.path.absolute()), "variant": str(artifact.path.absolute())}
+    name = f"weights of {artifact.path.name}"
+    environment = workers.child_environment(env)
+    with workers.start(
+        "hfexport.validation.quality.stored", job, name=name, folder=place, env=environment, kind="transformers"
+    ) as worker:
+        return worker.result(timeout_s)
 
 
 def _run(

@@ -1,0 +1,170 @@
+"""Compare the weights of a variant with those of the plain file: each must be that weight, rounded. Runs as a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from hfexport.backends.onnx.variants.blocks import BLOCK, NF4, NF4_BLOCK
+from hfexport.backends.onnx.variants.graph import Opened, Stored, open_model
+
+__all__ = ["compare_stored", "run"]
+
+Array = NDArray[Any]
+
+LARGE: Final = 1024
+"""Number of elements from which a weight of the plain file has to be in the variant."""
+
+_HALF_STEP: Final = 0.5
+_CLIPPED_STEP: Final = 1.0
+"""Largest error of a 4-bit value in steps: the range ends at 7 on one side and at -8 on the other."""
+
+_NF4_STEP: Final = max(upper - lower for lower, upper in pairwise(NF4)) / 2
+
+_SLACK: Final = 1.02
+_HALF_PRECISION: Final = 2e-3
+"""Allowed share of a bound, and relative error of a weight or scale that is stored in float16."""
+
+_SMALL: Final = 1e-7
+"""Absolute rounding error that is always allowed: the smallest float16 numbers."""
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare the files of one graph.
+
+    Args:
+        job: `plain` and `variant`, paths of ONNX files.
+
+    Returns:
+        `error`: largest error of a weight relative to what rounding allows; `worst`: name of that weight; `missing`:
+        names of weights of the plain file that the variant lacks.
+    """
+    error, worst, missing = compare_stored(Path(job["plain"]), Path(job["variant"]))
+    return {"error": error, "worst": worst, "missing": missing}
+
+
+def compare_stored(plain: Path, variant: Path) -> tuple[float, str, list[str]]:
+    """Return the largest relative error of a weight, its name, and the names of weights that are missing."""
+    expected, found = open_model(plain), open_model(variant)
+    error, worst, seen = 0.0, "", set()
+    for name in found.weights:
+        for ending, decode in _DECODERS.items():
+            source = name.removesuffix(ending)
+            if not name.endswith(ending) or source not in expected.weights:
+                continue
+            seen.add(source)
+            try:
+                value = _relative_error(_read(expected, source), *decode(found, source, name))
+            except (LookupError, ValueError, StopIteration):  # a part is missing or has another shape
+                value = float("inf")
+            if not value <= error:  # also for NaN
+                error, worst = value, source
+            break
+    large = {
+        name
+        for name, tensor in expected.weights.items()
+        if isinstance(tensor, Stored) and tensor.is_float and np.prod(tensor.shape) >= LARGE
+    }
+    return error, worst, sorted(large - seen)
+
+
+def _relative_error(expected: Array, decoded: Array, bound: Array) -> float:
+    """Return the largest error relative to the allowed one."""
+    expected = np.asarray(expected, np.float32)
+    if decoded.shape != expected.shape:
+        return float("inf")
+    allowed = bound * _SLACK + _HALF_PRECISION * np.abs(expected) + _SMALL
+    return float((np.abs(decoded - expected) / allowed).max(initial=0.0))
+
+
+def _read(opened: Opened, name: str) -> Array:
+    tensor = opened.weights[name]
+    assert isinstance(tensor, Stored)
+    return tensor.read()
+
+
+def _same(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
+    del source
+    return np.asarray(_read(opened, name), np.float32), np.zeros((), np.float32)
+
+
+def _integers(axis: int) -> Callable[[Opened, str, str], tuple[Array, Array]]:
+    def decode(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
+        plain = f"{source}_scales_{axis}"
+        stored = plain if plain in opened.weights else f"{plain}_column"
+        scales = np.asarray(_read(opened, stored), np.float32).reshape(-1)
+        scale = scales[:, None] if axis == 0 else scales[None, :]
+        return _centred(_read(opened, name)) * scale, _HALF_STEP * np.abs(scale)
+
+    return decode
+
+
+def _constant(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
+    scale = np.asarray(_read(opened, f"{source}_scales"), np.float32)
+    return _centred(_read(opened, name)) * scale, _HALF_STEP * np.abs(scale)
+
+
+def _centred(integers: Array) -> Array:
+    return integers.astype(np.float32) - (128 if integers.dtype == np.uint8 else 0)
+
+
+def _blocks(ending: str) -> Callable[[Opened, str, str], tuple[Array, Array]]:
+    def decode(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
+        packed = _read(opened, name)
+        scales = np.asarray(_read(opened, f"{source}_block_scales{ending}"), np.float32)[..., None]
+        nibbles = np.stack([packed & 0xF, packed >> 4], axis=-1).reshape(*packed.shape[:2], BLOCK)
+        rows, width = _rows_and_width(opened, source, ending, packed)
+        values = ((nibbles.astype(np.float32) - 8) * scales).reshape(rows, -1)[:, :width]
+        bound = np.broadcast_to(_CLIPPED_STEP * np.abs(scales), nibbles.shape).reshape(rows, -1)[:, :width]
+        return (values, bound) if ending else (values.T, bound.T)
+
+    return decode
+
+
+def _rows_and_width(opened: Opened, source: str, ending: str, packed: Array) -> tuple[int, int]:
+    """Return N and K: K is an attribute of the operator, since the last block may be partial."""
+    for graph in _nodes(opened):
+        if graph.op_type == "MatMulNBits" and f"{source}_nibbles{ending}" in graph.input:
+            attributes = {entry.name: entry.i for entry in graph.attribute}
+            return int(attributes["N"]), int(attributes["K"])
+    return packed.shape[0], packed.shape[1] * BLOCK
+
+
+def _nodes(opened: Opened) -> list[onnx.NodeProto]:
+    from hfexport.backends.onnx.variants.graph import graphs_of
+
+    return [node for graph in graphs_of(opened.model.graph) for node in graph.node]
+
+
+def _normal_floats(ending: str) -> Callable[[Opened, str, str], tuple[Array, Array]]:
+    def decode(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
+        packed = _read(opened, name)
+        largest = np.asarray(_read(opened, f"{source}_nf4_largest{ending}"), np.float32)[:, None]
+        codes = np.stack([packed >> 4, packed & 0xF], axis=-1).reshape(-1, NF4_BLOCK)
+        node = next(node for node in _nodes(opened) if name in node.input)
+        attributes = {entry.name: entry.i for entry in node.attribute}
+        shape = int(attributes["N"]), int(attributes["K"])
+        values = (np.array(NF4, np.float32)[codes] * largest).reshape(shape)
+        bound = np.broadcast_to(_NF4_STEP * np.abs(largest), codes.shape).reshape(shape)
+        return (values, bound) if ending else (values.T, bound.T)
+
+    return decode
+
+
+_DECODERS: Final[Mapping[str, Callable[[Opened, str, str], tuple[Array, Array]]]] = {
+    "_integers_0": _integers(0),
+    "_integers_1": _integers(1),
+    "_integers": _constant,
+    "_nibbles": _blocks(""),
+    "_nibbles_rows": _blocks("_rows"),
+    "_nf4": _normal_floats(""),
+    "_nf4_rows": _normal_floats("_rows"),
+    "": _same,
+}
+"""Function that decodes a weight, by the ending that its name has after that of the plain weight; the longest first."""
