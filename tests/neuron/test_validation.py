@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hfexport.backends.base import ExportJob
 from hfexport.backends.neuron.artifact import NeuronArtifact
-from hfexport.run import neuron
+from hfexport.backends.neuron.backend import NeuronBackend
 from neuron.conftest import WITH_DEVICE, Exported, Exporter
 
 SHIFTED = """
@@ -30,14 +30,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[NeuronArtifact
     """Has something done to the artifact between its making and its validation."""
 
     def install(change: Callable[[NeuronArtifact], None]) -> None:
-        make = neuron.NeuronExport.export
+        make = NeuronBackend.export
 
-        def export(self: neuron.NeuronExport, folder: Path) -> NeuronArtifact:
-            artifact = make(self, folder)
+        def export(self: NeuronBackend, job: ExportJob) -> NeuronArtifact:
+            artifact = make(self, job)
             change(artifact)
             return artifact
 
-        monkeypatch.setattr(neuron.NeuronExport, "export", export)
+        monkeypatch.setattr(NeuronBackend, "export", export)
 
     return install
 

@@ -11,11 +11,12 @@ import pytest
 import transformers
 from safetensors.torch import load_file, save_file
 
-from hfexport.backends import neuron
 from hfexport.backends.base import ExportJob
+from hfexport.backends.neuron import backend
+from hfexport.backends.neuron.backend import NeuronBackend
 from hfexport.backends.neuron.options import NeuronOptions, NeuronRun
-from hfexport.backends.neuron.plan import plan_model
 from hfexport.backends.neuron.protocol import ask
+from hfexport.backends.neuron.sizes import Sizes
 from hfexport.errors import ExportError, NeuronError, UnsupportedError
 from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.tasks import TASKS
@@ -36,10 +37,10 @@ class Worker:
 
     def compile(self, checkpoint: Path, model_type: str, *, sequence: int = 9) -> Any:
         model_config = transformers.AutoConfig.from_pretrained(checkpoint)
+        model_config.max_position_embeddings = 512  # more than the checkpoint has, so that any length gets through
         config = config_class_for(model_type)(model_config, TASKS["masked-lm"])
-        parts = plan_model(config, {"batch": 1, "sequence": sequence}, free_batch=False)
-        run = NeuronRun(self.run.options, self.run.folder, self.run.env, self.run.listen, parts)
-        return neuron.NeuronBackend().export(ExportJob(checkpoint, config, "fp32", self.made, {}, 17, neuron=run))
+        made = NeuronBackend(self.run, Sizes(batch=1, sequence=sequence), [].append)
+        return made.export(ExportJob(checkpoint, config, "fp32", self.made, {}))
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_model_that_fails_there_is_said_to(worker: Worker) -> None:
 def test_what_is_refused_up_front_fails_there_for_the_reason_given(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neuron, "_UNTRACEABLE", {})
+    monkeypatch.setattr(backend, "_UNTRACEABLE", {})
     checkpoint = worker.exporter.checkpoint("deberta-v2", "masked-lm")
     with pytest.raises((ExportError, NeuronError), match="XSoftmax"):
         worker.compile(checkpoint, "deberta-v2")

@@ -19,8 +19,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import AutoConfig
 
-from hfexport.backends import backend_for
 from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.onnx.backend import OnnxBackend
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.probes import trace_inputs, validation_probes
@@ -55,8 +55,8 @@ class Case:
         """The ONNX artifact as the back end makes it."""
         folder = self.folder / "onnx"
         folder.mkdir()
-        job = ExportJob(self.checkpoint, self.config, "fp32", folder, METADATA, self.config.default_opset)
-        return backend_for("onnx").export(job)
+        job = ExportJob(self.checkpoint, self.config, "fp32", folder, METADATA)
+        return OnnxBackend().export(job)
 
     def judge(self, artifact: Artifact, folder: Path, **options: Any) -> ArtifactVerdict:
         tolerance = resolve_tolerance(self.config, "fp32", None, None)

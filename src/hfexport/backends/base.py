@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from hfexport.export_config import ExportConfig
+from hfexport.backends.formats import FORMATS
+from hfexport.export_config import ExportConfig, Layout
 
-if TYPE_CHECKING:
-    from hfexport.backends.neuron.options import NeuronRun
-
-__all__ = ["Artifact", "Backend", "ExportJob"]
+__all__ = ["Artifact", "Backend", "ExportJob", "unwatched"]
 
 
 def _tell_nobody(size_bytes: int) -> None:
@@ -21,14 +19,15 @@ def _tell_nobody(size_bytes: int) -> None:
 
 
 @contextmanager
-def _unwatched(total_bytes: int) -> Iterator[Callable[[int], None]]:
-    del total_bytes
+def unwatched(name: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Report no progress."""
+    del name, total_bytes
     yield _tell_nobody
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """Description of one artifact to make.
+    """Description of one artifact to make. Options of one format belong to its back end.
 
     Attributes:
         checkpoint: folder of config.json and safetensors files.
@@ -36,13 +35,9 @@ class ExportJob:
         dtype: `fp32` or `fp16`.
         folder: empty staging folder for the artifact's files.
         metadata: values stored in the artifact: `producer`, `version`, `source`, `task`.
-        opset: ONNX opset.
-        external_data: write ONNX weights to a separate file even below 2 GB.
         fixed_sizes: sizes of all free axes for a fixed-shape artifact; empty for a shape-free one.
-        neuron: compiler options and interpreter, for format `neuron`.
-        model: model in memory whose weights are exported instead of a checkpoint's; only for ONNX.
-        progress: takes the size of the weights to write in bytes and returns a context, whose value is called with the
-            size of each written weight.
+        progress: takes a file name and the number of bytes to write, and returns a context, whose value is called with
+            the number of bytes of each written part.
     """
 
     checkpoint: Path
@@ -50,12 +45,8 @@ class ExportJob:
     dtype: str
     folder: Path
     metadata: Mapping[str, str]
-    opset: int
-    external_data: bool = False
     fixed_sizes: Mapping[str, int] = field(default_factory=dict)
-    neuron: NeuronRun | None = None
-    model: Any = None
-    progress: Callable[[int], AbstractContextManager[Callable[[int], None]]] = _unwatched
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = unwatched
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class Artifact:
     """Artifact that a back end made.
 
     Attributes:
-        format: `onnx`, `torchscript` or `neuron`.
+        format: name of the format, see `hfexport.backends.formats`.
         path: file to load.
         files: all files of the artifact, including `path`.
         fixed_sizes: sizes of the axes that are fixed in the artifact; empty if it is shape-free.
@@ -80,11 +71,36 @@ class Artifact:
     config: ExportConfig | None = None
     dtype: str = ""
 
+    @property
+    def name(self) -> str:
+        """Return the name for messages: the format, and the file if the format makes a file for each graph."""
+        return f"{self.format}/{self.path.name}" if FORMATS[self.format].one_file_each else self.format
+
 
 class Backend(Protocol):
-    """Interface of a back end, which makes artifacts of one format."""
+    """Makes artifacts of one format."""
 
-    format: str
+    @property
+    def format(self) -> str:
+        """Return the name of the format."""
+        ...
+
+    @property
+    def can_fix_sizes(self) -> bool:
+        """Return whether an artifact that is correct only at its traced sizes can be made with fixed sizes instead."""
+        ...
+
+    def graphs(self, family: ExportConfig, layout: Layout | None) -> tuple[ExportConfig, ...]:
+        """Return the graphs of a model to export, in the order in which generation runs them.
+
+        Args:
+            family: export config of the model.
+            layout: requested layout of an encoder-decoder's graphs; `None` for the one that suits the format.
+
+        Raises:
+            UnsupportedError: the format has no counterpart of the model's task.
+        """
+        ...
 
     def export(self, job: ExportJob) -> Artifact:
         """Make the artifact in `job.folder`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from hfexport.backends.formats import FORMATS
 from hfexport.cli.commands import COMMANDS, EXPORT, Command
 from hfexport.errors import InputsError
 from hfexport.run.inputs import FLAGS, InputField, input_fields, parsers
@@ -74,5 +75,5 @@ def _type(part: InputField) -> Any:
     if part.parser is parsers.boolean:
         return click.Choice(("true", "false"))
     if part.parser is parsers.formats:
-        return click.Choice(parsers.FORMATS)
+        return click.Choice(tuple(FORMATS))
     return click.Path() if part.parser in (parsers.path, parsers.program, parsers.class_reference) else click.STRING

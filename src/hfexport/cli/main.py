@@ -15,6 +15,7 @@ from hfexport import __version__
 from hfexport._internal.blame import explain
 from hfexport._internal.confined import guard_memory, hide_arguments
 from hfexport._internal.process import collect_rarely, end_process
+from hfexport.backends.formats import FORMATS
 from hfexport.cli import fleet
 from hfexport.cli.commands import COMMANDS, split_command
 from hfexport.cli.completion import VARIABLE, answer, print_script
@@ -184,10 +185,7 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
             "manifest": str(Path(inputs.output, MANIFEST_FILE)),
             "output": inputs.output,
             "report": _write_report(inputs, manifest, failure, console),
-            **{
-                name: str(Path(inputs.output, paths[name])) if name in paths else ""
-                for name in ("onnx", "torchscript", "neuron")
-            },
+            **{name: str(Path(inputs.output, paths[name])) if name in paths else "" for name in FORMATS},
             "max-abs-diff": str(max((value for value in differences if isinstance(value, float)), default="")),
             "verdict": manifest["verdict"],
             "published": publication.get("state", ""),

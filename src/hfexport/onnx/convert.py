@@ -80,8 +80,8 @@ def export(
         output.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(output.parent)
         staging = stack.enter_context(staging_folder(output.parent))
-        job = ExportJob(Path(), interface, _dtype(model), staging, metadata, opset, model=model)
-        artifact = OnnxBackend().export(job)
+        job = ExportJob(Path(), interface, _dtype(model), staging, metadata)
+        artifact = OnnxBackend(opset, model=model).export(job)
         move_model(artifact.path, output)
     return [spec.name for spec in interface.inputs], [spec.name for spec in interface.outputs]
 

@@ -2,104 +2,63 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfexport import __version__
+from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint import Checkpoint
 from hfexport.errors import ValidationError
-from hfexport.export_config import DecoderConfig, ExportConfig
+from hfexport.export_config import LAYOUTS, DecoderConfig, ExportConfig
+from hfexport.run.formats import FormatRun
 from hfexport.run.stages import Stages
 
 if TYPE_CHECKING:
-    from hfexport.backends.base import Artifact
-    from hfexport.backends.neuron.options import NeuronRun
+    from hfexport.backends.base import Artifact, Backend, ExportJob
     from hfexport.export_config import Layout
-    from hfexport.export_config.probes import Probe
     from hfexport.run.inputs import Inputs
     from hfexport.run.observer import Observer
-    from hfexport.validation import Reference
     from hfexport.validation.compare import ArtifactVerdict
-
-    Graphs = tuple[ExportConfig, ...]
-    """The graphs of one model, in the order in which generation runs them."""
+    from hfexport.validation.validators import Comparison, References, Subject
 
     Result = tuple[Artifact, ExportConfig, ArtifactVerdict]
 
-__all__ = ["Exporter"]
+__all__ = ["Exporter", "WeightFolders"]
 
 
 def _nothing(path: Path) -> None:
     del path
 
 
-@dataclass
-class Exporter:
-    """Make and validate the artifacts of one checkpoint.
+@dataclass(frozen=True)
+class WeightFolders:
+    """Folders with a checkpoint's weights by dtype, so that they can be mapped; each is written at most once.
 
     Attributes:
-        inputs: the user's inputs.
-        observer: receives notes and progress.
-        env: environment; child processes get an allow-list of it.
-        staging: folder for unfinished files.
-        stages: records each step.
         checkpoint: checkpoint as safetensors.
-        source_identity: identity of the checkpoint, stored in artifacts.
-        family: export config of the model; its graphs are exported.
-        dtype: `fp32` or `fp16`.
-        opset: ONNX opset.
-        further_probes: returns probes for shape-free artifacts in addition to hfexport's own.
-        neuron: environment of the SDK, for format `neuron`.
-        limited: limit memory, time and file size of artifacts when they run, for artifacts made elsewhere.
-        on_made: called with each complete file of an artifact; again if the file is replaced.
+        family: export config of the model.
+        staging: folder for unfinished files.
+        stages: records the conversion.
+        observer: receives progress.
     """
 
-    inputs: Inputs
-    observer: Observer
-    env: Mapping[str, str]
+    checkpoint: Checkpoint
+    family: ExportConfig
     staging: Path
     stages: Stages
-    checkpoint: Checkpoint
-    source_identity: str
-    family: ExportConfig
-    dtype: str
-    opset: int
-    further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None
-    neuron: NeuronRun | None = None
-    limited: bool = False
-    on_made: Callable[[Path], None] = _nothing
-    _references: list[Reference] = field(default_factory=list)
-    _shared: Mapping[str, Reference] = field(default_factory=dict)
-    _folders: dict[str, Path] = field(default_factory=dict)
+    observer: Observer
+    _written: dict[str, Path] = field(default_factory=dict)
 
-    @property
-    def ready(self) -> Path:
-        """Return the folder that becomes the output."""
-        return self.staging / "ready"
-
-    def run(self) -> list[Result]:
-        """Export to every requested format.
-
-        Raises:
-            InputsError: the disk or the memory is too small for the run.
-        """
-        self._refuse_misfit()
-        try:
-            return [result for name in self.inputs.formats for result in self._one_format(name)]
-        finally:
-            self.stop()
-
-    def folder_in(self, dtype: str) -> Path:
-        """Return a folder with the checkpoint's weights in `dtype`, so that they can be mapped; copy them if needed."""
+    def __call__(self, dtype: str) -> Path:
+        """Return the folder for `dtype`: the checkpoint's own, or a copy."""
         from hfexport.modeling.conversion.dtype_copy import plan_dtypes, write_in_dtype
 
-        if dtype not in self._folders:
+        if dtype not in self._written:
             plan = plan_dtypes(self.checkpoint, self.family, dtype)
             if not plan.dtypes:
-                self._folders[dtype] = self.checkpoint.folder
+                self._written[dtype] = self.checkpoint.folder
                 return self.checkpoint.folder
             folder = self.staging / f"weights-{dtype}"
             with (
@@ -107,8 +66,56 @@ class Exporter:
                 self.observer.progress(f"weights in {dtype}", plan.size_bytes, unit="B") as advance,
             ):
                 write_in_dtype(self.checkpoint, plan, folder, advance)
-            self._folders[dtype] = folder
-        return self._folders[dtype]
+            self._written[dtype] = folder
+        return self._written[dtype]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """Make and validate the artifacts of one checkpoint.
+
+    Attributes:
+        inputs: the user's inputs.
+        observer: receives notes and progress.
+        staging: folder for unfinished files.
+        stages: records each step.
+        checkpoint: checkpoint as safetensors.
+        source_identity: identity of the checkpoint, stored in artifacts.
+        family: export config of the model; its graphs are exported.
+        subject: the model that artifacts are compared with.
+        references: references of the run.
+        formats: formats to make, in order.
+        on_made: called with each complete file of an artifact; again if the file is replaced.
+    """
+
+    inputs: Inputs
+    observer: Observer
+    staging: Path
+    stages: Stages
+    checkpoint: Checkpoint
+    source_identity: str
+    family: ExportConfig
+    subject: Subject
+    references: References
+    formats: tuple[FormatRun, ...] = ()
+    on_made: Callable[[Path], None] = _nothing
+
+    @property
+    def ready(self) -> Path:
+        """Return the folder that becomes the output."""
+        return self.staging / "ready"
+
+    def run(self) -> list[Result]:
+        """Export to every format.
+
+        Raises:
+            InputsError: the disk or the memory is too small for the run.
+        """
+        self._refuse_misfit()
+        try:
+            return [result for form in self.formats for result in self._one_format(form)]
+        finally:
+            self.references.stop()
 
     def _refuse_misfit(self) -> None:
         from hfexport.modeling.conversion.dtype_copy import plan_dtypes
@@ -117,102 +124,71 @@ class Exporter:
         from hfexport.run.preflight import Needs, refuse_misfit
         from hfexport.validation.memory import available_bytes
 
-        formats = [name for name in self.inputs.formats if name != "neuron"]
+        formats = [form.backend.format for form in self.formats if FORMATS[form.backend.format].streams_weights]
         if not formats:
             return
-        model = model_without_data(self.family, self.dtype)
+        dtype = self.subject.dtype
+        model = model_without_data(self.family, dtype)
         refuse_implausible(self.checkpoint.folder, lambda: model)
         sizes = [parameter.nbytes for parameter in model.parameters()]
-        copy_bytes = plan_dtypes(self.checkpoint, self.family, self.dtype).size_bytes
+        copy_bytes = plan_dtypes(self.checkpoint, self.family, dtype).size_bytes
         needs = Needs(copy_bytes, sum(sizes), max(sizes, default=0), formats)
         if said := refuse_misfit(needs, Path(self.inputs.output), available_bytes()):
             self.observer.note(said)
 
-    def stop(self) -> None:
-        """Stop running child processes."""
-        for reference in self._references:
-            reference.worker.stop()
-
-    def _one_format(self, name: str) -> list[Result]:
+    def _one_format(self, form: FormatRun) -> list[Result]:
         """Export every graph to one format, then validate each; generation in the last one runs through all graphs."""
         from hfexport.validation import not_run
 
-        if name == "neuron":
-            return [self._neuron_format()]
-        strict = self.inputs.validate == "strict"
-        graphs = self._graphs(name)
-        if strict and not self._shared:
-            # Formats with another layout of graphs are validated with the same probes.
-            self._shared = self._start_references([branch for config in graphs for branch in config.branches], {})
-        (self.ready / name).mkdir()
-        with self.stages(f"Export to {name}"):
-            artifacts = [self._export(name, config, {}) for config in graphs]
-        if not strict:
+        backend = form.backend
+        graphs = backend.graphs(self.family, self._layout)
+        comparison = None
+        if self.inputs.validate == "strict":
+            comparison = form.validator(self.subject, self.references).start(graphs, {})
+        (self.ready / backend.format).mkdir()
+        with self.stages(f"Export to {backend.format}"):
+            artifacts = [self._export(backend, config, {}) for config in graphs]
+        if comparison is None:
             reason = "validate is off"
             return [(artifact, config, not_run(reason)) for artifact, config in zip(artifacts, graphs, strict=True)]
         results: list[Result] = []
         for artifact, config in zip(artifacts, graphs, strict=True):
             made = [(earlier, described) for earlier, described, _ in results]
-            verdict = self._validate(artifact, config, self._shared, made)
+            verdict = self._validate(artifact, config, comparison, made)
             result = (artifact, config, verdict)
-            if verdict.verdict == "failed" and name == "torchscript" and _only_shapes_fail(verdict, config):
-                result = self._at_fixed_sizes(result)
+            if verdict.verdict == "failed" and backend.can_fix_sizes and _only_shapes_fail(verdict, config):
+                result = self._at_fixed_sizes(form, result)
             results.append(result)
         return results
 
-    def _graphs(self, name: str) -> Graphs:
-        """Return the layout of an encoder-decoder's graphs: `auto` merges the decoders in ONNX, which has branches."""
-        merged_or_split: Layout = "merged" if name == "onnx" else "split"
-        return self.family.graphs(merged_or_split if self.inputs.layout == "auto" else self.inputs.layout)
+    @property
+    def _layout(self) -> Layout | None:
+        """Return the requested layout of an encoder-decoder's graphs; `None` if the format chooses."""
+        return next((layout for layout in LAYOUTS if layout == self.inputs.layout), None)
 
-    def _at_fixed_sizes(self, result: Result) -> Result:
+    def _at_fixed_sizes(self, form: FormatRun, result: Result) -> Result:
         """Export a trace that is valid only at its own sizes again with fixed sizes."""
         artifact, config, _ = result
         sizes = _fixed_sizes(config, self.inputs)
         self.observer.warn(
-            f"TorchScript: the trace of {artifact.path.name} holds only at the sizes it was made with; made again at "
-            + ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+            f"{FORMATS[artifact.format].label}: the trace of {artifact.path.name} holds only at the sizes it was made"
+            " with; made again at " + ", ".join(f"{axis} {size}" for axis, size in sizes.items())
         )
         for file in artifact.files:
             file.unlink()
-        references = self._start_references((config,), sizes)
+        comparison = form.validator(self.subject, self.references).start((config,), sizes)
         with self.stages(f"Export to {artifact.format}"):
-            artifact = self._export(artifact.format, config, sizes)
-        return artifact, config, self._validate(artifact, config, references, [])
+            artifact = self._export(form.backend, config, sizes)
+        return artifact, config, self._validate(artifact, config, comparison, [])
 
-    def _neuron_format(self) -> Result:
-        """Compile at fixed sizes; the reference has its own probes at those sizes."""
-        from hfexport.run.neuron import NeuronExport, plan, static_config
-        from hfexport.validation import not_run
-
-        assert self.neuron is not None, "prepared before any export"
-        config = static_config(self.family)
-        parts = plan(config, self.checkpoint.folder, self.inputs, self.observer.warn)
-        work = NeuronExport(
-            self.neuron, self.inputs, self.checkpoint.folder, config, parts, self.neuron.folder, self.source_identity
-        )
-        strict = self.inputs.validate == "strict"
-        if strict:
-            reference = work.start_reference()
-            self._references.extend(reference.parts.values())
-        with self.stages("Export to neuron"):
-            (self.ready / "neuron").mkdir()
-            artifact = work.export(self.ready / "neuron")
-        if not strict:
-            return artifact, config, not_run("validate is off")
-        with self.stages("Validation of neuron"):
-            verdict = work.validate(artifact, reference)
-        for check in verdict.checks:
-            if check.verdict == "not_run":
-                self.observer.warn(f"neuron: {check.name}: not run: {check.reason}")
-        return artifact, config, verdict
-
-    def revalidate(self, folder: Path, name: str, entries: Sequence[Mapping[str, Any]]) -> list[ArtifactVerdict]:
+    def revalidate(
+        self, form: FormatRun, folder: Path, entries: Sequence[Mapping[str, Any]]
+    ) -> list[tuple[Artifact, ArtifactVerdict]]:
         """Validate existing artifacts of one format.
 
         Args:
+            form: the format.
             folder: folder that the paths are relative to.
-            name: name of the format.
             entries: artifacts as in the manifest, in its order.
 
         Raises:
@@ -220,116 +196,62 @@ class Exporter:
         """
         from hfexport.backends.base import Artifact
 
-        graphs = self._graphs(name)
+        name = form.backend.format
+        graphs = form.backend.graphs(self.family, self._layout)
         if len(graphs) != len(entries):
             raise ValidationError(f"{name}: has {len(entries)} artifacts, but the model has {len(graphs)} graphs")
+        validator = form.validator(self.subject, self.references)
         results = []
         made: list[tuple[Artifact, ExportConfig]] = []
         for config, entry in zip(graphs, entries, strict=True):
             sizes = dict(entry["fixed_sizes"] or {})
             files = tuple(folder / file["path"] for file in entry["files"])
             artifact = Artifact(name, folder / entry["path"], files, sizes, entry["details"], config)
-            references = self._start_references(config.branches, sizes)
-            results.append(self._validate(artifact, config, references, [] if sizes else made))
+            comparison = validator.start((config,) if sizes else graphs, sizes)
+            results.append((artifact, self._validate(artifact, config, comparison, [] if sizes else made)))
             made.append((artifact, config))
         return results
 
-    def _start_references(
-        self, graphs: Sequence[ExportConfig], fixed_sizes: Mapping[str, int]
-    ) -> Mapping[str, Reference]:
-        """Start one process that computes the reference for `graphs`, by name."""
-        from hfexport.export_config.probes import fixed_probes, validation_probes
-        from hfexport.validation import start_references
-
-        def probes(config: ExportConfig) -> tuple[Probe, ...]:
-            if fixed_sizes:
-                return fixed_probes(config, fixed_sizes)
-            further = self.further_probes(config) if self.further_probes is not None else ()
-            return (*further, *validation_probes(config))
-
-        asked = [(config, probes(config)) for config in graphs]
-        folder = self.staging / f"reference-{len(self._references)}"
-        references = start_references(
-            self.folder_in(self.dtype),
-            asked,
-            self.dtype,
-            folder=folder,
-            env=self.env,
-            exact_checkpoint=self.folder_in("fp32") if self.dtype == "fp16" else None,
-        )
-        self._references.extend(references)
-        return {config.graph: reference for config, reference in zip(graphs, references, strict=True)}
-
-    def _export(self, name: str, config: ExportConfig, fixed_sizes: Mapping[str, int]) -> Artifact:
-        from hfexport.backends import backend_for
-        from hfexport.backends.base import ExportJob
-
-        metadata = self._metadata(config)
-        folder, external = self.ready / name, self.inputs.external_data
-        weights = self.folder_in(self.dtype)
-        job = ExportJob(weights, config, self.dtype, folder, metadata, self.opset, external, fixed_sizes)
-        job = replace(job, progress=lambda total: self.observer.progress(f"{config.graph}.onnx", total, unit="B"))
-        artifact = backend_for(name).export(job)
+    def _export(self, backend: Backend, config: ExportConfig, fixed_sizes: Mapping[str, int]) -> Artifact:
+        job = self.job(config, self.subject.dtype, self.ready / backend.format)
+        artifact = backend.export(replace(job, fixed_sizes=fixed_sizes))
         for path in artifact.files:
             self.on_made(path)
         return artifact
 
-    def export_in(self, dtype: str, config: ExportConfig, folder: Path) -> Artifact:
-        """Export a graph to ONNX in another dtype, with external weights, to be made into variants."""
-        from hfexport.backends import backend_for
+    def job(self, config: ExportConfig, dtype: str, folder: Path) -> ExportJob:
+        """Return the description of a shape-free artifact of a graph, to be made in `folder`."""
         from hfexport.backends.base import ExportJob
 
-        weights = self.folder_in(dtype)
-        job = ExportJob(weights, config, dtype, folder, self._metadata(config), self.opset, external_data=True)
-        return backend_for("onnx").export(job)
-
-    def _metadata(self, config: ExportConfig) -> dict[str, str]:
-        """Return values to store in artifacts."""
-        return {
+        metadata = {
             "producer": "hfexport",
             "version": __version__,
             "source": self.source_identity,
             "task": config.task.name,
         }
+        return ExportJob(
+            checkpoint=self.subject.folder_in(dtype),
+            config=config,
+            dtype=dtype,
+            folder=folder,
+            metadata=metadata,
+            progress=lambda name, total: self.observer.progress(name, total, unit="B"),
+        )
 
     def _validate(
         self,
         artifact: Artifact,
         config: ExportConfig,
-        references: Mapping[str, Reference],
+        comparison: Comparison,
         companions: Sequence[tuple[Artifact, ExportConfig]],
     ) -> ArtifactVerdict:
-        from hfexport.validation import all_of, resolve_tolerance, timeout_for, validate
-
-        tolerance = resolve_tolerance(config, self.dtype, self.inputs.atol, self.inputs.rtol)
-        made = [(earlier, branch) for earlier, described in companions for branch in described.branches]
-        timeout_s = float(self.inputs.validation_timeout or timeout_for(self.checkpoint.size_bytes))
-        verdicts: list[ArtifactVerdict] = []
-        with self.stages(f"Validation of {artifact.format}/{artifact.path.name}"):
-            for branch in config.branches:
-                folder = Path(tempfile.mkdtemp(prefix=f"run-{artifact.format}-", dir=self.staging))
-                reference = references[branch.graph]
-                verdicts.append(
-                    validate(
-                        artifact,
-                        branch,
-                        reference,
-                        tolerance,
-                        folder=folder,
-                        env=self.env,
-                        companions=made,
-                        timeout_s=timeout_s,
-                        limited=self.limited,
-                        by_precision=self.inputs.atol is None and self.inputs.rtol is None,
-                    )
-                )
-                made.append((artifact, branch))
-            for line in (line for verdict in verdicts for line in verdict.probe_lines):
+        with self.stages(f"Validation of {artifact.name}"):
+            verdict = comparison.validate(artifact, config, companions)
+            for line in verdict.probe_lines:
                 self.observer.note(line)
-        together = all_of(verdicts)
-        if together.verdict == "incomplete":
-            self.observer.warn(f"{artifact.format}/{artifact.path.name}: {together.reason}")
-        return together
+        for said in verdict.warnings:
+            self.observer.warn(f"{artifact.name}: {said}")
+        return verdict
 
 
 def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:

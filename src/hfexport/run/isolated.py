@@ -19,6 +19,7 @@ from hfexport._internal import workers
 from hfexport._internal.blame import explain
 from hfexport._internal.confined import DENIED, confine, secret_places
 from hfexport._internal.forkserver import FORK_SERVERS
+from hfexport.backends.formats import FORMATS
 from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError
 from hfexport.hub.source import Fetched
 from hfexport.run.inputs import Inputs
@@ -201,9 +202,7 @@ def _isolate(job: Mapping[str, Any], inputs: Inputs, staging: Path) -> dict[str,
     from hfexport.backends.neuron.worker.network import NONE, leave_network
 
     network = "as outside: it was asked for" if inputs.allow_network else leave_network()
-    writable = [staging]
-    if "neuron" in inputs.formats:
-        writable.append(Path("/var/tmp"))  # noqa: S108  neuronx-cc keeps its cache there
+    writable = [staging, *(Path(folder) for name in inputs.formats for folder in FORMATS[name].writable)]
     held = confine([Path(path) for path in job["hidden"]], writable, network=inputs.allow_network)
     if network == NONE:
         network = DENIED

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from hfexport.checkpoint import (
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
 from hfexport.checkpoint.left_behind import files_below, left_behind
 from hfexport.checkpoint.quantized import quantization_method, refuse_plain_weights
-from hfexport.errors import InputsError, PublishError, ValidationError
+from hfexport.errors import InputsError, PublishError
 from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import publishing_token, reading_token
@@ -34,23 +34,21 @@ from hfexport.modeling.unused import find_unused
 from hfexport.modeling.wrapped_names import unwrapped_names
 from hfexport.run import isolated
 from hfexport.run.boundary import Boundary, Failed
-from hfexport.run.exporter import Exporter
+from hfexport.run.decision import decide
+from hfexport.run.exporter import Exporter, WeightFolders
+from hfexport.run.formats import Setup, open_format
 from hfexport.run.hashing import Hashing
-from hfexport.run.loose_tolerance import refuse_loose
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
 from hfexport.run.variants import hold_quality, make_variants
 
 if TYPE_CHECKING:
-    from hfexport.backends.base import Artifact
-    from hfexport.backends.neuron.options import NeuronRun
     from hfexport.export_config.probes import Probe
     from hfexport.hub.publish import Publisher
     from hfexport.manifest.model import AdapterEntry, Dtype, Manifest
     from hfexport.run.inputs import Inputs
     from hfexport.run.observer import Observer
-    from hfexport.validation.compare import ArtifactVerdict
 
 __all__ = ["Failed", "Run", "describe_source", "run"]
 
@@ -234,21 +232,24 @@ class Run:
         config_source = self.look_up(contents)
         checkpoint = self.read(contents)
         dtype = resolve_dtype(self.inputs.dtype, checkpoint, config_source, self.observer.note)
-        neuron = self._prepare_neuron() if "neuron" in self.inputs.formats else None
+        formats = tuple(open_format(name, self.setup) for name in self.inputs.formats)
         with Hashing() as hashing:
             hashes = hashing.start_all(given.files, digests)
             self.manifest["source"] = source_entry(checkpoint, source.to_dict(), {}, base)
             with self.stages("Model configuration"):
                 config = find_config(checkpoint, config_source, self.inputs, dtype, self.observer.note)
-                opset = resolve_opset(self.inputs.opset, config)
+                resolve_opset(self.inputs.opset, config)
             self.manifest["task"], self.manifest["dtype"] = config.task.name, cast("Dtype", dtype)
             self.manifest["interface"] = config.origin
             with self.stages("Unused tensors"):
                 unused = find_unused(checkpoint, config, dtype, self.inputs.allow_unused or (), self.observer.note)
-            exporter = self.exporter(checkpoint, source_identity, config, dtype, opset)
-            exporter.neuron = neuron
-            made: dict[Path, Future[str]] = {}  # artifacts are hashed during validation
-            exporter.on_made = lambda path: made.update({path: hashing.start(path)})
+            # Artifacts are hashed during validation.
+            made: dict[Path, Future[str]] = {}
+            exporter = replace(
+                self.exporter(checkpoint, source_identity, config, dtype),
+                formats=formats,
+                on_made=lambda path: made.update({path: hashing.start(path)}),
+            )
             exporter.ready.mkdir()
             results = exporter.run()
             variants = make_variants(exporter, results)
@@ -266,7 +267,7 @@ class Run:
             ]
             self.manifest["variants"] = [variant_entry(one, exporter.ready, digest) for one in variants]
             self.manifest["files"] = files_entry(copy_along(checkpoint.along, exporter.ready), exporter.ready)
-        self._decide([(artifact, verdict) for artifact, _, verdict in results])
+        self.manifest["verdict"] = decide([(artifact, verdict) for artifact, _, verdict in results], self.inputs)
         hold_quality(variants)
         return exporter.ready
 
@@ -284,20 +285,48 @@ class Run:
             return found
         return replace(found, sentence=convert_dense(found.sentence, self.staging / "dense", self.env))
 
-    def exporter(self, checkpoint: Checkpoint, identity: str, config: ExportConfig, dtype: str, opset: int) -> Exporter:
-        """Return the exporter for the artifacts of a checkpoint."""
+    @property
+    def setup(self) -> Setup:
+        """Return what back ends are made from."""
+        return Setup(self.inputs, self.staging, self.env, self.observer, self.stages)
+
+    def exporter(
+        self, checkpoint: Checkpoint, identity: str, config: ExportConfig, dtype: str, *, limited: bool = False
+    ) -> Exporter:
+        """Return the exporter for the artifacts of a checkpoint, without formats to make.
+
+        Args:
+            checkpoint: checkpoint as safetensors.
+            identity: identity of the checkpoint, stored in artifacts.
+            config: export config of the model.
+            dtype: dtype of the artifacts.
+            limited: limit memory, time and file size of artifacts when they run.
+        """
+        from hfexport.validation import timeout_for
+        from hfexport.validation.validators import References, Subject
+
+        subject = Subject(
+            checkpoint=checkpoint.folder,
+            folder_in=WeightFolders(checkpoint, config, self.staging, self.stages, self.observer),
+            dtype=dtype,
+            staging=self.staging,
+            env=self.env,
+            timeout_s=float(self.inputs.validation_timeout or timeout_for(checkpoint.size_bytes)),
+            atol=self.inputs.atol,
+            rtol=self.inputs.rtol,
+            limited=limited,
+            further_probes=self.further_probes,
+        )
         return Exporter(
             inputs=self.inputs,
             observer=self.observer,
-            env=self.env,
             staging=self.staging,
             stages=self.stages,
             checkpoint=checkpoint,
             source_identity=identity,
             family=config,
-            dtype=dtype,
-            opset=opset,
-            further_probes=self.further_probes,
+            subject=subject,
+            references=References(subject),
         )
 
     def locate_base(self, adapter: Adapter) -> Source:
@@ -352,35 +381,6 @@ class Run:
     def hub(self) -> Hub:
         token = reading_token(self.inputs.hub_token, self.env, self.observer.mask)
         return Hub(token, note=self.observer.note)
-
-    def _prepare_neuron(self) -> NeuronRun:
-        from hfexport.run.neuron import prepare
-
-        with self.stages("Neuron environment"):
-            neuron, versions = prepare(self.inputs, self.staging / "neuron", self.env, self.observer.child_output)
-            self.observer.note(", ".join(f"{name} {version}" for name, version in versions.items()))
-        return neuron
-
-    def _decide(self, results: Sequence[tuple[Artifact, ArtifactVerdict]]) -> None:
-        """Set the manifest's verdict, or raise the error of a failed validation."""
-        failures = [
-            f"{artifact.format}/{artifact.path.name}: {line}"
-            for artifact, verdict in results
-            if verdict.verdict == "failed"
-            for line in (verdict.failures or ("no probe was answered",))
-        ]
-        if failures:
-            more = f"\nand {len(failures) - 5} more, in the manifest" if len(failures) > 5 else ""
-            raise ValidationError(
-                "\n".join(failures[:5]) + more,
-                remedy="The artifact is wrong or the tolerance too tight; nothing was left in the output folder.",
-            )
-        if self.inputs.push_to_hub and not self.inputs.publish_unvalidated:
-            refuse_loose(results)
-        found = {verdict.verdict for _, verdict in results}
-        self.manifest["verdict"] = (
-            "passed" if found == {"passed"} else "not_validated" if "not_run" in found else "incomplete"
-        )
 
 
 def describe_source(source: Source, variant: str = "") -> dict[str, Any]:

@@ -51,13 +51,21 @@ class _Maker:
         return tuple(made)
 
     def base(self, dtype: str) -> list[Artifact]:
-        """Return the graphs in `dtype`: the plain files, or files in the staging folder."""
-        if dtype == self.exporter.dtype:
+        """Return the graphs in `dtype`: the plain files, or files with external weights in the staging folder."""
+        from hfexport.backends.base import unwatched
+        from hfexport.backends.onnx.backend import OnnxBackend
+
+        if dtype == self.exporter.subject.dtype:
             return [artifact for artifact, _ in self.plain]
         if dtype not in self._bases:
             folder = self.exporter.staging / f"graphs-{dtype}"
             folder.mkdir()
-            self._bases[dtype] = [self.exporter.export_in(dtype, config, folder) for _, config in self.plain]
+            backend = OnnxBackend(self.exporter.inputs.opset, external_data=True)
+            self._bases[dtype] = [
+                # without progress: these files are no artifacts
+                backend.export(replace(self.exporter.job(config, dtype, folder), progress=unwatched))
+                for _, config in self.plain
+            ]
         return self._bases[dtype]
 
 
@@ -68,11 +76,11 @@ def make_variants(exporter: Exporter, results: Sequence[Result]) -> list[MadeVar
         exporter: has made the plain files.
         results: what it returned; nothing is made if an artifact failed.
     """
-    from hfexport.backends.onnx.variants.names import VARIANTS
+    from hfexport.backends.onnx.variants.names import FORMAT, VARIANTS
 
     if any(verdict.verdict == "failed" for _, _, verdict in results):
         return []
-    plain = [(artifact, config) for artifact, config, _ in results if artifact.format == "onnx"]
+    plain = [(artifact, config) for artifact, config, _ in results if artifact.format == FORMAT]
     names = [name for name in exporter.inputs.variants or () if name in VARIANTS]
     if not names or not plain:
         return []
@@ -106,7 +114,7 @@ def _described(
             quality = measure(exporter, variant, artifacts, [artifact for artifact, _ in plain], answers)
         exporter.observer.note(f"  {variant.name}: {quality.verdict}, {_said(quality)}")
     share = _size(artifacts) / max(1, _size([artifact for artifact, _ in plain]))
-    share *= 0.5 if exporter.dtype == "fp16" else 1.0
+    share *= 0.5 if exporter.subject.dtype == "fp16" else 1.0
     notes = []
     if share > variant.size_share and _size(artifacts) > SMALL_BYTES:
         notes.append(
@@ -125,7 +133,6 @@ def measure(
     answers: ModelAnswers,
 ) -> Quality:
     """Measure the quality of a variant's files."""
-    from hfexport.validation import timeout_for
     from hfexport.validation.quality import measure_variant
 
     return measure_variant(
@@ -134,8 +141,8 @@ def measure(
         answers,
         variant.kind,
         folder=Path(tempfile.mkdtemp(prefix="run-variant-", dir=exporter.staging)),
-        env=exporter.env,
-        timeout_s=float(exporter.inputs.validation_timeout or timeout_for(exporter.checkpoint.size_bytes)),
+        env=exporter.subject.env,
+        timeout_s=exporter.subject.timeout_s,
         min_similarity=exporter.inputs.min_similarity,
     )
 
@@ -148,12 +155,12 @@ def _start_model(exporter: Exporter, configs: Sequence[ExportConfig]) -> ModelAn
     copy_along(exporter.checkpoint.along, tokenizer)
     data = exporter.inputs.eval_data
     return start_model(
-        exporter.folder_in("fp32"),
+        exporter.subject.folder_in("fp32"),
         [branch for config in configs for branch in config.branches],
         tokenizer=tokenizer,
         data=None if data is None else str(Path(data).absolute()),
         folder=exporter.staging / "model-for-variants",
-        env=exporter.env,
+        env=exporter.subject.env,
     )
 
 

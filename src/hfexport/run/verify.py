@@ -6,19 +6,18 @@ The manifest is not trusted: files are hashed, the source is downloaded again, a
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from hfexport.checkpoint import Checkpoint, look_over, sha256
+from hfexport.backends.formats import FORMATS
+from hfexport.checkpoint import look_over, sha256
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
 from hfexport.checkpoint.local import transformer_folder
-from hfexport.errors import CheckpointError, NeuronError, UnsupportedError, ValidationError
-from hfexport.export_config import ExportConfig
+from hfexport.errors import CheckpointError, UnsupportedError, ValidationError
 from hfexport.export_config.tasks import TASKS
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import reading_token
@@ -26,6 +25,7 @@ from hfexport.hub.source import Fetched, Source, locate
 from hfexport.manifest.entries import MANIFEST_FILE, check_manifest, listed_files, new_manifest, source_of
 from hfexport.manifest.model import BaseEntry, FileEntry, Manifest
 from hfexport.run import isolated
+from hfexport.run.formats import open_format
 from hfexport.run.inputs import Inputs, recorded
 from hfexport.run.observer import Observer
 from hfexport.run.pipeline import Run
@@ -201,13 +201,14 @@ def run_again(
     Artifacts are untrusted code: they run with limits of memory, time and file size. See `hfexport.run.isolated`.
     """
     manifest = export.manifest
-    inputs = dataclasses.replace(
+    inputs = replace(
         given,
         task=_task(manifest),
         dtype=manifest["dtype"] or "auto",
         layout=_layout(manifest),
         outputs=_outputs(manifest),
         validate="strict",
+        **_requested_sizes(manifest),
     )
     run = Run(inputs, observer, env, staging, new_manifest(recorded(inputs), manifest["created"]))
     found = find_adapter(fetched.folder) or look_over(fetched.folder, run.variant)
@@ -218,54 +219,21 @@ def run_again(
         raise ValidationError(
             f"{MANIFEST_FILE}: its task is {manifest['task']}; the checkpoint's is {config.task.name}"
         )
-    exporter = run.exporter(checkpoint, "", config, inputs.dtype, config.default_opset)
-    exporter.limited = True
+    exporter = run.exporter(checkpoint, "", config, inputs.dtype, limited=True)
     try:
-        formats = dict.fromkeys(artifact["format"] for artifact in manifest["artifacts"])
-        for name in sorted(formats, key=lambda name: name == "neuron"):  # last, as it may not run here
-            if name == "neuron":
-                _run_neuron(export, run, checkpoint, config)
-                continue
-            artifacts = [artifact for artifact in manifest["artifacts"] if artifact["format"] == name]
-            verdicts = exporter.revalidate(export.folder, name, artifacts)
-            for artifact, verdict in zip(artifacts, verdicts, strict=True):
-                _hold_verdict(artifact["path"], verdict)
-                observer.note(f"{artifact['path']}: answers as the model does, within {verdict.max_abs:.2g}")
+        made = {artifact["format"] for artifact in manifest["artifacts"]}
+        for form in (open_format(name, replace(run.setup, verifying=True)) for name in FORMATS if name in made):
+            entries = [entry for entry in manifest["artifacts"] if entry["format"] == form.backend.format]
+            for artifact, verdict in exporter.revalidate(form, export.folder, entries):
+                _hold_verdict(artifact.name, verdict)
+                ran = f"{verdict.reason}; it " if verdict.reason else ""
+                observer.note(f"{artifact.name}: {ran}answers as the model does, within {verdict.max_abs:.2g}")
     finally:
-        exporter.stop()
+        exporter.references.stop()
 
 
-def _run_neuron(export: Export, run: Run, checkpoint: Checkpoint, config: ExportConfig) -> None:
-    """Run the compiled artifact if the SDK and a device are available.
-
-    Raises:
-        UnsupportedError: the SDK or the device is missing.
-    """
-    from hfexport.run.neuron import prepare, revalidate
-
-    inputs = dataclasses.replace(run.inputs, **_neuron_settings(export.manifest))
-    try:
-        neuron, _ = prepare(inputs, run.staging / "neuron", run.env, run.observer.child_output)
-    except NeuronError as error:
-        raise UnsupportedError(
-            f"neuron: its files have the right hashes, but running it takes the Neuron SDK: {error.message}",
-            remedy="Verify it where it is served, with --neuron-python.",
-        ) from error
-    verdict = revalidate(neuron, inputs, checkpoint.folder, config, export.folder / "neuron", run.observer.warn)
-    for check in verdict.checks:
-        if check.verdict == "not_run":
-            raise UnsupportedError(
-                f"neuron: its files have the right hashes, but {check.name} was not run: {check.reason}",
-                remedy="Verify it where it is served, on an instance with a device.",
-            )
-    _hold_verdict("neuron", verdict)
-    run.observer.note(
-        f"neuron: {verdict.checks[-1].reason}; it answers as the model does, within {verdict.max_abs:.2g}"
-    )
-
-
-def _neuron_settings(manifest: Manifest) -> dict[str, Any]:
-    """Return the requested sizes of the artifact; they only decide the sizes that it is run with."""
+def _requested_sizes(manifest: Manifest) -> dict[str, Any]:
+    """Return the sizes that were requested for artifacts of fixed sizes; they only decide the sizes of the probes."""
     defaults = Inputs()
     names = ("neuron_target", "batch_size", "sequence_length", "neuron_decoder_length", "neuron_beams")
     asked = {name: manifest["inputs"].get(name) for name in (*names, "neuron_dynamic_batch_size")}
@@ -324,6 +292,11 @@ def _hold_verdict(path: str, verdict: ArtifactVerdict) -> None:
         ValidationError: the artifact failed.
         UnsupportedError: the model's values vary too little for a conclusion.
     """
+    for check in verdict.checks if verdict.verdict == "not_run" else ():
+        raise UnsupportedError(
+            f"{path}: its files have the right hashes, but {check.name} was not run: {check.reason}",
+            remedy="Verify it where it is served, on an instance with a device.",
+        )
     if verdict.verdict == "incomplete":
         raise UnsupportedError(
             f"{path}: its files have the right hashes, but {verdict.reason}",

@@ -140,7 +140,8 @@ def validate_on_device(artifact: NeuronArtifact, reference: NeuronReference, *, 
     device = _device(artifact, reference, folder)
     if device.verdict == "not_run":
         return ArtifactVerdict("not_run", reason=device.reason, checks=(device,))
-    return ArtifactVerdict(device.verdict, DEVICE_TOLERANCE, device.probes, checks=(device,))
+    reason = device.reason if device.verdict == "passed" else ""
+    return ArtifactVerdict(device.verdict, DEVICE_TOLERANCE, device.probes, reason, checks=(device,))
 
 
 def _run_trace(

@@ -281,6 +281,13 @@ class ArtifactVerdict:
         return tuple(lines)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what could not be checked, one line each."""
+        if self.reason:
+            return (self.reason,) if self.verdict == "incomplete" else ()
+        return tuple(f"{check.name}: not run: {check.reason}" for check in self.checks if check.verdict == "not_run")
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """Return one line for each failure: probe, output, finding."""
         lines = [self.reason] if self.verdict == "failed" and self.reason else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 from transformers import AutoConfig
 
-from hfexport.backends import Artifact, ExportJob
+from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.onnx.backend import OnnxBackend
 from hfexport.backends.onnx.capture import capture
 from hfexport.backends.onnx.passes import finish_graph
@@ -27,12 +28,15 @@ from tiny import make_checkpoint
 METADATA = {"producer": "hfexport", "version": "1.2.3", "source": "tiny", "task": "any"}
 
 
-def _export(folder: Path, model_type: str, task: str, opset: int = 20, **options: Any) -> tuple[Path, Artifact]:
+def _export(
+    folder: Path, model_type: str, task: str, opset: int = 20, *, progress: Any = None, **options: Any
+) -> tuple[Path, Artifact]:
     checkpoint = make_checkpoint(folder / "checkpoint", model_type, task)
     config = config_class_for(model_type)(AutoConfig.from_pretrained(checkpoint), TASKS[task])
     (target := folder / "onnx").mkdir()
-    job = ExportJob(checkpoint, config, "fp32", target, METADATA, opset, **options)
-    return checkpoint, OnnxBackend().export(job)
+    job = ExportJob(checkpoint, config, "fp32", target, METADATA)
+    job = job if progress is None else replace(job, progress=progress)
+    return checkpoint, OnnxBackend(opset, **options).export(job)
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[str | int]:
@@ -82,7 +86,8 @@ def test_external_data_holds_the_same_weights(tmp_path: Path) -> None:
     totals: list[int] = []
 
     @contextmanager
-    def progress(total: int) -> Iterator[Callable[[int], None]]:
+    def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+        assert name == "model.onnx"
         totals.append(total)
         yield told.append
 

@@ -19,9 +19,9 @@ import torch
 import transformers
 
 import hfexport
-from hfexport.backends import Artifact, ExportJob, backend_for
+from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.torchscript.archive import make_reproducible
-from hfexport.backends.torchscript.backend import give_own_storage
+from hfexport.backends.torchscript.backend import TorchScriptBackend, give_own_storage
 from hfexport.errors import ExportError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import config_class_for
@@ -47,8 +47,8 @@ def export(
     fixed_sizes: Mapping[str, int] | None = None,
 ) -> Artifact:
     folder.mkdir()
-    job = ExportJob(checkpoint, config, dtype, folder, METADATA, opset=20, fixed_sizes=fixed_sizes or {})
-    return backend_for("torchscript").export(job)
+    job = ExportJob(checkpoint, config, dtype, folder, METADATA, fixed_sizes=fixed_sizes or {})
+    return TorchScriptBackend().export(job)
 
 
 def eager(checkpoint: Path, config: ExportConfig, inputs: Mapping[str, Any], dtype: str = "fp32") -> list[torch.Tensor]:
@@ -272,13 +272,14 @@ def test_another_process_gives_the_same_bytes(artifact: Artifact, checkpoint: Pa
     program = """
 import sys
 from pathlib import Path
-from hfexport.backends import ExportJob, backend_for
+from hfexport.backends.base import ExportJob
+from hfexport.backends.torchscript.backend import TorchScriptBackend
 from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.tasks import TASKS
 import transformers
 checkpoint, folder, metadata = Path(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3])
 config = config_class_for("bert")(transformers.AutoConfig.from_pretrained(checkpoint), TASKS["masked-lm"])
-backend_for("torchscript").export(ExportJob(checkpoint, config, "fp32", folder, metadata, opset=20))
+TorchScriptBackend().export(ExportJob(checkpoint, config, "fp32", folder, metadata))
 """
     arguments = [str(checkpoint), str(tmp_path), repr(METADATA)]
     environment = {**os.environ, "PYTHONPATH": str(Path(hfexport.__file__).parents[1])}
@@ -331,9 +332,9 @@ def test_a_model_that_cannot_be_traced_is_an_export_error(
 def test_a_file_that_cannot_be_written_is_an_export_error(
     checkpoint: Path, config: ExportConfig, tmp_path: Path
 ) -> None:
-    job = ExportJob(checkpoint, config, "fp32", tmp_path / "not there", METADATA, opset=20)
+    job = ExportJob(checkpoint, config, "fp32", tmp_path / "not there", METADATA)
     with pytest.raises(ExportError, match=r"cannot be saved as model.pt: "):
-        backend_for("torchscript").export(job)
+        TorchScriptBackend().export(job)
 
 
 @pytest.mark.parametrize("names", [["model/data.pkl", "model/data/0"], ["model/data/0"], ["model/code/__torch__/a.py"]])

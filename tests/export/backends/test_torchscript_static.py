@@ -10,7 +10,8 @@ import pytest
 import torch
 import transformers
 
-from hfexport.backends import ExportJob, backend_for
+from hfexport.backends.base import ExportJob
+from hfexport.backends.torchscript.backend import TorchScriptBackend
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.probes import make_inputs
@@ -30,8 +31,8 @@ def static_artifact(
     config = config_class_for(model_type)(transformers.AutoConfig.from_pretrained(checkpoint), TASKS[task])
     fixed = {axis: FIXED[axis] for axis in config.free_axes}
     (folder / "torchscript").mkdir()
-    job = ExportJob(checkpoint, config, "fp32", folder / "torchscript", {}, opset=20, fixed_sizes=fixed)
-    artifact = backend_for("torchscript").export(job)
+    job = ExportJob(checkpoint, config, "fp32", folder / "torchscript", {}, fixed_sizes=fixed)
+    artifact = TorchScriptBackend().export(job)
     assert artifact.fixed_sizes == {"batch": 1, **fixed}  # 1 where the model itself takes no more
     names = ([spec.name for spec in config.inputs], [spec.name for spec in config.outputs])
     return load_torchscript(artifact.path), FlatModel(load_model(checkpoint, config, "fp32"), *names), config

@@ -11,7 +11,8 @@ import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from transformers import AutoConfig
 
-from hfexport.backends import ExportJob, backend_for
+from hfexport.backends.base import ExportJob
+from hfexport.backends.onnx.backend import OnnxBackend
 from hfexport.cli.main import main
 from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.tasks import TASKS
@@ -27,7 +28,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSe
     task = TASKS["image-classification"]
     config = config_class_for("levit")(AutoConfig.from_pretrained(checkpoint), task)
     (folder / "onnx").mkdir()
-    artifact = backend_for("onnx").export(ExportJob(checkpoint, config, "fp32", folder / "onnx", METADATA, opset=20))
+    artifact = OnnxBackend().export(ExportJob(checkpoint, config, "fp32", folder / "onnx", METADATA))
     return onnxruntime.InferenceSession(artifact.path)
 
 

@@ -15,7 +15,9 @@ from onnx import helper
 from transformers import AutoConfig
 
 from broken import before_all, constant, replace_uses
-from hfexport.backends import Artifact, ExportJob, backend_for
+from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.onnx.backend import OnnxBackend
+from hfexport.backends.torchscript.backend import TorchScriptBackend
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.probes import validation_probes
@@ -54,7 +56,8 @@ def graphs_of(checkpoint: Path, task: str, layout: Any) -> tuple[ExportConfig, .
 
 def make(name: str, checkpoint: Path, config: ExportConfig, folder: Path) -> Artifact:
     folder.mkdir(exist_ok=True)
-    return backend_for(name).export(ExportJob(checkpoint, config, "fp32", folder, METADATA, config.default_opset))
+    backend = OnnxBackend() if name == "onnx" else TorchScriptBackend()
+    return backend.export(ExportJob(checkpoint, config, "fp32", folder, METADATA))
 
 
 @pytest.fixture(scope="module")

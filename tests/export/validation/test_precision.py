@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from broken import ENV, METADATA, export_config
-from hfexport.backends import backend_for
 from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.onnx.backend import OnnxBackend
 from hfexport.cli.main import main
 from hfexport.errors import UnsupportedError
 from hfexport.export_config.probes import validation_probes
@@ -44,8 +44,8 @@ def test_a_decoder_in_half_precision_passes_and_its_distances_are_recorded(half_
 def test_a_wrong_artifact_in_half_precision_fails(half_decoder: Path, tmp_path: Path) -> None:
     config = export_config(half_decoder, "causal-lm-with-past")
     (tmp_path / "onnx").mkdir()
-    job = ExportJob(half_decoder, config, "fp16", tmp_path / "onnx", METADATA, config.default_opset)
-    artifact = backend_for("onnx").export(job)
+    job = ExportJob(half_decoder, config, "fp16", tmp_path / "onnx", METADATA)
+    artifact = OnnxBackend().export(job)
     reference = start_reference(
         half_decoder, config, "fp16", validation_probes(config), folder=tmp_path / "reference", env=ENV
     )
@@ -79,8 +79,8 @@ def test_a_model_that_overflows_half_precision_is_refused(half_decoder: Path, tm
         folder, config, "fp16", validation_probes(config), folder=tmp_path / "reference", env=ENV
     )
     (tmp_path / "onnx").mkdir()
-    job = ExportJob(folder, config, "fp16", tmp_path / "onnx", METADATA, config.default_opset)
-    artifact = backend_for("onnx").export(job)
+    job = ExportJob(folder, config, "fp16", tmp_path / "onnx", METADATA)
+    artifact = OnnxBackend().export(job)
     with pytest.raises(UnsupportedError, match="not fit for float16") as caught:
         validate(
             artifact,

@@ -38,8 +38,8 @@ from broken import (
     swap_outputs,
     traced,
 )
-from hfexport.backends import backend_for
 from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.torchscript.backend import TorchScriptBackend
 from hfexport.export_config.probes import validation_probes
 from hfexport.modeling.load import load_model
 from hfexport.runtime import DESCRIPTION_FILE
@@ -70,8 +70,8 @@ def test_a_right_artifact_passes(which: str, format_name: str, tmp_path: Path, r
     case: Case = request.getfixturevalue(which)
     artifact = case.onnx
     if format_name == "torchscript":
-        job = ExportJob(case.checkpoint, case.config, "fp32", tmp_path, METADATA, case.config.default_opset)
-        artifact = backend_for("torchscript").export(job)
+        job = ExportJob(case.checkpoint, case.config, "fp32", tmp_path, METADATA)
+        artifact = TorchScriptBackend().export(job)
     verdict = case.judge(artifact, tmp_path)
     assert verdict.failures == ()
     assert verdict.verdict == "passed"

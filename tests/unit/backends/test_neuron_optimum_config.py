@@ -44,7 +44,7 @@ def _section(folder: Path, config: ExportConfig, plans: tuple[PartPlan, ...]) ->
     (folder / "config.json").write_text(json.dumps({"model_type": config.config.model_type, "kept": 1}))
     (folder / "made").mkdir()
     parts = tuple(NeuronPart(plan, Path(), Path(), 1, 1, {}, {}, CompileLog()) for plan in plans)
-    job = ExportJob(folder, config, "fp32", folder / "made", {}, 17)
+    job = ExportJob(folder, config, "fp32", folder / "made", {})
     path = write_config(job, NeuronOptions("inf1", Path("python")), parts, "1.24.0.0")
     content = json.loads(path.read_text())
     return content, content["neuron"]

@@ -10,16 +10,16 @@ import pytest
 from transformers import BertConfig, DebertaV2Config, GPT2Config
 
 from hfexport import runtime
-from hfexport.backends.neuron import refuse_untraceable, worker
+from hfexport.backends.neuron import worker
 from hfexport.backends.neuron.artifact import NeuronPart, count_subgraphs
+from hfexport.backends.neuron.backend import refuse_untraceable
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
 from hfexport.backends.neuron.plan import PartPlan
+from hfexport.backends.neuron.sizes import Sizes, choose_sizes, without_cache
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.tasks import TASKS
-from hfexport.run.inputs import Inputs
-from hfexport.run.neuron import fixed_sizes, static_config
 from hfexport.validation.neuron import _compiled
 
 LOG = """\
@@ -138,20 +138,20 @@ def test_what_the_stack_cannot_trace_is_refused_with_the_reason() -> None:
 
 
 def test_a_task_with_past_is_compiled_without_it() -> None:
-    assert static_config(_config("gpt2", "causal-lm-with-past")).task.name == "causal-lm"
-    assert static_config(_config("gpt2", "default-with-past")).task.name == "default"
+    assert without_cache(_config("gpt2", "causal-lm-with-past")).task.name == "causal-lm"
+    assert without_cache(_config("gpt2", "default-with-past")).task.name == "default"
     config = _config()
-    assert static_config(config) is config
+    assert without_cache(config) is config
 
 
 def test_sizes_come_from_the_inputs_and_stay_within_what_the_model_takes() -> None:
     warnings: list[str] = []
-    assert fixed_sizes(_config(), Inputs(batch_size=4, sequence_length=64), warnings.append) == {
+    assert choose_sizes(_config(), Sizes(batch=4, sequence=64), warnings.append) == {
         "batch": 4,
         "sequence": 64,
     }
     assert warnings == []
-    assert fixed_sizes(_config(), Inputs(sequence_length=1000), warnings.append)["sequence"] == 512
+    assert choose_sizes(_config(), Sizes(sequence=1000), warnings.append)["sequence"] == 512
     assert warnings == ["Neuron: sequence 1000 is more than the model supports; the artifact uses 512"]
 
 

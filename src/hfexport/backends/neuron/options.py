@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
-
-if TYPE_CHECKING:
-    from hfexport.backends.neuron.plan import PartPlan
+from typing import Final, Literal
 
 __all__ = ["COMPILERS", "MODULES", "PACKAGES", "NeuronOptions", "NeuronRun", "Target", "separate_weights_bytes"]
 
@@ -71,11 +68,9 @@ class NeuronRun:
         folder: folder for files exchanged with the SDK's interpreter; none of them is part of the artifact.
         env: environment variables; the child process gets those on an allow-list.
         listen: called with the lines that the child process prints.
-        parts: graphs to compile.
     """
 
     options: NeuronOptions
     folder: Path
     env: Mapping[str, str]
     listen: Callable[[Iterable[str]], None]
-    parts: tuple[PartPlan, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import onnx
 import onnx_ir as ir
@@ -24,29 +24,45 @@ from hfexport.modeling.wrappers import flat_model
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hfexport.export_config import ExportConfig
+    from hfexport.export_config import ExportConfig, Layout
 
 __all__ = ["OnnxBackend"]
 
 
+@dataclass(frozen=True)
 class OnnxBackend:
-    """Back end that writes `model.onnx` (or another graph's file), with external weights above 2 GB or on request."""
+    """Back end that writes `model.onnx` (or another graph's file), with external weights above 2 GB or on request.
 
-    format = "onnx"
+    Attributes:
+        opset: ONNX opset; `None` for the architecture's default.
+        external_data: write weights to a separate file even below 2 GB.
+        model: model in memory whose weights are exported instead of a checkpoint's.
+    """
+
+    opset: int | None = None
+    external_data: bool = False
+    model: torch.nn.Module | None = None
+    format: ClassVar[str] = "onnx"
+    can_fix_sizes: ClassVar[bool] = False
+
+    def graphs(self, family: ExportConfig, layout: Layout | None) -> tuple[ExportConfig, ...]:
+        """Return the graphs of a model; the decoders of an encoder-decoder are branches of one graph."""
+        return family.graphs(layout or "merged")
 
     def export(self, job: ExportJob) -> Artifact:
-        whole = job.model if job.model is not None else load_model(job.checkpoint, job.config, job.dtype)
-        graphs = [_captured(job, config, whole) for config in job.config.branches]
+        """Capture, lower and simplify each branch, then write the graph and stream its weights."""
+        whole = self.model if self.model is not None else load_model(job.checkpoint, job.config, job.dtype)
+        graphs = [self._captured(job, config, whole) for config in job.config.branches]
         weights: list[Weight] = []
         for graph in graphs:
             weights.extend(_weights(graph, flat_model(whole, graph.config).model, weights))
         size_bytes = sum(weight.size_bytes for weight in weights)
-        external = job.external_data or size_bytes > SINGLE_FILE_LIMIT_BYTES
+        external = self.external_data or size_bytes > SINGLE_FILE_LIMIT_BYTES
         skeletons = [_skeleton(graph.model) for graph in graphs]
         skeleton = skeletons[0] if len(graphs) == 1 else merge_branches(skeletons[0], skeletons[1], job.config)
         _check(skeleton, weights)
         path = job.folder / f"{job.config.graph}.onnx"
-        with job.progress(size_bytes) as advance:
+        with job.progress(path.name, size_bytes) as advance:
             files = write_model(skeleton, weights, path, advance, external=external)
         return Artifact(
             format=self.format,
@@ -61,6 +77,15 @@ class OnnxBackend:
             },
             config=job.config,
         )
+
+    def _captured(self, job: ExportJob, config: ExportConfig, whole: torch.nn.Module) -> _Graph:
+        opset = self.opset if self.opset is not None else config.default_opset
+        program = capture(config, job.dtype, max(opset, LOWEST_WRITTEN), loaded=whole, like=self.model)
+        to_older_opset(program.model, opset)
+        finish_graph(program.model, config)
+        metadata_for(program.model, job.metadata)
+        constants = program.exported_program.constants if program.exported_program is not None else {}
+        return _Graph(config, program.model, constants)
 
 
 @dataclass(frozen=True)
@@ -77,15 +102,6 @@ def _operators(graphs: Sequence[ir.Graph]) -> dict[str, int]:
     nodes = (node for graph in graphs for node in ir.traversal.RecursiveGraphIterator(graph))
     counts = Counter(f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes)
     return dict(sorted(counts.items()))
-
-
-def _captured(job: ExportJob, config: ExportConfig, whole: torch.nn.Module) -> _Graph:
-    program = capture(config, job.dtype, max(job.opset, LOWEST_WRITTEN), loaded=whole, like=job.model)
-    to_older_opset(program.model, job.opset)
-    finish_graph(program.model, config)
-    metadata_for(program.model, job.metadata)
-    constants = program.exported_program.constants if program.exported_program is not None else {}
-    return _Graph(config, program.model, constants)
 
 
 def _weights(graph: _Graph, loaded: torch.nn.Module, earlier: Sequence[Weight]) -> list[Weight]:

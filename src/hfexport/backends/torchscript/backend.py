@@ -12,7 +12,8 @@ import re
 import zipfile
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -34,17 +35,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from hfexport.export_config import TensorSpec
+    from hfexport.export_config import ExportConfig, Layout, TensorSpec
 
 __all__ = ["TorchScriptBackend"]
 
 
+@dataclass(frozen=True)
 class TorchScriptBackend:
     """Back end that writes `model.pt`, which loads with `torch.jit.load` and describes its inputs in an extra file."""
 
-    format = "torchscript"
+    format: ClassVar[str] = "torchscript"
+    can_fix_sizes: ClassVar[bool] = True
+
+    def graphs(self, family: ExportConfig, layout: Layout | None) -> tuple[ExportConfig, ...]:
+        """Return the graphs of a model; a trace has no branches, so the decoders of an encoder-decoder stay apart."""
+        return family.graphs(layout or "split")
 
     def export(self, job: ExportJob) -> Artifact:
+        """Trace the model at the sizes of the job's example, and save the trace."""
         config = job.config
         model = load_model(job.checkpoint, config, job.dtype)
         make_traceable(model)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint import sha256
 from hfexport.checkpoint.local import goes_along
 from hfexport.errors import PublishError, ValidationError
@@ -283,8 +284,7 @@ class Publisher:
         """Return the commit's first line, which is also the pull request's title."""
         if self._to.message:
             return self._to.message
-        names = {"onnx": "ONNX", "torchscript": "TorchScript", "neuron": "Neuron"}
-        made = [names.get(artifact["format"], artifact["format"]) for artifact in manifest["artifacts"]]
+        made = [FORMATS[artifact["format"]].label for artifact in manifest["artifacts"]]
         listed = " and ".join(filter(None, (", ".join(made[:-1]), made[-1])))
         return f"Add {listed} exports"
 

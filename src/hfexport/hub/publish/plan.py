@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
+from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint.local import goes_along
 from hfexport.errors import PublishError
 from hfexport.hub.client import HubFile
@@ -17,7 +18,7 @@ from hfexport.manifest.model import Manifest, OperationEntry
 __all__ = ["CARD", "Change", "LocalFile", "Plan", "changed_paths", "holds_weights", "made_files", "make_plan"]
 
 CARD: Final = "README.md"
-ARTIFACT_FOLDERS: Final = ("onnx", "torchscript", "neuron")
+ARTIFACT_FOLDERS: Final = tuple(FORMATS)
 """Folders of artifacts. Outside of them, only files that an earlier export copied along are ever deleted."""
 
 _WEIGHTS: Final = re.compile(r"[^/]+\.(safetensors|bin|h5|msgpack|pt|pth|ckpt|gguf)(\.index\.json)?")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from hfexport.backends.formats import FORMATS
 from hfexport.backends.onnx.variants.names import VARIANTS
 from hfexport.checkpoint.model_id import HUB_ID
 from hfexport.export_config.tasks import TASK_NAMES
@@ -47,9 +48,6 @@ __all__ = [
 FURTHER_OUTPUTS: Final = ("attentions", "hidden_states")
 
 DATA_SUFFIXES: Final = (".txt", ".jsonl", ".csv")
-
-FORMATS: Final = ("onnx", "torchscript", "neuron")
-
 
 OPTIMIZATIONS: Final = ("FLOAT32_TO_FLOAT16",)
 """Names of the optimisations in `torch_neuron.Optimization`."""
@@ -186,7 +184,7 @@ class Choice:
 def formats(value: str) -> tuple[str, ...]:
     """Parse formats: each once, in the given order."""
     names = [name.strip() for name in re.split(r"[,\r\n]", value)]
-    parse = Choice(FORMATS)
+    parse = Choice(tuple(FORMATS))
     chosen: dict[str, None] = {}
     for name in filter(None, names):
         try:

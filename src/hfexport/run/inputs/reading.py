@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from hfexport.backends.onnx.variants.names import FORMAT as VARIANT_FORMAT
 from hfexport.checkpoint.model_id import HUB_ID
 from hfexport.errors import InputsError
 from hfexport.export_config import TOLERANCE_CAP
@@ -225,7 +226,7 @@ def _variant_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> 
     """Return problems of variants without ONNX, and of options for variants without any."""
     problems = []
     formats = values.get("formats", Inputs().formats)
-    if values.get("variants") and formats is not None and "onnx" not in formats:
+    if values.get("variants") and formats is not None and VARIANT_FORMAT not in formats:
         problems.append(f"{sources['variants']} means nothing without format onnx: add it to {sources['formats']}")
     if "variants" not in values:
         problems += [

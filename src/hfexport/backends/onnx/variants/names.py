@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["VARIANTS", "Kind", "Variant"]
+__all__ = ["FORMAT", "VARIANTS", "Kind", "Variant"]
+
+FORMAT: Final = "onnx"
+"""Format of the artifacts that variants are made from."""
 
 Kind = Literal["half", "integers", "blocks"]
 
