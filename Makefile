@@ -8,6 +8,7 @@
 #   make mutation             corrupt artifacts in one place each, which `hfexport verify` must reject; writes docs/mutation.md
 #   make neuron-test          make every kind of Neuron artifact with stand-ins for AWS's SDKs
 #   make interop-test         load and run artifacts with the packages that use them, and with an older ONNX Runtime
+#   make report-test          open the HTML report in Chromium: no requests, no errors, no barriers
 #   make container-test       build the image and run it as the Actions runner does
 #   make publishing-figures   interrupt pushes to a local Hub; writes the tables of docs/publishing.md
 #   make reliability          fuzz complete runs and inject faults; writes docs/reliability.md
@@ -35,6 +36,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 PEER := .venv-optimum
 JS := .venv-js
+BROWSER := .venv-browser
 OLDER := .venv-older
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
@@ -53,7 +55,7 @@ NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 OLDER_PYTHON ?= $(NEURON_PYTHON)
 
-.PHONY: help export test check conformance mutation neuron-test thorough-test interop-test container-test publishing-figures reliability bench lock clean
+.PHONY: help export test check conformance mutation neuron-test thorough-test interop-test report-test container-test publishing-figures reliability bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -96,6 +98,9 @@ neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURON_VENV)/.optimum $(NEU
 
 interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed $(OLDER)/.installed
 	$(BIN)/python -m pytest tests/interop $(ARGS)
+
+report-test: $(VENV)/.dev $(BROWSER)/.installed
+	$(BIN)/python -m pytest tests/report $(ARGS)
 
 container-test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/container $(ARGS)
@@ -203,4 +208,12 @@ $(JS)/.installed: $(wildcard tests/interop/package*.json) tests/interop/requirem
 	$(JS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r tests/interop/requirements-node.txt
 	cp tests/interop/package.json tests/interop/package-lock.json $(JS)
 	cd $(JS) && PATH="$$PWD/bin:$$PATH" bin/npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Chromium itself is the machine's.
+$(BROWSER)/.installed: $(wildcard tests/report/package*.json) tests/interop/requirements-node.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(BROWSER)
+	$(BROWSER)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r tests/interop/requirements-node.txt
+	cp tests/report/package.json tests/report/package-lock.json $(BROWSER)
+	cd $(BROWSER) && PATH="$$PWD/bin:$$PATH" bin/npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
