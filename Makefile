@@ -75,13 +75,13 @@ check: $(VENV)/.dev
 	$(BIN)/python scripts/sync_inputs.py --check
 	$(BIN)/python scripts/write_schema.py --check
 	$(BIN)/python -m pytest -q tests/unit/test_import_direction.py
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml slim/action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml slim/action.yml .github/actions/*/action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --check-metaschema src/hfexport/manifest/*.json src/hfexport/run/fleet/*.json
 	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck -pyflakes "" $(WORKFLOWS)
 	$(BIN)/zizmor --offline --persona pedantic action.yml slim/action.yml .github
-	$(BIN)/shellcheck .ci/run
+	$(BIN)/shellcheck .ci/run .github/actions/*/*.sh
 	$(BIN)/hadolint Dockerfile
 
 conformance: $(VENV)/.dev

@@ -99,10 +99,10 @@ def gather_manifests(parsed: Parsed, console: Console, env: Mapping[str, str]) -
         return exit_code(gathered)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        if output.suffix != ".html":
+        if output.suffix == ".html":
+            write_report(gathered, output)
+        else:
             output.write_text(text, encoding="utf-8")
-        elif not write_report(gathered, output):
-            raise InputsError([f"output {str(output)!r}: this version writes Markdown and JSON only"])
     except OSError as error:
         raise InputsError([f"output {str(output)!r} cannot be written: {error.strerror}"]) from error
     return exit_code(gathered)
@@ -124,8 +124,8 @@ def _tell_of_all(planned: Sequence[Planned], output: str, console: Console) -> N
     console.append_summary(markdown(gathered))
     Path(output).mkdir(parents=True, exist_ok=True)
     report = Path(output, "report.html")
-    if write_report(gathered, report):
-        console.note(f"report: {report}")
+    write_report(gathered, report)
+    console.note(f"report: {report}")
 
 
 def outcome_text(outcome: Outcome) -> str:

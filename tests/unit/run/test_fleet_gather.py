@@ -91,6 +91,10 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "| org/one |" in Path("to/table.md").read_text()
     assert main(["gather", "out", "--output", "all.json"]) == 0
     assert json.loads(Path("all.json").read_text())["exit_code"] == 0
+    assert main(["gather", "out", "out2", "--output", "to/all.html"]) == 6
+    page = Path("to/all.html").read_text()
+    assert "org/one" in page
+    assert "org/wrong" in page
     assert main(["gather", "out", "--output", "out"]) == 2
     assert "output 'out' cannot be written" in capsys.readouterr().err
     assert main(["gather"]) == 2

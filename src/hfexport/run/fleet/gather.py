@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,13 +124,11 @@ def to_dict(gathered: Sequence[Gathered]) -> dict[str, Any]:
     }
 
 
-def write_report(gathered: Sequence[Gathered], path: Path) -> bool:
-    """Write the HTML report of all manifests; return whether this version of hfexport has one."""
-    if importlib.util.find_spec("hfexport.manifest.report") is None:
-        return False
-    report = importlib.import_module("hfexport.manifest.report")
-    report.write_report_page([one.manifest for one in gathered], path)
-    return True
+def write_report(gathered: Sequence[Gathered], path: Path) -> None:
+    """Write the HTML report of all manifests."""
+    from hfexport.manifest.report import write_report_page
+
+    write_report_page([one.manifest for one in gathered], path)
 
 
 def _row(cells: Sequence[str], width: int = 0) -> str:
