@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hfexport.export_config import TOLERANCE_CAP, names_in
+from hfexport.manifest.mermaid import mermaid_charts
 from hfexport.manifest.model import ArtifactEntry, Manifest
 from hfexport.manifest.variants import VARIANT_COLUMNS, variant_rows
 
@@ -81,6 +82,9 @@ def job_summary(manifest: Manifest) -> str:
     if manifest["verdict"] in ("passed", "incomplete", "not_validated"):
         for artifact in manifest["artifacts"]:
             lines += ["```python", load_snippet(artifact, manifest).rstrip(), "```", ""]
+    if charts := mermaid_charts(manifest):
+        lines += ["<details><summary>Charts</summary>", ""]
+        lines += [line for chart in charts for line in (chart, "")] + ["</details>", ""]
     lines += _stages(manifest)
     return "\n".join(lines) + "\n"
 
