@@ -10,11 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 from hfexport.export_config.axes import Axis, names_of
 from hfexport.export_config.sentence import SentenceModules
 from hfexport.export_config.tasks import Task
+
+if TYPE_CHECKING:
+    from hfexport.export_config.probes.probe import Probe
+    from hfexport.export_config.probes.values import Padding
 
 __all__ = ["LAYOUTS", "ExportConfig", "Layout", "Limit", "Part", "Role", "TensorSpec", "Tolerance"]
 
@@ -135,6 +139,9 @@ class ExportConfig(ABC):
     """Lowest and highest ONNX opset that are tested."""
 
     default_opset: int = 20
+
+    fixed_paddings: ClassVar[tuple[Padding, ...]] = ("none", "right")
+    """Paddings with which an artifact of fixed sizes is validated, if it has an attention mask."""
 
     part: ClassVar[Part] = "model"
     """Part of the model that the graph calls."""
@@ -289,6 +296,17 @@ class ExportConfig(ABC):
     @abstractmethod
     def trace_sizes(self) -> Mapping[str, int]:
         """Return the sizes of the free axes in the traced example. Axes that could be confused have different sizes."""
+
+    def probes(self) -> list[Probe]:
+        """Return probes of a shape-free artifact; `validation_probes` cuts their sizes to the limits."""
+        from hfexport.export_config.probes.plans import axis_probes
+
+        return axis_probes(self)
+
+    def within_positions(self, sizes: Mapping[str, int], further_steps: int = 0) -> dict[str, int]:
+        """Return sizes whose positions, with those of further decoding steps, the model has."""
+        del further_steps
+        return dict(sizes)
 
     @property
     def free_axes(self) -> tuple[str, ...]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from hfexport.export_config.axes import Axis
 from hfexport.export_config.base import ExportConfig, Limit, Role, TensorSpec
+
+if TYPE_CHECKING:
+    from hfexport.export_config.probes.probe import Probe
+    from hfexport.export_config.probes.values import Padding
 
 __all__ = ["AFFORDABLE_THRESHOLD", "DecoderConfig", "RopeGrowth", "rope_growth"]
 
@@ -51,6 +55,8 @@ def rope_growth(config: Any) -> RopeGrowth | None:
 
 class DecoderConfig(ExportConfig):
     """Base class for text decoders. With past, one graph takes a cache of any length, including 0 (a prefill)."""
+
+    fixed_paddings: ClassVar[tuple[Padding, ...]] = ("none", "right", "left")
 
     takes_positions: ClassVar[bool] = True
     """Whether the model takes position ids; if not, it computes positions from the mask."""
@@ -122,3 +128,14 @@ class DecoderConfig(ExportConfig):
     def trace_sizes(self) -> Mapping[str, int]:
         batch = 1 if "batch" in self.limits else 2
         return {"batch": batch, "sequence": 3 if self.task.with_past else 7, "past_sequence": 5}
+
+    def probes(self) -> list[Probe]:
+        from hfexport.export_config.probes.plans import decoder_probes
+
+        return decoder_probes(self)
+
+    def within_positions(self, sizes: Mapping[str, int], further_steps: int = 0) -> dict[str, int]:
+        if not self.max_positions or "past_sequence" not in sizes:
+            return dict(sizes)
+        room = self.max_positions - further_steps - sizes["past_sequence"]
+        return {**sizes, "sequence": max(1, min(sizes["sequence"], room))}

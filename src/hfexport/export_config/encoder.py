@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from hfexport.export_config.axes import Axis
 from hfexport.export_config.base import ExportConfig, Limit, TensorSpec
+
+if TYPE_CHECKING:
+    from hfexport.export_config.probes.probe import Probe
 
 __all__ = ["EncoderConfig"]
 
@@ -41,3 +44,8 @@ class EncoderConfig(ExportConfig):
     @property
     def trace_sizes(self) -> Mapping[str, int]:
         return {"batch": 2, "choice": 3, "sequence": min(7, self.max_positions or 7)}
+
+    def probes(self) -> list[Probe]:
+        from hfexport.export_config.probes.plans import encoder_probes
+
+        return encoder_probes(self)

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hfexport.export_config.axes import Axis, names_of
 from hfexport.export_config.base import ExportConfig, Layout, Limit, Part, Role, TensorSpec, Tolerance
 from hfexport.export_config.decoder import DecoderConfig
+
+if TYPE_CHECKING:
+    from hfexport.export_config.probes.probe import Probe
 
 __all__ = ["STATES", "Seq2SeqConfig", "Seq2SeqGraph", "WholeModel"]
 
@@ -191,6 +194,11 @@ class Seq2SeqGraph(ExportConfig):
     @property
     def recipe(self) -> Mapping[str, Any]:
         return {**self.family.recipe, "graph": self.graph}
+
+    def probes(self) -> list[Probe]:
+        from hfexport.export_config.probes.seq2seq import seq2seq_probes
+
+        return seq2seq_probes(self)
 
     @property
     def start_token(self) -> int:

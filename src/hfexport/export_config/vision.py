@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from hfexport.export_config.axes import Axis
 from hfexport.export_config.base import ExportConfig, Limit, TensorSpec
+
+if TYPE_CHECKING:
+    from hfexport.export_config.probes.probe import Probe
 
 __all__ = ["VisionConfig"]
 
@@ -56,3 +59,8 @@ class VisionConfig(ExportConfig):
     def trace_sizes(self) -> Mapping[str, int]:
         height, width = self.image_size
         return {"batch": 2, "height": height, "width": width}
+
+    def probes(self) -> list[Probe]:
+        from hfexport.export_config.probes.plans import vision_probes
+
+        return vision_probes(self)

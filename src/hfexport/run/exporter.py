@@ -11,7 +11,7 @@ from hfexport import __version__
 from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint import Checkpoint
 from hfexport.errors import ValidationError
-from hfexport.export_config import LAYOUTS, DecoderConfig, ExportConfig
+from hfexport.export_config import LAYOUTS, ExportConfig
 from hfexport.run.formats import FormatRun
 from hfexport.run.stages import Stages
 
@@ -262,9 +262,7 @@ def _fixed_sizes(config: ExportConfig, inputs: Inputs) -> dict[str, int]:
         limit = config.limits.get(axis)
         size = asked.get(axis, config.trace_sizes[axis])
         sizes[axis] = min(size, limit.maximum) if limit is not None and limit.maximum is not None else size
-    if isinstance(config, DecoderConfig) and config.max_positions and "past_sequence" in sizes:
-        sizes["sequence"] = min(sizes["sequence"], config.max_positions - sizes["past_sequence"])
-    return sizes
+    return config.within_positions(sizes)
 
 
 def _only_shapes_fail(verdict: ArtifactVerdict, config: ExportConfig) -> bool:

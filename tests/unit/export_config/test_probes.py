@@ -235,3 +235,15 @@ def test_a_decoder_is_asked_tokens_of_its_own_vocabulary(number: int) -> None:
     drawn = make_inputs(graph, {**graph.trace_sizes, "decoder_sequence": 50}, "fp32")[name]
     assert graph.vocabulary_of(name) == size
     assert size / 2 < drawn.max() < size
+
+
+def test_a_class_gives_its_own_probes_within_its_limits() -> None:
+    class Own(config_class_for("bert")):
+        def probes(self) -> list[Probe]:
+            return [
+                Probe("", {"batch": 1, "sequence": 4000}, "none", 1),
+                Probe("", {"batch": 2, "sequence": 3}, "none", 2),
+            ]
+
+    config = Own(AutoConfig.for_model("bert"), TASKS["default"])
+    assert [probe.name for probe in validation_probes(config)] == ["batch 1, sequence 512", "batch 2, sequence 3"]

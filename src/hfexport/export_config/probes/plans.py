@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from hfexport.export_config import DecoderConfig, EncoderConfig, ExportConfig, Seq2SeqGraph, VisionConfig
+from hfexport.export_config import DecoderConfig, EncoderConfig, ExportConfig, VisionConfig
 from hfexport.export_config.probes.probe import Probe
-from hfexport.export_config.probes.seq2seq import seq2seq_probes
 from hfexport.export_config.probes.values import Padding
 
-__all__ = ["fixed_probes", "validation_probes"]
+__all__ = [
+    "axis_probes",
+    "decoder_probes",
+    "encoder_probes",
+    "fixed_probes",
+    "validation_probes",
+    "vision_probes",
+]
 
 AFFORDABLE_TOKENS = 512
 """Largest length of a probe at the model's last position. The cost of eager attention grows too fast for longer
@@ -25,19 +31,9 @@ REORDERED_STEPS = 6
 
 def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
     """Return probes at shapes and paddings that export did not see, within the limits of `config`."""
-    if isinstance(config, EncoderConfig):
-        probes = _encoder_probes(config)
-    elif isinstance(config, DecoderConfig):
-        probes = _decoder_probes(config)
-    elif isinstance(config, Seq2SeqGraph):
-        probes = seq2seq_probes(config, AFFORDABLE_TOKENS, GREEDY_STEPS, REORDERED_STEPS)
-    elif isinstance(config, VisionConfig):
-        probes = _vision_probes(config)
-    else:
-        probes = _probes_by_axis(config)
     # After cutting to the limits of a small model, two probes may be the same.
     asked: dict[str, Probe] = {}
-    for probe in (_within_limits(config, probe) for probe in probes):
+    for probe in (_within_limits(config, probe) for probe in config.probes()):
         asked.setdefault(probe.name, probe)
     return tuple(asked.values())
 
@@ -46,16 +42,14 @@ def fixed_probes(config: ExportConfig, sizes: Mapping[str, int]) -> tuple[Probe,
     """Return probes for an artifact of fixed sizes: only values and padding vary."""
     if not any(spec.role == "attention_mask" for spec in config.inputs):
         return tuple(Probe(f"{_name(sizes, 'none')}, seed {seed}", sizes, "none", seed) for seed in (1, 2))
-    paddings: tuple[Padding, ...] = ("none", "right")
-    if isinstance(config, DecoderConfig):
-        paddings = ("none", "right", "left")
     return tuple(
         Probe(_name(sizes, padding), sizes, padding, seed=seed, edge_tokens=seed == 1)
-        for seed, padding in enumerate(paddings, start=1)
+        for seed, padding in enumerate(config.fixed_paddings, start=1)
     )
 
 
-def _encoder_probes(config: EncoderConfig) -> list[Probe]:
+def encoder_probes(config: EncoderConfig) -> list[Probe]:
+    """Return probes at several batches and lengths, at the last position, and past each threshold."""
     multiple = {"choice": 2} if config.task.name == "multiple-choice" else {}
 
     def probe(batch: int, sequence: int, padding: Padding, seed: int, edge: bool = False) -> Probe:
@@ -77,7 +71,9 @@ def _encoder_probes(config: EncoderConfig) -> list[Probe]:
     return probes
 
 
-def _decoder_probes(config: DecoderConfig) -> list[Probe]:
+def decoder_probes(config: DecoderConfig) -> list[Probe]:
+    """Return probes of prefills and decoding steps, at the last position, past each threshold, and of generation."""
+
     def probe(
         batch: int, sequence: int, past: int, padding: Padding, seed: int, edge: bool = False, steps: int = 0
     ) -> Probe:
@@ -111,7 +107,7 @@ def _decoder_probes(config: DecoderConfig) -> list[Probe]:
     return probes
 
 
-def _probes_by_axis(config: ExportConfig) -> list[Probe]:
+def axis_probes(config: ExportConfig) -> list[Probe]:
     """Return probes that vary each free axis, independent of its name, and exceed each threshold."""
     masked = any(spec.role == "attention_mask" for spec in config.inputs)
     with_past = any(spec.role == "past_key" for spec in config.inputs)
@@ -156,7 +152,7 @@ def _size_in_turn(config: ExportConfig, axis: str, turn: int) -> int:
     return max(1, traced + (-1, 1, -traced // 3, traced // 2 + 3)[turn])
 
 
-def _vision_probes(config: VisionConfig) -> list[Probe]:
+def vision_probes(config: VisionConfig) -> list[Probe]:
     """Return probes at the configured size, at other sizes if free, and with padded images if there is a mask."""
     sizes = dict(config.trace_sizes)
     masked = any(spec.role == "pixel_mask" for spec in config.inputs)
@@ -180,9 +176,7 @@ def _within_limits(config: ExportConfig, probe: Probe) -> Probe:
     for name, limit in config.limits.items():
         if name in sizes:
             sizes[name] = max(limit.minimum, min(sizes[name], limit.maximum or sizes[name]))
-    if isinstance(config, DecoderConfig) and config.max_positions and "past_sequence" in sizes:
-        room = config.max_positions - probe.greedy_steps
-        sizes["sequence"] = max(1, min(sizes["sequence"], room - sizes["past_sequence"]))
+    sizes = config.within_positions(sizes, probe.greedy_steps)
     name = _name(sizes, probe.padding)
     name += ", last positions" if probe.last_positions else ""
     name += f", {probe.greedy_steps} greedy steps" if probe.greedy_steps else ""

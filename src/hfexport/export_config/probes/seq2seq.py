@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hfexport.export_config import Seq2SeqConfig, Seq2SeqGraph, names_of
+from hfexport.export_config.probes.plans import AFFORDABLE_TOKENS, GREEDY_STEPS, REORDERED_STEPS
 from hfexport.export_config.probes.probe import Probe
 from hfexport.export_config.probes.values import Padding
 
@@ -21,20 +22,13 @@ _SHAPES: tuple[tuple[int, int, int, int, Padding], ...] = (
 """Batch, encoder states, decoder sequence, decoder past, and padding of each probe."""
 
 
-def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reordered_steps: int) -> list[Probe]:
-    """Return probes for one graph: several sizes of each axis, the last positions, both sides of every threshold.
-
-    Args:
-        config: the graph.
-        affordable: largest number of tokens of a probe.
-        greedy_steps: number of tokens to generate with the graph that takes a cache.
-        reordered_steps: the same, for the probe in which rows change places half-way.
-    """
+def seq2seq_probes(config: Seq2SeqGraph) -> list[Probe]:
+    """Return probes for one graph: several sizes of each axis, the last positions, both sides of every threshold."""
     probes = [_probe(config, *shape, seed) for seed, shape in enumerate(_SHAPES, start=1)]
     family = config.family
     last = None if family.max_encoder_positions is None else family.states_length(family.max_encoder_positions)
-    read = min(last or affordable, affordable)
-    written = min(family.max_decoder_positions or affordable, affordable)
+    read = min(last or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS)
+    written = min(family.max_decoder_positions or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS)
     probes.append(_probe(config, 1, read, 1, written - 1, "none", 6))
     probes.append(_probe(config, 1, 5, written, 0, "none", 7))
     for threshold in config.thresholds.values():
@@ -48,8 +42,8 @@ def seq2seq_probes(config: Seq2SeqGraph, affordable: int, greedy_steps: int, reo
         }
         if config.prompt is config:
             sizes |= {"decoder_sequence": 1, "past_decoder_sequence": 0, "past_encoder_sequence": 0}
-        probes.append(Probe(_UNNAMED, sizes, "right", 10, greedy_steps))
-        probes.append(Probe(_UNNAMED, sizes, "right", 11, reordered_steps, reorders=True))
+        probes.append(Probe(_UNNAMED, sizes, "right", 10, GREEDY_STEPS))
+        probes.append(Probe(_UNNAMED, sizes, "right", 11, REORDERED_STEPS, reorders=True))
     return probes
 
 
