@@ -5,9 +5,10 @@ All expected failures are one of these; a traceback means a bug in hfexport. Sta
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 __all__ = [
+    "MODEL_FAILURES",
     "CheckpointError",
     "ExportError",
     "HfexportError",
@@ -22,14 +23,28 @@ __all__ = [
 ]
 
 
-def first_line(error: BaseException, *, limit: int = 300) -> str:
-    """Return the first line of an exception's text that is not blank, or the name of its class if there is none."""
+MODEL_FAILURES: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
+    *(NameError, RuntimeError, TypeError, ValueError),
+)
+"""Exceptions that the code of a model or of a user may raise; none is a failure of hfexport."""
+
+
+def first_line(error: BaseException, *, limit: int = 300, named: bool = False) -> str:
+    """Return the first line of an exception's text that is not blank, or the name of its class if there is none.
+
+    Args:
+        error: the exception.
+        limit: largest number of characters of the line.
+        named: put the name of the exception's class before the line.
+    """
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  `__str__` of a foreign exception may raise
         text = ""
     lines = (line.strip() for line in text.splitlines())
-    return next((line for line in lines if line), type(error).__name__)[:limit]
+    line, name = next((line for line in lines if line), "")[:limit], type(error).__name__
+    return f"{name}: {line}" if named and line else line or name
 
 
 class HfexportError(Exception):

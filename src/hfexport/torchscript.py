@@ -16,7 +16,7 @@ import transformers
 
 from hfexport._internal.upstream.models import attend_eagerly
 from hfexport.backends.torchscript.backend import give_own_storage, tidy_graphs
-from hfexport.errors import ExportError, InputsError
+from hfexport.errors import MODEL_FAILURES, ExportError, InputsError, first_line
 from hfexport.modeling.load import plain, quiet
 
 __all__ = ["trace"]
@@ -49,10 +49,9 @@ def trace(
     with plain(own), quiet(), torch.no_grad():
         try:
             traced = torch.jit.trace(_Plain(own, names if named else None), tensors, check_trace=False)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        except MODEL_FAILURES as error:
             raise ExportError(
-                f"{type(model).__name__} cannot be traced: {lines[0]}",
+                f"{type(model).__name__} cannot be traced: {first_line(error)}",
                 remedy="Check that these are the inputs its forward takes.",
             ) from error
     tidy_graphs(traced, names)

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn, Self
 
 from hfexport._internal.answers import answer_to, answer_to_any, error_from
 from hfexport._internal.forkserver import FORK_SERVERS, Forked, fork
+from hfexport._internal.peak_memory import own_peak_bytes
 from hfexport._internal.process import Limits, collect_rarely, die_with, end_process, python_command
 from hfexport._internal.room import is_no_room, no_room
 from hfexport.errors import HfexportError, InternalError, ValidationError
@@ -346,7 +347,7 @@ def run_job(module: str, path: Path) -> NoReturn:
     except Exception as error:  # noqa: BLE001  boundary of the child: every error is reported to the parent
         answer = answer_to_any(error, limited=content["limits"] is not None)
     answer["wall_s"] = round(time.monotonic() - float(content["started"]), 3)
-    answer["peak_rss_bytes"] = _peak_rss_bytes()
+    answer["peak_rss_bytes"] = own_peak_bytes() or 0
     staged = path.with_name("result.json.part")
     try:
         staged.write_text(json.dumps(answer), encoding="utf-8")
@@ -354,12 +355,3 @@ def run_job(module: str, path: Path) -> NoReturn:
     except OSError as error:
         end_process(NO_ROOM if is_no_room(error) else 1)
     end_process(0)
-
-
-def _peak_rss_bytes() -> int:
-    """Return the largest resident set of this process. `ru_maxrss` is no use: it starts with the parent's value."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)

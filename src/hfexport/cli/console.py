@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
+from hfexport._internal.peak_memory import peak_memory_bytes
 from hfexport.errors import HfexportError, InputsError, InternalError
-from hfexport.run.observer import Advance, StageOutcome, peak_memory_bytes
+from hfexport.run.observer import Advance, StageOutcome
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

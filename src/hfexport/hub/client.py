@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from hfexport.errors import CheckpointError, HfexportError
+from hfexport.errors import CheckpointError, HfexportError, first_line
 
 if TYPE_CHECKING:
     import httpx2
@@ -242,7 +242,7 @@ class _Explained:
             )
         if isinstance(error, Transient | httpx2.TransportError):
             return (
-                f"{hub.endpoint}: cannot be reached: {_first_line(error)}",
+                f"{hub.endpoint}: cannot be reached: {_answer(error)}",
                 "Check the network and HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use only the cache.",
             )
         return self._refusal(error)
@@ -265,8 +265,8 @@ class _Explained:
                 remedy = "Check the name, and that the token is valid and may read it."
             return f"{name}: no such model at {hub.endpoint}, or {self._who()} may not see it", remedy
         if status == 403:
-            return f"{name}: {self._who()} may not do this: {_first_line(error)}", "Give a token with this permission."
-        return f"{name}: the Hub answered: {_first_line(error)}", "Correct what the answer names, or try again later."
+            return f"{name}: {self._who()} may not do this: {_answer(error)}", "Give a token with this permission."
+        return f"{name}: the Hub answered: {_answer(error)}", "Correct what the answer names, or try again later."
 
     def _who(self) -> str:
         return "this token" if self.hub.token else "a request without a token"
@@ -351,10 +351,10 @@ def _asked_wait_s(error: BaseException) -> float:
     return 0.0
 
 
-def _first_line(error: BaseException) -> str:
+def _answer(error: BaseException) -> str:
+    """Return the first line of the Hub's answer, or of the error if there was none."""
     server = getattr(error, "server_message", None)
-    lines = [line.strip() for line in (str(server) if server else str(error)).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return first_line(RuntimeError(server) if server else error)
 
 
 def _literally(path: str) -> str:

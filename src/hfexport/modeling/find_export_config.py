@@ -14,10 +14,10 @@ import transformers
 
 from hfexport._internal.upstream.models import model_mapping
 from hfexport.checkpoint.json_file import read_bounded
-from hfexport.errors import CheckpointError, InputsError, UnsupportedError
+from hfexport.errors import MODEL_FAILURES, CheckpointError, InputsError, UnsupportedError
 from hfexport.export_config import DeclaredConfig, DeclaredSeq2Seq, Interface
 from hfexport.export_config.tasks import TASKS, Task, is_encoder_alone, select_task
-from hfexport.modeling.inferred.dry_run import MODEL_FAILURES, DryModel
+from hfexport.modeling.inferred.dry_run import DryModel
 from hfexport.modeling.inferred.infer import infer
 from hfexport.modeling.inferred.measure import image_shape
 from hfexport.modeling.load import empty_model, load_model

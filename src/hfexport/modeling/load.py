@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from hfexport.export_config import ExportConfig
 
 __all__ = [
-    "MODEL_FAILURES",
     "FlatModel",
     "empty_like",
     "empty_model",
@@ -48,12 +47,6 @@ _TIMM: Final = (
     " Or save the checkpoint with a backbone of transformers itself (`backbone_config` of model_type resnet and the like);"
     " some published ones have that as revision no_timm."
 )
-
-MODEL_FAILURES: Final = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
-    *(NameError, RuntimeError, TypeError, ValueError),
-)
-"""Exceptions that a model's own code may raise while it is called or traced; none is a failure of hfexport."""
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from hfexport.checkpoint.safetensors_header import read_header
-from hfexport.errors import CheckpointError
+from hfexport.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ def read_model_config(folder: Path, *, trust_remote_code: bool = False, shown: P
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (*BUILD_FAILURES, OSError, StrictDataclassError) as error:
         raise CheckpointError(
-            f"{shown or folder / 'config.json'}: transformers cannot read it: {_first_line(error)}",
+            f"{shown or folder / 'config.json'}: transformers cannot read it: {first_line(error)}",
             remedy="Use the config.json that was saved with the model.",
         ) from error
     for part in [config, *(getattr(config, name, None) for name in config.sub_configs)]:
@@ -80,7 +80,7 @@ def bounded(config_file: Path) -> Iterator[None]:
             yield
     except BUILD_FAILURES as error:
         raise CheckpointError(
-            f"{config_file}: describes a model that cannot be built: {_first_line(error)}", remedy=_REMEDY
+            f"{config_file}: describes a model that cannot be built: {first_line(error)}", remedy=_REMEDY
         ) from error
 
 
@@ -126,7 +126,3 @@ def _time_limit(config_file: Path) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

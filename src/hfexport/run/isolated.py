@@ -20,7 +20,7 @@ from hfexport._internal.blame import explain
 from hfexport._internal.confined import DENIED, confine, secret_places
 from hfexport._internal.forkserver import FORK_SERVERS
 from hfexport.backends.formats import FORMATS
-from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError
+from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError, first_line
 from hfexport.hub.source import Fetched
 from hfexport.run.inputs import Inputs
 from hfexport.run.relay import Reporter, relay
@@ -233,7 +233,7 @@ def _take_over(staging: Path, manifest: Manifest) -> None:
     try:
         check_manifest(candidate)
     except Exception as error:
-        raise ValidationError(f"the exporting process left no manifest: {str(error).splitlines()[0][:200]}") from error
+        raise ValidationError(f"the exporting process left no manifest: {first_line(error, limit=200)}") from error
     manifest.update(candidate)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Advance", "Observer", "StageOutcome", "peak_memory_bytes"]
+__all__ = ["Advance", "Observer", "StageOutcome"]
 
 Advance = Callable[[int], None]
 """Function that is called with each amount done, in the unit of the total."""
@@ -62,32 +60,3 @@ class Observer(Protocol):
     def child_output(self, lines: Iterable[str]) -> None:
         """Report the output of another program line by line, as it arrives."""
         ...
-
-
-def peak_memory_bytes() -> int | None:
-    """Return the peak resident memory of this process or of a child it has waited for, whichever is larger.
-
-    The value only rises: at the end of a stage it covers the run so far, unless it was reset.
-
-    Returns:
-        Bytes, including pages of mapped files; `None` if the platform does not report it.
-    """
-    try:
-        import resource
-    except ImportError:
-        return None
-    scale = 1 if sys.platform == "darwin" else 1024
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * scale
-    return max(_own_peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale), children)
-
-
-def _own_peak_bytes(fallback: int) -> int:
-    """Return `VmHWM`; unlike `ru_maxrss`, it does not include the memory of the process that started this one."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return fallback
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return fallback

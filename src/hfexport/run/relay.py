@@ -10,8 +10,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+from hfexport._internal.peak_memory import peak_memory_bytes
 from hfexport._internal.workers import Worker
-from hfexport.run.observer import Advance, Observer, StageOutcome, peak_memory_bytes
+from hfexport.run.observer import Advance, Observer, StageOutcome
 
 __all__ = ["Reporter", "relay"]
 

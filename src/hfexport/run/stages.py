@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from hfexport._internal.peak_memory import own_peak_bytes, reset_peak
 from hfexport.manifest.model import StageEntry
 from hfexport.run.observer import Observer
 
@@ -25,26 +25,10 @@ class Stages:
     def __call__(self, name: str) -> Iterator[None]:
         """Run one step as a context."""
         start = time.perf_counter()
-        _reset_peak_memory()
+        reset_peak()
         try:
             with self.observer.stage(name):
                 yield
         finally:
             seconds = round(time.perf_counter() - start, 3)
-            self.entries.append({"name": name, "seconds": seconds, "peak_memory_bytes": _peak_memory_bytes()})
-
-
-def _reset_peak_memory() -> None:
-    """Reset the kernel's peak memory value of this process (Linux; elsewhere the value only rises)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return
-
-
-def _peak_memory_bytes() -> int:
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+            self.entries.append({"name": name, "seconds": seconds, "peak_memory_bytes": own_peak_bytes() or 0})

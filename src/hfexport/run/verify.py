@@ -17,7 +17,7 @@ from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint import look_over, sha256
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
 from hfexport.checkpoint.local import transformer_folder
-from hfexport.errors import CheckpointError, UnsupportedError, ValidationError
+from hfexport.errors import CheckpointError, UnsupportedError, ValidationError, first_line
 from hfexport.export_config.tasks import TASKS
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import reading_token
@@ -130,7 +130,7 @@ def _read_manifest(path: Path) -> Manifest:
         manifest: Manifest = json.loads(path.read_bytes())
         check_manifest(manifest)
     except (ValueError, RecursionError, AttributeError, jsonschema.ValidationError) as error:
-        problem = error.message if isinstance(error, jsonschema.ValidationError) else str(error)
+        problem = error.message if isinstance(error, jsonschema.ValidationError) else first_line(error)
         raise ValidationError(f"{path.name}: is no manifest of hfexport: {problem.splitlines()[0][:200]}") from error
     if manifest["verdict"] not in ("passed", "incomplete"):
         raise ValidationError(f"{path.name}: says itself that the verdict is {manifest['verdict']}")

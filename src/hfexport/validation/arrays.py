@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["read_arrays", "write_arrays"]
+from hfexport.export_config.arrays import Arrays
 
-Arrays = dict[str, NDArray[Any]]
+__all__ = ["read_arrays", "write_arrays"]
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfexport.export_config import ExportConfig, Tolerance, axis_size
+from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.probes import Probe
 from hfexport.validation.precision import FAR, measure
 from hfexport.validation.scan import Scan, for_dtype, scan
@@ -28,7 +29,6 @@ __all__ = [
     "declared_problem",
 ]
 
-Arrays = Mapping[str, NDArray[Any]]
 Hidden = Mapping[str, NDArray[np.bool_]]
 
 

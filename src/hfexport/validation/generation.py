@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.probes import beam_rows
 from hfexport.validation.sessions import Refusal, Session
 
 __all__ = ["decode", "next_inputs"]
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def decode(
@@ -82,7 +81,7 @@ def _first_call(sessions: Mapping[str, Session], prompt: Arrays, start_token: in
 
 def next_inputs(
     inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]], tokens: NDArray[np.int64]
-) -> dict[str, NDArray[Any]]:
+) -> Arrays:
     """Return the inputs that append `tokens`, with the cache of earlier calls.
 
     Args:
@@ -98,7 +97,7 @@ def next_inputs(
     ids = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
     mask = "decoder_attention_mask" if ids == "decoder_input_ids" else "attention_mask"
     grown = np.concatenate([inputs[mask], np.ones((batch, 1), dtype=np.int64)], axis=1) if mask in inputs else None
-    made: dict[str, NDArray[Any]] = {}
+    made: Arrays = {}
     for name, array in inputs.items():
         if name == ids:
             made[name] = np.asarray(tokens, dtype=np.int64).reshape(batch, 1)

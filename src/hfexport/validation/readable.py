@@ -18,11 +18,9 @@ from hfexport.export_config.probes import Probe, beam_rows
 
 __all__ = ["hidden_positions"]
 
-Arrays = Mapping[str, NDArray[Any]]
-
 
 def hidden_positions(
-    config: ExportConfig, probe: Probe, inputs: Arrays, outputs: Arrays
+    config: ExportConfig, probe: Probe, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[np.bool_]]:
     """Find the positions of each output that the attention mask of a probe hides.
 

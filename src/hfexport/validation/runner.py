@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hfexport.validation.arrays import read_arrays, write_arrays
 from hfexport.validation.generation import decode
@@ -26,8 +25,6 @@ from hfexport.validation.sessions import (
 from hfexport.validation.weights import hash_onnx, hash_torchscript, write_hashes
 
 __all__ = ["run"]
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfexport.errors import ValidationError
+from hfexport.export_config.arrays import Arrays
 from hfexport.runtime import DESCRIPTION_FILE
 from hfexport.validation.mapped_onnx import read_mapped
 from hfexport.validation.mapped_script import load_mapped
 from hfexport.validation.memory import available_bytes
 
 __all__ = ["BranchSession", "Expected", "OnnxSession", "Refusal", "Session", "TorchScriptSession", "open_session"]
-
-Arrays = dict[str, NDArray[Any]]
 
 ROOM_FOR_COPIES = 3
 """Memory of a default ONNX Runtime session as a multiple of the weights, which it reads, folds and repacks."""

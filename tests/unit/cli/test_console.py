@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from hfexport._internal.peak_memory import peak_memory_bytes
 from hfexport.cli.console import MAX_SUMMARY_BYTES, Console
 from hfexport.errors import CheckpointError, HfexportError, InputsError
-from hfexport.run.observer import Observer, peak_memory_bytes
+from hfexport.run.observer import Observer
 
 ACTIONS = {"GITHUB_ACTIONS": "true"}
 NASTY = "%\r\n:,;=]#[* \t\u2028\x0b\x1b\x85aé\u00a0"

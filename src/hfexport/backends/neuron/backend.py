@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from hfexport import runtime
 from hfexport._internal.workers import available_cores
@@ -22,9 +22,7 @@ from hfexport.backends.neuron.protocol import START_S, Answer, ask, expect
 from hfexport.backends.neuron.sizes import Sizes, plan_parts, without_cache
 from hfexport.errors import NeuronError, UnsupportedError, ValidationError
 from hfexport.export_config import DeclaredConfig, ExportConfig, Layout
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from hfexport.export_config.arrays import Arrays
 
 __all__ = ["NeuronBackend", "refuse_untraceable", "reopen"]
 
@@ -115,7 +113,7 @@ def _write_inputs(folder: Path, parts: Sequence[PartPlan]) -> None:
     """Write inputs.npz for the worker: the example inputs for tracing and the inputs of all probes."""
     import numpy as np
 
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: Arrays = {}
     for part in parts:
         arrays |= {f"{part.name}/trace/{name}": array for name, array in part.example().items()}
         for number, probe in enumerate(part.probes):

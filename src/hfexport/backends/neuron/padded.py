@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from hfexport.export_config import ExportConfig, TensorSpec
+from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.probes import Probe
 from hfexport.export_config.tasks import TASKS
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["GENERATION_TASK", "PaddedDecoder", "PaddedEncoder", "PaddedProbe", "generates_padded", "padded_probes"]
 
@@ -92,13 +90,13 @@ class PaddedProbe(Probe):
 
     lengths: tuple[int, ...] = ()
 
-    def inputs(self, config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
+    def inputs(self, config: ExportConfig, dtype: str) -> Arrays:
         if isinstance(config, PaddedEncoder):
             return super().inputs(config, dtype)
         return _decoder_inputs(config, self)
 
 
-def _decoder_inputs(config: ExportConfig, probe: PaddedProbe) -> dict[str, NDArray[Any]]:
+def _decoder_inputs(config: ExportConfig, probe: PaddedProbe) -> Arrays:
     import numpy as np
 
     rng = np.random.default_rng(probe.seed)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from hfexport.backends.neuron.padded import PaddedDecoder, PaddedEncoder, padded_probes
 from hfexport.export_config import ExportConfig
+from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.probes import Probe, fixed_probes, make_inputs
 from hfexport.runtime import Description
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["DTYPE", "PartPlan", "plan_encoder_decoder", "plan_model"]
 
@@ -49,7 +47,7 @@ class PartPlan:
         """Create the description that is stored inside the artifact's file."""
         return Description.of(self.config, DTYPE, fixed_sizes=self.held, metadata=metadata)
 
-    def example(self) -> dict[str, NDArray[Any]]:
+    def example(self) -> Arrays:
         """Create the inputs for tracing, with values and paddings that no probe has."""
         if isinstance(self.config, PaddedDecoder):
             return replace(self.probes[-1], seed=TRACE_SEED).inputs(self.config, DTYPE)

@@ -21,10 +21,10 @@ from hfexport._internal.upstream import exporters
 from hfexport._internal.upstream.torch_core import FakeTensorMode
 from hfexport.backends.onnx.lowering import lower
 from hfexport.backends.patches import model_patches, model_translations
-from hfexport.errors import ExportError
+from hfexport.errors import MODEL_FAILURES, ExportError, first_line
 from hfexport.export_config import names_in
 from hfexport.export_config.probes import trace_inputs
-from hfexport.modeling.load import MODEL_FAILURES, empty_like, empty_model, quiet
+from hfexport.modeling.load import empty_like, empty_model, quiet
 from hfexport.modeling.traceable import make_traceable
 from hfexport.modeling.wrappers import flat_model
 
@@ -114,8 +114,7 @@ def _root(error: BaseException) -> str:
     """Return the first error of a chain in one line; the exporter wraps it in advice to its own developers."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return first_line(error, limit=200, named=True)
 
 
 def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:

@@ -23,10 +23,10 @@ from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.patches import model_patches
 from hfexport.backends.torchscript.archive import make_reproducible
 from hfexport.backends.torchscript.forked import write_in_fork
-from hfexport.errors import ExportError
+from hfexport.errors import MODEL_FAILURES, ExportError, first_line
 from hfexport.export_config import axis_size, names_in
 from hfexport.export_config.probes import make_inputs, trace_inputs
-from hfexport.modeling.load import MODEL_FAILURES, FlatModel, load_model, quiet
+from hfexport.modeling.load import FlatModel, load_model, quiet
 from hfexport.modeling.traceable import make_traceable
 from hfexport.modeling.wrappers import flat_model
 from hfexport.runtime import DESCRIPTION_FILE, Description
@@ -162,7 +162,7 @@ def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob)
             traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
     except (*MODEL_FAILURES, torch.jit.Error) as error:
         raise ExportError(
-            f"{job.checkpoint}: task {job.config.task.name} cannot be traced to TorchScript: {_cause(error)}",
+            f"{job.checkpoint}: task {job.config.task.name} cannot be traced to TorchScript: {first_line(error, limit=200, named=True)}",
             remedy="Export this model to ONNX alone: formats onnx.",
         ) from error
     return traced  # type: ignore[no-any-return]
@@ -295,13 +295,7 @@ def _save(traced: torch.jit.ScriptModule, path: Path, description: Description, 
             make_reproducible(path)
     except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise ExportError(
-            f"{job.checkpoint}: the trace for task {job.config.task.name} cannot be saved as {path.name}: {_cause(error)}",
+            f"{job.checkpoint}: the trace for task {job.config.task.name} cannot be saved as {path.name}: {first_line(error, limit=200, named=True)}",
             remedy="Check that the output folder has room for another copy of the weights;"
             " if it has, export this model to ONNX alone: formats onnx.",
         ) from error
-
-
-def _cause(error: BaseException) -> str:
-    """Return the first meaningful line of an error; errors of the TorchScript compiler span pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hfexport.export_config import ExportConfig
+from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.probes.values import Padding, make_inputs
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Probe", "beam_rows"]
 
@@ -45,7 +43,7 @@ class Probe:
     edge_tokens: bool = False
     last_positions: bool = False
 
-    def inputs(self, config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
+    def inputs(self, config: ExportConfig, dtype: str) -> Arrays:
         """Return the input arrays by name: int64, and `dtype` (`fp32` or `fp16`) for floating inputs.
 
         Generation starts from the inputs of the graph that takes the prompt, and a decoder starts with the model's

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hfexport.export_config import Axis, DecoderConfig, ExportConfig, TensorSpec, axis_size, names_in
+from hfexport.export_config.arrays import Arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ OUTLIER_SCALE: Final = 4.0
 Padding = Literal["none", "right", "left"]
 
 
-def trace_inputs(config: ExportConfig, dtype: str) -> dict[str, NDArray[Any]]:
+def trace_inputs(config: ExportConfig, dtype: str) -> Arrays:
     """Return the example that export traces. It is partly padded, so that the mask cannot be folded into a constant."""
     return make_inputs(config, config.trace_sizes, dtype, padding="right", seed=7)
 
@@ -39,7 +40,7 @@ def make_inputs(
     seed: int = 0,
     edge_tokens: bool = False,
     last_positions: bool = False,
-) -> dict[str, NDArray[Any]]:
+) -> Arrays:
     """Draw one array for each input of `config`.
 
     Args:
@@ -62,7 +63,7 @@ def make_inputs(
         spec: _attention_mask(shapes[spec.name], padding) for spec in config.inputs if spec.role == "attention_mask"
     }
     floating = np.float32 if dtype == "fp32" else np.float16
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: Arrays = {}
     for spec in config.inputs:
         drawing = _Drawing(config, spec.name, rng, _mask_over(spec, masks), padding, edge_tokens)
         if spec.role == "sample":

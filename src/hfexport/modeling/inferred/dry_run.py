@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,18 +21,12 @@ from torch.overrides import TorchFunctionMode
 from transformers.cache_utils import DynamicCache
 
 from hfexport._internal.upstream.torch_core import FakeTensorMode, TorchDispatchMode, tree_leaves
+from hfexport.errors import MODEL_FAILURES, first_line
 from hfexport.export_config import Axis, ExportConfig
 from hfexport.modeling.load import filled_cache, quiet
 from hfexport.modeling.wrappers import flat_model
 
-__all__ = ["MODEL_FAILURES", "DryModel", "Given", "Refused", "axes_between"]
-
-MODEL_FAILURES: Final = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError),
-    *(NameError, RuntimeError, TypeError, ValueError),
-)
-"""Exceptions that the code of a model or of a user may raise; none of them is a failure of hfexport."""
-
+__all__ = ["DryModel", "Given", "Refused", "axes_between"]
 
 _Answer = TypeVar("_Answer")
 
@@ -155,7 +149,7 @@ class DryModel:
             with torch.no_grad(), quiet():
                 return ask(self._loaded)
         except MODEL_FAILURES as error:
-            raise Refused(_first_line(error)) from error
+            raise Refused(first_line(error, named=True)) from error
 
     def run_graph(self, config: ExportConfig, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Given]:
         """Run the graph of `config` and return its outputs in order.
@@ -168,7 +162,7 @@ class DryModel:
             with self._fake_mode, torch.no_grad(), quiet(), _unlogged():
                 given = flat_model(self.module, config)(*self._tensors(arrays).values())
         except MODEL_FAILURES as error:
-            raise Refused(_first_line(error)) from error
+            raise Refused(first_line(error, named=True)) from error
         return {name: _given(tensor) for name, tensor in zip(names, given, strict=True)}
 
     def run_further(
@@ -294,11 +288,6 @@ def _axis(a: int, one: Mapping[str, int], b: int, other: Mapping[str, int]) -> A
         if (a, b) == (one[left] + one[right], other[left] + other[right]):
             return f"{left} + {right}"
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def as_array(tensor: Any) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from hfexport.errors import MODEL_FAILURES
 from hfexport.export_config import (
     Axis,
     DeclaredConfig,
@@ -18,7 +19,7 @@ from hfexport.export_config import (
     names_in,
     names_of,
 )
-from hfexport.modeling.inferred.dry_run import MODEL_FAILURES, DryModel, Refused, as_array
+from hfexport.modeling.inferred.dry_run import DryModel, Refused, as_array
 from hfexport.modeling.inferred.measure import (
     fix_refused_axes,
     measured_outputs,

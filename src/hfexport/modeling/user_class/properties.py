@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hfexport.errors import InputsError
-from hfexport.modeling.inferred.dry_run import MODEL_FAILURES
+from hfexport.errors import MODEL_FAILURES, InputsError
 from hfexport.modeling.user_class.onnx_config import OnnxConfig
 
 __all__ = ["Properties", "config_values"]

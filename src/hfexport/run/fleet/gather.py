@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfexport.errors import InputsError
+from hfexport.errors import InputsError, first_line
 from hfexport.manifest.entries import MANIFEST_FILE, check_manifest
 from hfexport.manifest.model import Manifest
 from hfexport.manifest.summary import TABLE_COLUMNS, _text, table_rows
@@ -81,7 +81,7 @@ def _read(path: Path, problems: list[str]) -> Gathered | None:
     try:
         check_manifest(manifest)
     except Exception as error:  # noqa: BLE001  the schema's checker may raise anything on hostile values
-        problems.append(f"{path}: is no manifest of this version: {str(error).splitlines()[0][:200]}")
+        problems.append(f"{path}: is no manifest of this version: {first_line(error, limit=200)}")
         return None
     return Gathered(path.parent, manifest)
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph, names_in
+from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.probes import Probe, validation_probes
 from hfexport.export_config.probes.values import make_inputs
 
 __all__ = ["BATCH", "Case", "cases_for", "probe_cases", "reads_texts"]
-
-Arrays = dict[str, NDArray[Any]]
 
 BATCH: Final = 8
 """Number of texts in one call."""

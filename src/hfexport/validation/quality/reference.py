@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hfexport.errors import UnsupportedError
+from hfexport.errors import MODEL_FAILURES, UnsupportedError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import restore_config
 from hfexport.validation.arrays import write_arrays
@@ -38,7 +38,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from hfexport.modeling.load import MODEL_FAILURES, load_model
+    from hfexport.modeling.load import load_model
     from hfexport.modeling.untrusted_config import read_model_config
 
     torch.set_num_threads(int(job["threads"]))
@@ -95,7 +95,7 @@ def _tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
     """Load the checkpoint's tokenizer; return `None` if it has none."""
     from transformers import AutoTokenizer
 
-    from hfexport.modeling.load import MODEL_FAILURES, quiet
+    from hfexport.modeling.load import quiet
 
     if not any(folder.glob("*token*")) and not any(folder.glob("*.model")) and not any(folder.glob("vocab*")):
         return None

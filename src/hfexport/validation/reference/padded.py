@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfexport.backends.neuron.padded import PaddedDecoder, PaddedEncoder, padded_probes
+from hfexport.export_config.arrays import Arrays
 from hfexport.validation.arrays import write_arrays
 
 __all__ = ["run"]
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:

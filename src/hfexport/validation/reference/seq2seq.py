@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.probes import beam_rows
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from hfexport.export_config import Seq2SeqGraph
 
 __all__ = ["answer_graph", "decode", "generate"]
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def answer_graph(model: Any, config: Seq2SeqGraph, inputs: Arrays) -> Arrays:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfexport.errors import UnsupportedError
+from hfexport.errors import MODEL_FAILURES, UnsupportedError
 from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph, Tolerance
+from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.builtin import restore_config
 from hfexport.export_config.probes import Probe, beam_rows
 from hfexport.validation.arrays import read_arrays, write_arrays
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["answer_exactly", "answer_inputs", "answer_probes", "run"]
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +97,6 @@ def answer_probes(
     """
     import torch
 
-    from hfexport.modeling.load import MODEL_FAILURES
     from hfexport.validation.reference.state import ModelState
 
     state = ModelState(model)
@@ -136,7 +134,6 @@ def answer_exactly(
     """
     import torch
 
-    from hfexport.modeling.load import MODEL_FAILURES
     from hfexport.validation.reference.widened import Widened
 
     floating = {"fp32": np.float32, "fp64": np.float64}[exact]
