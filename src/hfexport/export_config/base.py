@@ -152,6 +152,9 @@ class ExportConfig(ABC):
     more_outputs: Mapping[str, tuple[TensorSpec, ...]] = MappingProxyType({})
     """Requested outputs besides those of the task, by graph, such as `attentions.0`."""
 
+    fixed_sizes: Mapping[str, int] = MappingProxyType({})
+    """Sizes that the user chose for free axes of the graph, see `hfexport.export_config.fixed`."""
+
     changes_when_called: bool = False
     """Whether a call changes the model's later outputs. If so, the reference runs each call on a copy."""
 

@@ -137,5 +137,8 @@ class DecoderConfig(ExportConfig):
     def within_positions(self, sizes: Mapping[str, int], further_steps: int = 0) -> dict[str, int]:
         if not self.max_positions or "past_sequence" not in sizes:
             return dict(sizes)
+        if "sequence" in self.fixed_sizes:
+            past = self.max_positions - further_steps - sizes["sequence"]
+            return {**sizes, "past_sequence": min(sizes["past_sequence"], past)}
         room = self.max_positions - further_steps - sizes["past_sequence"]
         return {**sizes, "sequence": max(1, min(sizes["sequence"], room))}

@@ -109,8 +109,10 @@ class Exporter:
         """Export to every format.
 
         Raises:
-            InputsError: the disk or the memory is too small for the run.
+            InputsError: sizes do not fit the model, or the disk or the memory is too small for the run.
         """
+        for form in self.formats:
+            form.backend.graphs(self.family, self._layout)  # reports wrong sizes before any work
         self._refuse_misfit()
         try:
             return [result for form in self.formats for result in self._one_format(form)]
@@ -204,10 +206,10 @@ class Exporter:
         results = []
         made: list[tuple[Artifact, ExportConfig]] = []
         for config, entry in zip(graphs, entries, strict=True):
-            sizes = dict(entry["fixed_sizes"] or {})
+            sizes = {} if config.fixed_sizes else dict(entry["fixed_sizes"] or {})
             files = tuple(folder / file["path"] for file in entry["files"])
             artifact = Artifact(name, folder / entry["path"], files, sizes, entry["details"], config)
-            comparison = validator.start((config,) if sizes else graphs, sizes)
+            comparison = validator.start((config,) if sizes or config.fixed_sizes else graphs, sizes)
             results.append((artifact, self._validate(artifact, config, comparison, [] if sizes else made)))
             made.append((artifact, config))
         return results

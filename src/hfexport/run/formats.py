@@ -65,7 +65,8 @@ def _onnx(setup: Setup) -> FormatRun:
     from hfexport.backends.onnx.backend import OnnxBackend
     from hfexport.validation.validators import GraphValidator
 
-    return FormatRun(OnnxBackend(setup.inputs.opset, setup.inputs.external_data), GraphValidator)
+    inputs = setup.inputs
+    return FormatRun(OnnxBackend(inputs.opset, inputs.external_data, inputs.fixed or {}), GraphValidator)
 
 
 def _torchscript(setup: Setup) -> FormatRun:

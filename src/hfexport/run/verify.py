@@ -207,6 +207,7 @@ def run_again(
         dtype=manifest["dtype"] or "auto",
         layout=_layout(manifest),
         outputs=_outputs(manifest),
+        fixed=_fixed(manifest),
         validate="strict",
         **_requested_sizes(manifest),
     )
@@ -314,6 +315,14 @@ def _outputs(manifest: Manifest) -> tuple[str, ...] | None:
     """Return the requested further outputs; `None` if config.json decides."""
     asked = manifest["inputs"].get("outputs")
     return tuple(str(name) for name in asked) if isinstance(asked, list | tuple) and asked else None
+
+
+def _fixed(manifest: Manifest) -> dict[str, int] | None:
+    """Return the sizes that ONNX graphs were fixed to, which only decide the sizes that they are run with."""
+    asked = manifest["inputs"].get("fixed")
+    if not isinstance(asked, dict) or not all(type(size) is int and 0 <= size < 2**31 for size in asked.values()):
+        return None
+    return dict(asked) or None
 
 
 def _layout(manifest: Manifest) -> Literal["auto", "split", "single"]:

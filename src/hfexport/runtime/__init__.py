@@ -1,6 +1,6 @@
 """Load and call artifacts by input names; pad inputs of fixed-shape artifacts to their sizes.
 
-`hfexport.runtime.shapes` does the padding and slicing. Needs numpy only, except for `load_torchscript`.
+`hfexport.runtime.shapes` does the padding and slicing. Needs numpy only, except for `load_torchscript` and `load_onnx`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 __all__ = [
     "DESCRIPTION_FILE",
     "Description",
+    "OnnxModel",
     "TorchScriptModel",
     "input_sizes",
+    "load_onnx",
     "load_torchscript",
     "pad_to_fixed",
     "slice_outputs",
 ]
 
 DESCRIPTION_FILE: Final = "hfexport.json"
-"""Name of the extra file in a TorchScript artifact that holds its `Description`."""
+"""Name of the extra file in a TorchScript artifact, and of the metadata in a fixed-shape ONNX file, with its `Description`."""
 
 
 @dataclass(frozen=True)
@@ -183,3 +185,58 @@ def load_torchscript(path: Path | str, device: str = "cpu") -> TorchScriptModel:
             f"{path}: no {DESCRIPTION_FILE} inside, so hfexport did not write this file; use torch.jit.load"
         )
     return TorchScriptModel(module, Description.from_dict(json.loads(extra[DESCRIPTION_FILE])))
+
+
+class OnnxModel:
+    """An ONNX file with fixed sizes that is called by input names.
+
+    Args:
+        session: `onnxruntime.InferenceSession` of the file.
+        description: description in the file's metadata.
+    """
+
+    def __init__(self, session: Any, description: Description) -> None:
+        self.session = session
+        self.description = description
+        self.input_names = tuple(spec.name for spec in description.inputs)
+        self.output_names = tuple(spec.name for spec in description.outputs)
+
+    def __call__(self, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Run the model on inputs padded to its fixed sizes, and cut the outputs back.
+
+        Args:
+            inputs: arrays, one for each of `input_names`, with the file's dtypes.
+
+        Returns:
+            Output arrays by name.
+
+        Raises:
+            ValueError: an input is missing, unknown, of a wrong shape, or larger than the fixed size.
+        """
+        description, fixed = self.description, self.description.fixed_sizes
+        sizes = input_sizes(inputs, description.inputs)
+        padded = pad_to_fixed(inputs, description.inputs, fixed, description.pad_values)
+        outputs = dict(zip(self.output_names, self.session.run(self.output_names, padded), strict=True))
+        return slice_outputs(outputs, description.outputs, fixed, sizes)
+
+
+def load_onnx(path: Path | str, **settings: Any) -> OnnxModel:
+    """Load an ONNX file with fixed sizes. Needs onnxruntime.
+
+    Args:
+        path: path of `model.onnx`.
+        settings: further arguments of `onnxruntime.InferenceSession`, such as `providers`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file has no fixed sizes.
+    """
+    from onnxruntime import InferenceSession
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    session = InferenceSession(str(path), **settings)
+    written = session.get_modelmeta().custom_metadata_map.get(DESCRIPTION_FILE)
+    if written is None:
+        raise ValueError(f"{path}: has no fixed sizes, so nothing is to be padded; use onnxruntime.InferenceSession")
+    return OnnxModel(session, Description.from_dict(json.loads(written)))

@@ -152,7 +152,8 @@ class GraphValidator:
     def start(self, graphs: Sequence[ExportConfig], fixed_sizes: Mapping[str, int]) -> Comparison:
         """Start the references for `graphs`, unless another format has."""
         branches = [branch for config in graphs for branch in config.branches]
-        started = self.references.start(branches, fixed_sizes) if fixed_sizes else self.references.shared(graphs)
+        fixed = fixed_sizes or any(config.fixed_sizes for config in graphs)
+        started = self.references.start(branches, fixed_sizes) if fixed else self.references.shared(graphs)
         return _GraphComparison(self.subject, started)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import onnx
@@ -18,8 +19,10 @@ from hfexport.backends.onnx.older_opset import LOWEST_WRITTEN, to_older_opset
 from hfexport.backends.onnx.passes import TRANSPOSED, finish_graph, metadata_for
 from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, Weight, write_model
 from hfexport.errors import ExportError
+from hfexport.export_config.fixed import fix_graphs
 from hfexport.modeling.load import load_model
 from hfexport.modeling.wrappers import flat_model
+from hfexport.runtime import DESCRIPTION_FILE, Description
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,17 +39,27 @@ class OnnxBackend:
     Attributes:
         opset: ONNX opset; `None` for the architecture's default.
         external_data: write weights to a separate file even below 2 GB.
+        fixed: sizes of free axes to fix, by axis.
         model: model in memory whose weights are exported instead of a checkpoint's.
     """
 
     opset: int | None = None
     external_data: bool = False
+    fixed: Mapping[str, int] = field(default_factory=dict)
     model: torch.nn.Module | None = None
     format: ClassVar[str] = "onnx"
     can_fix_sizes: ClassVar[bool] = False
 
     def graphs(self, family: ExportConfig, layout: Layout | None) -> tuple[ExportConfig, ...]:
-        """Return the graphs of a model; the decoders of an encoder-decoder are branches of one graph."""
+        """Return the graphs of a model, with fixed sizes if there are any.
+
+        The decoders of an encoder-decoder are branches of one graph if their axes are free.
+
+        Raises:
+            InputsError: the graphs have no such axes, or the model does not take the sizes.
+        """
+        if self.fixed:
+            return fix_graphs(family.graphs(layout or "split"), self.fixed)
         return family.graphs(layout or "merged")
 
     def export(self, job: ExportJob) -> Artifact:
@@ -75,6 +88,7 @@ class OnnxBackend:
                 "external_data": external,
                 "ir_version": skeleton.ir_version,
             },
+            fixed_sizes=dict(job.config.fixed_sizes),
             config=job.config,
         )
 
@@ -84,6 +98,9 @@ class OnnxBackend:
         to_older_opset(program.model, opset)
         finish_graph(program.model, config)
         metadata_for(program.model, job.metadata)
+        if config.fixed_sizes:
+            description = Description.of(config, job.dtype, fixed_sizes=config.fixed_sizes, metadata=job.metadata)
+            program.model.metadata_props[DESCRIPTION_FILE] = json.dumps(description.to_dict())
         constants = program.exported_program.constants if program.exported_program is not None else {}
         return _Graph(config, program.model, constants)
 

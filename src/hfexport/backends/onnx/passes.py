@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from hfexport.backends.onnx.folding import fold_sizes
 from hfexport.errors import ExportError
 
 if TYPE_CHECKING:
@@ -26,8 +27,10 @@ def finish_graph(model: ir.Model, config: ExportConfig) -> None:
     Raises:
         ExportError: an input has no effect on any output.
     """
-    _set_static_reshapes(model.graph)
     _replace_cast_likes(model.graph)
+    if config.fixed_sizes:
+        fold_sizes(model)
+    _set_static_reshapes(model.graph)
     common.IdentityEliminationPass()(model)
     _transpose_weights(model.graph)
     common.CommonSubexpressionEliminationPass()(model)

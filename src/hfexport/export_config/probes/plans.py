@@ -30,10 +30,21 @@ REORDERED_STEPS = 6
 
 
 def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
-    """Return probes at shapes and paddings that export did not see, within the limits of `config`."""
+    """Return probes at shapes and paddings that export did not see, within the limits of `config`.
+
+    On axes that the user fixed, all probes have the fixed size.
+    """
+    if config.fixed_sizes and not config.free_axes:
+        return fixed_probes(config, config.fixed_sizes)
+    probes = config.probes()
+    if set(config.fixed_sizes) - {"batch"}:  # generation needs calls of several lengths
+        probes = [probe for probe in probes if not probe.greedy_steps]
+    if "sequence" in config.fixed_sizes and config.task.with_past:
+        # On the right of a cache, padding would hide all new tokens of a short call.
+        probes = [replace(probe, padding="left" if probe.padding == "right" else probe.padding) for probe in probes]
     # After cutting to the limits of a small model, two probes may be the same.
     asked: dict[str, Probe] = {}
-    for probe in (_within_limits(config, probe) for probe in config.probes()):
+    for probe in (_within_limits(config, probe) for probe in probes):
         asked.setdefault(probe.name, probe)
     return tuple(asked.values())
 
@@ -45,7 +56,14 @@ def fixed_probes(config: ExportConfig, sizes: Mapping[str, int]) -> tuple[Probe,
     return tuple(
         Probe(_name(sizes, padding), sizes, padding, seed=seed, edge_tokens=seed == 1)
         for seed, padding in enumerate(config.fixed_paddings, start=1)
+        if padding != "right" or not _hides_all(sizes)
     )
+
+
+def _hides_all(sizes: Mapping[str, int]) -> bool:
+    """Return whether padding on the right of a cache hides all new tokens, so that nothing could be compared."""
+    past, new = sizes.get("past_sequence", 0), sizes.get("sequence", 0)
+    return sizes.get("batch") == 1 and past > 0 and (past + new) // 3 >= new
 
 
 def encoder_probes(config: EncoderConfig) -> list[Probe]:

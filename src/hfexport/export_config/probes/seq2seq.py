@@ -57,7 +57,7 @@ def _probe(
     length = _input_length(config.family, states, seed)
     # Cut the sizes here already, since the number of states depends on them.
     for limit in (limit for axis, limit in config.limits.items() if axis == "encoder_sequence"):
-        length = min(length, limit.maximum or length)
+        length = max(limit.minimum, min(length, limit.maximum or length))
     fixed = config.family.states_axis
     states = fixed if isinstance(fixed, int) else config.family.states_length(length)
     asked = {

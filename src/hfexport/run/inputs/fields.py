@@ -105,6 +105,12 @@ class Inputs:
         aliases=("feature",),
         group="common",
     )
+    fixed: Mapping[str, int] | None = _input(
+        "",
+        "Sizes of free axes to fix in ONNX graphs, for compilers that take no dynamic shapes: batch=1, sequence=128; if "
+        "unset, all stay free.",
+        parsers.fixed_sizes,
+    )
     variants: tuple[str, ...] | None = _input(
         "",
         "Further ONNX files with smaller weights, measured against the model: any of "

@@ -24,6 +24,7 @@ __all__ = [
     "boolean",
     "class_reference",
     "data_file",
+    "fixed_sizes",
     "folder_inside",
     "formats",
     "further_outputs",
@@ -179,6 +180,20 @@ class Choice:
         close = difflib.get_close_matches(value.lower(), names, n=1)
         hint = f"did you mean {names[close[0]]}? " if close else ""
         raise ValueError(f"{hint}allowed: {', '.join(self.allowed)}")
+
+
+def fixed_sizes(value: str) -> dict[str, int]:
+    """Parse sizes of axes: `batch=1, sequence=128`."""
+    sizes: dict[str, int] = {}
+    for part in filter(None, (part.strip() for part in re.split(r"[,\r\n]", value))):
+        written = re.fullmatch(r"([A-Za-z_]\w*)\s*=\s*([0-9]{1,10})", part)
+        if not written or int(written[2]) > _MAX_INTEGER:
+            raise ValueError(f"{quoted(part)} must be an axis and its size, such as batch=1")
+        if sizes.setdefault(written[1], int(written[2])) != int(written[2]):
+            raise ValueError(f"gives two sizes of {written[1]}")
+    if not sizes:
+        raise ValueError("must have at least one axis and its size, such as batch=1, sequence=128")
+    return sizes
 
 
 def formats(value: str) -> tuple[str, ...]:

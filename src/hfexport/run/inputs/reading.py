@@ -140,6 +140,7 @@ def _checked(given: Mapping[str, list[_Given]], problems: list[str]) -> Inputs:
     problems.extend(_publishing_problems(values, sources))
     problems.extend(_neuron_problems(values, sources))
     problems.extend(_variant_problems(values, sources))
+    problems.extend(_fixed_problems(values, sources))
     return Inputs() if problems else Inputs(**values)
 
 
@@ -234,6 +235,21 @@ def _variant_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> 
             for name in ("eval_data", "min_similarity")
             if values.get(name) is not None
         ]
+    return problems
+
+
+def _fixed_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    """Return problems of fixed sizes: without ONNX, or with variants, which are measured on texts of any length."""
+    if not values.get("fixed"):
+        return []
+    formats = values.get("formats", Inputs().formats)
+    problems = []
+    if formats is not None and "onnx" not in formats:
+        problems.append(f"{sources['fixed']} means nothing without format onnx: add it to {sources['formats']}")
+    if values.get("variants"):
+        problems.append(
+            f"{sources['fixed']} and {sources['variants']} exclude each other: variants are measured on texts of any length"
+        )
     return problems
 
 
