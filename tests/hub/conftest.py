@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hfexport.hub.client import configure_process
 from hfexport.hub.credentials import TOKEN_VARIABLES
 from local_hub.server import LocalHub, User
 from tiny import make_checkpoint
@@ -75,7 +76,8 @@ def hub_environment(hub: LocalHub, home: Path) -> dict[str, str]:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The client in this process: a cache of its own, plain uploads, no stored login, and no pauses between attempts."""
+    """The client in this process: time limits, a cache of its own, plain uploads, no stored login, and no pauses between attempts."""
+    configure_process()
     impatient = SimpleNamespace(sleep=lambda _: None, time=time.time, monotonic=time.monotonic)
     monkeypatch.setattr("huggingface_hub.utils._http.time", impatient)
     monkeypatch.setattr("huggingface_hub.file_download.time", impatient)

@@ -395,3 +395,19 @@ def test_a_model_that_is_not_there_from_the_command_line(run: Callable[..., Fini
     assert done.exit_code == 3, done.said
     assert "org/nothing" in done.stderr
     assert TOKEN not in done.said
+
+
+@pytest.mark.parametrize("error", [OSError("read-only file system"), ValueError("x"), KeyError(), RuntimeError("")])
+def test_a_hint_to_the_cache_that_fails_does_not_fail_the_run(
+    hub: LocalHub, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    client = Hub(None, endpoint=hub.url)
+    asked = []
+
+    def resolve(*given: object, **_: object) -> None:
+        asked.append(given)
+        raise error
+
+    monkeypatch.setattr(client.api, "resolve_revision", resolve)
+    assert client.commit_of("org/tiny", "main") == hub.repositories["org/tiny"].head()
+    assert len(asked) == 1

@@ -26,7 +26,11 @@ from hfexport._internal.process import Limits, collect_rarely, die_with, end_pro
 from hfexport._internal.room import is_no_room, no_room
 from hfexport.errors import HfexportError, InternalError, ValidationError
 
-__all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "run_job", "start"]
+__all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "run_job", "start", "timeout_for"]
+
+LEAST_TIMEOUT_S: Final = 900.0
+TIMEOUT_S_PER_GB: Final = 900.0
+"""Time limit of a child that reads weights: a constant, plus a share that grows with their size."""
 
 LOG_TAIL_BYTES: Final = 4096
 LOG_TAIL_LINES: Final = 20
@@ -70,6 +74,11 @@ def child_environment(env: Mapping[str, str]) -> dict[str, str]:
     """
     kept = {name: value for name, value in env.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)}
     return kept | _OFFLINE
+
+
+def timeout_for(weight_bytes: int) -> float:
+    """Return the default time limit in seconds of a child that reads `weight_bytes` bytes of weights."""
+    return LEAST_TIMEOUT_S + TIMEOUT_S_PER_GB * weight_bytes / 1e9
 
 
 def available_cores(env: Mapping[str, str]) -> int:

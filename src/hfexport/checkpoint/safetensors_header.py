@@ -46,12 +46,13 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     raw, size = _raw_header(path)
     header = read_json_bytes(raw, f"{path}: its header")
     start = 8 + len(raw)
-    metadata = header.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"{path}: its metadata is no JSON object", remedy=_AGAIN)
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{path}: its metadata is no JSON object of strings", remedy=_AGAIN)
     tensors = {name: _tensor(path, name, entry, start) for name, entry in header.items()}
     _refuse_gaps(path, tensors, start, size)
-    return tensors, {str(key): str(value) for key, value in metadata.items()}
+    return tensors, metadata
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:

@@ -22,6 +22,7 @@ from hfexport.cli.completion import VARIABLE, answer, print_script
 from hfexport.cli.console import Console
 from hfexport.cli.help import command_help, overview
 from hfexport.errors import HfexportError, InputsError, InternalError
+from hfexport.hub.client import configure_process
 from hfexport.hub.credentials import TOKEN_VARIABLES
 from hfexport.run.inputs import Inputs, Parsed, given_secrets, parse_inputs
 from hfexport.run.report import write_report
@@ -115,6 +116,7 @@ def _command(words: list[str], env: Mapping[str, str], console: Console) -> int:
     except InputsError as error:
         console.error(error)
         return error.exit_code
+    configure_process()
     as_json = "json" in parsed.flags
     if command.name == "export":
         return _export(parsed.inputs, console, env, as_json=as_json)

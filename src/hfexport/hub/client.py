@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import httpx2
     from huggingface_hub import HfApi
 
-__all__ = ["Hub", "HubFile", "Transient", "git_sha1"]
+__all__ = ["Hub", "HubFile", "Transient", "configure_process", "git_sha1"]
 
 T = TypeVar("T")
 
@@ -88,14 +88,8 @@ class Hub:
         endpoint: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        import logging
+        from huggingface_hub import HfApi
 
-        from huggingface_hub import HfApi, set_client_factory
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
-        set_client_factory(_client)
-        disable_progress_bars()
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # `note` reports the retries
         self.token: str | bool = token or False
         self.api: HfApi = HfApi(endpoint=endpoint, token=self.token, library_name="hfexport")
         self.endpoint = self.api.endpoint
@@ -295,6 +289,21 @@ def _abandonable(call: Callable[[], T]) -> T:
 def git_sha1(content: bytes) -> str:
     """Compute the id that git gives to a blob with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def configure_process() -> None:
+    """Set time limits for all requests of `huggingface_hub` in this process, and silence its progress bars and log.
+
+    For command lines, which own their process. A library call must not change other users of `huggingface_hub`.
+    """
+    import logging
+
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    set_client_factory(_client)
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # `Hub` reports the retries
 
 
 def _client() -> httpx2.Client:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from hfexport._internal.room import STAGING_PREFIX
@@ -97,7 +98,7 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
                 trust_remote_code=config.trust_remote_code,
                 **_model_kwargs(auto_class, config),
             )
-        except (OSError, *BUILD_FAILURES) as error:
+        except (OSError, SafetensorError, *BUILD_FAILURES) as error:
             raise CheckpointError(
                 f"{_shown(folder)}: transformers cannot load it as {config.auto_class}: {error}",
                 remedy="Check that config.json belongs to these weights.",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hfexport._internal.blame import explain
 from hfexport.errors import HfexportError
 from hfexport.export_config.tasks import TASK_NAMES
+from hfexport.hub.client import configure_process
 from hfexport.onnx.log import log_outputs, log_validating
 from hfexport.onnx.question import older_probes
 from hfexport.run.inputs import Inputs, parsers
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.cache_dir:
             os.environ["HF_HUB_CACHE"] = arguments.cache_dir  # read when the Hub's client is imported, and by children
+        configure_process()
         return _export(arguments, dict(os.environ))
     except KeyboardInterrupt:
         return 130

@@ -24,6 +24,7 @@ from hfexport.hub.credentials import reading_token
 from hfexport.hub.source import Fetched, Source, locate
 from hfexport.manifest.entries import MANIFEST_FILE, check_manifest, listed_files, new_manifest, source_of
 from hfexport.manifest.model import BaseEntry, FileEntry, Manifest
+from hfexport.modeling.unused import Unused, unused_tensors
 from hfexport.run import isolated
 from hfexport.run.formats import open_format
 from hfexport.run.inputs import Inputs, recorded
@@ -220,6 +221,7 @@ def run_again(
         raise ValidationError(
             f"{MANIFEST_FILE}: its task is {manifest['task']}; the checkpoint's is {config.task.name}"
         )
+    _hold_unused(manifest, unused_tensors(checkpoint, config, inputs.dtype), observer)
     exporter = run.exporter(checkpoint, "", config, inputs.dtype, limited=True)
     try:
         made = {artifact["format"] for artifact in manifest["artifacts"]}
@@ -231,6 +233,26 @@ def run_again(
                 observer.note(f"{artifact.name}: {ran}answers as the model does, within {verdict.max_abs:.2g}")
     finally:
         exporter.references.stop()
+
+
+def _hold_unused(manifest: Manifest, found: Unused, observer: Observer) -> None:
+    """Compare the tensors that the model does not take with those that the manifest lists.
+
+    Raises:
+        ValidationError: the manifest does not list one of them. Manifests without a list, of earlier versions, may lack
+            those that the task is known to leave out.
+    """
+    listed = source_of(manifest).get("unused_tensors")
+    unused = sorted({*found.unexpected, *(() if listed is None else found.left_out)} - set(listed or ()))
+    if unused:
+        raise ValidationError(
+            f"{MANIFEST_FILE}: does not say that tensors of the checkpoint are not in the model: "
+            + ", ".join(unused[:10])
+            + (f" and {len(unused) - 10} more" if len(unused) > 10 else ""),
+            remedy="Export the checkpoint again, and read what the run says about these tensors.",
+        )
+    if every := sorted({*found.unexpected, *found.left_out}):
+        observer.note(f"Tensors of the checkpoint that are not in the model: {', '.join(every)}")
 
 
 def _requested_sizes(manifest: Manifest) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from hfexport._internal import workers
 from hfexport._internal.process import Limits
+from hfexport._internal.workers import timeout_for
 from hfexport.backends.base import Artifact
 from hfexport.errors import HfexportError, ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
@@ -36,12 +37,6 @@ __all__ = [
     "timeout_for",
     "validate",
 ]
-
-TIMEOUT_S = 3600.0
-"""Default time limit of a reference or a runner, in seconds; also used for compiled artifacts."""
-
-LEAST_TIMEOUT_S = 900.0
-TIMEOUT_S_PER_GB = 900.0
 
 MEMORY_BYTES = 2**33
 MEMORY_SHARE = 6
@@ -92,11 +87,6 @@ def resolve_tolerance(config: ExportConfig, dtype: str, atol: float | None, rtol
     if atol is None:
         return default if rtol is None else Tolerance(default.atol, rtol)
     return Tolerance(atol, 0.0 if rtol is None else rtol)
-
-
-def timeout_for(weight_bytes: int) -> float:
-    """Return the time limit of a reference or a runner in seconds, by the size of the weights."""
-    return LEAST_TIMEOUT_S + TIMEOUT_S_PER_GB * weight_bytes / 1e9
 
 
 def start_reference(
@@ -180,7 +170,7 @@ def validate(
     folder: Path,
     env: Mapping[str, str],
     companions: Sequence[tuple[Artifact, ExportConfig]] = (),
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float,
     limited: bool = False,
     by_precision: bool = True,
     compare_weights: bool = True,

@@ -19,10 +19,10 @@ from hfexport._internal import workers
 from hfexport.backends.base import Artifact
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
-from hfexport.backends.neuron.protocol import START_S, NoDevice, ask
+from hfexport.backends.neuron.protocol import NoDevice, ask
 from hfexport.errors import NeuronError, ValidationError
 from hfexport.export_config import Tolerance
-from hfexport.validation import TIMEOUT_S, ArtifactVerdict, Check, ProbeResult, Reference, start_reference, validate
+from hfexport.validation import ArtifactVerdict, Check, ProbeResult, Reference, start_reference, validate
 from hfexport.validation.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def validate_neuron(
     min_compiled: float,
     folder: Path,
     env: Mapping[str, str],
+    timeout_s: float,
 ) -> ArtifactVerdict:
     """Run all checks on an artifact.
 
@@ -95,6 +96,7 @@ def validate_neuron(
         min_compiled: smallest allowed share of compiled operators in each part.
         folder: folder for the child processes' files.
         env: environment variables; child processes get those on an allow-list.
+        timeout_s: time limit of each child process.
 
     Returns:
         `passed` only with a device; `incomplete` if *device* could not run; `failed` with all reasons.
@@ -102,13 +104,13 @@ def validate_neuron(
     Raises:
         ValidationError, NeuronError: the artifact could not be validated.
     """
-    traced = [_run_trace(part, reference, tolerance, folder, env) for part in artifact.parts]
+    traced = [_run_trace(part, reference, tolerance, folder, env, timeout_s) for part in artifact.parts]
     checks = [
         _environment(artifact, reference, tolerance),
         _trace(traced, tolerance),
-        *([_generation(artifact, reference, folder / "generation")] if reference.calls else []),
+        *([_generation(artifact, reference, folder / "generation", timeout_s)] if reference.calls else []),
         _compiled(artifact.parts, min_compiled),
-        _device(artifact, reference, folder),
+        _device(artifact, reference, folder, timeout_s),
     ]
     found = {check.verdict for check in checks}
     verdict: Verdict = "failed" if "failed" in found else "incomplete" if "not_run" in found else "passed"
@@ -122,7 +124,9 @@ def validate_neuron(
     )
 
 
-def validate_on_device(artifact: NeuronArtifact, reference: NeuronReference, *, folder: Path) -> ArtifactVerdict:
+def validate_on_device(
+    artifact: NeuronArtifact, reference: NeuronReference, *, folder: Path, timeout_s: float
+) -> ArtifactVerdict:
     """Run the checks *compiled* (by the subgraphs in its files) and *device* on an existing artifact.
 
     Returns:
@@ -136,8 +140,8 @@ def validate_on_device(artifact: NeuronArtifact, reference: NeuronReference, *, 
         check = Check("compiled", "failed", f"the file of {empty[0]} calls no compiled subgraph")
         return ArtifactVerdict("failed", DEVICE_TOLERANCE, checks=(check,))
     for part in reference.parts.values():
-        part.worker.result(TIMEOUT_S)
-    device = _device(artifact, reference, folder)
+        part.worker.result(timeout_s)
+    device = _device(artifact, reference, folder, timeout_s)
     if device.verdict == "not_run":
         return ArtifactVerdict("not_run", reason=device.reason, checks=(device,))
     reason = device.reason if device.verdict == "passed" else ""
@@ -145,7 +149,12 @@ def validate_on_device(artifact: NeuronArtifact, reference: NeuronReference, *, 
 
 
 def _run_trace(
-    part: NeuronPart, reference: NeuronReference, tolerance: Tolerance, folder: Path, env: Mapping[str, str]
+    part: NeuronPart,
+    reference: NeuronReference,
+    tolerance: Tolerance,
+    folder: Path,
+    env: Mapping[str, str],
+    timeout_s: float,
 ) -> ArtifactVerdict:
     trace = Artifact("neuron", part.trace, (part.trace,), part.plan.held)
     place = folder / f"trace-{part.name}"
@@ -156,6 +165,7 @@ def _run_trace(
         tolerance,
         folder=place,
         env=env,
+        timeout_s=timeout_s,
         compare_weights=False,
     )
 
@@ -182,10 +192,10 @@ def _trace(traced: list[ArtifactVerdict], tolerance: Tolerance) -> Check:
     return Check("trace", "passed", "the uncompiled trace gives the model's outputs", tolerance, results)
 
 
-def _generation(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) -> Check:
+def _generation(artifact: NeuronArtifact, reference: NeuronReference, folder: Path, timeout_s: float) -> Check:
     """Check that the artifact's runtime package, with the uncompiled traces, generates the model's tokens."""
     traces = {part.name: part.trace for part in artifact.parts}
-    return _written("generation", artifact, reference, traces, folder, compiled=False)
+    return _written("generation", artifact, reference, traces, folder, timeout_s, compiled=False)
 
 
 def _written(
@@ -194,6 +204,7 @@ def _written(
     reference: NeuronReference,
     graphs: Mapping[str, Path],
     folder: Path,
+    timeout_s: float,
     *,
     compiled: bool,
 ) -> Check:
@@ -213,7 +224,7 @@ def _written(
         "compiled": compiled,
         "calls": list(reference.calls),
     }
-    answers = _read_answers(_outputs(artifact, job, folder))
+    answers = _read_answers(_outputs(artifact, job, folder, timeout_s))
     for number, call in enumerate(reference.calls):
         wanted = read_arrays(reference.generation / "outputs" / str(number))["tokens"]
         found = answers.get(f"generation/{number}/tokens")
@@ -260,7 +271,7 @@ def _part_compiled(part: NeuronPart, min_compiled: float) -> tuple[bool, str]:
     return True, share
 
 
-def _device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) -> Check:
+def _device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path, timeout_s: float) -> Check:
     """Run the compiled artifact in fresh processes of the SDK's interpreter, and compare its outputs."""
     if any(part.subgraphs == 0 for part in artifact.parts):
         return Check("device", "not_run", "nothing was compiled")
@@ -268,10 +279,10 @@ def _device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) 
     written = ""
     try:
         for part in artifact.parts:
-            outputs = _outputs(artifact, _device_job(part), folder / f"device-{part.name}")
+            outputs = _outputs(artifact, _device_job(part), folder / f"device-{part.name}", timeout_s)
             results += _compare(outputs, part, reference, DEVICE_TOLERANCE)
         if reference.calls and all(result.passed for result in results):
-            written = _written_on_device(artifact, reference, folder / "device-generation")
+            written = _written_on_device(artifact, reference, folder / "device-generation", timeout_s)
     except NoDevice as error:
         return Check("device", "not_run", f"no Neuron device ({error})")
     except (NeuronError, ValidationError) as error:
@@ -285,10 +296,10 @@ def _device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) 
     return Check("device", "failed", _first_problem(tuple(results)), DEVICE_TOLERANCE, tuple(results))
 
 
-def _written_on_device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path) -> str:
+def _written_on_device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path, timeout_s: float) -> str:
     """Describe generation on the device. Rounding to bfloat16 may change tokens, so a difference is no failure."""
     graphs = {part.name: part.path for part in artifact.parts}
-    check = _written("device", artifact, reference, graphs, folder, compiled=True)
+    check = _written("device", artifact, reference, graphs, folder, timeout_s, compiled=True)
     same = "the model's text" if check.verdict == "passed" else "other text than the model, as rounding can cause"
     return f", and writes {same}"
 
@@ -304,14 +315,14 @@ def _device_job(part: NeuronPart) -> dict[str, Any]:
     }
 
 
-def _outputs(artifact: NeuronArtifact, job: Mapping[str, Any], folder: Path) -> Path:
+def _outputs(artifact: NeuronArtifact, job: Mapping[str, Any], folder: Path, timeout_s: float) -> Path:
     """Run the worker on `job` and return the file with its outputs."""
     run = artifact.run
     assert run is not None, "the back end records how it ran"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "inputs.npz").exists():
         shutil.copyfile(run.folder / "export" / "inputs.npz", folder / "inputs.npz")
-    answer = ask(run, job, folder, timeout_s=START_S)
+    answer = ask(run, job, folder, timeout_s=timeout_s)
     if "outputs.npz" not in answer.files:
         raise ValidationError("the worker ran the artifact but wrote no outputs")
     return answer.files["outputs.npz"]

@@ -232,7 +232,9 @@ class _NeuronComparison:
         subject, backend = self.validator.subject, self.validator.backend
         parts = plan_parts(config, subject.checkpoint, backend.sizes, backend.warn)
         existing = reopen(artifact.path.parent, backend.run, parts)
-        return validate_on_device(existing, self.reference, folder=backend.run.folder / "validation")
+        return validate_on_device(
+            existing, self.reference, folder=backend.run.folder / "validation", timeout_s=subject.timeout_s
+        )
 
     def _made_here(self, artifact: NeuronArtifact, config: ExportConfig) -> ArtifactVerdict:
         from hfexport.backends.neuron.plan import DTYPE
@@ -246,4 +248,5 @@ class _NeuronComparison:
             min_compiled=self.validator.min_compiled,
             folder=run.folder / "validation",
             env=run.env,
+            timeout_s=subject.timeout_s,
         )

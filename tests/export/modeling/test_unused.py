@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from hfexport.checkpoint import look_over, read_checkpoint
 from hfexport.errors import CheckpointError
 from hfexport.modeling.unused import Unused, refuse_unused, unused_tensors
+from hfexport.onnx.__main__ import main as older_command_line
 from hfexport.run.inputs import Inputs
 from hfexport.run.selection import find_config, look_up
 
@@ -92,3 +93,12 @@ def test_causal_masks_that_gpt2_stored_may_stay_out(tmp_path: Path) -> None:
     transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
     _add(tmp_path, {"transformer.h.0.attn.bias": torch.ones(1, 1, 16, 16)})
     assert not _unused(tmp_path, "causal-lm").unexpected
+
+
+def test_the_older_command_line_refuses_it_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = _bert(tmp_path / "model", "BertForSequenceClassification")
+    _add(folder, {"age_head.weight": torch.zeros(2, 16)})
+    words = ["--model", str(folder), "--feature", "sequence-classification", str(tmp_path / "onnx")]
+    assert older_command_line(words) == 1
+    assert "no place for: age_head.weight" in capfd.readouterr().err
+    assert not list((tmp_path / "onnx").iterdir())

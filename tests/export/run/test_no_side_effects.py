@@ -13,7 +13,7 @@ from pathlib import Path
 
 import huggingface_hub, numpy, onnxruntime, torch, torch.onnx, transformers
 import transformers.exporters.exporter_onnx
-from huggingface_hub.utils import _http
+from huggingface_hub.utils import _http, are_progress_bars_disabled
 from torch.onnx._internal.exporter import _core, _fx_passes
 from torch.onnx._internal.fx.passes import type_promotion
 from onnxscript import values
@@ -41,7 +41,7 @@ def state():
     }
     limits = (resource.RLIMIT_DATA, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE)
     return found | {
-        "client factory": id(_http._GLOBAL_CLIENT_FACTORY),
+        "client factory": id(_http._GLOBAL_CLIENT_FACTORY), "download bars": are_progress_bars_disabled(),
         "stdout": id(sys.stdout), "stderr": id(sys.stderr), "stdin": id(sys.stdin), "hook": id(sys.excepthook),
         "gc": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()),
         "path": tuple(sys.path), "directory": os.getcwd(), "mask": os.umask(os.umask(0o22)),
@@ -75,6 +75,12 @@ found["hfexport.onnx.export"] = differences(before)
 ids = torch.ones(2, 5, dtype=torch.int64)
 traced = hfexport.torchscript.trace(model, {"input_ids": ids, "attention_mask": ids})
 found["hfexport.torchscript.trace"] = differences(before)
+
+from hfexport.hub.client import Hub, configure_process
+Hub("hf_x", endpoint="http://127.0.0.1:9")
+found["hfexport.hub.client.Hub"] = differences(before)
+configure_process()
+found["configure_process"] = differences(before)
 print(json.dumps(found))
 '''
 
@@ -88,5 +94,8 @@ def test_the_library_leaves_the_process_as_it_was(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found == {"importing": [], "hfexport.onnx.export": [], "hfexport.torchscript.trace": []}
+    seen = found.pop("configure_process")
+    assert seen == ["client factory", "download bars", "logger huggingface_hub"], "what command lines set is seen"
+    calls = ("importing", "hfexport.onnx.export", "hfexport.torchscript.trace", "hfexport.hub.client.Hub")
+    assert found == {call: [] for call in calls}
     assert (tmp_path / "model.onnx").is_file()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from hfexport.cli import main as cli
 from tiny import make_checkpoint
@@ -154,3 +156,75 @@ def test_a_task_that_was_inferred(tmp_path: Path, verify: Callable[..., tuple[in
     code, said = verify(tmp_path / "out", model=checkpoint)
     assert code == 6
     assert "no such task" in said
+
+
+def test_tensors_that_the_manifest_does_not_say_are_left_out(
+    tmp_path: Path, verify: Callable[..., tuple[int, str]]
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bert", "sequence-classification")
+    path, out = checkpoint / "model.safetensors", tmp_path / "out"
+    save_file({**load_file(path), "age_head.weight": torch.ones(2, 3)}, path, metadata={"format": "pt"})
+    words = ["--model", str(checkpoint), "--formats", "torchscript", "--output", str(out)]
+    assert cli.main([*words, "--allow-unused", "age_head.*"]) == 0
+    code, said = verify(out, model=checkpoint)
+    assert code == 0, said
+    assert "not in the model: age_head.weight" in said
+    for forge in (lambda source: source.update(unused_tensors=[]), lambda source: source.pop("unused_tensors")):
+        with edited(out) as manifest:
+            forge(manifest["source"])
+        code, said = verify(out, model=checkpoint)
+        assert code == 6
+        assert "does not say that tensors of the checkpoint are not in the model: age_head.weight" in said
+
+
+GREEDY = """
+def forward(self, input_ids, attention_mask, token_type_ids):
+    # type: (Tensor, Tensor, Tensor) -> Tuple[Tensor]
+    waste = input_ids
+    {waste}
+    return (self.model(input_ids, attention_mask, token_type_ids)[0],)
+"""
+
+
+@pytest.fixture(scope="module")
+def traced(made: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TorchScript export of the same checkpoint."""
+    folder = tmp_path_factory.mktemp("traced") / "out"
+    assert cli.main(["--model", str(made[0]), "--formats", "torchscript", "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("waste", "options", "said"),
+    [
+        ("waste = waste + 1", (), None),
+        (
+            f"waste = torch.empty([{10 * 2**30}], dtype=torch.uint8)\n    assert int(waste[0]) < 300",
+            (),
+            "allocate memory",
+        ),
+        ("while bool(waste.sum() > -1):\n        waste = waste + 1", ("--validation-timeout", "5"), "not checked"),
+    ],
+    ids=["harmless", "memory", "time"],
+)
+def test_an_artifact_that_takes_more_than_it_may(
+    traced: Path,
+    tmp_path: Path,
+    verify: Callable[..., tuple[int, str]],
+    waste: str,
+    options: tuple[str, ...],
+    said: str | None,
+) -> None:
+    """Its outputs and its weights are right, so that only the limits of the runner stop it."""
+    out = Path(shutil.copytree(traced, tmp_path / "out"))
+    (path,) = (out / "torchscript").glob("*.pt")
+    described = {"hfexport.json": ""}
+    greedy = torch.nn.Module()
+    greedy.model = torch.jit.load(path, _extra_files=described)
+    scripted = torch.jit.script(greedy)
+    scripted.define(GREEDY.format(waste=waste))
+    torch.jit.save(scripted, path, _extra_files=described)
+    rehash(out)
+    code, told = verify(out, *options)
+    assert code == (0 if said is None else 6), told
+    assert said is None or said in told

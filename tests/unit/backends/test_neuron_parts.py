@@ -5,22 +5,26 @@ from __future__ import annotations
 import ast
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import BertConfig, DebertaV2Config, GPT2Config
 
 from hfexport import runtime
+from hfexport._internal.workers import timeout_for
+from hfexport.backends.base import Artifact
 from hfexport.backends.neuron import worker
-from hfexport.backends.neuron.artifact import NeuronPart, count_subgraphs
+from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart, count_subgraphs
 from hfexport.backends.neuron.backend import refuse_untraceable
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
 from hfexport.backends.neuron.plan import PartPlan
-from hfexport.backends.neuron.sizes import Sizes, choose_sizes, without_cache
-from hfexport.errors import UnsupportedError
+from hfexport.backends.neuron.sizes import MAX_BEAMS, Sizes, _usual_beams, choose_sizes, without_cache
+from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.tasks import TASKS
-from hfexport.validation.neuron import _compiled
+from hfexport.validation.neuron import NeuronReference, _compiled
+from hfexport.validation.validators import _NeuronComparison
 
 LOG = """\
 some noise before any part
@@ -180,3 +184,53 @@ def test_the_worker_imports_nothing_of_hfexport() -> None:
     }
     assert "hfexport" not in imported
     assert imported - {"numpy", "torch", "transformers", "__future__"} <= set(__import__("sys").stdlib_module_names)
+
+
+@pytest.mark.parametrize(
+    ("content", "beams"),
+    [
+        (None, 1),
+        ("{}", 1),
+        ('{"num_beams": null}', 1),
+        ('{"num_beams": 4}', 4),
+        (f'{{"num_beams": {MAX_BEAMS}}}', 1024),
+    ],
+)
+def test_the_usual_number_of_beams(tmp_path: Path, content: str | None, beams: int) -> None:
+    if content is not None:
+        (tmp_path / "generation_config.json").write_text(content)
+    assert _usual_beams(tmp_path) == beams
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *('{"num_beams": 1e999}', '{"num_beams": 10000000000}', '{"num_beams": 0}', '{"num_beams": true}', "[]", "{"),
+        *('{"num_beams": "4"}', "[" * 100_000),
+        '{"num_beams": 2, "x": "' + "x" * 2**24 + '"}',
+    ],
+    ids=range(9),
+)
+def test_a_generation_config_that_is_not_to_be_trusted(tmp_path: Path, content: str) -> None:
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"generation_config\.json"):
+        _usual_beams(tmp_path)
+
+
+def test_the_time_limit_of_validation_is_that_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`validation-timeout`, or by the size of the weights, holds for an artifact made here and for an existing one."""
+    subject = SimpleNamespace(timeout_s=7.0, checkpoint=tmp_path, atol=None, rtol=None)
+    run = SimpleNamespace(folder=tmp_path, env={})
+    backend = SimpleNamespace(run=run, sizes=Sizes(), warn=print)
+    validator = SimpleNamespace(subject=subject, backend=backend, min_compiled=0.0)
+    limits = []
+    for name in ("validate_neuron", "validate_on_device"):
+        monkeypatch.setattr(f"hfexport.validation.neuron.{name}", lambda *_, timeout_s, **__: limits.append(timeout_s))
+    monkeypatch.setattr("hfexport.backends.neuron.backend.reopen", lambda *_: None)
+    config = config_class_for("bert")(BertConfig(), TASKS["default"])
+    comparison = _NeuronComparison(validator, NeuronReference({}))  # type: ignore[arg-type]
+    made = object.__new__(NeuronArtifact)
+    for artifact in (made, Artifact("neuron", tmp_path / "model.pt", ())):
+        comparison.validate(artifact, config, ())
+    assert limits == [7.0, 7.0]
+    assert (timeout_for(0), timeout_for(4 * 10**9)) == (900, 4500)

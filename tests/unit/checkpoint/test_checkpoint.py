@@ -115,6 +115,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         _header(lambda header: header["__metadata__"].update(format="tf")),
         "(format tf) are not PyTorch safetensors",
     ),
+    "metadata is a list": (_header(lambda header: header.update(__metadata__=[])), "no JSON object of strings"),
+    "metadata is false": (_header(lambda header: header.update(__metadata__=False)), "no JSON object of strings"),
+    "metadata holds a number": (
+        _header(lambda header: header["__metadata__"].update(x=1)),
+        "no JSON object of strings",
+    ),
     "flax": (_header(lambda header: header["__metadata__"].update(format="flax")), "metadata says format 'flax'"),
     "config is no JSON": (lambda folder: (folder / "config.json").write_text("{'a': 1}"), "is not valid JSON"),
     "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "holds no JSON object"),

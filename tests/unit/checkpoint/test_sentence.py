@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from hfexport.checkpoint.sentence import bare_task, read_sentence_modules
+from hfexport.checkpoint.sentence_folder import at_the_root
 from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.export_config import SentenceModules
 from hfexport.export_config.sentence import ACTIVATIONS, POOLING_MODES, Dense
@@ -207,3 +208,21 @@ def _with_dense(folder: Path) -> Path:
     folder.mkdir()
     write_modules(folder, ("mean",), dense=(3, 5))
     return folder
+
+
+def test_modules_of_an_export_have_their_transformer_at_the_root() -> None:
+    given = [{"idx": 0, "path": "0_Transformer", "type": "a"}, {"idx": 1, "path": "1_Pooling", "type": "b"}]
+    found = json.loads(at_the_root(json.dumps(given).encode()))
+    assert found == [{**given[0], "path": ""}, given[1]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"{}", b"null", b"0", b'"x"', b"[0]", b"[{}]", b"[null]", b"\xff", b"[" * 100_000),
+        *(b'{"0": 1}', b'[ {"path": ""}, {"path": "1_Pooling"} ]', b'[{"path": null}]'),
+    ],
+    ids=range(15),
+)
+def test_modules_that_are_damaged_or_at_the_root_stay_as_they_are(content: bytes) -> None:
+    assert at_the_root(content) == content

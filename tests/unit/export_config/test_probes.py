@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, ViTConfig
 
+from hfexport.errors import CheckpointError
 from hfexport.export_config import LAYOUTS, ExportConfig, Seq2SeqConfig, axis_size
 from hfexport.export_config.builtin import config_class_for, known_architectures
 from hfexport.export_config.probes import Probe, beam_rows, fixed_probes, make_inputs, trace_inputs, validation_probes
@@ -247,3 +248,11 @@ def test_a_class_gives_its_own_probes_within_its_limits() -> None:
 
     config = Own(AutoConfig.for_model("bert"), TASKS["default"])
     assert [probe.name for probe in validation_probes(config)] == ["batch 1, sequence 512", "batch 2, sequence 3"]
+
+
+def test_inputs_of_absurd_sizes_are_refused_before_memory_is_taken() -> None:
+    config = config_class_for("vit")(ViTConfig(num_channels=2**40), TASKS["image-classification"])
+    with pytest.raises(CheckpointError, match=r"config\.json: describes a model whose input pixel_values"):
+        make_inputs(config, config.trace_sizes, "fp32")
+    config = config_class_for("vit")(ViTConfig(), TASKS["image-classification"])
+    assert make_inputs(config, {**config.trace_sizes, "batch": 1}, "fp32")

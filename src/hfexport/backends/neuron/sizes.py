@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from hfexport.backends.neuron.padded import generates_padded
 from hfexport.backends.neuron.plan import PartPlan, plan_encoder_decoder, plan_model
-from hfexport.errors import UnsupportedError
+from hfexport.checkpoint.json_file import read_json
+from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.export_config import ExportConfig, Seq2SeqConfig, names_of
 from hfexport.export_config.tasks import TASKS
 
 __all__ = ["Sizes", "choose_sizes", "plan_parts", "without_cache"]
 
 Warn = Callable[[str], None]
+
+MAX_BEAMS: Final = 1024
+"""Largest number of beams that is read from a checkpoint."""
 
 
 def _silent(text: str) -> None:
@@ -127,9 +131,18 @@ def _at_most(most: int | None, name: str, asked: int, warn: Warn) -> int:
 
 
 def _usual_beams(checkpoint: Path) -> int:
-    """Return the number of beams in the checkpoint's generation config; 1 if it has none."""
-    try:
-        content = json.loads((checkpoint / "generation_config.json").read_text(encoding="utf-8"))
-        return max(1, int(content.get("num_beams") or 1))
-    except (OSError, ValueError, TypeError, AttributeError):
+    """Return the number of beams in the checkpoint's generation config; 1 if it has none.
+
+    Raises:
+        CheckpointError: the file is damaged or too large, or the number is out of range.
+    """
+    path = checkpoint / "generation_config.json"
+    beams = read_json(path).get("num_beams") if path.is_file() else None
+    if beams is None:
         return 1
+    if type(beams) is not int or not 1 <= beams <= MAX_BEAMS:
+        raise CheckpointError(
+            f"{path}: num_beams is {str(beams)[:40]!r}, not a number from 1 to {MAX_BEAMS}",
+            remedy="Correct it, or give neuron-beams.",
+        )
+    return beams

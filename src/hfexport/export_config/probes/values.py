@@ -5,11 +5,13 @@ Numpy only. The same sizes, padding and seed always give the same arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from hfexport.errors import CheckpointError
 from hfexport.export_config import Axis, DecoderConfig, ExportConfig, TensorSpec, axis_size, names_in
 from hfexport.export_config.arrays import Arrays
 
@@ -22,6 +24,10 @@ __all__ = ["Padding", "make_inputs", "trace_inputs"]
 OUTLIERS: Final = 0.05
 OUTLIER_SCALE: Final = 4.0
 """Share of outliers among the values of images and signals, and their scale."""
+
+MAX_ELEMENTS: Final = 2**26
+"""Largest number of values of one input in a batch of 1. The inputs of the largest known models have less than half of
+it."""
 
 Padding = Literal["none", "right", "left"]
 
@@ -54,11 +60,15 @@ def make_inputs(
 
     Returns:
         Arrays in the order of `config.inputs`.
+
+    Raises:
+        CheckpointError: config.json describes an input of more than `MAX_ELEMENTS` values.
     """
     import numpy as np
 
     rng = np.random.default_rng(seed)
     shapes = {spec.name: tuple(axis_size(axis, sizes) for axis in spec.axes) for spec in config.inputs}
+    _refuse_large(shapes)
     masks = {
         spec: _attention_mask(shapes[spec.name], padding) for spec in config.inputs if spec.role == "attention_mask"
     }
@@ -76,6 +86,16 @@ def make_inputs(
         shown = mask[..., -shapes["position_ids"][-1] :]
         arrays["position_ids"] += np.where(shown == 0, 0, config.max_positions - mask.shape[-1])
     return arrays
+
+
+def _refuse_large(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Reject inputs of absurd sizes before any memory is allocated; the batch, which users choose, is not counted."""
+    for name, shape in shapes.items():
+        if (elements := math.prod(shape[1:])) >= MAX_ELEMENTS:
+            raise CheckpointError(
+                f"config.json: describes a model whose input {name} has {elements:.3g} values, of shape {list(shape)}",
+                remedy="Use the config.json that was saved with these weights.",
+            )
 
 
 def _newest(axis: Axis) -> Axis:

@@ -12,8 +12,6 @@ from hfexport.errors import CheckpointError
 
 __all__ = ["run_child"]
 
-TIMEOUT_S = 3600.0
-
 MEMORY_BYTES = 2**32
 MEMORY_SHARE = 3
 """Memory limit of a child: `MEMORY_BYTES` for torch and transformers, plus `MEMORY_SHARE` times the weights' size."""
@@ -37,4 +35,4 @@ def run_child(
     limits = Limits(MEMORY_BYTES + MEMORY_SHARE * size_bytes, CPU_S + size_bytes // BYTES_PER_CPU_S)
     options: dict[str, Any] = {"failure": CheckpointError, "kind": "transformers", "limits": limits}
     with workers.start(module, job, name=name, folder=folder, env=workers.child_environment(env), **options) as child:
-        return child.result(TIMEOUT_S)
+        return child.result(workers.timeout_for(size_bytes))
