@@ -14,6 +14,7 @@ __all__ = [
     "HfexportError",
     "InputsError",
     "InternalError",
+    "JobError",
     "NeuronError",
     "PublishError",
     "UnsupportedError",
@@ -143,6 +144,13 @@ class PublishError(HfexportError):
 
     exit_code = 7
     title = "Publishing failed"
+
+
+class JobError(HfexportError):
+    """A Job on the Hub could not be started or followed, or did not end by itself."""
+
+    exit_code = 9
+    title = "Job on the Hub failed"
 
 
 class NeuronError(HfexportError):

@@ -85,6 +85,13 @@ VERIFY: Final = Command(
     },
 )
 
+_JOB_OPTIONS: Final = (
+    InputField("flavor", "cpu-xl", "Hardware of the job, as `hf jobs hardware` lists it.", parsers.slug),
+    InputField("timeout", "6h", "Time limit of the job: s, m, h or d.", parsers.duration),
+    InputField("image", "", "Image of the job; if unset, the one of this version.", parsers.image),
+    InputField("namespace", "", "User or organisation that pays; if unset, the token's user.", parsers.slug),
+)
+
 _FLEET_MEANINGS: Final = {
     "output": "Folder in which every model without an output of its own gets a folder.",
     "hub-token": "Token for the Hub; if unset, HF_TOKEN, a trusted publisher or a stored login.",
@@ -100,7 +107,11 @@ PLAN: Final = Command(
         frozenset(("output", "hub-token")),
         "FILE",
         "plan needs a fleet file, such as models.yaml",
-        (InputField("matrix", "false", "Print the JSON of a workflow's matrix.", parsers.boolean),),
+        (
+            InputField("matrix", "false", "Print the JSON of a workflow's matrix.", parsers.boolean),
+            InputField("submit", "false", "Start a Hugging Face Job for each model (see submit).", parsers.boolean),
+            *_JOB_OPTIONS,
+        ),
     ),
     {
         "hfexport plan models.yaml": "a table of what would run; the reasons for what would not are on stderr",
@@ -163,7 +174,57 @@ GATHER: Final = Command(
     },
 )
 
-COMMANDS: Final[Mapping[str, Command]] = {command.name: command for command in (EXPORT, VERIFY, PLAN, FLEET, GATHER)}
+SUBMIT: Final = Command(
+    "submit",
+    "Export on the Hub's hardware: run hfexport's image as a Hugging Face Job, and follow it to its end.",
+    "[MODEL]",
+    "The same as --model: owner/name on the Hub.",
+    Syntax(
+        "hfexport submit",
+        None,
+        "model",
+        "",
+        (
+            *_JOB_OPTIONS,
+            InputField("detach", "false", "Start the job and return.", parsers.boolean),
+            InputField("schedule", "", "Run it regularly: @daily, @weekly, …, or a cron expression.", parsers.schedule),
+            InputField(
+                "webhook",
+                "false",
+                "Also run it at every change of the model's repository.",
+                parsers.boolean,
+            ),
+        ),
+    ),
+    {
+        "hfexport submit owner/name --flavor cpu-xl --push-to-hub --create-pr": "log and exit code as of a local run",
+        "hfexport submit owner/name --push-to-hub --schedule @daily": "exports what changed, by itself",
+    },
+)
+
+JOBS: Final = Command(
+    "jobs",
+    "List the jobs that submit started, or follow or cancel one.",
+    "[JOB]",
+    "Id of a job to follow to its end; without it, all are listed.",
+    Syntax(
+        "hfexport jobs",
+        frozenset(("hub-token",)),
+        "JOB",
+        "",
+        (_JOB_OPTIONS[-1], InputField("cancel", "false", "Cancel the job.", parsers.boolean)),
+    ),
+    {
+        "hfexport jobs": "all of them, newest first",
+        "hfexport jobs 6a1f…": "its log from the beginning, and its exit code",
+        "hfexport jobs 6a1f… --cancel": "cancel it",
+    },
+    _FLEET_MEANINGS,
+)
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    command.name: command for command in (EXPORT, VERIFY, PLAN, FLEET, GATHER, SUBMIT, JOBS)
+}
 
 
 def split_command(words: Sequence[str]) -> tuple[Command, list[str]]:

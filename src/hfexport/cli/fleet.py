@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hfexport.cli.console import Console
+from hfexport.cli.jobs import submit_fleet
+from hfexport.errors import InputsError
 from hfexport.run.inputs import Parsed
 
 if TYPE_CHECKING:
@@ -25,7 +27,11 @@ def plan(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
     """Print what a fleet would export, or the matrix of its jobs."""
     from hfexport.run.fleet.plan import make_plan, matrix
 
+    if parsed.own["matrix"] and parsed.own["submit"]:
+        raise InputsError(["--matrix and --submit contradict each other: give one of them"])
     made = make_plan(Path(parsed.positional), parsed.inputs, console, env)
+    if parsed.own["submit"]:
+        return submit_fleet(made.todo, parsed, console, env)
     if parsed.own["matrix"]:
         text = json.dumps(matrix(made.todo), ensure_ascii=False)
         console.write_outputs({"matrix": text, "count": str(len(made.todo))})
@@ -84,7 +90,6 @@ def run_fleet(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
 
 def gather_manifests(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
     """Print or write the table of all exports below some folders; return the exit code for them."""
-    from hfexport.errors import InputsError
     from hfexport.manifest.entries import to_json
     from hfexport.run.fleet.gather import exit_code, gather, markdown, to_dict, write_report
 
@@ -110,7 +115,6 @@ def gather_manifests(parsed: Parsed, console: Console, env: Mapping[str, str]) -
 
 def _tell_of_all(planned: Sequence[Planned], output: str, console: Console) -> None:
     """Write the report and the job summary of a fleet, from the manifests in its output folders."""
-    from hfexport.errors import InputsError
     from hfexport.run.fleet.gather import gather, markdown, write_report
 
     folders = [Path(one.member.inputs.output) for one in planned]

@@ -15,7 +15,7 @@ _SHORT = {long.removeprefix("--"): option for option, long in SHORT.items()}
 
 _EXIT_CODES = """\
 exit codes: 0 done, 1 bug, 2 inputs, 3 checkpoint, 4 unsupported, 5 export, 6 validation, 7 publishing,
-  8 Neuron toolchain, 130 and 143 interrupted; see docs/exit-codes.md"""
+  8 Neuron toolchain, 9 Job on the Hub, 130 and 143 interrupted; see docs/exit-codes.md"""
 
 
 def overview() -> str:

@@ -16,7 +16,7 @@ from hfexport._internal.blame import explain
 from hfexport._internal.confined import guard_memory, hide_arguments
 from hfexport._internal.process import collect_rarely, end_process
 from hfexport.backends.formats import FORMATS
-from hfexport.cli import fleet
+from hfexport.cli import fleet, jobs
 from hfexport.cli.commands import COMMANDS, split_command
 from hfexport.cli.completion import VARIABLE, answer, print_script
 from hfexport.cli.console import Console
@@ -36,6 +36,8 @@ FLEET_COMMANDS: Final[Mapping[str, Callable[[Parsed, Console, Mapping[str, str]]
     "plan": fleet.plan,
     "fleet": fleet.run_fleet,
     "gather": fleet.gather_manifests,
+    "submit": jobs.submit,
+    "jobs": jobs.manage,
 }
 
 
@@ -50,7 +52,12 @@ def command() -> NoReturn:
     # Before other programs are started: other processes cannot read the token.
     guard_memory()
     hide_arguments(given_secrets(sys.argv[1:], {}))
-    end_process(main())
+    exit_code = main()
+    if os.environ.get(jobs.IN_A_JOB):
+        from hfexport.hub.jobs import EXIT_CODE_LINE
+
+        print(f"{EXIT_CODE_LINE}{exit_code}", flush=True)
+    end_process(exit_code)
 
 
 def _open_standard_streams() -> None:

@@ -20,9 +20,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from local_hub.api import Answers
 from local_hub.faults import Fault
+from local_hub.jobs import Job, JobAnswers, Ran
 from local_hub.store import Entry, Publisher, Rejected, Repository, User
 
 __all__ = ["Call", "LocalHub", "User"]
+
+JOBS = r"/api/jobs/(?P<namespace>[\w.-]+)"
 
 MODEL = r"/api/models/(?P<repo>[\w.-]+/[\w.-]+)"
 
@@ -52,6 +55,10 @@ class LocalHub:
         oidc_job: the repository whose workflow asks for an id token.
         collections: models by the slug of their collection, `owner/name-id`.
         model_tags: tags by model, which a search finds it by.
+        jobs: by id, in the order of their start.
+        runs_job: runs the command of a job.
+        schedules: scheduled jobs, as the Hub lists them.
+        webhooks: as the Hub lists them.
     """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -67,6 +74,10 @@ class LocalHub:
         self.oidc_job = "org/workflow"
         self.collections: dict[str, list[str]] = {}
         self.model_tags: dict[str, list[str]] = {}
+        self.jobs: dict[str, Job] = {}
+        self.runs_job: Ran = lambda _: (0, "")
+        self.schedules: list[dict[str, Any]] = []
+        self.webhooks: list[dict[str, Any]] = []
         self.lock = threading.Lock()
         handler = type("BoundHandler", (Handler,), {"hub": self})
         self._server = _Server((host, 0), handler)
@@ -149,6 +160,15 @@ def _route(name: str, method: str, pattern: str) -> Route:
 ROUTES = (
     _route("whoami", "GET", r"/api/whoami-v2"),
     _route("validate-yaml", "POST", r"/api/validate-yaml"),
+    _route("run-job", "POST", JOBS),
+    _route("jobs", "GET", JOBS),
+    _route("job", "GET", JOBS + r"/(?P<job>\w+)"),
+    _route("cancel-job", "POST", JOBS + r"/(?P<job>\w+)/cancel"),
+    _route("job-logs", "GET", JOBS + r"/(?P<job>\w+)/logs"),
+    _route("schedule-job", "POST", r"/api/scheduled-jobs/(?P<namespace>[\w.-]+)"),
+    _route("schedules", "GET", r"/api/scheduled-jobs/(?P<namespace>[\w.-]+)"),
+    _route("make-webhook", "POST", r"/api/settings/webhooks"),
+    _route("webhooks", "GET", r"/api/settings/webhooks"),
     _route("collection", "GET", r"/api/collections/(?P<slug>[\w.-]+/[\w.-]+)"),
     _route("collections", "GET", r"/api/collections"),
     _route("models", "GET", r"/api/models"),
@@ -179,7 +199,7 @@ ROUTES = (
 )
 
 
-class Handler(Answers):
+class Handler(JobAnswers, Answers):
     """Takes calls of one connection, has faults happen to them, and hands them on."""
 
     protocol_version = "HTTP/1.1"

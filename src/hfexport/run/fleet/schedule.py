@@ -23,7 +23,7 @@ from hfexport.run.preflight import peak_bytes
 
 __all__ = ["WORST_FIRST", "Outcome", "Settings", "remove_remains", "run_all", "worst"]
 
-WORST_FIRST: Final = (1, 6, 5, 8, 4, 3, 2, 7, 0)
+WORST_FIRST: Final = (1, 6, 5, 9, 8, 4, 3, 2, 7, 0)
 """Exit codes from the worst to the best; docs/exit-codes.md gives the reasons."""
 
 KILLED: Final = 5

@@ -24,10 +24,12 @@ __all__ = [
     "boolean",
     "class_reference",
     "data_file",
+    "duration",
     "fixed_sizes",
     "folder_inside",
     "formats",
     "further_outputs",
+    "image",
     "line",
     "optimizations",
     "path",
@@ -37,8 +39,10 @@ __all__ = [
     "push",
     "quoted",
     "revision",
+    "schedule",
     "secret",
     "share",
+    "slug",
     "tolerance",
     "variant",
     "variants",
@@ -231,6 +235,35 @@ def positive_integer(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", value) or not 1 <= int(value) <= _MAX_INTEGER:
         raise ValueError(f"must be a whole number from 1 to {_MAX_INTEGER}")
     return int(value)
+
+
+def duration(value: str) -> str:
+    """Parse a duration such as `90m`, in seconds, minutes, hours or days."""
+    if not re.fullmatch(r"[1-9][0-9]{0,6}[smhd]", value):
+        raise ValueError("must be a number with a unit: s, m, h or d, such as 90m")
+    return value
+
+
+def slug(value: str) -> str:
+    """Parse a name of the Hub: of a user, an organisation, a job or a flavor of hardware."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}", value):
+        raise ValueError("must be a name, as the Hub shows it")
+    return value
+
+
+def image(value: str) -> str:
+    """Parse the name of a container image."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w./:@-]{0,254}", value):
+        raise ValueError("must be an image such as ghcr.io/owner/name:tag")
+    return value
+
+
+def schedule(value: str) -> str:
+    """Parse a schedule: a name such as `@daily`, or a cron expression of five fields."""
+    names = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually")
+    if value not in names and not re.fullmatch(r"([\d*/,-]+ +){4}[\d*/,-]+", value):
+        raise ValueError(f"must be one of {', '.join(names)}, or a cron expression such as '0 9 * * 1'")
+    return value
 
 
 def whole_number(value: str) -> int:

@@ -62,6 +62,7 @@ class Parsed(NamedTuple):
         positional: the positional argument, if it sets no input.
         own: values of the command's own options, by name; all of them have a value.
         more: further positional arguments of a command that takes many.
+        texts: texts of the given inputs by name, without secrets and without those that are the default.
     """
 
     inputs: Inputs
@@ -69,6 +70,7 @@ class Parsed(NamedTuple):
     positional: str = ""
     own: Mapping[str, Any] = MappingProxyType({})
     more: tuple[str, ...] = ()
+    texts: Mapping[str, str] = MappingProxyType({})
 
 
 class _Given(NamedTuple):
@@ -109,7 +111,12 @@ def parse_inputs(argv: Sequence[str], env: Mapping[str, str], syntax: Syntax | N
     }
     if problems:
         raise InputsError(problems)
-    return Parsed(inputs, flags, positional, own, tuple(arguments[1:]) if syntax.many else ())
+    texts = {
+        part.name: texts[0].text
+        for part in input_fields()
+        if not part.is_secret and (texts := given.get(part.name)) and texts[0].text not in ("", part.default)
+    }
+    return Parsed(inputs, flags, positional, own, tuple(arguments[1:]) if syntax.many else (), texts)
 
 
 def check_inputs(given: Mapping[str, tuple[str, str]]) -> Inputs:
