@@ -8,6 +8,7 @@
 #   make mutation             corrupt artifacts in one place each, which `hfexport verify` must reject; writes docs/mutation.md
 #   make neuron-test          make every kind of Neuron artifact with stand-ins for AWS's SDKs
 #   make interop-test         load and run artifacts with the packages that use them, and with an older ONNX Runtime
+#   make docs                 build docs/ as a site in build/site; a broken link is an error
 #   make report-test          open the HTML report in Chromium: no requests, no errors, no barriers
 #   make container-test       build the image and run it as the Actions runner does
 #   make publishing-figures   interrupt pushes to a local Hub; writes the tables of docs/publishing.md
@@ -37,6 +38,7 @@ VENV := .venv
 PEER := .venv-optimum
 JS := .venv-js
 BROWSER := .venv-browser
+DOCS := .venv-docs
 OLDER := .venv-older
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
@@ -55,7 +57,7 @@ NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 OLDER_PYTHON ?= $(NEURON_PYTHON)
 
-.PHONY: help export test check conformance mutation neuron-test thorough-test interop-test report-test container-test publishing-figures reliability bench lock clean
+.PHONY: help export test check conformance mutation neuron-test thorough-test interop-test report-test docs container-test publishing-figures reliability bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -74,6 +76,7 @@ check: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --check
 	$(BIN)/python scripts/sync_inputs.py --check
 	$(BIN)/python scripts/write_schema.py --check
+	$(BIN)/python scripts/sync_docs.py --check
 	$(BIN)/python -m pytest -q tests/unit/test_import_direction.py
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml slim/action.yml .github/actions/*/action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(WORKFLOWS)
@@ -101,6 +104,12 @@ interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed $(OLDER)/.installe
 
 report-test: $(VENV)/.dev $(BROWSER)/.installed
 	$(BIN)/python -m pytest tests/report $(ARGS)
+
+# MkDocs prints an announcement of its own otherwise.
+docs: $(VENV)/.dev $(DOCS)/.installed
+	$(BIN)/python scripts/sync_docs.py --check
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -q tests/site
 
 container-test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/container $(ARGS)
@@ -208,6 +217,11 @@ $(JS)/.installed: $(wildcard tests/interop/package*.json) tests/interop/requirem
 	$(JS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r tests/interop/requirements-node.txt
 	cp tests/interop/package.json tests/interop/package-lock.json $(JS)
 	cd $(JS) && PATH="$$PWD/bin:$$PATH" bin/npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(DOCS)/.installed: requirements/docs.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r requirements/docs.txt
 	@touch $@
 
 # Chromium itself is the machine's.

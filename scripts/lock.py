@@ -35,6 +35,7 @@ LOCKS: Final = {
     "dev": ("--extra", "dev", "--constraint", "requirements/runtime.txt"),
     "build": (),
     "example": ("--extra", "example", "--constraint", "requirements/runtime.txt"),
+    "docs": (),
 }
 """Arguments for pip-compile in addition to `_COMMON`, by file name in requirements/, in the order of compilation."""
 
@@ -85,11 +86,12 @@ def write(*, upgrade: bool, torch_index: str) -> None:
         for name, options in LOCKS.items():
             lock = ROOT / f"requirements/{name}.txt"
             output.write_text(lock.read_text(encoding="utf-8") if lock.exists() else "", encoding="utf-8")
-            source = build if name == "build" else "pyproject.toml"
+            source = {"build": build, "docs": ROOT / "requirements/docs.in"}.get(name, "pyproject.toml")
             place = ("--find-links", wheels, "--constraint", torch, "--output-file", output, source)
             more = ("--upgrade",) if upgrade else ()
             _run([sys.executable, "-m", "piptools", "compile", *_COMMON, *options, *more, *place], environment)
             compiled = output.read_text(encoding="utf-8").replace(f"-r {build}", "pyproject.toml (build-system)")
+            compiled = compiled.replace(f"-r {ROOT}/", "-r ")
             entries = _entries(compiled)
             if name == "example":
                 wanted = {canonicalize_name(requirement.name) for requirement in _declared(ROOT, "example")}
@@ -108,6 +110,7 @@ def check(root: Path) -> list[str]:
         "dev": _declared(root, None) + _declared(root, "dev"),
         "build": _build_requirements(root),
         "example": _declared(root, "example"),
+        "docs": _listed(root / "requirements/docs.in"),
         "neuron": _listed(root / "requirements/neuron.in"),
         "neuron-inf1": _listed(root / "requirements/neuron-inf1.in"),
     }
