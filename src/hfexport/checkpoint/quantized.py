@@ -10,7 +10,15 @@ from hfexport.checkpoint.safetensors_header import TensorInfo
 from hfexport.checkpoint.stored import StoredTensor
 from hfexport.errors import CheckpointError
 
-__all__ = ["is_quantized", "quantization_method", "refuse_plain_weights"]
+__all__ = [
+    "is_quantized",
+    "quantization_method",
+    "quantization_settings",
+    "refuse_plain_weights",
+    "without_quantization",
+]
+
+_KEY: Final = "quantization_config"
 
 _PLAIN: Final = ("F64", "F32", "F16", "BF16")
 _MARKS: Final = ("absmax", "quant_map", "scale", "scales", "scale_inv", "SCB", "weight_shape", "zero_point", "zeros")
@@ -43,14 +51,30 @@ def refuse_plain_weights(
 
 def quantization_method(config: Mapping[str, Any]) -> str:
     """Return the quantisation method that config.json declares, such as `gptq`; empty if there is none."""
-    quantization = config.get("quantization_config")
-    if not isinstance(quantization, dict) or not quantization:
+    quantization = quantization_settings(config)
+    if not quantization:
         return ""
     if quantization.get("quant_method"):
         return str(quantization["quant_method"])
     # Early versions of bitsandbytes do not name the method.
     marks = ("load_in_4bit", "load_in_8bit")
     return "bitsandbytes" if any(quantization.get(mark) for mark in marks) else "unnamed"
+
+
+def quantization_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the `quantization_config` of config.json, or of a model within it such as `text_config`; empty if none."""
+    inner = (value for value in config.values() if isinstance(value, dict))
+    found = (one[_KEY] for one in (config, *inner) if isinstance(one.get(_KEY), dict) and one[_KEY])
+    return next(found, {})
+
+
+def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return config.json for weights that are dequantised, of the model and of the models within it."""
+    plain = {key: value for key, value in config.items() if key != _KEY}
+    return {
+        key: {name: kept for name, kept in value.items() if name != _KEY} if isinstance(value, dict) else value
+        for key, value in plain.items()
+    }
 
 
 def is_quantized(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bool:

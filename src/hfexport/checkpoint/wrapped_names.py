@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,7 +30,9 @@ class UnwrappedNames:
     removed: tuple[str, ...]
 
 
-def unwrap_names(names: Collection[str], model_names: Callable[[Collection[str]], Collection[str]]) -> UnwrappedNames:
+def unwrap_names(
+    names: Collection[str], model_names: Callable[[Collection[str]], Container[str] | None]
+) -> UnwrappedNames:
     """Remove the prefixes of wrappers from the names of a model's weights.
 
     Parts that only wrappers use (`_orig_mod`) are removed at any depth, and `module.` if all names start with it. Any
@@ -38,7 +40,7 @@ def unwrap_names(names: Collection[str], model_names: Callable[[Collection[str]]
 
     Args:
         names: names of the weights in the file.
-        model_names: returns the names of the model's weights for names without those parts; empty if they are unknown
+        model_names: returns the names of the model's weights for names without those parts; `None` if they are unknown
             or if the names already look like the model's.
 
     Raises:
@@ -72,11 +74,13 @@ def leading_part(names: Iterable[str]) -> str:
     return part if count >= 0.9 * counts.total() else ""
 
 
-def _leading_prefix(names: Collection[str], wanted: Collection[str]) -> str:
+def _leading_prefix(names: Collection[str], wanted: Container[str] | None) -> str:
     """Return the leading parts to remove so that most names are in `wanted`; empty if they already are."""
+    if wanted is None:
+        return ""
     best, most = "", sum(name in wanted for name in names)
     prefix, rest = "", list(names)
-    for _ in range(_MAX_LEADING if wanted else 0):
+    for _ in range(_MAX_LEADING):
         part = leading_part(rest)
         if not part:
             break

@@ -14,10 +14,12 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from hfexport._internal.peak_memory import peak_memory_bytes
+from hfexport.cli.escaping import escape_data, escape_property, harmless, spellings
 from hfexport.errors import HfexportError, InputsError, InternalError
 from hfexport.run.observer import Advance, StageOutcome
 
@@ -30,6 +32,8 @@ MAX_SUMMARY_BYTES: Final = 1024 * 1024
 """Size limit in bytes; the runner drops larger summaries as a whole."""
 CUT_NOTE: Final = "\n\n*Cut here: a job summary holds 1 MiB. The manifest has it all.*\n"
 PROGRESS_INTERVAL_S: Final = 10.0
+QUIET_S: Final = 1.0
+"""Length of a stage in seconds, below which it is not mentioned if it has nothing to say."""
 MAX_CHILD_LINES: Final = 2000
 HIDDEN: Final = "***"
 MB: Final = 10**6
@@ -45,6 +49,15 @@ def _exception_behind(error: HfexportError) -> str:
     import traceback
 
     return "".join(traceback.format_exception(error.__cause__)).rstrip()
+
+
+@dataclass
+class _Opened:
+    """A running stage; `said` is set once its group or its first line is printed."""
+
+    name: str
+    grouped: bool
+    said: bool = False
 
 
 def _random_token() -> str:
@@ -83,7 +96,7 @@ class Console:
         self._clock = clock
         self._token = token
         self._secrets: set[str] = set()
-        self._depth = 0
+        self._open: list[_Opened] = []
         self._terminal: _Terminal | None = None
 
     def mask(self, secret: str) -> None:
@@ -94,9 +107,9 @@ class Console:
         lines = [line.strip() for line in secret.splitlines() if line.strip()]
         if self._on_actions:
             for line in lines:
-                _write(self._notes, f"::add-mask::{_escape_data(line)}\n")
+                _write(self._notes, f"::add-mask::{escape_data(line)}\n")
         for text in (secret, secret.strip(), *lines):
-            self._secrets |= _spellings(text) if text.strip() else set()
+            self._secrets |= spellings(text) if text.strip() else set()
 
     def data(self, json_text: str) -> None:
         """Print a JSON text that the user asked for to stdout."""
@@ -126,22 +139,31 @@ class Console:
     def stage(self, name: str) -> Iterator[StageOutcome]:
         """Show a stage as a group on Actions, a spinner on a terminal, or lines, with seconds and peak memory.
 
-        Groups do not nest on Actions, so a stage inside another is printed as lines.
+        On Actions, the group is printed before the stage's first note, and not at all if there is none; a stage without
+        notes that ends within `QUIET_S` prints nothing. Groups do not nest, so a stage inside another is printed as
+        lines.
         """
         start = self._clock()
         told = StageOutcome()
         outcome = "failed after "
-        grouped = self._on_actions and self._depth == 0
-        self._depth += 1
+        opened = _Opened(name, grouped=self._on_actions and not self._open)
+        self._open.append(opened)
+        if not self._on_actions:
+            self._on_terminal()
+            self._open_stages()
         try:
-            with self._live(name, grouped=grouped):
+            with self._live(name):
                 yield told
             outcome = ""
         finally:
-            self._depth -= 1
-            peak = told.peak_memory_bytes or peak_memory_bytes()
-            memory = "" if peak is None else f", peak memory {_size(peak)}"
-            self._say(f"{name}: {outcome}{self._clock() - start:.1f} s{memory}")
+            self._open.remove(opened)
+            if opened.said and opened.grouped:
+                _write(self._notes, "::endgroup::\n")
+            seconds = self._clock() - start
+            if opened.said or outcome or seconds >= QUIET_S or not self._on_actions:
+                peak = told.peak_memory_bytes or peak_memory_bytes()
+                memory = "" if peak is None else f", peak memory {_size(peak)}"
+                self._say(f"{name}: {outcome}{seconds:.1f} s{memory}")
 
     @contextmanager
     def progress(self, name: str, total: int, *, unit: str = "") -> Iterator[Advance]:
@@ -184,6 +206,7 @@ class Console:
         --verbose.
         """
         fence = self._token()
+        self._open_stages()
         if self._on_actions:
             _write(self._notes, f"::stop-commands::{fence}\n")
         try:
@@ -234,27 +257,30 @@ class Console:
 
     def _annotate(self, kind: str, title: str, text: str) -> None:
         if self._on_actions:
-            title, text = _escape_property(self._clean(title)), _escape_data(self._clean(text))
+            self._open_stages()
+            title, text = escape_property(self._clean(title)), escape_data(self._clean(text))
             _write(self._notes, f"::{kind} title={title}::{text}\n")
         else:
             self._say(f"{kind}: {text}")
 
     @contextmanager
-    def _live(self, name: str, *, grouped: bool) -> Iterator[None]:
-        """Show that a stage is running."""
+    def _live(self, name: str) -> Iterator[None]:
+        """Show on a terminal that a stage is running."""
         terminal = self._on_terminal()
-        if terminal is not None:
-            with terminal.task(self._clean(name), None):
-                yield
-        elif grouped:
-            _write(self._notes, f"::group::{_escape_data(self._clean(name))}\n")
-            try:
-                yield
-            finally:
-                _write(self._notes, "::endgroup::\n")
-        else:
-            self._say(f"{name} ...")
+        if terminal is None:
             yield
+            return
+        with terminal.task(self._clean(name), None):
+            yield
+
+    def _open_stages(self) -> None:
+        """Print the first lines of the running stages that have not printed anything yet."""
+        for stage in [stage for stage in self._open if not stage.said]:
+            stage.said = True
+            if stage.grouped:
+                _write(self._notes, f"::group::{escape_data(self._clean(stage.name))}\n")
+            elif self._terminal is None:
+                self._say(f"{stage.name} ...")
 
     def _on_terminal(self) -> _Terminal | None:
         """Return the terminal's display if there is one; created on first use, since its import is slow."""
@@ -265,9 +291,10 @@ class Console:
         return self._terminal
 
     def _say(self, text: str) -> None:
+        self._open_stages()
         text = self._clean(text)
         if self._on_actions:
-            text = _harmless(text)
+            text = harmless(text)
         if self._terminal is not None:
             self._terminal.print(text)
         else:
@@ -338,35 +365,6 @@ def _write(stream: TextIO, text: str) -> None:
         stream.flush()
     except OSError:  # a closed pipe, a closed terminal, a full disk
         return
-
-
-def _escape_data(text: str) -> str:
-    """Escape the text after the second `::` of a workflow command."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _escape_property(text: str) -> str:
-    """Escape the value of a property of a workflow command."""
-    return _escape_data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def _harmless(text: str) -> str:
-    """Disable workflow commands in a text: `::` at the start of a line, and `##[` anywhere."""
-    return re.sub(r"(?m)^([^\w\n]*?)::", r"\1: :", text).replace("##[", "## [")
-
-
-def _spellings(secret: str) -> set[str]:
-    """Return all forms of a secret: plain, quoted by Python and JSON, URL-encoded, and each of these quoted again."""
-    import json
-    from urllib.parse import quote
-
-    found = {secret}
-    for _ in range(2):
-        for text in tuple(found):
-            # Python escapes an apostrophe only if the text around the secret has a quotation mark.
-            found |= {repr(text)[1:-1], repr(f'"{text}')[2:-1], quote(text, safe=""), quote(text)}
-            found |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
-    return found
 
 
 def _cut(content: bytes, limit: int) -> bytes:

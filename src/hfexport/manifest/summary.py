@@ -117,10 +117,10 @@ def _checks(manifest: Manifest) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _coverage(manifest: Manifest) -> list[str]:
-    """List up to which sizes each artifact was validated, and which outputs of the model were not compared."""
+def loose_lines(artifacts: list[ArtifactEntry]) -> list[str]:
+    """List the artifacts that were compared within a loose tolerance, with the tolerance."""
     lines = []
-    for artifact in manifest["artifacts"]:
+    for artifact in artifacts:
         validation = artifact["validation"]
         if validation.get("loose_tolerance") and validation["tolerance"] is not None:
             atol, rtol = validation["tolerance"]["atol"], validation["tolerance"]["rtol"]
@@ -128,6 +128,15 @@ def _coverage(manifest: Manifest) -> list[str]:
                 f"- ⚠️ {_text(artifact['path'])}: held to a loose tolerance, {atol:g} + {rtol:g} times the model's value;"
                 f" above {TOLERANCE_CAP:g}, what passed may still be wrong"
             )
+    return lines
+
+
+def _coverage(manifest: Manifest) -> list[str]:
+    """List up to which sizes each artifact was validated, and which outputs of the model were not compared."""
+    lines = []
+    for artifact in manifest["artifacts"]:
+        validation = artifact["validation"]
+        lines += loose_lines([artifact])
         sizes = validation.get("validated_up_to", {})
         if sizes and validation["verdict"] in ("passed", "incomplete"):
             asked = ", ".join(f"{axis} {size}{_beyond(artifact, axis, size)}" for axis, size in sizes.items())

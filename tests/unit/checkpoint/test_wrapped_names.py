@@ -62,6 +62,14 @@ def test_the_prefix_of_the_model_itself_stays(model_type: str, task: str, tmp_pa
     assert _unwrapped(folder, [f"model.{name}" for name in names]) == (names, ("model.",))
 
 
+@pytest.mark.parametrize(("model_type", "task"), [("vit", "image-classification"), ("mixtral", "auto")])
+def test_names_that_transformers_itself_changes_are_known(model_type: str, task: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", model_type, task)
+    names = _names(folder)
+    assert _unwrapped(folder, [f"model.{name}" for name in names]) == (names, ("model.",))
+    assert _unwrapped(folder, names) == (names, ())
+
+
 def test_tensors_beside_the_model_keep_their_names(classifier: Path) -> None:
     names = [f"model.{name}" for name in _names(classifier)]
     found, removed = _unwrapped(classifier, [*names, "train_accuracy.total"])

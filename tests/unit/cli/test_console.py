@@ -31,11 +31,13 @@ class _Screen(io.StringIO):
 class _Streams:
     """A console and what it wrote."""
 
-    def __init__(self, env: Mapping[str, str] | None = None, *, terminal: bool = False, **options: object) -> None:
+    def __init__(
+        self, env: Mapping[str, str] | None = None, *, terminal: bool = False, tick_s: float = 4.0, **options: object
+    ) -> None:
         self.stdout = io.StringIO()
         self.stderr = _Screen() if terminal else io.StringIO()
         self.ticks = itertools.count()
-        self.console = Console(self.stdout, self.stderr, env or {}, clock=lambda: 4.0 * next(self.ticks), **options)  # type: ignore[arg-type]
+        self.console = Console(self.stdout, self.stderr, env or {}, clock=lambda: tick_s * next(self.ticks), **options)  # type: ignore[arg-type]
 
     @property
     def out(self) -> str:
@@ -171,7 +173,7 @@ def test_no_text_becomes_another_command() -> None:
         console.warn(text)
         console.error(CheckpointError(text, remedy=text))
         with console.stage(text):
-            pass
+            console.note(text)
         names = [name for name, _, _ in _commands(streams.out)]
         assert names == ["stop-commands", "warning", "error", "group", "endgroup"], (text, streams.out)
 
@@ -200,8 +202,25 @@ def test_a_stage_that_fails_says_so_and_closes_its_group() -> None:
         streams = _Streams(ACTIONS)
         with pytest.raises(type(error)), streams.console.stage("Export"):
             raise error
+        assert "Export: failed after 4.0 s" in streams.out
+        streams = _Streams(ACTIONS)
+        with pytest.raises(type(error)), streams.console.stage("Export"):
+            streams.console.note("inside")
+            raise error
         assert [name for name, _, _ in _commands(streams.out)] == ["group", "endgroup"]
         assert "Export: failed after 4.0 s" in streams.out
+
+
+def test_on_actions_a_stage_without_notes_has_no_group_and_a_short_one_says_nothing() -> None:
+    streams = _Streams(ACTIONS)
+    with streams.console.stage("Long"):
+        pass
+    (line,) = streams.both.splitlines()
+    assert line.startswith("Long: 4.0 s, peak memory")
+    quiet = _Streams(ACTIONS, tick_s=0.5)
+    with quiet.console.stage("Short"):
+        pass
+    assert quiet.both == ""
 
 
 def test_groups_do_not_nest() -> None:
@@ -211,7 +230,7 @@ def test_groups_do_not_nest() -> None:
             streams.console.note("deep")
         streams.console.note("shallow")
     with streams.console.stage("Next"):
-        pass
+        streams.console.note("more")
     assert [(name, data) for name, _, data in _commands(streams.out)] == [
         ("group", "Outer"),
         ("endgroup", ""),

@@ -11,7 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from hfexport.checkpoint.safetensors_header import stored_tensors
+from hfexport.checkpoint.quantized import quantization_method, refuse_plain_weights, without_quantization
+from hfexport.checkpoint.safetensors_header import TensorInfo, stored_tensors
 from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.modeling.conversion.quantised import dequantise
 from quantised.packing import awq, gptq, pack_words
@@ -110,6 +111,19 @@ def test_the_dtype_is_that_of_the_config(tmp_path: Path) -> None:
     (bits,) = read(tmp_path, tensors, config).values()
     assert bits.dtype == np.uint16
     assert (bits == torch.tensor(1.003).bfloat16().view(torch.int16).item()).all()
+
+
+def test_the_config_of_a_model_within_the_model_may_be_the_one_that_is_quantised(tmp_path: Path) -> None:
+    tensors = {"a.weight": torch.ones(2, 2).to(torch.float8_e4m3fn), "a.weight_scale_inv": torch.tensor(1.003)}
+    text = {"hidden_size": 2, "dtype": "bfloat16", "quantization_config": {"quant_method": "fp8"}}
+    config = {"model_type": "llava", "text_config": text, "vision_config": {"hidden_size": 2}}
+    (bits,) = read(tmp_path, tensors, config).values()
+    assert bits.dtype == np.uint16
+    plain = without_quantization(config)
+    assert plain == {**config, "text_config": {"hidden_size": 2, "dtype": "bfloat16"}}
+    assert (quantization_method(config), quantization_method(plain)) == ("fp8", "")
+    with pytest.raises(CheckpointError, match="plain F32"):
+        refuse_plain_weights(tmp_path / "config.json", config, {"a.weight": TensorInfo("F32", (2, 2), 16, 0)})
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.probes import Probe
 from hfexport.export_config.tasks import TASKS
 from hfexport.export_config.windows import unasked_thresholds
-from hfexport.manifest.summary import TABLE_COLUMNS, job_summary, table_rows
+from hfexport.manifest.summary import TABLE_COLUMNS, job_summary, loose_lines, table_rows
 from hfexport.run.loose_tolerance import refuse_loose
 from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult, not_run
 from hfexport.validation.compare import compare_probe
@@ -64,6 +64,8 @@ def test_a_loose_tolerance_is_said() -> None:
     summary = job_summary(manifest_with({"loose_tolerance": True, "tolerance": loose["tolerance"]}))
     assert "onnx/model.onnx: held to a loose tolerance, 0.5 + 0 times the model's value" in summary
     assert "loose tolerance" not in job_summary(manifest_with({"loose_tolerance": False}))
+    (line,) = loose_lines(manifest_with({"loose_tolerance": True, "tolerance": loose["tolerance"]})["artifacts"])
+    assert line in summary
 
 
 def test_what_a_users_class_held_loosely_is_not_published() -> None:

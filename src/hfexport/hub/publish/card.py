@@ -12,7 +12,7 @@ import yaml
 from hfexport.errors import PublishError
 from hfexport.manifest.entries import source_of
 from hfexport.manifest.model import ArtifactEntry, Manifest
-from hfexport.manifest.summary import TABLE_COLUMNS, load_snippet, table_rows
+from hfexport.manifest.summary import TABLE_COLUMNS, load_snippet, loose_lines, table_rows
 from hfexport.manifest.variants import VARIANT_COLUMNS, how_to_load, variant_rows
 
 __all__ = ["END", "START", "Metadata", "hub_snippet", "section", "updated_card"]
@@ -86,6 +86,8 @@ def section(manifest: Manifest, repository: str, prefix: str) -> str:
         f"`{prefix}hfexport.json` holds hashes, versions and every difference that was measured."
     )
     lines = ["## Exported artifacts", "", intro, "", *table(manifest), ""]
+    if loose := loose_lines(manifest["artifacts"]):
+        lines += [*loose, ""]
     if unused := source.get("unused_tensors"):
         lines += ["Tensors of the checkpoint that are not in the exported model: " + _names(unused) + ".", ""]
     for artifact in manifest["artifacts"]:

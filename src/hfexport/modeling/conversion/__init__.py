@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hfexport.checkpoint import Checkpoint, Contents, Conversion
 from hfexport.checkpoint.local import commonest_dtype
-from hfexport.checkpoint.quantized import quantization_method
+from hfexport.checkpoint.quantized import quantization_method, without_quantization
 from hfexport.checkpoint.safetensors_header import read_header
 from hfexport.modeling.conversion.child import run_child
 
@@ -59,7 +59,7 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
         method,
     )
     if method:
-        plain = {key: value for key, value in contents.config.items() if key != "quantization_config"}
+        plain = without_quantization(contents.config)
         along = {**contents.along, "config.json": target / "config.json"}
         contents = replace(contents, config=plain, along=along)
     return Checkpoint(contents, target, (path,), tensors, commonest_dtype(tensors), conversion)

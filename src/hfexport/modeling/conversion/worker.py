@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hfexport.checkpoint import keras_file, safetensors_header, torch_file
 from hfexport.checkpoint.contained import files_beside
-from hfexport.checkpoint.quantized import refuse_plain_weights
+from hfexport.checkpoint.quantized import refuse_plain_weights, without_quantization
 from hfexport.checkpoint.stored import StoredTensor, same_data
 from hfexport.errors import CheckpointError
 from hfexport.modeling.conversion.safetensors_writer import write_safetensors
@@ -55,7 +55,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         read = json.loads(config)
         refuse_plain_weights(source / "config.json", read, {tensor.name: tensor for tensor in stored})
         stored = dequantise(read, stored)
-        config = json.dumps({key: value for key, value in read.items() if key != "quantization_config"}).encode()
+        config = json.dumps(without_quantization(read)).encode()
     if not job["format"].startswith("tensorflow") and job.get("wrapped", True):
         stored, removed = _unwrapped(source, json.loads(config), stored)
     folder.mkdir(parents=True, exist_ok=True)

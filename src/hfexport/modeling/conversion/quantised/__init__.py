@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from hfexport.checkpoint.quantized import quantization_method
+from hfexport.checkpoint.quantized import quantization_method, quantization_settings
 from hfexport.checkpoint.stored import StoredTensor
 from hfexport.errors import UnsupportedError
 from hfexport.modeling.conversion.quantised import (
@@ -41,7 +41,7 @@ def dequantise(config: Mapping[str, Any], stored: Sequence[StoredTensor]) -> lis
     A weight is computed when its tensor's `read` is called.
 
     Args:
-        config: config.json, with its `quantization_config`.
+        config: config.json, with a `quantization_config`, perhaps in the config of a model within the model.
         stored: all tensors of the checkpoint.
 
     Raises:
@@ -57,5 +57,5 @@ def dequantise(config: Mapping[str, Any], stored: Sequence[StoredTensor]) -> lis
             " it with `save_pretrained`; then export that folder.",
         )
     group = Group(stored, float_dtype(config))
-    DEQUANTISED[method](config["quantization_config"], group)
+    DEQUANTISED[method](quantization_settings(config), group)
     return group.result()

@@ -19,8 +19,14 @@ _DTYPES: Final = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
 
 def float_dtype(config: Mapping[str, Any]) -> str:
-    """Return safetensors' name of the dtype that transformers dequantises to: `dtype` of config.json, or F32."""
-    given = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    """Return safetensors' name of the dtype that transformers dequantises to.
+
+    It is `dtype` of config.json, or of its `text_config`, or F32.
+    """
+    inner = config.get("text_config")
+    configs = [config, inner] if isinstance(inner, dict) else [config]
+    named = (one.get(key) for one in configs for key in ("dtype", "torch_dtype"))
+    given = str(next((name for name in named if name), "float32"))
     return _DTYPES.get(given.removeprefix("torch."), "F32")
 
 
