@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 import hfexport
-import hfexport.validation
+import hfexport.validation.validators
 from hfexport._internal.forkserver import FORK_SERVERS, KINDS, fork_servers
 from hfexport._internal.workers import child_environment
 from hfexport.cli.main import main
@@ -86,7 +86,7 @@ class Harness:
         self._references: dict[str, tuple[Reference, ...]] = {}
         self._results = self._folder / f"results-{_stamp(made=False)[:16]}.jsonl"
         self._asked: list[Sequence[ExportConfig]] = []
-        self._start = hfexport.validation.start_references
+        self._start = hfexport.validation.validators.start_references
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -94,7 +94,7 @@ class Harness:
         kinds = {**KINDS, "": ("numpy", "onnxruntime", "hfexport.validation.runner")}
         with fork_servers(child_environment(os.environ), kinds) as servers:
             given = {FORK_SERVERS: servers, "OMP_NUM_THREADS": "1"}
-            patched = mock.patch.object(hfexport.validation, "start_references", self._start_once)
+            patched = mock.patch.object(hfexport.validation.validators, "start_references", self._start_once)
             with mock.patch.dict(os.environ, given), patched:
                 yield
 

@@ -209,7 +209,7 @@ class Exporter:
             sizes = {} if config.fixed_sizes else dict(entry["fixed_sizes"] or {})
             files = tuple(folder / file["path"] for file in entry["files"])
             artifact = Artifact(name, folder / entry["path"], files, sizes, entry["details"], config)
-            comparison = validator.start((config,) if sizes or config.fixed_sizes else graphs, sizes)
+            comparison = validator.start((config,), sizes)
             results.append((artifact, self._validate(artifact, config, comparison, [] if sizes else made)))
             made.append((artifact, config))
         return results

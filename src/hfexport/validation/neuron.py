@@ -22,8 +22,9 @@ from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import NoDevice, ask
 from hfexport.errors import NeuronError, ValidationError
 from hfexport.export_config import Tolerance
-from hfexport.validation import ArtifactVerdict, Check, ProbeResult, Reference, start_reference, validate
-from hfexport.validation.verdict import Verdict
+from hfexport.validation.reference.start import Reference, start_reference
+from hfexport.validation.validate import validate
+from hfexport.validation.verdict import ArtifactVerdict, Check, ProbeResult, Verdict
 
 if TYPE_CHECKING:
     import numpy as np

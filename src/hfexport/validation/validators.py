@@ -16,14 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 from hfexport.backends.base import Artifact
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.probes import Probe, fixed_probes, validation_probes
-from hfexport.validation import (
-    ArtifactVerdict,
-    Reference,
-    all_of,
-    resolve_tolerance,
-    start_references,
-    validate,
-)
+from hfexport.validation.limits import resolve_tolerance
+from hfexport.validation.reference.start import Reference, start_references
+from hfexport.validation.validate import validate
+from hfexport.validation.verdict import ArtifactVerdict, all_of
 
 if TYPE_CHECKING:
     from hfexport.backends.neuron.artifact import NeuronArtifact
@@ -82,7 +78,7 @@ class References:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._started: list[Reference] = []
-        self._shared: Mapping[str, Reference] = {}
+        self._shared: dict[str, Reference] = {}
 
     def start(self, graphs: Sequence[ExportConfig], fixed_sizes: Mapping[str, int]) -> Mapping[str, Reference]:
         """Start one process that computes the reference for `graphs`; return the references by name of the graph."""
@@ -99,12 +95,13 @@ class References:
         return {config.graph: reference for config, reference in zip(graphs, references, strict=True)}
 
     def shared(self, graphs: Sequence[ExportConfig]) -> Mapping[str, Reference]:
-        """Return the references of a model's shape-free graphs; start them if no format has done so.
+        """Return the references of a model's shape-free graphs; start those that no format has asked for.
 
         Every layout of an encoder-decoder's graphs has the same branches, and so the same references.
         """
-        if not self._shared:
-            self._shared = self.start([branch for config in graphs for branch in config.branches], {})
+        branches = [branch for config in graphs for branch in config.branches]
+        if missing := [branch for branch in branches if branch.graph not in self._shared]:
+            self._shared |= self.start(missing, {})
         return self._shared
 
     def own(self, references: Sequence[Reference]) -> None:

@@ -247,7 +247,7 @@ def _run(
     timeout_s: float,
 ) -> str:
     """Run the last of `graphs` on all cases; return the runtime's error if it rejects one."""
-    from hfexport.validation import graph_job
+    from hfexport.validation.validate import graph_job
 
     artifact, config = graphs[-1]
     generates = any(probe.greedy_steps for probe, _ in cases)

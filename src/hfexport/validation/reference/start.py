@@ -1,0 +1,120 @@
+"""Start the processes that compute references: the unpatched model's outputs for the probes of each graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hfexport._internal import workers
+from hfexport.export_config import ExportConfig
+from hfexport.export_config.probes import Probe
+from hfexport.validation.verdict import Exact
+
+__all__ = ["Answering", "Reference", "start_reference", "start_references"]
+
+
+class Answering(Protocol):
+    """A reference that is being computed in a process, or is complete."""
+
+    def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait for the result, with `wall_s` and `peak_rss_bytes`."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the computation if it is still running."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference that is being computed or is complete.
+
+    Attributes:
+        worker: computes the reference, usually a process.
+        probes: probes that the reference runs.
+        dtype: `fp32` or `fp16`.
+        folder: folder of `inputs/{n}` and `outputs/{n}` for the n-th probe.
+        job: job of the process for this graph only; `None` if no process can be asked again.
+        exact: higher precision in which the worker also runs the model, into `exact/{n}`; `None` for none.
+    """
+
+    worker: Answering
+    probes: tuple[Probe, ...]
+    dtype: str
+    folder: Path
+    job: Mapping[str, Any] | None = None
+    exact: Exact | None = None
+
+
+def start_reference(
+    checkpoint: Path,
+    config: ExportConfig,
+    dtype: str,
+    probes: Sequence[Probe],
+    *,
+    folder: Path,
+    env: Mapping[str, str],
+) -> Reference:
+    """Start computing the unpatched model's outputs for `probes` in a process of its own; return at once."""
+    return start_references(checkpoint, [(config, probes)], dtype, folder=folder, env=env)[0]
+
+
+def start_references(
+    checkpoint: Path,
+    asked: Sequence[tuple[ExportConfig, Sequence[Probe]]],
+    dtype: str,
+    *,
+    folder: Path,
+    env: Mapping[str, str],
+    exact_checkpoint: Path | None = None,
+) -> tuple[Reference, ...]:
+    """Start one process that computes the reference for every graph of a model.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        asked: graphs of the model, each with its probes.
+        dtype: `fp32` or `fp16`.
+        folder: folder in which each graph gets a folder.
+        env: environment; the process gets an allow-list of it.
+        exact_checkpoint: the same weights in float32, which a float16 reference maps to run in float32; if unset, it
+            widens those of `checkpoint` in memory.
+
+    Returns:
+        A reference for each graph, in order; all use the same process.
+    """
+    folder = folder.resolve()
+    # float16 is always compared with float32; float32 is compared with float64 only if it misses its tolerance.
+    exact: Exact | None = "fp32" if dtype == "fp16" else None
+    graphs = [
+        {
+            "recipe": dict(config.recipe),
+            "probes": [probe.to_dict() for probe in probes],
+            "folder": str(folder / config.graph),
+        }
+        for config, probes in asked
+    ]
+    job = {
+        "checkpoint": str(checkpoint.resolve()),
+        "graphs": graphs,
+        "dtype": dtype,
+        # One core is left for making the artifacts meanwhile.
+        "threads": max(1, workers.available_cores(env) - 1),
+        "exact": exact,
+        "exact_checkpoint": str((exact_checkpoint or checkpoint).resolve()),
+        "answered": False,
+    }
+    environment = workers.child_environment(env)
+    worker = workers.start(
+        "hfexport.validation.reference.worker",
+        job,
+        name="reference",
+        folder=folder,
+        env=environment,
+        kind="transformers",
+    )
+    return tuple(
+        Reference(worker, tuple(probes), dtype, folder / config.graph, {**job, "graphs": [graph]}, exact)
+        for (config, probes), graph in zip(asked, graphs, strict=True)
+    )
