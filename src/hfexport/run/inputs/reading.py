@@ -251,7 +251,7 @@ def _fixed_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> li
         return []
     formats = values.get("formats", Inputs().formats)
     problems = []
-    if formats is not None and "onnx" not in formats:
+    if formats is not None and VARIANT_FORMAT not in formats:
         problems.append(f"{sources['fixed']} means nothing without format onnx: add it to {sources['formats']}")
     if values.get("variants"):
         problems.append(
