@@ -89,13 +89,14 @@ def difference_chart(title: str, group: Group) -> Markup:
     )
     chart.x_labels = [_short(label) for label in labels]
     chart.y_labels = [
-        {"value": power, "label": _power(power)} for power in range(_LOWEST, highest + 1, 1 if highest < 3 else 2)
+        {"value": power, "label": _power(power) if power % 2 == 0 or power == highest else ""}
+        for power in range(_LOWEST, highest + 1, 1 if highest < 3 else 2)
     ]
     for output in outputs:
         points = [_point(output, dict(probes[label]).get(output), highest) for label in labels]
         chart.add(output, points)
     # A line through every row, at 100 %; the style sheet marks it as the tolerance.
-    chart.add(None, [0.0] * len(labels), stroke=True, show_dots=False)
+    chart.add(None, [0.0] * len(labels), stroke=True, show_dots=len(labels) == 1)
     return _inline(chart, title, limit=len(outputs))
 
 
@@ -130,6 +131,7 @@ def _options(rows: int, *, legend: bool) -> dict[str, Any]:
         "height": 60 + _ROW_HEIGHT * max(rows, 1) + (60 if legend else 0),
         "margin": 8,
         "margin_right": 60,
+        "margin_bottom": 40 if legend else 8,
         "style": Style(label_font_size=13, major_label_font_size=13, value_font_size=13, legend_font_size=13),
         "css": (),
         "js": (),
