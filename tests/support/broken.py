@@ -30,7 +30,7 @@ from hfexport.runtime import DESCRIPTION_FILE, Description
 from hfexport.validation import ArtifactVerdict, Reference, resolve_tolerance, start_reference, validate
 from tiny import make_checkpoint
 
-ENV = {**os.environ, "OMP_NUM_THREADS": "2"}
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
 
 

@@ -333,7 +333,7 @@ class _Terminal:
         )
 
     def print(self, text: str) -> None:
-        """Print lines unchanged, whatever their length."""
+        """Print lines unchanged, of any length."""
         self._console.print(text, soft_wrap=True)
 
     @contextmanager

@@ -97,11 +97,11 @@ def _run(tmp_path: Path, code: str, model_type: str, task: str, *more: str) -> t
     [
         (ENCODER, "bert", "multiple-choice"),
         (DECODER, "qwen3", "causal-lm-with-past"),
-        (SEQ2SEQ, "bart", "seq2seq-lm"),
+        pytest.param(SEQ2SEQ, "bart", "seq2seq-lm", marks=pytest.mark.thorough),
         (SEQ2SEQ_WITH_PAST, "bart", "seq2seq-lm-with-past"),
-        (SEQ2SEQ_WITH_PAST, "t5", "default-with-past"),
+        pytest.param(SEQ2SEQ_WITH_PAST, "t5", "default-with-past", marks=pytest.mark.thorough),
         (IMAGE, "vit", "image-classification"),
-        (IMAGE, "convnext", "image-classification"),
+        pytest.param(IMAGE, "convnext", "image-classification", marks=pytest.mark.thorough),
         (DUMMIES, "bert", "token-classification"),
     ],
     ids=[

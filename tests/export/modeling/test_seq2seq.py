@@ -28,7 +28,7 @@ from hfexport.validation import ArtifactVerdict, Reference, all_of, resolve_tole
 from hfexport.validation.reference.seq2seq import generate
 from tiny import make_checkpoint
 
-ENV = {**os.environ, "OMP_NUM_THREADS": "2"}
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
 
 

@@ -49,7 +49,7 @@ def _hashes(checkpoint: Path, folder: Path, *, threads: int, days: int) -> dict[
     ("model_type", "task"),
     [
         ("bert", "sequence-classification"),
-        ("gpt2", "causal-lm-with-past"),
+        pytest.param("gpt2", "causal-lm-with-past", marks=pytest.mark.thorough),
         pytest.param("t5", "seq2seq-lm-with-past", marks=pytest.mark.thorough),
     ],
 )

@@ -143,19 +143,33 @@ def test_an_interface_is_inferred_in_half_precision_too(tmp_path: Path) -> None:
     assert (ran.exit_code, ran.manifest["dtype"]) == (0, "fp16")
 
 
-@pytest.mark.parametrize("flag", ["return_dict", "use_cache"])
-def test_a_flag_that_changes_what_forward_returns_changes_no_artifact(flag: str, tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "model", "t5", "seq2seq-lm-with-past", **{flag: False})
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("return_dict", "use_cache"),
+        *(pytest.param((f,), marks=pytest.mark.thorough) for f in ("return_dict", "use_cache")),
+    ],
+    ids=" and ".join,
+)
+def test_a_flag_that_changes_what_forward_returns_changes_no_artifact(flags: tuple[str, ...], tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model", "t5", "seq2seq-lm-with-past", **dict.fromkeys(flags, False))
     done = run(tmp_path / "out", "--model", folder, "--formats", "onnx")
     assert done.exit_code == 0, done.stderr
 
 
-@pytest.mark.parametrize("by", ["input", pytest.param("config", marks=pytest.mark.thorough)])
-def test_attentions_and_hidden_states_become_outputs(by: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("by", "formats"),
+    [
+        ("input", "onnx"),
+        pytest.param("input", "torchscript,onnx", marks=pytest.mark.thorough),
+        pytest.param("config", "torchscript,onnx", marks=pytest.mark.thorough),
+    ],
+)
+def test_attentions_and_hidden_states_become_outputs(by: str, formats: str, tmp_path: Path) -> None:
     asked = {"output_attentions": True, "attn_implementation": "eager"} if by == "config" else {}
     folder = make_checkpoint(tmp_path / "model", "whisper", "speech2seq-lm-with-past", **asked)
     arguments = () if by == "config" else ("--outputs", "attentions, hidden_states")
-    done = run(tmp_path / "out", "--model", folder, *arguments)
+    done = run(tmp_path / "out", "--model", folder, "--formats", formats, *arguments)
     assert done.exit_code == 0, done.stderr
     names = {output.name for output in onnx.load(done.output / "onnx/decoder_model_merged.onnx").graph.output}
     assert {"decoder_attentions.0", "cross_attentions.1"} <= names

@@ -172,7 +172,7 @@ def attention_of(config: Any) -> Any:
 
 
 def attend_eagerly(config: Any) -> None:
-    """Have models of `config` use eager attention, whatever they are asked for when they are made."""
+    """Have models of `config` use eager attention, also if they are made with another setting."""
     config._attn_implementation = "eager"
 
 

@@ -196,7 +196,7 @@ _TORCH_DTYPES = {
 def _skeleton(model: ir.Model) -> onnx.ModelProto:
     """Return the model without its weights, in the lowest IR version that its opsets allow.
 
-    A runtime refuses every file of a newer IR version than its own, whatever the file contains.
+    A runtime refuses every file of a newer IR version than its own, regardless of its contents.
     """
     model.graph.initializers.clear()
     skeleton = ir.serde.serialize_model(model)
