@@ -12,7 +12,7 @@ from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint import Checkpoint
 from hfexport.errors import ValidationError
 from hfexport.export_config import LAYOUTS, ExportConfig
-from hfexport.run.formats import FormatRun
+from hfexport.run.formats import FormatRun, templates_for
 from hfexport.run.stages import Stages
 
 if TYPE_CHECKING:
@@ -158,10 +158,27 @@ class Exporter:
             made = [(earlier, described) for earlier, described, _ in results]
             verdict = self._validate(artifact, config, comparison, made)
             result = (artifact, config, verdict)
+            if verdict.verdict == "failed" and artifact.details.get("from_template"):
+                result = self._without_template(form, result, comparison, made)
+                verdict = result[2]
             if verdict.verdict == "failed" and backend.can_fix_sizes and _only_shapes_fail(verdict, config):
                 result = self._at_fixed_sizes(form, result)
             results.append(result)
         return results
+
+    def _without_template(
+        self, form: FormatRun, result: Result, comparison: Comparison, made: Sequence[tuple[Artifact, ExportConfig]]
+    ) -> Result:
+        """Export an artifact again whose template gave a wrong graph; the new template replaces it."""
+        artifact, config, _ = result
+        self.observer.warn(f"{artifact.name}: the cached template gives a wrong graph; the graph is captured again.")
+        for file in artifact.files:
+            file.unlink()
+        if (templates := templates_for(self.inputs, self.staging)) is not None:
+            templates.distrust()
+        with self.stages(f"Export to {artifact.format}"):
+            artifact = self._export(form.backend, config, artifact.fixed_sizes)
+        return artifact, config, self._validate(artifact, config, comparison, made)
 
     @property
     def _layout(self) -> Layout | None:

@@ -17,9 +17,10 @@ from hfexport.run.stages import Stages
 if TYPE_CHECKING:
     from hfexport.backends.base import Backend
     from hfexport.backends.neuron.options import NeuronOptions
+    from hfexport.backends.templates import Templates
     from hfexport.validation.validators import References, Subject, Validator
 
-__all__ = ["MAKERS", "FormatRun", "Setup", "open_format"]
+__all__ = ["MAKERS", "FormatRun", "Setup", "open_format", "templates_for"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,26 @@ def open_format(name: str, setup: Setup) -> FormatRun:
     return MAKERS[name](setup)
 
 
+def templates_for(inputs: Inputs, staging: Path) -> Templates | None:
+    """Return the graph templates of the cache folder; `None` if the inputs name none."""
+    from hfexport.backends.templates import Templates
+
+    return None if inputs.cache is None else Templates(Path(inputs.cache), staging / "templates")
+
+
 def _onnx(setup: Setup) -> FormatRun:
     from hfexport.backends.onnx.backend import OnnxBackend
     from hfexport.validation.validators import GraphValidator
 
     inputs = setup.inputs
-    return FormatRun(OnnxBackend(inputs.opset, inputs.external_data, inputs.fixed or {}), GraphValidator)
+    backend = OnnxBackend(
+        inputs.opset,
+        inputs.external_data,
+        inputs.fixed or {},
+        templates=templates_for(inputs, setup.staging),
+        note=setup.observer.note,
+    )
+    return FormatRun(backend, GraphValidator)
 
 
 def _torchscript(setup: Setup) -> FormatRun:

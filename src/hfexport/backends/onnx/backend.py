@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 import onnx
 import onnx_ir as ir
 import torch
@@ -16,8 +17,22 @@ from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.onnx.capture import MODEL_PREFIX, capture
 from hfexport.backends.onnx.merge import merge_branches
 from hfexport.backends.onnx.older_opset import LOWEST_WRITTEN, to_older_opset
-from hfexport.backends.onnx.passes import TRANSPOSED, finish_graph, metadata_for
-from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, Weight, write_model
+from hfexport.backends.onnx.passes import TRANSPOSED, finish_graph, set_metadata
+from hfexport.backends.onnx.template import (
+    Skeleton,
+    StoredWeight,
+    Tensors,
+    decode,
+    encode,
+    fill,
+    named_tensors,
+    refuse_misfit,
+    tensor_bytes,
+    tied_names,
+    with_inputs,
+)
+from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, write_model
+from hfexport.backends.templates import template_key
 from hfexport.errors import ExportError
 from hfexport.export_config.fixed import fix_graphs
 from hfexport.modeling.load import load_model
@@ -25,11 +40,16 @@ from hfexport.modeling.wrappers import flat_model
 from hfexport.runtime import DESCRIPTION_FILE, Description
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from hfexport.backends.templates import Templates
     from hfexport.export_config import ExportConfig, Layout
 
 __all__ = ["OnnxBackend"]
+
+
+def _tell_nobody(message: str) -> None:
+    del message
 
 
 @dataclass(frozen=True)
@@ -41,12 +61,16 @@ class OnnxBackend:
         external_data: write weights to a separate file even below 2 GB.
         fixed: sizes of free axes to fix, by axis.
         model: model in memory whose weights are exported instead of a checkpoint's.
+        templates: graph templates to use and to add to; `None` for none.
+        note: called with notes for the user.
     """
 
     opset: int | None = None
     external_data: bool = False
     fixed: Mapping[str, int] = field(default_factory=dict)
     model: torch.nn.Module | None = None
+    templates: Templates | None = None
+    note: Callable[[str], None] = _tell_nobody
     format: ClassVar[str] = "onnx"
     can_fix_sizes: ClassVar[bool] = False
 
@@ -63,55 +87,105 @@ class OnnxBackend:
         return family.graphs(layout or "merged")
 
     def export(self, job: ExportJob) -> Artifact:
-        """Capture, lower and simplify each branch, then write the graph and stream its weights."""
-        whole = self.model if self.model is not None else load_model(job.checkpoint, job.config, job.dtype)
-        graphs = [self._captured(job, config, whole) for config in job.config.branches]
-        weights: list[Weight] = []
-        for graph in graphs:
-            weights.extend(_weights(graph, flat_model(whole, graph.config).model, weights))
+        """Capture and simplify the graph, or read it from a template; then write it and stream its weights."""
+        skeleton, tensors, from_template = self._skeleton(job)
+        weights = fill(skeleton, tensors)
         size_bytes = sum(weight.size_bytes for weight in weights)
         external = self.external_data or size_bytes > SINGLE_FILE_LIMIT_BYTES
-        skeletons = [_skeleton(graph.model) for graph in graphs]
-        skeleton = skeletons[0] if len(graphs) == 1 else merge_branches(skeletons[0], skeletons[1], job.config)
-        _check(skeleton, weights)
+        model = onnx.ModelProto.FromString(skeleton.graph)
+        set_metadata(model, _metadata(job))
         path = job.folder / f"{job.config.graph}.onnx"
+        opset, ir_version = _opset(model), model.ir_version
         with job.progress(path.name, size_bytes) as advance:
-            files = write_model(skeleton, weights, path, advance, external=external)
+            files = write_model(model, weights, path, advance, external=external)
         return Artifact(
             format=self.format,
             path=files[0],
             files=tuple(files),
             details={
-                "opset": graphs[0].model.graph.opset_imports[""],
-                "nodes": sum(len(list(graph.model.graph)) for graph in graphs),
-                "operators": _operators([graph.model.graph for graph in graphs]),
+                "opset": opset,
+                "nodes": skeleton.nodes,
+                "operators": skeleton.operators,
                 "external_data": external,
-                "ir_version": skeleton.ir_version,
+                "ir_version": ir_version,
+                "from_template": from_template,
             },
             fixed_sizes=dict(job.config.fixed_sizes),
             config=job.config,
         )
 
-    def _captured(self, job: ExportJob, config: ExportConfig, whole: torch.nn.Module) -> _Graph:
-        opset = self.opset if self.opset is not None else config.default_opset
-        program = capture(config, job.dtype, max(opset, LOWEST_WRITTEN), loaded=whole, like=self.model)
-        to_older_opset(program.model, opset)
-        finish_graph(program.model, config)
-        metadata_for(program.model, job.metadata)
-        if config.fixed_sizes:
-            description = Description.of(config, job.dtype, fixed_sizes=config.fixed_sizes, metadata=job.metadata)
-            program.model.metadata_props[DESCRIPTION_FILE] = json.dumps(description.to_dict())
-        constants = program.exported_program.constants if program.exported_program is not None else {}
-        return _Graph(config, program.model, constants)
+    def _skeleton(self, job: ExportJob) -> tuple[Skeleton, list[Tensors], bool]:
+        """Return the model without weights, the tensors of each of its graphs, and whether it came from a template.
+
+        A template that cannot be used is reported, and made again.
+        """
+        if self.model is not None:
+            return *self._capture(job, self.model), False
+        whole = load_model(job.checkpoint, job.config, job.dtype)
+        if self.templates is None or job.config.trust_remote_code:  # no digest covers the checkpoint's own code
+            return *self._capture(job, whole), False
+        key = template_key(job, tied_names(whole), format=self.format, opset=self._opset(job.config))
+        try:
+            if content := self.templates.find(key):
+                skeleton = decode(content)
+                tensors = [named_tensors(flat_model(whole, config).model) for config in job.config.branches]
+                refuse_misfit(skeleton, tensors)
+                self.templates.mark_used(key)
+                return skeleton, tensors, True
+        except ValueError as error:
+            self.note(f"Template {key[:12]} in the cache is not used: {error}. The graph is captured again.")
+            whole = load_model(job.checkpoint, job.config, job.dtype)
+        skeleton, tensors = self._capture(job, whole)
+        self.templates.keep(key, encode(skeleton))
+        return skeleton, tensors, False
+
+    def _capture(self, job: ExportJob, whole: torch.nn.Module) -> tuple[Skeleton, list[Tensors]]:
+        """Capture the graphs of the model, and find the origin of each of their weights."""
+        branches, opset = job.config.branches, self._opset(job.config)
+        programs = [
+            capture(config, job.dtype, max(opset, LOWEST_WRITTEN), loaded=whole, like=self.model) for config in branches
+        ]
+        tensors: list[Tensors] = []
+        needed: list[_Needed] = []
+        for branch, (config, program) in enumerate(zip(branches, programs, strict=True)):
+            to_older_opset(program.model, opset)
+            finish_graph(program.model, config)
+            tensors.append(named_tensors(flat_model(whole, config).model))
+            constants = program.exported_program.constants if program.exported_program is not None else {}
+            needed.extend(_needed(program.model, config.graph, branch, tensors[-1], constants, needed))
+        graphs = [program.model.graph for program in programs]
+        nodes, operators = sum(len(list(graph)) for graph in graphs), _operators(graphs)
+        parts = [_without_weights(program.model) for program in programs]
+        model = parts[0] if len(parts) == 1 else merge_branches(parts[0], parts[1], job.config)
+        skeleton = Skeleton(
+            model.SerializeToString(deterministic=True), nodes, operators, tuple(one.weight for one in needed)
+        )
+        _check(skeleton)
+        return skeleton, tensors
+
+    def _opset(self, config: ExportConfig) -> int:
+        return self.opset if self.opset is not None else config.default_opset
+
+
+def _metadata(job: ExportJob) -> Mapping[str, str]:
+    """Return the values to store in the file; one with fixed sizes also describes its inputs for the runtime."""
+    if not job.config.fixed_sizes:
+        return job.metadata
+    description = Description.of(job.config, job.dtype, fixed_sizes=job.config.fixed_sizes, metadata=job.metadata)
+    return {**job.metadata, DESCRIPTION_FILE: json.dumps(description.to_dict())}
 
 
 @dataclass(frozen=True)
-class _Graph:
-    """A captured graph, and the data of tensors that `forward` created during capture."""
+class _Needed:
+    """A weight of a captured graph, and the tensor with its data."""
 
-    config: ExportConfig
-    model: ir.Model
-    constants: Mapping[str, object]
+    weight: StoredWeight
+    source: torch.Tensor
+
+    @property
+    def key(self) -> tuple[int, tuple[int, ...], bool]:
+        """Return the data's address, its shape and `transposed`; equal for initializers that can be merged."""
+        return self.source.data_ptr(), tuple(self.source.shape), self.weight.transposed
 
 
 def _operators(graphs: Sequence[ir.Graph]) -> dict[str, int]:
@@ -121,54 +195,69 @@ def _operators(graphs: Sequence[ir.Graph]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _weights(graph: _Graph, loaded: torch.nn.Module, earlier: Sequence[Weight]) -> list[Weight]:
-    """Find the source tensor of every initializer of `graph`, and merge initializers that share a tensor.
+def _needed(
+    model: ir.Model,
+    graph: str,
+    branch: int,
+    tensors: Tensors,
+    constants: Mapping[str, object],
+    earlier: Sequence[_Needed],
+) -> list[_Needed]:
+    """Find the source tensor of every initializer of `model`, and merge initializers that share a tensor.
 
     Args:
-        graph: captured graph; its initializers are renamed to their tensors' names.
-        loaded: the captured model with its weights.
+        model: captured graph; its initializers are renamed to their tensors' names.
+        graph: name of the graph.
+        branch: its index in the file.
+        tensors: parameters and buffers of the captured model with its weights, by name.
+        constants: tensors that `forward` created during capture.
         earlier: weights of graphs in the same file, which are reused instead of written again.
 
     Returns:
         The weights that are not in `earlier`.
     """
-    tensors = {
-        **dict(loaded.named_parameters(remove_duplicate=False)),
-        **dict(loaded.named_buffers(remove_duplicate=False)),
-    }
-    initializers = graph.model.graph.initializers
-    shared = {weight.key: weight.name for weight in earlier if weight.source.numel() > 1}
-    taken = {weight.name for weight in earlier}
+    initializers = model.graph.initializers
+    shared = {one.key: one.weight.name for one in earlier if one.source.numel() > 1}
+    taken = {one.weight.name for one in earlier}
     found: dict[tuple[int, tuple[int, ...], bool], ir.Value] = {}
-    weights: list[Weight] = []
+    needed: list[_Needed] = []
     for name, value in list(initializers.items()):
         del initializers[name]
         if not value.uses():
             continue
-        weight = _weight(name, value, tensors, graph.constants)
-        if weight.key in found and weight.source.numel() > 1:
-            value.replace_all_uses_with(found[weight.key])
+        one = _origin(name, value, branch, tensors, constants)
+        if one.key in found and one.source.numel() > 1:
+            value.replace_all_uses_with(found[one.key])
             continue
-        found[weight.key] = value
-        if weight.key in shared:
-            value.name = shared[weight.key]
+        found[one.key] = value
+        if one.key in shared:
+            value.name = shared[one.key]
         else:
-            value.name = f"{graph.config.graph}.{weight.name}" if weight.name in taken else weight.name
-            weights.append(replace(weight, name=value.name))
+            value.name = f"{graph}.{one.weight.name}" if one.weight.name in taken else one.weight.name
+            needed.append(replace(one, weight=msgspec.structs.replace(one.weight, name=value.name)))
         initializers[value.name] = value
-    return weights
+    return needed
 
 
-def _weight(name: str, value: ir.Value, tensors: Mapping[str, torch.Tensor], constants: Mapping[str, object]) -> Weight:
+def _origin(name: str, value: ir.Value, branch: int, tensors: Tensors, constants: Mapping[str, object]) -> _Needed:
     """Return the source tensor of the initializer `name`."""
     short = name.removeprefix(MODEL_PREFIX)
     source = tensors.get(short) if name.startswith(MODEL_PREFIX) else None
+    known = source is not None
     if source is None:
         source = _constant(name, value, constants)
     assert value.dtype is not None
     assert value.shape is not None
-    dtype, shape = value.dtype, tuple(value.shape.numpy())
-    return Weight(short, int(dtype), shape, source, _TORCH_DTYPES[dtype], bool(value.meta.get(TRANSPOSED)))
+    weight = StoredWeight(
+        short,
+        int(value.dtype),
+        tuple(value.shape.numpy()),
+        branch,
+        short if known else "",
+        b"" if known else tensor_bytes(source, int(value.dtype)),
+        bool(value.meta.get(TRANSPOSED)),
+    )
+    return _Needed(weight, source)
 
 
 def _constant(name: str, value: ir.Value, constants: Mapping[str, object]) -> torch.Tensor:
@@ -183,17 +272,7 @@ def _constant(name: str, value: ir.Value, constants: Mapping[str, object]) -> to
     return tensor
 
 
-_TORCH_DTYPES = {
-    ir.DataType.FLOAT: torch.float32,
-    ir.DataType.FLOAT16: torch.float16,
-    ir.DataType.DOUBLE: torch.float64,
-    ir.DataType.INT64: torch.int64,
-    ir.DataType.INT32: torch.int32,
-    ir.DataType.BOOL: torch.bool,
-}
-
-
-def _skeleton(model: ir.Model) -> onnx.ModelProto:
+def _without_weights(model: ir.Model) -> onnx.ModelProto:
     """Return the model without its weights, in the lowest IR version that its opsets allow.
 
     A runtime refuses every file of a newer IR version than its own, regardless of its contents.
@@ -204,16 +283,16 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
     return skeleton
 
 
-def _check(skeleton: onnx.ModelProto, weights: Sequence[Weight]) -> None:
+def _check(skeleton: Skeleton) -> None:
     """Check the graph before any weight is read; it is a valid model if its weights are treated as inputs."""
-    checked = onnx.ModelProto()
-    checked.CopyFrom(skeleton)
-    checked.graph.input.extend(
-        onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.shape) for weight in weights
-    )
     try:
-        onnx.checker.check_model(checked, full_check=False)
+        onnx.checker.check_model(with_inputs(skeleton), full_check=False)
     except onnx.checker.ValidationError as error:
         raise ExportError(
             f"ONNX: the graph is not valid: {error}", remedy="Please report it with config.json."
         ) from error
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operators."""
+    return next(int(imported.version) for imported in model.opset_import if imported.domain in ("", "ai.onnx"))

@@ -56,11 +56,6 @@ class Weight:
     transposed: bool = False
 
     @property
-    def key(self) -> tuple[int, tuple[int, ...], bool]:
-        """Return the data's address, its shape and `transposed`; equal for initializers that can be merged."""
-        return self.source.data_ptr(), tuple(self.source.shape), self.transposed
-
-    @property
     def size_bytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 

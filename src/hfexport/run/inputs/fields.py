@@ -186,6 +186,13 @@ class Inputs:
     external_data: bool = _input(
         "false", "Write ONNX weights to model.onnx_data also below 2 GB: true or false.", parsers.boolean
     )
+    cache: str | None = _input(
+        "",
+        "Folder for graph templates: later exports of the same architecture reuse the graph and stream their weights "
+        "into it; made if it is not there. If unset, every graph is captured anew.",
+        parsers.path,
+        concerns="place",
+    )
     batch_size: int = _input(
         "1",
         "Batch size of a Neuron artifact, and of a TorchScript trace that cannot be shape-free.",
