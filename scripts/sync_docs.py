@@ -1,4 +1,4 @@
-"""Write docs/manifest-fields.md from the manifest's schema; with --check, fail if it differs.
+"""Write docs/manifest-fields.md and the titles in docs/exit-codes.md from the code; with --check, fail if they differ.
 
 .venv/bin/python scripts/sync_docs.py [--check]
 """
@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from hfexport.errors import HfexportError
 from hfexport.manifest.schema import schema
 
-PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "manifest-fields.md"
+DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+FIELDS: Final = DOCS / "manifest-fields.md"
+EXIT_CODES: Final = DOCS / "exit-codes.md"
 
 HEAD: Final = """\
 # Fields of the manifest
@@ -70,15 +74,35 @@ def _words(name: str) -> str:
     return "".join(f" {char.lower()}" if char.isupper() and index else char for index, char in enumerate(short))
 
 
+def exit_codes(text: str) -> str:
+    """Return the page of exit codes with the table of titles between its markers written anew."""
+    start, end = "<!-- titles:start -->\n", "<!-- titles:end -->"
+    before, _, rest = text.partition(start)
+    titles = sorted({(kind.exit_code, kind.title) for kind in _with_subclasses(HfexportError)})
+    rows = [f"| {title} | {code} |" for code, title in titles]
+    return "\n".join(
+        [before + start + "| title of the message | exit code |", "|---|---|", *rows, end + rest.partition(end)[2]]
+    )
+
+
+def _with_subclasses(kind: type[HfexportError]) -> Iterator[type[HfexportError]]:
+    yield kind
+    for further in kind.__subclasses__():
+        yield from _with_subclasses(further)
+
+
 def main(arguments: list[str]) -> int:
-    """Write or check the page; return the exit code."""
-    text = manifest_fields()
-    if "--check" not in arguments:
-        PAGE.write_text(text, encoding="utf-8")
-    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        print(f"{PAGE.name}: differs from the schema: run scripts/sync_docs.py", file=sys.stderr)
-        return 1
-    return 0
+    """Write or check the pages; return the exit code."""
+    texts = {FIELDS: manifest_fields(), EXIT_CODES: exit_codes(EXIT_CODES.read_text(encoding="utf-8"))}
+    stale = []
+    for page, text in texts.items():
+        if "--check" not in arguments:
+            page.write_text(text, encoding="utf-8")
+        elif not page.is_file() or page.read_text(encoding="utf-8") != text:
+            stale.append(page.name)
+    if stale:
+        print(f"{', '.join(stale)}: differs from the code: run scripts/sync_docs.py", file=sys.stderr)
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":
