@@ -57,8 +57,8 @@ def _started_everywhere() -> Iterator[None]:
         start.unlink()
 
 
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "coverage", *arguments, "--data-file", str(FOLDER / "combined")]
+def _command(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "coverage", name, "--data-file", str(FOLDER / "data"), *arguments]
 
 
 def _coverage(*arguments: str, quiet: bool = False) -> str:
