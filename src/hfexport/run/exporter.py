@@ -12,7 +12,8 @@ from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint import Checkpoint
 from hfexport.errors import ValidationError
 from hfexport.export_config import LAYOUTS, ExportConfig
-from hfexport.run.formats import FormatRun, templates_for
+from hfexport.run.formats import FormatRun
+from hfexport.run.graph_cache import templates_for
 from hfexport.run.stages import Stages
 
 if TYPE_CHECKING:

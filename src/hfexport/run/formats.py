@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from hfexport.errors import NeuronError, UnsupportedError
+from hfexport.run.graph_cache import templates_for
 from hfexport.run.inputs import Inputs
 from hfexport.run.observer import Observer
 from hfexport.run.stages import Stages
@@ -17,10 +18,9 @@ from hfexport.run.stages import Stages
 if TYPE_CHECKING:
     from hfexport.backends.base import Backend
     from hfexport.backends.neuron.options import NeuronOptions
-    from hfexport.backends.templates import Templates
     from hfexport.validation.validators import References, Subject, Validator
 
-__all__ = ["MAKERS", "FormatRun", "Setup", "open_format", "templates_for"]
+__all__ = ["MAKERS", "FormatRun", "Setup", "open_format"]
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,6 @@ def open_format(name: str, setup: Setup) -> FormatRun:
         UnsupportedError: the same, for an existing artifact.
     """
     return MAKERS[name](setup)
-
-
-def templates_for(inputs: Inputs, staging: Path) -> Templates | None:
-    """Return the graph templates of the cache folder; `None` if the inputs name none."""
-    from hfexport.backends.templates import Templates
-
-    return None if inputs.cache is None else Templates(Path(inputs.cache), staging / "templates")
 
 
 def _onnx(setup: Setup) -> FormatRun:

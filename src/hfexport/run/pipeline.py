@@ -36,7 +36,8 @@ from hfexport.run import isolated
 from hfexport.run.boundary import Boundary, Failed
 from hfexport.run.decision import decide
 from hfexport.run.exporter import Exporter, WeightFolders
-from hfexport.run.formats import Setup, open_format, templates_for
+from hfexport.run.formats import Setup, open_format
+from hfexport.run.graph_cache import keep_templates
 from hfexport.run.hashing import Hashing
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
@@ -139,22 +140,11 @@ class Run:
             write_manifest(found, output)
             return found, None
         ready = isolated.export(self, self.fetch(source))
-        self.keep_templates()
+        keep_templates(self.inputs, self.staging, self.observer.warn)
         install(ready, output)
         write_manifest(self.manifest, output)
         sweep(output)
         return None, publisher
-
-    def keep_templates(self) -> None:
-        """Move new graph templates into the cache; a cache that cannot be written does not fail the run."""
-        from hfexport.backends.templates import settle
-
-        if (templates := templates_for(self.inputs, self.staging)) is None:
-            return
-        try:
-            settle(templates.made, templates.cache)
-        except OSError as error:
-            self.observer.warn(f"Graph templates were not stored: folder {self.inputs.cache!r}: {error.strerror}.")
 
     def locate(self) -> tuple[Source, Publisher | None]:
         """Find the checkpoint and, for publishing, check the destination, so that its errors are reported early."""
