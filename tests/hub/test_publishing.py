@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from hfexport.errors import PublishError
-from hfexport.hub.source import Source
+from hfexport.hub.source import Source, describe_source
 from hfexport.manifest.entries import check_manifest, new_manifest
 from hfexport.run.inputs import Inputs, deciding_inputs, recorded
-from hfexport.run.pipeline import describe_source
 from hub.conftest import READER, TOKEN
 from local_hub.made import ARTIFACTS, make_output, publisher_of, source_of
 from local_hub.server import LocalHub

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfexport.checkpoint.adapter import ADAPTER_CONFIG
+from hfexport.checkpoint import look_over, sha256
+from hfexport.checkpoint.adapter import ADAPTER_CONFIG, find_adapter
 from hfexport.checkpoint.model_id import is_hub_id
 from hfexport.errors import CheckpointError, InputsError
 from hfexport.hub.client import Hub
 from hfexport.hub.snapshot import HubModel, download, resolve
 from hfexport.manifest.model import GivenEntry
 
-__all__ = ["Fetched", "Source", "identity", "locate"]
+__all__ = ["Fetched", "Source", "describe_source", "identity", "locate"]
 
 
 @dataclass(frozen=True)
@@ -133,3 +134,20 @@ def identity(source: Source, folder: Path) -> str:
         return f"{name}@{source.model.commit}"
     name = ADAPTER_CONFIG if (folder / ADAPTER_CONFIG).is_file() else "config.json"
     return f"{name}@sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}"
+
+
+def describe_source(source: Source, variant: str = "") -> dict[str, Any]:
+    """Identify a source: by the commit on the Hub, or for a folder by the SHA-256 of every relevant file.
+
+    Args:
+        source: located source.
+        variant: variant of its weights, see `look_over`.
+    """
+    if source.model is not None:
+        return {"hub": source.model.to_dict()}
+    given = find_adapter(source.folder) or look_over(source.folder, variant)
+    return {
+        "hub": None,
+        "files": {path.name: sha256(path) for path in given.files},
+        "along": {name: sha256(path) for name, path in given.along.items()},
+    }

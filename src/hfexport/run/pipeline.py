@@ -28,7 +28,7 @@ from hfexport.errors import InputsError, PublishError
 from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import publishing_token, reading_token
-from hfexport.hub.source import Fetched, Source, identity, locate
+from hfexport.hub.source import Fetched, Source, describe_source, identity, locate
 from hfexport.modeling.conversion.variant import link_variant
 from hfexport.modeling.unused import find_unused
 from hfexport.modeling.wrapped_names import unwrapped_names
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from hfexport.run.inputs import Inputs
     from hfexport.run.observer import Observer
 
-__all__ = ["Failed", "Run", "describe_source", "run"]
+__all__ = ["Failed", "Run", "run"]
 
 
 def run(
@@ -384,20 +384,3 @@ class Run:
     def hub(self) -> Hub:
         token = reading_token(self.inputs.hub_token, self.env, self.observer.mask)
         return Hub(token, note=self.observer.note)
-
-
-def describe_source(source: Source, variant: str = "") -> dict[str, Any]:
-    """Identify a source: by the commit on the Hub, or for a folder by the SHA-256 of every relevant file.
-
-    Args:
-        source: located source.
-        variant: variant of its weights, see `look_over`.
-    """
-    if source.model is not None:
-        return {"hub": source.model.to_dict()}
-    given = find_adapter(source.folder) or look_over(source.folder, variant)
-    return {
-        "hub": None,
-        "files": {path.name: sha256(path) for path in given.files},
-        "along": {name: sha256(path) for name, path in given.along.items()},
-    }

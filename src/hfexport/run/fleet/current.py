@@ -16,12 +16,12 @@ from hfexport.hub.client import Hub
 from hfexport.hub.publish import Destination, open_publisher
 from hfexport.hub.publish.answered import difference
 from hfexport.hub.snapshot import HubModel, weights_bytes
-from hfexport.hub.source import Source, locate
+from hfexport.hub.source import Source, describe_source, locate
 from hfexport.manifest.entries import MANIFEST_FILE, new_manifest
 from hfexport.manifest.model import Manifest
 from hfexport.run.inputs import Inputs, deciding_inputs, recorded
 from hfexport.run.observer import Observer
-from hfexport.run.pipeline import Run, describe_source
+from hfexport.run.pipeline import Run
 
 __all__ = ["Found", "find", "read_manifest"]
 
