@@ -41,6 +41,7 @@ JS := .venv-js
 BROWSER := .venv-browser
 DOCS := .venv-docs
 OLDER := .venv-older
+GENAI := .venv-genai
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 WORKFLOWS = $(wildcard .github/workflows/*.yml)
@@ -107,7 +108,7 @@ thorough-test: $(VENV)/.dev
 neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURON_VENV)/.optimum $(NEURONX_VENV)/.stand-in
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
 
-interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed $(OLDER)/.installed
+interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed $(OLDER)/.installed $(GENAI)/.installed
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 report-test: $(VENV)/.dev $(BROWSER)/.installed
@@ -135,7 +136,7 @@ lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
 
 clean:
-	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .venv-older .conformance .mutation .coverage-data hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .venv-older .venv-genai .conformance .mutation .coverage-data hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -217,6 +218,11 @@ $(OLDER)/.installed: tests/interop/requirements-older.txt
 		"Install one, or name it: make interop-test OLDER_PYTHON=/path/to/python" >&2; exit 1; fi
 	$(OLDER_PYTHON) -m venv --clear $(OLDER)
 	$(OLDER)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r tests/interop/requirements-older.txt
+	@touch $@
+
+$(GENAI)/.installed: tests/interop/requirements-genai.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(GENAI)
+	$(GENAI)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r tests/interop/requirements-genai.txt
 	@touch $@
 
 # Node is installed from a wheel, so that the machine need not have it.

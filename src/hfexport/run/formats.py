@@ -71,6 +71,7 @@ def _onnx(setup: Setup) -> FormatRun:
         inputs.opset,
         inputs.external_data,
         inputs.fixed or {},
+        inputs.target or (),
         templates=templates_for(inputs, setup.staging),
         note=setup.observer.note,
     )

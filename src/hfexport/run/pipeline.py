@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, cast
 from hfexport.checkpoint import (
     Checkpoint,
     Contents,
-    copy_along,
     look_over,
     read_checkpoint,
     sha256,
@@ -42,6 +41,7 @@ from hfexport.run.hashing import Hashing
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
+from hfexport.run.targets import write_along
 from hfexport.run.variants import hold_quality, make_variants
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ class Run:
                 for artifact, config, verdict in results
             ]
             self.manifest["variants"] = [variant_entry(one, exporter.ready, digest) for one in variants]
-            self.manifest["files"] = files_entry(copy_along(checkpoint.along, exporter.ready), exporter.ready)
+            self.manifest["files"] = files_entry(write_along(exporter, results, variants), exporter.ready)
         self.manifest["verdict"] = decide([(artifact, verdict) for artifact, _, verdict in results], self.inputs)
         hold_quality(variants)
         return exporter.ready

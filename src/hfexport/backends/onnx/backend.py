@@ -18,6 +18,7 @@ from hfexport.backends.onnx.capture import MODEL_PREFIX, capture
 from hfexport.backends.onnx.merge import merge_branches
 from hfexport.backends.onnx.older_opset import LOWEST_WRITTEN, to_older_opset
 from hfexport.backends.onnx.passes import TRANSPOSED, finish_graph, set_metadata
+from hfexport.backends.onnx.targets import TARGETS
 from hfexport.backends.onnx.template import (
     Skeleton,
     StoredWeight,
@@ -60,6 +61,7 @@ class OnnxBackend:
         opset: ONNX opset; `None` for the architecture's default.
         external_data: write weights to a separate file even below 2 GB.
         fixed: sizes of free axes to fix, by axis.
+        targets: names of the consumers that must be able to load the graphs.
         model: model in memory whose weights are exported instead of a checkpoint's.
         templates: graph templates to use and to add to; `None` for none.
         note: called with notes for the user.
@@ -68,6 +70,7 @@ class OnnxBackend:
     opset: int | None = None
     external_data: bool = False
     fixed: Mapping[str, int] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
     model: torch.nn.Module | None = None
     templates: Templates | None = None
     note: Callable[[str], None] = _tell_nobody
@@ -81,10 +84,14 @@ class OnnxBackend:
 
         Raises:
             InputsError: the graphs have no such axes, or the model does not take the sizes.
+            UnsupportedError: a target cannot load the graphs.
         """
+        graphs = family.graphs(layout or ("split" if self.fixed else "merged"))
         if self.fixed:
-            return fix_graphs(family.graphs(layout or "split"), self.fixed)
-        return family.graphs(layout or "merged")
+            graphs = fix_graphs(graphs, self.fixed)
+        for name in self.targets:
+            TARGETS[name].check(graphs)
+        return graphs
 
     def export(self, job: ExportJob) -> Artifact:
         """Capture and simplify the graph, or read it from a template; then write it and stream its weights."""
@@ -97,7 +104,8 @@ class OnnxBackend:
         path = job.folder / f"{job.config.graph}.onnx"
         opset, ir_version = _opset(model), model.ir_version
         with job.progress(path.name, size_bytes) as advance:
-            files = write_model(model, weights, path, advance, external=external)
+            chunks = [size for name in self.targets if (size := TARGETS[name].chunk_bytes) is not None]
+            files = write_model(model, weights, path, advance, external=external, chunk_bytes=min(chunks, default=None))
         return Artifact(
             format=self.format,
             path=files[0],

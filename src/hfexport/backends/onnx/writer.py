@@ -87,7 +87,13 @@ class Data(Protocol):
 
 
 def write_model(
-    skeleton: onnx.ModelProto, weights: Iterable[Data], path: Path, advance: Callable[[int], None], *, external: bool
+    skeleton: onnx.ModelProto,
+    weights: Iterable[Data],
+    path: Path,
+    advance: Callable[[int], None],
+    *,
+    external: bool,
+    chunk_bytes: int | None = None,
 ) -> list[Path]:
     """Write `skeleton`, a model whose graph lacks `weights`, and the weights.
 
@@ -97,6 +103,8 @@ def write_model(
         path: path of the graph, such as `model.onnx`; external weights go to `model.onnx_data`.
         advance: called with the size of each written weight in bytes.
         external: write the weights to a separate file.
+        chunk_bytes: largest size of such a file, unless a single weight is larger; further ones are named
+            `model.onnx_data_1` and so on. `None` for one file.
 
     Returns:
         The written files, the graph first.
@@ -106,20 +114,44 @@ def write_model(
     """
     weights = list(weights)
     with writing(path.parent, sum(weight.size_bytes for weight in weights) + skeleton.ByteSize()):
-        return _write(skeleton, weights, path, advance, external=external)
+        if external:
+            return _write_beside(skeleton, weights, path, advance, chunk_bytes)
+        return _write_inside(skeleton, weights, path, advance)
 
 
-def _write(
-    skeleton: onnx.ModelProto, weights: Sequence[Data], path: Path, advance: Callable[[int], None], *, external: bool
+def _write_beside(
+    skeleton: onnx.ModelProto,
+    weights: Sequence[Data],
+    path: Path,
+    advance: Callable[[int], None],
+    chunk_bytes: int | None,
 ) -> list[Path]:
-    if external:
-        data_path = path.with_name(path.name + DATA_SUFFIX)
+    """Write the graph, and the weights to one or more files of external data."""
+    chunks: list[list[Data]] = [[]]
+    size_bytes = 0
+    for weight in weights:
+        needed = weight.size_bytes + ALIGNMENT_BYTES
+        if chunks[-1] and chunk_bytes is not None and size_bytes + needed > chunk_bytes:
+            chunks.append([])
+            size_bytes = 0
+        chunks[-1].append(weight)
+        size_bytes += needed
+    paths = [path]
+    for number, chunk in enumerate(chunks):
+        data_path = path.with_name(path.name + DATA_SUFFIX + (f"_{number}" if number else ""))
         with data_path.open("wb") as file:
-            for weight in weights:
+            for weight in chunk:
                 skeleton.graph.initializer.append(_write_external(weight, file, data_path.name))
                 advance(weight.size_bytes)
-        path.write_bytes(skeleton.SerializeToString(deterministic=True))
-        return [path, data_path]
+        paths.append(data_path)
+    path.write_bytes(skeleton.SerializeToString(deterministic=True))
+    return paths
+
+
+def _write_inside(
+    skeleton: onnx.ModelProto, weights: Sequence[Data], path: Path, advance: Callable[[int], None]
+) -> list[Path]:
+    """Write the graph with its weights in one file."""
     graph = skeleton.graph.SerializeToString(deterministic=True)
     skeleton.ClearField("graph")
     headers = [_header(weight) for weight in weights]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
+from hfexport.backends.onnx.targets import TARGETS
 from hfexport.backends.onnx.variants.names import VARIANTS
 from hfexport.run.inputs import parsers
 from hfexport.run.inputs.input_field import InputField
@@ -104,6 +105,13 @@ class Inputs:
         parsers.TASK,
         aliases=("feature",),
         group="common",
+    )
+    target: tuple[str, ...] | None = _input(
+        "",
+        "Consumers to write further files for, beside the ONNX files: any of "
+        + ", ".join(TARGETS)
+        + "; separated by commas or newlines.",
+        parsers.targets,
     )
     fixed: Mapping[str, int] | None = _input(
         "",

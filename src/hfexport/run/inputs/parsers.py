@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hfexport.backends.formats import FORMATS
+from hfexport.backends.onnx.targets import TARGETS
 from hfexport.backends.onnx.variants.names import VARIANTS
 from hfexport.checkpoint.model_id import HUB_ID
 from hfexport.export_config.tasks import TASK_NAMES
@@ -43,6 +44,7 @@ __all__ = [
     "secret",
     "share",
     "slug",
+    "targets",
     "tolerance",
     "variant",
     "variants",
@@ -118,6 +120,15 @@ def further_outputs(value: str) -> tuple[str, ...]:
     if unknown or not asked:
         raise ValueError(f"must be any of {', '.join(FURTHER_OUTPUTS)}")
     return asked
+
+
+def targets(value: str) -> tuple[str, ...]:
+    """Parse a list of targets."""
+    parse = Choice(tuple(TARGETS), {"transformers.js": "transformersjs", "onnxruntime-genai": "genai"})
+    asked = tuple(dict.fromkeys(part for part in re.split(r"[\s,]+", value) if part))
+    if not asked:
+        raise ValueError(f"must be any of {', '.join(TARGETS)}")
+    return tuple(map(parse, asked))
 
 
 def variants(value: str) -> tuple[str, ...]:

@@ -246,14 +246,16 @@ def _variant_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> 
 
 
 def _fixed_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
-    """Return problems of fixed sizes: without ONNX, or with variants, which are measured on texts of any length."""
-    if not values.get("fixed"):
-        return []
+    """Return problems of fixed sizes and targets: without ONNX, or sizes with variants, measured at any length."""
     formats = values.get("formats", Inputs().formats)
     problems = []
     if formats is not None and VARIANT_FORMAT not in formats:
-        problems.append(f"{sources['fixed']} means nothing without format onnx: add it to {sources['formats']}")
-    if values.get("variants"):
+        problems += [
+            f"{sources[name]} means nothing without format onnx: add it to {sources['formats']}"
+            for name in ("fixed", "target")
+            if values.get(name)
+        ]
+    if values.get("fixed") and values.get("variants"):
         problems.append(
             f"{sources['fixed']} and {sources['variants']} exclude each other: variants are measured on texts of any length"
         )

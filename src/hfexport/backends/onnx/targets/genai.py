@@ -1,0 +1,134 @@
+"""genai_config.json, with which ONNX Runtime GenAI generates text.
+
+https://onnxruntime.ai/docs/genai/reference/config.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hfexport.backends.onnx.targets.base import Exported, write_json
+from hfexport.errors import UnsupportedError
+from hfexport.export_config import ExportConfig, TensorSpec
+
+__all__ = ["GenAI"]
+
+CONFIG_FILE: Final = "genai_config.json"
+
+TYPES: Final = frozenset(
+    {
+        *("gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "nemotron", "olmo", "phi", "phi3"),
+        *("qwen2", "qwen3", "smollm3"),
+    }
+)
+"""Values of `model_type` that GenAI has as a type too; all other decoders have the type `decoder`."""
+
+
+class GenAI:
+    """ONNX Runtime GenAI: `onnxruntime_genai.Model(folder)`."""
+
+    name = "genai"
+    chunk_bytes: int | None = None
+
+    def check(self, graphs: Sequence[ExportConfig]) -> None:
+        """Accept a text decoder with a cache of keys and values.
+
+        Raises:
+            UnsupportedError: the graphs are something else.
+        """
+        config = graphs[0]
+        if len(graphs) != 1 or config.task.name != "causal-lm-with-past" or not _cache(config):
+            raise UnsupportedError(
+                f"target genai takes text decoders with a cache, but task {config.task.name} of model_type"
+                f" {config.config.model_type!r} is none",
+                remedy="Use --task causal-lm-with-past with a text decoder, or leave the target out.",
+            )
+        if config.fixed_sizes:
+            raise UnsupportedError(
+                "target genai calls a graph at many sizes, but fixed gives its axes one size",
+                remedy="Leave fixed or the target out.",
+            )
+
+    def write(self, exported: Exported) -> list[Path]:
+        """Write genai_config.json beside config.json and the tokenizer's files; it names the plain graph."""
+        (config,) = exported.graphs
+        path = exported.folder / "generation_config.json"
+        generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return [write_json(exported.folder / CONFIG_FILE, _settings(config, generation))]
+
+
+def _cache(config: ExportConfig) -> list[TensorSpec]:
+    """Return the inputs of the cache that are keys, one for each layer."""
+    return [spec for spec in config.inputs if spec.role == "past_key" and len(spec.axes) == 4]
+
+
+def _settings(config: ExportConfig, generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of genai_config.json.
+
+    Args:
+        config: the decoder.
+        generation: content of generation_config.json.
+    """
+    text = config.text_config
+    length = int(getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048)
+    model: dict[str, Any] = {
+        "type": text.model_type if text.model_type in TYPES else "decoder",
+        "vocab_size": config.vocabulary_size,
+        "context_length": length,
+        **_tokens(text, generation),
+        "decoder": _decoder(config),
+    }
+    search = {
+        **{"do_sample": False, "early_stopping": True, "num_beams": 1, "num_return_sequences": 1},
+        **{"min_length": 0, "max_length": length, "past_present_share_buffer": False},
+        **{"temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0, "length_penalty": 1.0},
+    }
+    given = {name: generation[name] for name in search if generation.get(name) is not None}
+    fixed = {"past_present_share_buffer": False, "min_length": 0, "max_length": length}
+    return {"model": model, "search": {**search, **given, **fixed}}
+
+
+def _tokens(text: Any, generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ids of special tokens; the padding id is the end's if there is none."""
+    named = {
+        kind: generation.get(f"{kind}_token_id", getattr(text, f"{kind}_token_id", None))
+        for kind in ("bos", "eos", "pad")
+    }
+    ends = named["eos"] if isinstance(named["eos"], list) else [named["eos"]]
+    end = ends[0] if ends[0] is not None else 0
+    found = {
+        "bos_token_id": named["bos"] if named["bos"] is not None else end,
+        "eos_token_id": named["eos"] if named["eos"] is not None else end,
+        "pad_token_id": named["pad"] if named["pad"] is not None else end,
+    }
+    return {name: list(value) if isinstance(value, list | tuple) else int(value) for name, value in found.items()}
+
+
+def _decoder(config: ExportConfig) -> dict[str, Any]:
+    keys = _cache(config)
+    _, heads, _, head_size = keys[0].axes
+    names = {spec.name for spec in config.inputs}
+    inputs = {name: name for name in ("input_ids", "attention_mask", "position_ids") if name in names}
+    text = config.text_config
+    return {
+        "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+        "filename": f"onnx/{config.graph}.onnx",
+        "head_size": head_size,
+        "hidden_size": int(text.hidden_size),
+        "num_attention_heads": int(text.num_attention_heads),
+        "num_key_value_heads": heads,
+        "num_hidden_layers": len(keys),
+        "inputs": {
+            **inputs,
+            "past_key_names": "past_key_values.%d.key",
+            "past_value_names": "past_key_values.%d.value",
+        },
+        "outputs": {
+            "logits": "logits",
+            "present_key_names": "present.%d.key",
+            "present_value_names": "present.%d.value",
+        },
+    }
