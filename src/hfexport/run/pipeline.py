@@ -39,6 +39,7 @@ from hfexport.run.formats import Setup, open_format
 from hfexport.run.graph_cache import keep_templates
 from hfexport.run.hashing import Hashing
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
+from hfexport.run.ownership import give_to_owner
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
 from hfexport.run.targets import write_along
@@ -85,6 +86,7 @@ def run(
     with ExitStack() as stack:
         try:
             output.mkdir(parents=True, exist_ok=True)
+            stack.callback(give_to_owner, output, env)
             stack.enter_context(output_lock(output))
         except OSError as error:
             problem = InputsError([f"output {inputs.output!r} cannot be made: {error.strerror}"])
