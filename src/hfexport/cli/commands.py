@@ -67,7 +67,7 @@ VERIFY: Final = Command(
         frozenset(
             (
                 *("model", "revision", "subfolder", "base-model", "hub-token", "export-config", "trust-remote-code"),
-                *("atol", "rtol", "validation-timeout", "neuron-python"),
+                *("atol", "rtol", "validation-timeout", "neuron-python", "eval-data", "min-similarity"),
             )
         ),
         "EXPORT",

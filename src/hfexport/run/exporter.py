@@ -144,7 +144,7 @@ class Exporter:
         from hfexport.validation import not_run
 
         backend = form.backend
-        graphs = backend.graphs(self.family, self._layout)
+        graphs = self.graphs(backend)
         comparison = None
         if self.inputs.validate == "strict":
             comparison = form.validator(self.subject, self.references).start(graphs, {})
@@ -180,6 +180,10 @@ class Exporter:
         with self.stages(f"Export to {artifact.format}"):
             artifact = self._export(form.backend, config, artifact.fixed_sizes)
         return artifact, config, self._validate(artifact, config, comparison, made)
+
+    def graphs(self, backend: Backend) -> Sequence[ExportConfig]:
+        """Return the graphs of the model in a format, in the order in which generation runs them."""
+        return backend.graphs(self.family, self._layout)
 
     @property
     def _layout(self) -> Layout | None:
@@ -217,7 +221,7 @@ class Exporter:
         from hfexport.backends.base import Artifact
 
         name = form.backend.format
-        graphs = form.backend.graphs(self.family, self._layout)
+        graphs = self.graphs(form.backend)
         if len(graphs) != len(entries):
             raise ValidationError(f"{name}: has {len(entries)} artifacts, but the model has {len(graphs)} graphs")
         validator = form.validator(self.subject, self.references)

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from hfexport.backends.base import Artifact
     from hfexport.backends.onnx.variants.names import Variant
     from hfexport.export_config import ExportConfig
+    from hfexport.manifest.model import FileEntry, Manifest
     from hfexport.run.exporter import Exporter, Result
     from hfexport.validation.quality import MadeVariant, ModelAnswers, Quality
 
 SMALL_BYTES: Final = 2**22
 """Size of the files below which nothing is said about it: the graph itself takes a part of it."""
 
-__all__ = ["hold_quality", "make_variants"]
+__all__ = ["hold_quality", "make_variants", "measure_again"]
+
+_LEFT: Final = (
+    "Leave the variant out, or accept a smaller similarity with min-similarity; nothing was left in the output folder."
+)
 
 
 @dataclass
@@ -43,7 +48,12 @@ class _Maker:
             size_bytes = sum(file.stat().st_size for file in base.files)
             with exporter.observer.progress(target.name, size_bytes, unit="B") as advance:
                 files = make_variant(
-                    variant, base.path, target, external=exporter.inputs.external_data, advance=advance
+                    variant,
+                    base.path,
+                    target,
+                    model_type=exporter.checkpoint.model_type,
+                    external=exporter.inputs.external_data,
+                    advance=advance,
                 )
             for file in files:
                 exporter.on_made(file)
@@ -116,6 +126,8 @@ def _described(
     share = _size(artifacts) / max(1, _size([artifact for artifact, _ in plain]))
     share *= 0.5 if exporter.subject.dtype == "fp16" else 1.0
     notes = []
+    if variant.kind == "optimised" and any(len(config.branches) > 1 for _, config in plain):
+        notes.append("the decoder has branches, in which ONNX Runtime's fusions are not applied")
     if share > variant.size_share and _size(artifacts) > SMALL_BYTES:
         notes.append(
             f"its size is {share:.0%} of the float32 files; {variant.size_share:.0%} or less was expected, so most of its"
@@ -123,6 +135,50 @@ def _described(
         )
         exporter.observer.warn(f"{variant.name}: {notes[-1]}")
     return MadeVariant(variant.name, artifacts, quality, share, tuple(notes))
+
+
+def measure_again(exporter: Exporter, folder: Path, manifest: Manifest) -> None:
+    """Measure the variants of an existing export.
+
+    Args:
+        exporter: exporter of the export's model.
+        folder: folder that the paths are relative to.
+        manifest: manifest of the export.
+
+    Raises:
+        ValidationError: a variant is not as good as it has to be, or no variant that this version knows.
+    """
+    from hfexport.backends.base import Artifact
+    from hfexport.backends.onnx.backend import OnnxBackend
+    from hfexport.backends.onnx.variants.names import VARIANTS
+    from hfexport.validation.quality import MadeVariant
+
+    entries = manifest.get("variants", [])
+    if not entries:
+        return
+    graphs = exporter.graphs(OnnxBackend(exporter.inputs.opset))
+    found = [entry for entry in manifest["artifacts"] if entry["format"] == "onnx"]
+    if unknown := [entry["name"] for entry in entries if entry["name"] not in VARIANTS]:
+        raise ValidationError(f"{unknown[0]!r} is no variant that this version of hfexport knows")
+    if any(len(entry["paths"]) != len(graphs) for entry in entries) or len(found) != len(graphs):
+        raise ValidationError(f"a variant has other graphs than the model, which has {len(graphs)}")
+
+    def artifact(path: str, files: Sequence[FileEntry], config: ExportConfig) -> Artifact:
+        return Artifact("onnx", folder / path, tuple(folder / file["path"] for file in files), config=config)
+
+    plain = [artifact(entry["path"], entry["files"], config) for entry, config in zip(found, graphs, strict=True)]
+    answers = _start_model(exporter, graphs)
+    made = []
+    try:
+        for entry in entries:
+            paths = zip(entry["paths"], graphs, strict=True)
+            files = [artifact(path, entry["files"], config) for path, config in paths]
+            quality = measure(exporter, VARIANTS[entry["name"]], files, plain, answers)
+            made.append(MadeVariant(entry["name"], tuple(files), quality, entry["size_share"]))
+            exporter.observer.note(f"{entry['paths'][0]}: {quality.verdict}, {_said(quality)}")
+    finally:
+        answers.worker.stop()
+    hold_quality(made, remedy=f"Do not use this variant. {_ACCEPT}")
 
 
 def measure(
@@ -139,11 +195,13 @@ def measure(
         artifacts,
         plain,
         answers,
-        variant.kind,
+        variant.limits,
         folder=Path(tempfile.mkdtemp(prefix="run-variant-", dir=exporter.staging)),
         env=exporter.subject.env,
         timeout_s=exporter.subject.timeout_s,
         min_similarity=exporter.inputs.min_similarity,
+        limited=exporter.subject.limited,
+        compare_weights=variant.kind != "optimised",
     )
 
 
@@ -164,8 +222,15 @@ def _start_model(exporter: Exporter, configs: Sequence[ExportConfig]) -> ModelAn
     )
 
 
-def hold_quality(made: Sequence[MadeVariant]) -> None:
+_ACCEPT: Final = "If it was made with a smaller similarity that you accept, give it as --min-similarity."
+
+
+def hold_quality(made: Sequence[MadeVariant], remedy: str = _LEFT) -> None:
     """Raise an error if a variant is not as good as it has to be.
+
+    Args:
+        made: measured variants.
+        remedy: advice of the error.
 
     Raises:
         ValidationError: a measure is outside of its limits, or a file does not run.
@@ -180,8 +245,7 @@ def hold_quality(made: Sequence[MadeVariant]) -> None:
         more = f"\nand {len(failures) - 5} more, in the manifest" if len(failures) > 5 else ""
         raise ValidationError(
             "\n".join(failures[:5]) + more,
-            remedy="Leave the variant out, or accept a smaller similarity with min-similarity; nothing was left in the"
-            " output folder.",
+            remedy=remedy,
         )
 
 

@@ -31,6 +31,7 @@ from hfexport.run.inputs import Inputs, recorded
 from hfexport.run.observer import Observer
 from hfexport.run.pipeline import Run
 from hfexport.run.selection import find_config
+from hfexport.run.variants import measure_again
 from hfexport.validation import ArtifactVerdict
 
 __all__ = ["Export", "run_again", "verify"]
@@ -231,6 +232,7 @@ def run_again(
                 _hold_verdict(artifact.name, verdict)
                 ran = f"{verdict.reason}; it " if verdict.reason else ""
                 observer.note(f"{artifact.name}: {ran}answers as the model does, within {verdict.max_abs:.2g}")
+        measure_again(exporter, export.folder, manifest)
     finally:
         exporter.references.stop()
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from hfexport.backends.onnx.variants.names import VARIANTS
 from hfexport.cli.main import main
@@ -122,3 +126,66 @@ def test_own_data_is_read_with_the_tokenizer(checkpoint: Path, tmp_path: Path) -
     assert code == 0, said
     quality = manifest_of(tmp_path / "out")["variants"][0]["quality"]
     assert (quality["data"], quality["samples"]) == ("reviews.jsonl", 9)
+
+
+def test_verify_measures_variants_again(output: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """A variant whose file was changed fails, although the manifest has the new file's hash."""
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy)
+    assert _verify(copy, checkpoint) == 0
+    path = copy / "onnx/model_quantized.onnx"
+    model = onnx.load(path)
+    scales = next(
+        tensor for tensor in model.graph.initializer if tensor.name.endswith("intermediate.dense.weight_scales_1")
+    )
+    scales.raw_data = (numpy_helper.to_array(scales) * 2).tobytes()
+    onnx.save(model, path)
+    assert _verify(copy, checkpoint) == 6
+    manifest = manifest_of(copy)
+    (entry,) = [entry for entry in manifest["variants"] if entry["name"] == "q8"]
+    data = path.read_bytes()
+    entry["files"][0] |= {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (copy / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+    assert _verify(copy, checkpoint) == 6
+
+
+def _verify(export: Path, checkpoint: Path) -> int:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return main(["verify", str(export), "--model", str(checkpoint), "--min-similarity", "0.5"])
+
+
+def test_every_graph_of_an_encoder_decoder_gets_its_variant(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "t5", "t5", "seq2seq-lm-with-past", tokenizer=True)
+    names = "O2,fused,int8,q4f16"
+    code, said = run(
+        *(tmp_path / "out", "--model", checkpoint, "--formats", "onnx", "--variants", names),
+        *("--min-similarity", "0.5"),
+    )
+    assert code == 0, said
+    for entry in manifest_of(tmp_path / "out")["variants"]:
+        suffix = entry["name"]
+        assert entry["paths"] == [f"onnx/{graph}_{suffix}.onnx" for graph in ("encoder_model", "decoder_model_merged")]
+        graphs = {measure["graph"] for measure in entry["quality"]["measures"]}
+        assert graphs >= {"encoder_model", "decoder_with_past_model"}
+        greedy = [measure for measure in entry["quality"]["measures"] if measure["name"] == "greedy_agreement"]
+        assert greedy[0]["value"] > 0.5
+
+
+def test_a_decoder_keeps_its_tied_embedding_once(tmp_path: Path) -> None:
+    """4-bit tables of a tied embedding are stored once, for the lookup and for the product."""
+    checkpoint = make_checkpoint(
+        *(tmp_path / "llama", "llama", "causal-lm-with-past"), tokenizer=True, hidden_size=64, tie_word_embeddings=True
+    )
+    code, said = run(
+        *(tmp_path / "out", "--model", checkpoint, "--formats", "onnx", "--variants", "q4,int8"),
+        *("--min-similarity", "0.1"),
+    )
+    assert code == 0, said
+    model = onnx.load(tmp_path / "out/onnx/model_q4.onnx")
+    names = ("embed_tokens", "lm_head")
+    stored = [tensor.name for tensor in model.graph.initializer if any(name in tensor.name for name in names)]
+    (table,) = [name for name in stored if name.endswith("nibbles_rows")]
+    assert table.removesuffix("_nibbles_rows") not in stored
+    assert any(node.op_type == "GatherBlockQuantized" for node in model.graph.node)
+    measured = {measure["name"] for measure in manifest_of(tmp_path / "out")["variants"][0]["quality"]["measures"]}
+    assert {"kl_divergence", "perplexity", "perplexity_ratio", "greedy_agreement", "weight_error"} <= measured

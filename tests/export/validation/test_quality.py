@@ -38,7 +38,7 @@ class Model:
 
     def judge(self, name: str, artifact: Artifact, folder: Path) -> Quality:
         return measure_variant(
-            [artifact], [self.plain], self.answers, VARIANTS[name].kind, folder=folder, env=ENV, timeout_s=300
+            [artifact], [self.plain], self.answers, VARIANTS[name].limits, folder=folder, env=ENV, timeout_s=300
         )
 
     def broken(self, name: str, edit: Edit, folder: Path) -> Artifact:

@@ -15,6 +15,7 @@ from hfexport.backends.onnx.variants.names import FORMAT as VARIANT_FORMAT
 from hfexport.checkpoint.model_id import HUB_ID
 from hfexport.errors import InputsError
 from hfexport.export_config import TOLERANCE_CAP
+from hfexport.run.inputs.combinations import variant_problems
 from hfexport.run.inputs.fields import FLAGS, Inputs, input_fields
 from hfexport.run.inputs.input_field import InputField
 from hfexport.run.inputs.parsers import quoted
@@ -104,7 +105,7 @@ def parse_inputs(argv: Sequence[str], env: Mapping[str, str], syntax: Syntax | N
         for part in input_fields()
         if part.name not in own_names
     }
-    inputs = _checked(given, problems)
+    inputs = _checked(given, problems, whole=syntax.inputs is None)
     own = {
         part.name: _parse_each(part, options[part.name], problems) if part.name in options else _default(part)
         for part in syntax.own
@@ -135,8 +136,14 @@ def check_inputs(given: Mapping[str, tuple[str, str]]) -> Inputs:
     return inputs
 
 
-def _checked(given: Mapping[str, list[_Given]], problems: list[str]) -> Inputs:
-    """Parse the given texts and check their combination; without meaning if there are problems."""
+def _checked(given: Mapping[str, list[_Given]], problems: list[str], *, whole: bool = True) -> Inputs:
+    """Parse the given texts and check their combination; without meaning if there are problems.
+
+    Args:
+        given: texts by the input's name.
+        problems: list that gets the problems.
+        whole: all inputs can be given, so that one may need another.
+    """
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for part in input_fields():
@@ -146,7 +153,8 @@ def _checked(given: Mapping[str, list[_Given]], problems: list[str]) -> Inputs:
     problems.extend(_folder_problems(values, sources))
     problems.extend(_publishing_problems(values, sources))
     problems.extend(_neuron_problems(values, sources))
-    problems.extend(_variant_problems(values, sources))
+    if whole:
+        problems.extend(variant_problems(values, sources))
     problems.extend(_fixed_problems(values, sources))
     return Inputs() if problems else Inputs(**values)
 
@@ -228,21 +236,6 @@ def _neuron_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> l
         for name in ("neuron_minimum_segment_size", "neuron_fallback", "neuron_optimizations")
         if values.get(name, getattr(defaults, name)) != getattr(defaults, name)
     ]
-
-
-def _variant_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
-    """Return problems of variants without ONNX, and of options for variants without any."""
-    problems = []
-    formats = values.get("formats", Inputs().formats)
-    if values.get("variants") and formats is not None and VARIANT_FORMAT not in formats:
-        problems.append(f"{sources['variants']} means nothing without format onnx: add it to {sources['formats']}")
-    if "variants" not in values:
-        problems += [
-            f"{sources[name]} means nothing without variants: say which to make"
-            for name in ("eval_data", "min_similarity")
-            if values.get(name) is not None
-        ]
-    return problems
 
 
 def _fixed_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:

@@ -170,12 +170,14 @@ def measure_variant(
     artifacts: Sequence[Artifact],
     plain: Sequence[Artifact],
     answers: ModelAnswers,
-    kind: str,
+    limits: str,
     *,
     folder: Path,
     env: Mapping[str, str],
     timeout_s: float,
     min_similarity: float | None = None,
+    limited: bool = False,
+    compare_weights: bool = True,
 ) -> Quality:
     """Run every graph of a variant in new processes and compare its outputs with the model's.
 
@@ -183,11 +185,13 @@ def measure_variant(
         artifacts: files of the variant, one for each graph of the model, in the order in which generation runs them.
         plain: files of the model in float32 or float16, in the same order, whose weights the variant's must be, rounded.
         answers: the model's outputs; waited for if they are still being computed.
-        kind: kind of the variant, a key of `thresholds.LIMITS`.
+        limits: limits of the measures, a key of `thresholds.LIMITS`.
         folder: folder for the runners' files, which are removed.
         env: environment; child processes get an allow-list of it.
         timeout_s: time limit of each process, in seconds.
         min_similarity: least mean cosine similarity, instead of the kind's.
+        limited: limit memory, processor time and file size of the runners, for files made elsewhere.
+        compare_weights: compare stored weights with the plain files'; not for files in which they were folded.
 
     Raises:
         HfexportError: the model could not be run.
@@ -199,9 +203,9 @@ def measure_variant(
     for artifact, source in zip(artifacts, plain, strict=True):
         assert artifact.config is not None
         try:
-            stored = {} if kind == "exact" else _stored(artifact, source, folder, env, timeout_s)
+            stored = _stored(artifact, source, folder, env, timeout_s) if compare_weights else {}
         except HfexportError as error:
-            return Quality("failed", f"{artifact.path.name}: {error.message}", data, samples)
+            return Quality("failed", error.message.replace(f"{artifact.path.parent}/", ""), data, samples)
         if stored.get("missing"):
             reason = f"{artifact.path.name}: lacks the weights {', '.join(stored['missing'][:5])}"
             return Quality("failed", reason, data, samples)
@@ -212,12 +216,14 @@ def measure_variant(
             cases = [(Probe.from_dict(case["probe"]), bool(case["real"])) for case in described["graphs"][config.graph]]
             place = folder / config.graph
             try:
-                refused = _run(made, cases, answers.folder / config.graph, place, env, timeout_s)
+                refused = _run(made, cases, answers.folder / config.graph, place, env, timeout_s, limited=limited)
             except HfexportError as error:
-                return Quality("failed", f"{artifact.path.name}: {error.message}", data, samples)
+                return Quality("failed", error.message.replace(f"{artifact.path.parent}/", ""), data, samples)
             if refused:
                 return Quality("failed", f"{artifact.path.name}: {refused}", data, samples)
-            measures.extend(_measures(config, cases, answers.folder / config.graph, place, kind, min_similarity))
+            measures.extend(
+                _measures(config, cases, answers.folder / config.graph, place, LIMITS[limits], min_similarity)
+            )
             shutil.rmtree(place, ignore_errors=True)
     passed = bool(measures) and all(measure.passed for measure in measures)
     return Quality("passed" if passed else "failed", "", data, samples, tuple(measures))
@@ -245,16 +251,21 @@ def _run(
     folder: Path,
     env: Mapping[str, str],
     timeout_s: float,
+    *,
+    limited: bool,
 ) -> str:
     """Run the last of `graphs` on all cases; return the runtime's error if it rejects one."""
+    from hfexport.validation.limits import runner_limits
     from hfexport.validation.validate import graph_job
 
     artifact, config = graphs[-1]
     generates = any(probe.greedy_steps for probe, _ in cases)
+    weight_bytes = sum(file.stat().st_size for file in artifact.files)
+    threads = workers.available_cores(env)
     job = {
         "format": artifact.format,
-        "weight_bytes": sum(file.stat().st_size for file in artifact.files),
-        "threads": workers.available_cores(env),
+        "weight_bytes": weight_bytes,
+        "threads": threads,
         "graphs": [graph_job(made, part, "float32") for made, part in (graphs if generates else graphs[-1:])],
         "greedy_steps": [probe.greedy_steps for probe, _ in cases],
         "reorders": [False for _ in cases],
@@ -270,6 +281,7 @@ def _run(
         folder=folder,
         env=workers.child_environment(env),
         kind="" if artifact.format == "onnx" else "torch",
+        limits=runner_limits(weight_bytes, timeout_s, threads) if limited else None,
     ) as worker:
         answer = worker.result(timeout_s)
     refusals = [*answer["refusals"].values(), answer["refused_again"]]
@@ -281,7 +293,7 @@ def _measures(
     cases: Sequence[tuple[Probe, bool]],
     reference: Path,
     folder: Path,
-    kind: str,
+    limits: Limits,
     min_similarity: float | None,
 ) -> list[Measure]:
     from hfexport.validation.quality.measures import measure
@@ -296,7 +308,6 @@ def _measures(
             variant = read_arrays(folder / "outputs" / str(number))
             yield Compared(probe, real, inputs, model, variant)
 
-    limits = LIMITS[kind]
     found = measure(config, compared())
     return [_limited(config.graph, name, value, limits, min_similarity) for name, value in found.items()]
 

@@ -78,7 +78,7 @@ def measure(config: ExportConfig, cases: Iterable[Compared]) -> dict[str, float]
         if values:
             found[name] = float(np.concatenate([np.ravel(value) for value in values]).mean())
     if sums.divergences:
-        found["kl_divergence"] = float(np.concatenate(sums.divergences).mean())
+        found["kl_divergence"] = max(0.0, float(np.concatenate(sums.divergences).mean()))
     if sums.surprises:
         model, variant = (np.concatenate(part) for part in zip(*sums.surprises, strict=True))
         found["perplexity"], found["model_perplexity"] = _perplexity(variant), _perplexity(model)

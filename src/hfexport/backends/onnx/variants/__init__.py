@@ -4,7 +4,8 @@
 
 - `half.py`: float16 weights and float32 inputs and outputs;
 - `integers.py`: 8-bit weights and activations;
-- `blocks.py`: 4-bit weights in blocks.
+- `blocks.py`: 4-bit weights in blocks;
+- `optimised.py`: the same weights with fused operators.
 
 `graph.py` reads a file without its weights and `rewrite.py` replaces operators with constant weights, also in branches.
 """

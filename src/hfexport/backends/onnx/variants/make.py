@@ -12,6 +12,7 @@ from hfexport.backends.onnx.variants.graph import Opened, Stored, graphs_of, ope
 from hfexport.backends.onnx.variants.half import keep_io_types
 from hfexport.backends.onnx.variants.integers import IntegerWeights
 from hfexport.backends.onnx.variants.names import Variant
+from hfexport.backends.onnx.variants.optimised import fuse, has_branches, optimise
 from hfexport.backends.onnx.variants.rewrite import Rule, has_convolutions, rewrite
 from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, write_model
 
@@ -27,6 +28,7 @@ def make_variant(
     base: Path,
     target: Path,
     *,
+    model_type: str = "",
     external: bool = False,
     advance: Callable[[int], None] = _tell_nobody,
 ) -> list[Path]:
@@ -36,6 +38,7 @@ def make_variant(
         variant: variant to make.
         base: file of the same graph in the variant's base dtype.
         target: path of the new graph; external weights go to a file with this name and `_data`.
+        model_type: model type in config.json, which selects fusions.
         external: write the weights to a separate file.
         advance: called with the size of each written weight in bytes.
 
@@ -43,8 +46,23 @@ def make_variant(
         The written files, the graph first.
 
     Raises:
-        ExportError: the disk is full.
+        ExportError: the disk is full, or an optimiser fails.
     """
+    made = target.with_name(f"unfinished_{target.name}")
+    if variant.kind == "optimised":
+        branches = has_branches(base)
+        if variant.name != "fused":
+            optimise(base, made, variant.name, model_type, branches=branches)
+        elif not branches:
+            fuse(base, made)
+    try:
+        return _write(variant, made if made.exists() else base, target, external, advance)
+    finally:
+        for path in (made, made.with_name(f"{made.name}_data")):
+            path.unlink(missing_ok=True)
+
+
+def _write(variant: Variant, base: Path, target: Path, external: bool, advance: Callable[[int], None]) -> list[Path]:
     opened = open_model(base)
     if variant.base == "fp16":
         keep_io_types(opened)
@@ -60,7 +78,7 @@ def make_variant(
 
 
 def _rule(variant: Variant, opened: Opened) -> Rule | None:
-    if variant.kind == "half":
+    if variant.kind in ("half", "optimised"):
         return None
     if variant.kind == "integers":
         signed = not has_convolutions(opened) if variant.signed is None else variant.signed
