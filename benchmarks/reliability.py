@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,12 +28,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--jobs", type=int, default=1, help="processes that run inputs at the same time")
     parser.add_argument(
         "--no-faults", action="store_true", help="run only the fuzz tests, and leave out the table of faults"
     )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hfexport-reliability-") as folder:
-        fuzzed = _fuzz(Path(folder), asked.seed, asked.inputs)
+        fuzzed = _fuzz(Path(folder), asked.seed, asked.inputs, asked.jobs)
         faults = [] if asked.no_faults else _faults(Path(folder))
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
@@ -46,11 +45,11 @@ def main() -> int:
     return 1 if fuzzed["problems"] or any(good < count for _, good, count in faults) else 0
 
 
-def _fuzz(folder: Path, seed: int, count: int) -> dict[str, Any]:
-    command = [sys.executable, str(ROOT / "tests" / "support" / "fuzzed_runs.py"), str(folder), str(seed), str(count)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support"), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
-    return dict(json.loads(ran.stdout.splitlines()[-1]))
+def _fuzz(folder: Path, seed: int, count: int, jobs: int) -> dict[str, Any]:
+    import fuzzed_runs
+
+    print(f"seed {seed}", flush=True)
+    return fuzzed_runs.fuzz(folder / "fuzz", seed, count, jobs=jobs)
 
 
 def _faults(folder: Path) -> list[tuple[str, int, int]]:
@@ -108,6 +107,7 @@ def _tables(fuzzed: dict[str, Any], faults: list[tuple[str, int, int]]) -> str:
     fuzz = (
         f"\n| fuzz of whole runs | |\n|---|---|\n| inputs | {fuzzed['count']}, seed {fuzzed['seed']} |\n"
         f"| checkpoints that they were made from | {fuzzed['architectures']} |\n{codes}"
+        f"| processor time of an input, mean | {fuzzed['cpu_s'] / fuzzed['count']:.2f} s |\n"
         f"| longest run | {fuzzed['longest_s']:.0f} s |\n| largest run | {fuzzed['largest_rss_bytes'] / 1e6:.0f} MB |\n"
         f"| inputs that broke a rule | {len(fuzzed['problems'])} |\n\n"
     )

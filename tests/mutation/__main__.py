@@ -2,7 +2,8 @@
 
     python -m mutation [--models bert,gpt2] [--formats onnx] [--per-kind 2] [--seed 0] [--write]
 
-Goes on where an earlier run of the same code was interrupted. `--write` writes docs/mutation.md.
+Goes on where an earlier run of the same code was interrupted. `--write` writes docs/mutation.md and the first line
+of its tables into docs/validation.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from mutation.harness import Harness, Result
 from mutation.mutant import KINDS
-from mutation.report import write_tables
+from mutation.report import write_summary, write_tables
 from mutation.subjects import SUBJECTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ def run() -> int:
     parser.add_argument("--kinds", default=",".join(KINDS), help="of mutants: " + ", ".join(KINDS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=ROOT / ".mutation", help="keeps exports and results")
-    parser.add_argument("--write", action="store_true", help="write the tables of docs/mutation.md")
+    parser.add_argument("--write", action="store_true", help="write docs/mutation.md and docs/validation.md")
     given = parser.parse_args()
     if unknown := set(given.models.split(",")) - set(names):
         parser.error(f"no such models: {', '.join(sorted(unknown))}")
@@ -47,6 +48,7 @@ def run() -> int:
     print(f"{wrong - len(survivors)} of {wrong} wrong mutants refused: {percentage:.1f} %")
     if given.write:
         write_tables(results, ROOT / "docs/mutation.md")
+        write_summary(results, ROOT / "docs/validation.md")
     return 1 if survivors or not wrong else 0
 
 

@@ -18,12 +18,12 @@ import numpy as np
 import onnx
 
 import hfexport
-import hfexport.validation.validators
 from hfexport._internal.forkserver import FORK_SERVERS, KINDS, fork_servers
 from hfexport._internal.workers import child_environment
+from hfexport.backends.base import Artifact
 from hfexport.cli.main import main
 from hfexport.export_config import ExportConfig
-from hfexport.validation import Reference
+from hfexport.validation import Reference, validators
 from mutation.judge import OnnxAnswers, Question, ScriptAnswers, questions, wrong_at
 from mutation.mutant import KINDS as KINDS_OF_MUTANTS
 from mutation.mutant import Mutant, choose
@@ -86,16 +86,23 @@ class Harness:
         self._references: dict[str, tuple[Reference, ...]] = {}
         self._results = self._folder / f"results-{_stamp(made=False)[:16]}.jsonl"
         self._asked: list[Sequence[ExportConfig]] = []
-        self._start = hfexport.validation.validators.start_references
+        self._start = validators.start_references
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Fork children from warm servers, and ask the reference each question once."""
+
+        def note(comparison: Any, artifact: Artifact, config: ExportConfig, companions: Any) -> Any:
+            self._asked.append(config.branches)
+            return validate(comparison, artifact, config, companions)
+
+        validate = validators._GraphComparison.validate
         kinds = {**KINDS, "": ("numpy", "onnxruntime", "hfexport.validation.runner")}
         with fork_servers(child_environment(os.environ), kinds) as servers:
             given = {FORK_SERVERS: servers, "OMP_NUM_THREADS": "1"}
-            patched = mock.patch.object(hfexport.validation.validators, "start_references", self._start_once)
-            with mock.patch.dict(os.environ, given), patched:
+            patched = mock.patch.multiple(validators, start_references=self._start_once)
+            noted = mock.patch.object(validators._GraphComparison, "validate", note)
+            with mock.patch.dict(os.environ, given), patched, noted:
                 yield
 
     def _start_once(self, checkpoint: Path, asked: Any, dtype: str, **others: Any) -> tuple[Reference, ...]:
@@ -103,7 +110,6 @@ class Harness:
 
         The reference answers from the checkpoint and the probes alone, so a mutant changes nothing of it.
         """
-        self._asked.append([config for config, _ in asked])
         probes = [[dict(config.recipe), [probe.to_dict() for probe in probes]] for config, probes in asked]
         key = hashlib.sha256(json.dumps([str(checkpoint), dtype, probes], default=str).encode()).hexdigest()
         if key not in self._references:

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/mutation.md."""
+"""Writes the tables of docs/mutation.md, and their first line into docs/validation.md."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ from pathlib import Path
 from mutation.harness import Result
 from mutation.mutant import KINDS
 
-__all__ = ["write_tables"]
+__all__ = ["write_summary", "write_tables"]
 
 BEGIN, END = "<!-- mutation: begin -->", "<!-- mutation: end -->"
 
 
 def write_tables(results: Sequence[Result], path: Path) -> None:
     """Replace what stands between the marks of `path` by the tables of `results`."""
+    _write(tables(results), path)
+
+
+def write_summary(results: Sequence[Result], path: Path) -> None:
+    """Replace what stands between the marks of `path` by the first line of the tables."""
+    _write(tables(results).splitlines()[0] + "\n", path)
+
+
+def _write(content: str, path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{tables(results)}{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{BEGIN}\n{content}{END}{after}", encoding="utf-8")
 
 
 def tables(results: Sequence[Result]) -> str:

@@ -1,7 +1,8 @@
 """Whole runs of the command line on damaged and hostile checkpoints, thousands of them, each in a fork of a warm process.
 
 `python fuzzed_runs.py FOLDER SEED COUNT [MODEL_TYPE...]` prints a JSON object: how many runs ended with which exit code, the
-longest, the largest, and every run that broke a rule (see `problem_of`). The same seed gives the same inputs.
+longest, the largest, their processor time, and every run that broke a rule (see `problem_of`). The same seed gives the same
+inputs. `1:1000:2` for COUNT runs every second input from the second on; `fuzz` divides the inputs among processes so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -24,7 +26,7 @@ from typing import Any, Final
 from hfexport._internal.forkserver import FORK_SERVERS, fork_servers
 from hfexport._internal.workers import child_environment
 
-VALUES: Final = (
+VALUES: Final[tuple[Any, ...]] = (
     *(
         None,
         True,
@@ -300,6 +302,37 @@ def _run(number: int, seed: int, made: Mapping[str, Path], work: Path) -> dict[s
     }
 
 
+def fuzz(folder: Path, seed: int, count: int, *model_types: str, jobs: int = 1) -> dict[str, Any]:
+    """Run inputs in `jobs` processes at the same time; return what `main` prints, of all of them."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    running = []
+    for job in range(jobs):
+        place = folder / f"job{job}"
+        place.mkdir(parents=True)
+        command = [sys.executable, __file__, str(place), str(seed), f"{job}:{count}:{jobs}", *model_types]
+        running.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True))
+    printed = [process.communicate()[0] for process in running]
+    if failed := [process.returncode for process in running if process.returncode != 0]:
+        raise RuntimeError(f"seed {seed}: the fuzz itself ended with {failed}")
+    return merged([json.loads(text.splitlines()[-1]) for text in printed])
+
+
+def merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up what the processes found."""
+    codes: Counter[str] = Counter()
+    for part in parts:
+        codes.update(part["exit_codes"])
+    return {
+        **parts[0],
+        "count": sum(part["count"] for part in parts),
+        "exit_codes": {code: codes[code] for code in sorted(codes)},
+        "cpu_s": sum(part["cpu_s"] for part in parts),
+        "longest_s": max(part["longest_s"] for part in parts),
+        "largest_rss_bytes": max(part["largest_rss_bytes"] for part in parts),
+        "problems": [problem for part in parts for problem in part["problems"]],
+    }
+
+
 def main(arguments: Sequence[str]) -> None:
     """Make the checkpoints, run the inputs one after the other, print what came of them."""
     import hfexport.backends.onnx.backend
@@ -311,26 +344,29 @@ def main(arguments: Sequence[str]) -> None:
     with contextlib.ExitStack() as stack:
         if FORK_SERVERS not in os.environ:  # with them a run exports in its own process, and its children start at once
             os.environ[FORK_SERVERS] = stack.enter_context(fork_servers(child_environment(os.environ)))
-        print(json.dumps(_all(arguments)))
+        found = _all(arguments)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # with the servers, and all that they forked
+    print(json.dumps({**found, "cpu_s": round(used.ru_utime + used.ru_stime)}))
 
 
 def _all(arguments: Sequence[str]) -> dict[str, Any]:
-    place, seed, count = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    place, seed = Path(arguments[0]), int(arguments[1])
+    numbers = range(*map(int, arguments[2].split(":")))
     made = bases(place / "bases", arguments[3:])
     codes: Counter[int] = Counter()
     runs: list[dict[str, Any]] = []
-    for number in range(count):
+    for done, number in enumerate(numbers, start=1):
         ran = _run(number, seed, made, place / "run")
         codes[ran["exit_code"]] += 1
         runs.append(ran)
-        if number % 500 == 499:
-            print(f"{number + 1} of {count}", file=sys.stderr, flush=True)
+        if done % 500 == 0:
+            print(f"{done} of {len(numbers)}", file=sys.stderr, flush=True)
         if ran["problem"]:
             print(json.dumps(ran), file=sys.stderr, flush=True)
     longest, largest = max(run["wall_s"] for run in runs), max(run["peak_rss_bytes"] for run in runs)
     return {
         "seed": seed,
-        "count": count,
+        "count": len(numbers),
         "architectures": len(made),
         "exit_codes": {str(code): codes[code] for code in sorted(codes)},
         "longest_s": longest,

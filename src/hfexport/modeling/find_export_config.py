@@ -176,6 +176,6 @@ def _preprocessor_config(folder: Path) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(read_bounded(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not valid JSON: {error}", remedy="Correct or restore the file.") from error
     return values if isinstance(values, dict) else {}

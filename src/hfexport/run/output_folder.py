@@ -142,7 +142,7 @@ def lists_same_files(output: Path, manifest: Mapping[str, Any]) -> bool:
     try:
         here = json.loads((output / _MANIFEST).read_bytes())
         return _entries(here) == _entries(manifest)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,9 @@ from typing import Any
 import pytest
 
 import fuzzed_runs
+from hfexport._internal.workers import available_cores
 
 QUICK = ("bert", "roberta", "gpt2")
-
-
-def _fuzz(folder: Path, seed: int, count: int, *model_types: str) -> dict[str, Any]:
-    command = [sys.executable, fuzzed_runs.__file__, str(folder), str(seed), str(count), *model_types]
-    env = {**os.environ, "PYTHONPATH": str(Path(fuzzed_runs.__file__).parent), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    return dict(json.loads(ran.stdout.splitlines()[-1]))
 
 
 def _hold(found: dict[str, Any]) -> None:
@@ -30,7 +21,7 @@ def _hold(found: dict[str, Any]) -> None:
 
 
 def test_a_slice_of_the_inputs(tmp_path: Path) -> None:
-    found = _fuzz(tmp_path, 0, 40, *QUICK)
+    found = fuzzed_runs.fuzz(tmp_path, 0, 40, *QUICK)
     _hold(found)
     assert found["exit_codes"].get("3", 0) > 5
     assert found["exit_codes"].get("0", 0) > 0
@@ -38,10 +29,20 @@ def test_a_slice_of_the_inputs(tmp_path: Path) -> None:
 
 @pytest.mark.thorough
 def test_many_inputs(tmp_path: Path) -> None:
-    """Seeded by the clock, or by HFEXPORT_FUZZ_SEED; `make reliability` runs 10,000 inputs, which takes hours."""
+    """Seeded by the clock, or by HFEXPORT_FUZZ_SEED."""
     seed = int(os.environ.get("HFEXPORT_FUZZ_SEED") or time.time())
     print(f"seed {seed}")
-    _hold(_fuzz(tmp_path, seed, int(os.environ.get("HFEXPORT_FUZZ_INPUTS", "200"))))
+    count = int(os.environ.get("HFEXPORT_FUZZ_INPUTS", "10000"))
+    _hold(fuzzed_runs.fuzz(tmp_path, seed, count, jobs=available_cores(os.environ)))
+
+
+def test_what_several_processes_found_is_added_up() -> None:
+    part = {"seed": 1, "count": 2, "architectures": 5, "exit_codes": {"3": 2}, "cpu_s": 1, "problems": []}
+    part |= {"longest_s": 1.0, "largest_rss_bytes": 10}
+    other = {**part, "exit_codes": {"0": 1, "3": 1}, "longest_s": 9.0, "problems": [{"number": 7}]}
+    found = fuzzed_runs.merged([part, other])
+    assert found["exit_codes"] == {"0": 1, "3": 3}
+    assert (found["count"], found["cpu_s"], found["longest_s"], found["problems"]) == (4, 2, 9.0, [{"number": 7}])
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def _objects(lines: list[str]) -> list[str]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"line {number} is no JSON: {error}") from error
         if isinstance(value, str):
             texts.append(value)
