@@ -41,17 +41,28 @@ T = TypeVar("T")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each command, after one warm-up")
-    parser.add_argument("--only", choices=[name for name, _ in SECTIONS], help="measure one section, print it only")
+    parser.add_argument("--only", choices=[name for name, _ in SECTIONS], help="measure one section, and write it anew")
     arguments = parser.parse_args()
-    peer = peer_command()
+    peer = peer_command() if arguments.only in (None, "export", "latency") else []
     with tempfile.TemporaryDirectory(prefix="hfexport-bench-") as folder:
         texts = [
             section(Path(folder), peer, arguments.runs) for name, section in SECTIONS if arguments.only in (None, name)
         ]
-    report = "\n\n".join([heading(arguments.runs), *texts]) + "\n"
-    print(report)
+    page = ROOT / "docs" / "performance.md"
     if arguments.only is None:
-        (ROOT / "docs" / "performance.md").write_text(report, encoding="utf-8")
+        report = "\n\n".join([heading(arguments.runs), *texts]) + "\n"
+    else:
+        report = with_section(page.read_text(encoding="utf-8"), texts[0])
+    print(report)
+    page.write_text(report, encoding="utf-8")
+
+
+def with_section(page: str, section: str) -> str:
+    """Return the page with one section replaced, or appended if the page does not have it."""
+    title = section.partition("\n")[0]
+    before, found, rest = page.partition(f"{title}\n")
+    _, next_title, after = rest.partition("\n## ") if found else ("", "", "")
+    return before.rstrip("\n") + f"\n\n{section}\n" + next_title + after
 
 
 def heading(runs: int) -> str:
@@ -201,12 +212,12 @@ def bench_half(folder: Path, peer: Sequence[str], runs: int) -> str:
         verdict = json.loads((output / "hfexport.json").read_text())["verdict"]
         shutil.rmtree(output)
         peak = f"{result.peak_anonymous_bytes / MEBIBYTE:.0f}"
-        rows.append(f"| {dtype} {format_name} | {verdict} | {result.exit_code} | {result.wall_s:.0f} | {peak} |")
+        rows.append(f"| {dtype} {format_name} | {verdict} | {result.exit_code} | {peak} |")
     return (
         title
         + f"A bfloat16 llama of {size / 1e9:.2f} GB in shards, in a memory cgroup of {HALF_LIMIT_BYTES / 1e9:.1f} GB, "
         "none of it in the page cache. Anonymous memory is that of all processes together.\n\n"
-        "| artifact | verdict | exit code | s | anonymous memory, MiB |\n|---|---|---|---|---|\n" + "\n".join(rows)
+        "| artifact | verdict | exit code | anonymous memory, MiB |\n|---|---|---|---|\n" + "\n".join(rows)
     )
 
 

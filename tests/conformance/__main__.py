@@ -2,6 +2,7 @@
 
     make conformance                          # all, and docs/coverage.md
     make conformance ARGS="-k bert --jobs 4"  # those whose name holds a word; writes no document
+    make conformance ARGS=--fp16              # half precision, and its section of docs/coverage.md
 
 A result is kept under .conformance/ for as long as the code, the checkpoints and the versions stay as they are.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.cases import CASES, GUIDE, Case, attempt
-from conformance.coverage import coverage_page
+from conformance.coverage import coverage_page, with_half_precision
 from hfexport._internal.forkserver import FORK_SERVERS, fork_servers
 from hfexport._internal.workers import child_environment
 
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("-k", dest="words", action="append", default=[], help="only cases whose name holds this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that run cases")
     parser.add_argument("--guide", action="store_true", help="only the guide's pairs")
+    parser.add_argument("--fp16", action="store_true", help="only half precision")
     parser.add_argument("--fresh", action="store_true", help="run again what an earlier run has proved")
     arguments = parser.parse_args()
     chosen = [
@@ -47,6 +49,7 @@ def main() -> int:
         for case in CASES
         if all(word in case.name for word in arguments.words)
         and (not arguments.guide or ((case.model_type, case.task) in GUIDE and case.is_plain))
+        and (not arguments.fp16 or case.dtype == "fp16")
     ]
     results: dict[str, dict[str, Any]] = {}
     with fork_servers(child_environment(os.environ)) as folder:
@@ -57,7 +60,9 @@ def main() -> int:
     missing = sorted(GUIDE - {(case.model_type, case.task) for case in CASES})
     failed = [name for name, result in results.items() if not result["passed"]]
     if not arguments.words and not arguments.guide and not failed:
-        PAGE.write_text(coverage_page(results, missing), encoding="utf-8")
+        half = arguments.fp16
+        page = with_half_precision(PAGE.read_text("utf-8"), results) if half else coverage_page(results, missing)
+        PAGE.write_text(page, encoding="utf-8")
     if results:
         median = statistics.median(result["seconds"] for result in results.values())
         print(f"median {median:.1f} s a case, {len(missing)} of the guide's {len(GUIDE)} pairs have no export config")
@@ -109,7 +114,7 @@ def _fingerprint() -> str:
 def _line(case: Case, result: dict[str, Any]) -> str:
     if not result["passed"]:
         return f"FAILED {case.name}: {result['problem'].splitlines()[0] if result['problem'] else ''}"
-    if case.miss:
+    if result["refusal"]:
         return f"refused {case.name}: {result['refusal'].splitlines()[0]}"
     parts = [
         f"{artifact['format']} {artifact['max_abs']:.1e}" + (" fixed" if artifact["fixed_sizes"] else "")

@@ -28,7 +28,7 @@ FORMATS: Final = ("onnx", "torchscript")
 
 @dataclass(frozen=True)
 class Case:
-    """One architecture and task, perhaps with config values that change the graph, with other graphs, or at an opset."""
+    """One architecture and task, perhaps with config values that change the graph, other graphs, an opset or a dtype."""
 
     model_type: str
     task: str
@@ -37,11 +37,13 @@ class Case:
     opset: int | None = None
     miss: bool = False
     """Known not to be exported, and refused with an error that says why."""
+    dtype: str = "fp32"
+    """Dtype of the checkpoint and of its artifacts."""
 
     @property
     def is_plain(self) -> bool:
         """Whether it is the pair itself, with nothing changed."""
-        return not self.changes and self.layout == "auto" and self.opset is None
+        return not self.changes and self.layout == "auto" and self.opset is None and self.dtype == "fp32"
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -52,7 +54,8 @@ class Case:
     def name(self) -> str:
         layout = [] if self.layout == "auto" else [f"layout {self.layout}"]
         opset = [] if self.opset is None else [f"opset {self.opset}"]
-        return " ".join([self.model_type, self.task, *layout, *opset, *self.said_changes])
+        dtype = [] if self.dtype == "fp32" else [self.dtype]
+        return " ".join([self.model_type, self.task, *layout, *opset, *dtype, *self.said_changes])
 
     @property
     def said_changes(self) -> list[str]:
@@ -90,14 +93,24 @@ _SPLIT: Final = tuple(
 )
 """Encoder-decoders whose decoders are files of their own in ONNX as well: the branches of the merged one."""
 
+_MAIN_TASKS: Final = {
+    model_type: next((task for task in config.tasks if task.endswith("lm-with-past")), config.tasks[0])
+    for model_type, config in known_architectures().items()
+}
+"""One task of each architecture: with its cache where it has one."""
+
 _OPSETS: Final = tuple(
-    Case(
-        model_type, next((task for task in config.tasks if task.endswith("lm-with-past")), config.tasks[0]), opset=opset
-    )
+    Case(model_type, _MAIN_TASKS[model_type], opset=opset)
     for model_type, config in known_architectures().items()
     for opset in config.opsets
 )
-"""The lowest and the highest opset that each architecture says is proved, with its cache where it has one."""
+"""The lowest and the highest opset that each architecture says is proved."""
+
+_HALF: Final = (
+    *(Case(model_type, task, dtype="fp16") for model_type, task in _MAIN_TASKS.items()),
+    *(Case(model_type, "auto", dtype="fp16") for model_type in INFERRED),
+)
+"""Every architecture in half precision."""
 
 CASES: Final = (
     *(Case(*pair) for pair in PAIRS),
@@ -107,9 +120,13 @@ CASES: Final = (
     *_OPSETS,
     *(Case(model_type, "auto") for model_type in INFERRED),
     *(Case(model_type, "auto", miss=True) for model_type in MISSES),
+    *_HALF,
 )
 """All that is to be proved: every pair that an export config declares, variants, the other layouts, both ends of the range
-of opsets, what is inferred, and what is refused."""
+of opsets, what is inferred, half precision, and what is refused."""
+
+UNFIT: Final = "the model is not fit for float16"
+"""Part of the error for a model whose own float16 outputs are not finite, or far from its float32 outputs."""
 
 REFUSALS: Final = (4, 5)
 """Exit codes of what is not supported, or cannot be made."""
@@ -119,10 +136,11 @@ def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[st
     """Make the checkpoint in `folder`, export it through the command line, and say how it went.
 
     Returns:
-        `passed`; `problem`, empty if it passed; `refusal`, what a miss was refused with; `seconds` for export and validation; `artifacts` from the manifest, each
-        with `format`, `graph`, `fixed_sizes`, `limits`, `max_abs` and the number of `probes`.
+        `passed`; `problem`, empty if it passed; `refusal`, what a miss or a model unfit for float16 is refused with; `seconds` for export and
+        validation; `artifacts` from the manifest, each with `format`, `graph`, `fixed_sizes`, `limits`, `max_abs`,
+        `share` (the largest difference as a share of the allowed one) and the number of `probes`.
     """
-    checkpoint = make_checkpoint(folder / "checkpoint", case.model_type, case.task, **case.changes)
+    checkpoint = make_checkpoint(folder / "checkpoint", case.model_type, case.task, dtype=case.dtype, **case.changes)
     output, said = folder / "output", io.StringIO()
     start = time.perf_counter()
     with redirect_stdout(said), redirect_stderr(said):
@@ -137,6 +155,7 @@ def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[st
                 "--formats",
                 ",".join(case.formats),
                 *(() if case.opset is None else ("--opset", str(case.opset))),
+                *(() if case.dtype == "fp32" else ("--dtype", case.dtype)),
                 "--output",
                 str(output),
                 *arguments,
@@ -145,15 +164,18 @@ def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[st
     seconds = round(time.perf_counter() - start, 2)
     manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
     message = manifest["error"]["message"] if code else ""
+    unfit = case.dtype == "fp16" and code in REFUSALS and UNFIT in message
     if case.miss:
         refused = code in REFUSALS and MISSES[case.model_type][1] in message
         problem = "" if refused else f"not the refusal that is known, but exit code {code}: {message}"
+    elif unfit:
+        problem = ""
     else:
         problem = message if code else _doubt(manifest, case)
     return {
         "passed": not problem,
         "problem": problem,
-        "refusal": message if case.miss else "",
+        "refusal": message if case.miss or unfit else "",
         "seconds": seconds,
         "artifacts": [
             {
@@ -162,6 +184,7 @@ def run(case: Case, folder: Path, *, arguments: tuple[str, ...] = ()) -> dict[st
                 "fixed_sizes": artifact["fixed_sizes"],
                 "limits": artifact["limits"],
                 "max_abs": artifact["validation"]["max_abs_diff"],
+                "share": artifact["validation"]["tolerance_share"],
                 "probes": len(artifact["validation"]["probes"]),
             }
             for artifact in manifest["artifacts"]

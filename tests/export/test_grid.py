@@ -19,6 +19,13 @@ def _slice() -> list[Case]:
     return list(chosen.values())
 
 
+HALF = (
+    Case("t5", "default", dtype="fp16"),
+    Case("longt5", "default", dtype="fp16"),
+    Case("marian", "default", dtype="fp16"),
+)
+"""Models that keep weights in float32, and that clamp states which overflow."""
+
 INFERRED = tuple(Case(name, "auto") for name in ("autoformer", "canine", "encodec", "mamba", "mistral", "vivit"))
 """A model of each kind that takes something else than the others: series, operators of our own, placeholders, a cache, videos."""
 
@@ -27,7 +34,7 @@ QUICK = ("bart", "bert", "clip", "gpt2", "imagegpt", "vit", *(case.model_type fo
 
 
 def _cases() -> list[Any]:
-    cases = [*_slice(), *INFERRED]
+    cases = [*_slice(), *INFERRED, *HALF]
     return [case if case.model_type in QUICK else pytest.param(case, marks=pytest.mark.thorough) for case in cases]
 
 

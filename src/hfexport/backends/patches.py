@@ -19,9 +19,10 @@ _LOOK_FOR_OVERFLOW: Final = frozenset(
         *("bart", "bigbird_pegasus", "blenderbot-small", "marian", "mvp", "plbart"),
         *("autoformer", "informer", "time_series_transformer"),
         *("conditional_detr", "detr", "table-transformer"),
+        *("led", "longt5", "nllb-moe", "pix2struct", "pix2struct_text_model"),
     }
 )
-"""Model types whose encoder clamps half-precision states if one of them overflowed."""
+"""Model types that clamp half-precision states if one of them overflowed."""
 
 _SCAN: Final = frozenset({"falcon_mamba", "jamba", "mamba"})
 """Model types with a `mamba_selective_scan`."""
@@ -36,6 +37,7 @@ def model_patches(model_type: str) -> Iterator[None]:
     with ExitStack() as stack:
         if model_type in _LOOK_FOR_OVERFLOW:
             stack.enter_context(_replaced(torch, "isfinite", _Overflowing))
+            stack.enter_context(_replaced(torch, "isinf", _Overflowing))
         if model_type in _SCAN:
             from hfexport.modeling.traceable.selective_scan import selective_scan
 
@@ -73,7 +75,7 @@ def _replaced(module: ModuleType | type, name: str, function: Callable[..., Any]
 
 
 class _Overflowing:
-    """Replacement of `torch.isfinite(states)` that reports an overflow, so that the model always clamps its states.
+    """Replacement of `torch.isfinite` and `torch.isinf` that reports an overflow, so that a model always clamps states.
 
     The model's check cannot be captured by `torch.export`, and a trace records its result as a constant. Always
     clamping differs only in the last 1.5 % of the range. This can go when the models clamp as T5 does:
@@ -85,6 +87,9 @@ class _Overflowing:
 
     def all(self) -> bool:
         return False
+
+    def any(self) -> bool:
+        return True
 
 
 def _split_into_blocks(x: torch.Tensor, block_len: int, dim: int) -> torch.Tensor:

@@ -221,12 +221,28 @@ def empty_like(model: torch.nn.Module, fake_mode: FakeTensorMode) -> torch.nn.Mo
 
 
 def _faked(model: Any, fake_mode: FakeTensorMode, loaded: torch.nn.Module | None) -> torch.nn.Module:
+    if loaded is not None:
+        _keep_dtypes(model, loaded)
     with fake_mode, quiet():
         model.to_empty(device="cpu")
         if loaded is not None:
             model.all_tied_weights_keys = dict(loaded.all_tied_weights_keys)  # type: ignore[arg-type]
         model.tie_weights(recompute_mapping=loaded is None)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _keep_dtypes(model: torch.nn.Module, loaded: torch.nn.Module) -> None:
+    """Give the weights of a model on the meta device the dtypes of the loaded ones.
+
+    `from_pretrained` keeps some weights in float32, such as `wo` of T5; a constructor does not.
+    """
+    dtypes = {name: weight.dtype for name, weight in loaded.named_parameters()}
+    for name, weight in list(model.named_parameters()):
+        if (dtype := dtypes.get(name, weight.dtype)) == weight.dtype:
+            continue
+        owner, _, short = name.rpartition(".")
+        kept = torch.nn.Parameter(torch.empty_like(weight, dtype=dtype), requires_grad=weight.requires_grad)
+        setattr(model.get_submodule(owner), short, kept)
 
 
 @contextmanager

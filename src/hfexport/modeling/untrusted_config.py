@@ -7,6 +7,7 @@ another shape, so the sizes are compared with the checkpoint's before anything i
 from __future__ import annotations
 
 import math
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -37,6 +38,13 @@ BUILD_FAILURES: Final = (
 """Exceptions of a model's own code for a config with inconsistent values."""
 
 
+def _remedy(error: Exception) -> str:
+    computed = re.search(r"property '(\w+)' of .* has no setter", str(error))
+    if computed is None:
+        return "Use the config.json that was saved with the model."
+    return f"Remove {computed[1]} from it: this version of transformers computes that value."
+
+
 def read_model_config(folder: Path, *, trust_remote_code: bool = False, shown: Path | None = None) -> Any:
     """Read the `PreTrainedConfig` of a checkpoint.
 
@@ -56,7 +64,7 @@ def read_model_config(folder: Path, *, trust_remote_code: bool = False, shown: P
     except (*BUILD_FAILURES, OSError, StrictDataclassError) as error:
         raise CheckpointError(
             f"{shown or folder / 'config.json'}: transformers cannot read it: {first_line(error)}",
-            remedy="Use the config.json that was saved with the model.",
+            remedy=_remedy(error),
         ) from error
     for part in [config, *(getattr(config, name, None) for name in config.sub_configs)]:
         if part is not None:

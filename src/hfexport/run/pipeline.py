@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -40,6 +40,7 @@ from hfexport.run.graph_cache import keep_templates
 from hfexport.run.hashing import Hashing
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
 from hfexport.run.ownership import give_to_owner
+from hfexport.run.preflight import refuse_large_conversion
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
 from hfexport.run.targets import write_along
@@ -235,7 +236,7 @@ class Run:
         contents = look_over(merged) if isinstance(given, Adapter) else given
         self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
         config_source = self.look_up(contents)
-        checkpoint = self.read(contents)
+        checkpoint = self.read(contents, self.inputs.formats)
         dtype = resolve_dtype(self.inputs.dtype, checkpoint, config_source, self.observer.note)
         formats = tuple(open_format(name, self.setup) for name in self.inputs.formats)
         with Hashing() as hashing:
@@ -357,8 +358,8 @@ class Run:
         entry = base_entry(fetched.source.to_dict(), base, hashes, adapter.kind)
         return merged, entry, identity(fetched.source, contents.folder)
 
-    def read(self, contents: Contents) -> Checkpoint:
-        """Return the folder's safetensors, or its weights converted to safetensors."""
+    def read(self, contents: Contents, formats: Sequence[str] = ()) -> Checkpoint:
+        """Return the folder's safetensors, or its weights converted; `formats` are written afterwards."""
         if contents.weights.format == "safetensors":
             with self.stages("Weights"):
                 checkpoint = read_checkpoint(contents)
@@ -370,6 +371,7 @@ class Run:
                     return link_variant(checkpoint, self.staging / "variant")
         from hfexport.modeling.conversion import convert
 
+        refuse_large_conversion(contents.weights, formats, Path(self.inputs.output))
         with self.stages("Conversion of weights"):
             checkpoint = convert(contents, self.staging / "converted", self.env)
         assert checkpoint.conversion is not None

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hfexport.checkpoint.weights import WeightFiles
 from hfexport.errors import InputsError
+from hfexport.validation.memory import available_bytes
 
-__all__ = ["Needs", "peak_bytes", "refuse_misfit"]
+__all__ = ["Needs", "peak_bytes", "refuse_large_conversion", "refuse_misfit"]
 
 MEMORY_OF_A_CHILD_BYTES = 2**28
 """Least memory of a process that loads torch and transformers."""
@@ -29,12 +31,14 @@ class Needs:
         weight_bytes: size of the model's weights in that dtype.
         largest_bytes: size of the largest weight.
         formats: formats with weights, each with one or more artifacts.
+        copy: description of the copy for the user.
     """
 
     copy_bytes: int
     weight_bytes: int
     largest_bytes: int
     formats: Sequence[str]
+    copy: str = "the weights in another dtype"
 
     @property
     def disk_bytes(self) -> int:
@@ -49,7 +53,7 @@ class Needs:
     @property
     def parts(self) -> str:
         """Return the parts of the disk need, in words for the user."""
-        copy = {"the weights in another dtype": self.copy_bytes} if self.copy_bytes else {}
+        copy = {self.copy: self.copy_bytes} if self.copy_bytes else {}
         sizes: Mapping[str, int] = {**copy, **dict.fromkeys(self.formats, self.weight_bytes)}
         return ", ".join(f"{_size(size)} for {name}" for name, size in sizes.items())
 
@@ -64,6 +68,27 @@ def peak_bytes(weights_bytes: int) -> int:
         weights_bytes: size of the weight files; 0 if unknown.
     """
     return 3 * MEMORY_OF_A_CHILD_BYTES + 2 * weights_bytes
+
+
+def refuse_large_conversion(weights: WeightFiles, formats: Sequence[str], output: Path) -> None:
+    """Reject a run that cannot fit before it converts the checkpoint's weights to safetensors.
+
+    The sizes of the weights are not known yet. The bounds take into account that a pickle may hold the states of an
+    optimizer, twice as large as the weights, and that artifacts may have half the bytes of the checkpoint's dtype.
+
+    Args:
+        weights: the checkpoint's weight files.
+        formats: formats of the export.
+        output: folder on the disk that gets all files.
+
+    Raises:
+        InputsError: gives the needed and the free amounts.
+    """
+    share = 0.3 if weights.format == "pytorch" else SHARE_OF_WEIGHTS
+    weight_bytes = int(share * sum(path.stat().st_size for path in weights.files))
+    traced = [name for name in formats if name != "neuron"]
+    needs = Needs(weight_bytes, weight_bytes // 2, 0, traced, "the weights as safetensors")
+    refuse_misfit(needs, output, available_bytes())
 
 
 def refuse_misfit(needs: Needs, output: Path, memory_bytes: int | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hfexport._internal.malloc import return_freed_blocks
 from hfexport.errors import ValidationError
 from hfexport.export_config.arrays import Arrays
 from hfexport.runtime import DESCRIPTION_FILE
@@ -138,6 +139,7 @@ class OnnxSession:
             options.enable_cpu_mem_arena = False
             options.enable_mem_pattern = False
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+            return_freed_blocks()
         model: str | bytes = str(expected.path)
         if self.kind == "frugal":
             # From the path, ONNX Runtime copies weights that are in the graph's file.

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hfexport.checkpoint.weights import WeightFiles, WeightFormat
 from hfexport.errors import InputsError
-from hfexport.run.preflight import Needs, refuse_misfit
+from hfexport.run.preflight import Needs, refuse_large_conversion, refuse_misfit
 
 LLAMA = Needs(4_400_000_000, 4_400_000_000, 262_144_000, ("onnx", "torchscript"))
 
@@ -47,3 +48,18 @@ def test_both_are_told_at_once(disk: dict[str, int], tmp_path: Path) -> None:
 
 def test_little_is_not_mentioned(disk: dict[str, int], tmp_path: Path) -> None:
     assert refuse_misfit(Needs(0, 10**6, 10**5, ("onnx",)), tmp_path, 10**9) == ""
+
+
+@pytest.mark.parametrize(("weight_format", "refused"), [("tensorflow-h5", True), ("pytorch", False)])
+def test_a_conversion_that_cannot_fit_is_refused_before_it_starts(
+    weight_format: WeightFormat, refused: bool, disk: dict[str, int], tmp_path: Path
+) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(10**6))
+    weights = WeightFiles(weight_format, (path,), None, {}, ())
+    disk["free"] = 10**6
+    if not refused:
+        refuse_large_conversion(weights, ("onnx",), tmp_path)
+        return
+    with pytest.raises(InputsError, match="900 kB for the weights as safetensors, 450 kB for onnx"):
+        refuse_large_conversion(weights, ("onnx", "neuron"), tmp_path)
