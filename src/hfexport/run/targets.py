@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfexport.backends.onnx.targets import TARGETS, Exported
+from hfexport.backends.onnx.variants.names import FORMAT
 from hfexport.checkpoint import copy_along
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def write_along(exporter: Exporter, results: Sequence[Result], variants: Sequenc
         Paths of the files.
     """
     written = dict.fromkeys(copy_along(exporter.checkpoint.along, exporter.ready))
-    plain = [(artifact, config) for artifact, config, _ in results if artifact.format == "onnx"]
+    plain = [(artifact, config) for artifact, config, _ in results if artifact.format == FORMAT]
     files = [path for artifact, _ in plain for path in artifact.files]
     files += [path for variant in variants for artifact in variant.artifacts for path in artifact.files]
     for name in exporter.inputs.target or ():

@@ -150,14 +150,14 @@ def measure_again(exporter: Exporter, folder: Path, manifest: Manifest) -> None:
     """
     from hfexport.backends.base import Artifact
     from hfexport.backends.onnx.backend import OnnxBackend
-    from hfexport.backends.onnx.variants.names import VARIANTS
+    from hfexport.backends.onnx.variants.names import FORMAT, VARIANTS
     from hfexport.validation.quality import MadeVariant
 
     entries = manifest.get("variants", [])
     if not entries:
         return
     graphs = exporter.graphs(OnnxBackend(exporter.inputs.opset))
-    found = [entry for entry in manifest["artifacts"] if entry["format"] == "onnx"]
+    found = [entry for entry in manifest["artifacts"] if entry["format"] == FORMAT]
     if unknown := [entry["name"] for entry in entries if entry["name"] not in VARIANTS]:
         raise ValidationError(f"{unknown[0]!r} is no variant that this version of hfexport knows")
     if any(len(entry["paths"]) != len(graphs) for entry in entries) or len(found) != len(graphs):

@@ -9,11 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from hfexport._internal import workers
 from hfexport.backends.base import Artifact
 from hfexport.errors import HfexportError, ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.validation.limits import runner_limits
+from hfexport.validation.messages import (
+    Answer,
+    Branch,
+    GraphFile,
+    ReferenceAnswer,
+    RunnerAnswer,
+    RunnerJob,
+    plain,
+    read,
+)
 from hfexport.validation.reference.start import Reference
 from hfexport.validation.verdict import ArtifactVerdict, Exact, ProbeResult
 from hfexport.validation.weights import Stored
@@ -64,7 +76,7 @@ def validate(
     from hfexport.validation.judge import Answers, judge_all
     from hfexport.validation.weights import prove, read_hashes
 
-    answered = reference.worker.result(timeout_s)
+    answered = read(reference.worker.result(timeout_s), ReferenceAnswer)
     stages = {"reference": _stage(answered)}
     folder = folder.resolve()
     name = f"runner for {artifact.format}"
@@ -74,12 +86,12 @@ def validate(
     )
     environment = workers.child_environment(env)
     kind = "" if artifact.format == "onnx" else "torch"
-    limits = runner_limits(job["weight_bytes"], timeout_s, job["threads"]) if limited else None
+    limits = runner_limits(job.weight_bytes, timeout_s, job.threads) if limited else None
     with workers.start(
-        "hfexport.validation.runner", job, name=name, folder=folder, env=environment, kind=kind, limits=limits
+        "hfexport.validation.runner", plain(job), name=name, folder=folder, env=environment, kind=kind, limits=limits
     ) as worker:
         try:
-            answer = worker.result(timeout_s)
+            answer = read(worker.result(timeout_s), RunnerAnswer)
         except ValidationError as error:
             if worker.timed_out or worker.died_of in _STOPPED_FROM_OUTSIDE:
                 raise ValidationError(
@@ -93,9 +105,9 @@ def validate(
         reference.dtype,
         reference.folder,
         folder,
-        answer["refusals"],
+        answer.refusals,
         tolerance,
-        answer["refused_again"],
+        answer.refused_again,
     )
     results = judge_all(
         answers,
@@ -105,8 +117,8 @@ def validate(
         ),
     )
     shutil.rmtree(folder / "outputs", ignore_errors=True)
-    verdict = _verdict(results, tolerance, reference.dtype, by_precision, answer["session"], stages)
-    verdict = replace(verdict, left_out=tuple(answered.get("left_out", {}).get(config.graph, ())))
+    verdict = _verdict(results, tolerance, reference.dtype, by_precision, answer.session, stages)
+    verdict = replace(verdict, left_out=answered.left_out.get(config.graph, ()))
     stored = read_hashes(folder) if known else None
     return verdict if stored is None else verdict.with_weights(prove(stored, tuple(known.values()), tuple(known)))
 
@@ -139,49 +151,48 @@ def _runner_job(
     threads: int,
     *,
     hash_weights: bool,
-) -> dict[str, Any]:
+) -> RunnerJob:
     """Return the runner's job for the last of `graphs`; the others are loaded only if it takes part in generation."""
     artifact, config = graphs[-1]
     generates = any(probe.greedy_steps for probe in reference.probes)
     floats = {"fp32": "float32", "fp16": "float16"}[reference.dtype]
-    return {
-        "format": artifact.format,
-        "weight_bytes": sum(file.stat().st_size for file in artifact.files if file.is_file()),
-        "threads": threads,
-        "graphs": [graph_job(made, described, floats) for made, described in (graphs if generates else graphs[-1:])],
-        "greedy_steps": [probe.greedy_steps for probe in reference.probes],
-        "reorders": [probe.reorders for probe in reference.probes],
-        "start_token": config.start_token,
-        "reference": str(reference.folder),
-        "folder": str(folder),
-        "hash_weights": hash_weights,
-    }
+    used = graphs if generates else graphs[-1:]
+    return RunnerJob(
+        format=artifact.format,
+        weight_bytes=sum(file.stat().st_size for file in artifact.files if file.is_file()),
+        threads=threads,
+        graphs=tuple(graph_job(made, described, floats) for made, described in used),
+        greedy_steps=tuple(probe.greedy_steps for probe in reference.probes),
+        reorders=tuple(probe.reorders for probe in reference.probes),
+        start_token=config.start_token,
+        reference=str(reference.folder),
+        folder=str(folder),
+        hash_weights=hash_weights,
+    )
 
 
-def graph_job(artifact: Artifact, config: ExportConfig, floats: str) -> dict[str, Any]:
+def graph_job(artifact: Artifact, config: ExportConfig, floats: str) -> GraphFile:
     """Describe a graph for the runner: its file's interface, and its own if the file has several branches."""
     whole = artifact.config if artifact.config is not None and len(artifact.config.branches) > 1 else config
-    own = {"inputs": [spec.name for spec in config.inputs], "outputs": [spec.name for spec in config.outputs]}
-    return {
-        "graph": config.graph,
-        "path": str(
-            artifact.path.absolute()
-        ),  # not resolved: external data is in the link's folder, not in that of its target
-        "inputs": [[spec.name, floats if spec.dtype == "float" else spec.dtype] for spec in whole.inputs],
-        "outputs": [spec.name for spec in whole.outputs],
-        "branch": None if whole is config else own,
-    }
+    own = Branch(inputs=tuple(spec.name for spec in config.inputs), outputs=tuple(spec.name for spec in config.outputs))
+    return GraphFile(
+        graph=config.graph,
+        path=str(artifact.path.absolute()),  # not resolved: external data is in the link's folder, not its target's
+        inputs=tuple((spec.name, floats if spec.dtype == "float" else spec.dtype) for spec in whole.inputs),
+        outputs=tuple(spec.name for spec in whole.outputs),
+        branch=None if whole is config else own,
+    )
 
 
 def _ask_exactly(reference: Reference, exact: Exact, env: Mapping[str, str], timeout_s: float) -> bool:
     """Run the model on the same inputs in higher precision; return whether it ran."""
-    if reference.job is None or not _fits_in_memory(Path(reference.job["exact_checkpoint"])):
+    if reference.job is None or not _fits_in_memory(Path(reference.job.exact_checkpoint)):
         return False
-    job = {**reference.job, "exact": exact, "answered": True}
+    job = structs.replace(reference.job, exact=exact, answered=True)
     shutil.rmtree(reference.folder / "exact", ignore_errors=True)
     with workers.start(
         "hfexport.validation.reference.worker",
-        job,
+        plain(job),
         name=f"reference in {exact}",
         folder=reference.folder / f"ask-{exact}",
         env=workers.child_environment(env),
@@ -220,5 +231,5 @@ def _fits_in_memory(checkpoint: Path) -> bool:
     return available is None or 6 * weights < available
 
 
-def _stage(answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {"wall_s": answer["wall_s"], "peak_rss_bytes": answer["peak_rss_bytes"]}
+def _stage(answer: Answer) -> dict[str, Any]:
+    return {"wall_s": answer.wall_s, "peak_rss_bytes": answer.peak_rss_bytes}

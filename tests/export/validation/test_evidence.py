@@ -80,4 +80,4 @@ def test_what_the_model_gives_beside_the_outputs_is_named(
     graph = {"recipe": dict(config.recipe), "probes": [probe.to_dict()], "folder": str(tmp_path / "answers")}
     job = {"checkpoint": str(checkpoint), "dtype": "fp32", "threads": 1, "graphs": [graph]}
     answered = answer({**job, "exact": None, "exact_checkpoint": str(checkpoint), "answered": False})
-    assert answered["left_out"] == {config.graph: left_out}
+    assert answered["left_out"] == {config.graph: tuple(left_out)}

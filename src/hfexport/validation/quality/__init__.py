@@ -256,35 +256,35 @@ def _run(
 ) -> str:
     """Run the last of `graphs` on all cases; return the runtime's error if it rejects one."""
     from hfexport.validation.limits import runner_limits
+    from hfexport.validation.messages import RunnerAnswer, RunnerJob, plain, read
     from hfexport.validation.validate import graph_job
 
     artifact, config = graphs[-1]
     generates = any(probe.greedy_steps for probe, _ in cases)
-    weight_bytes = sum(file.stat().st_size for file in artifact.files)
-    threads = workers.available_cores(env)
-    job = {
-        "format": artifact.format,
-        "weight_bytes": weight_bytes,
-        "threads": threads,
-        "graphs": [graph_job(made, part, "float32") for made, part in (graphs if generates else graphs[-1:])],
-        "greedy_steps": [probe.greedy_steps for probe, _ in cases],
-        "reorders": [False for _ in cases],
-        "start_token": config.start_token,
-        "reference": str(reference),
-        "folder": str(folder.resolve()),
-        "hash_weights": False,
-    }
+    used = graphs if generates else graphs[-1:]
+    job = RunnerJob(
+        format=artifact.format,
+        weight_bytes=sum(file.stat().st_size for file in artifact.files),
+        threads=workers.available_cores(env),
+        graphs=tuple(graph_job(made, part, "float32") for made, part in used),
+        greedy_steps=tuple(probe.greedy_steps for probe, _ in cases),
+        reorders=(False,) * len(cases),
+        start_token=config.start_token,
+        reference=str(reference),
+        folder=str(folder.resolve()),
+        hash_weights=False,
+    )
     with workers.start(
         "hfexport.validation.runner",
-        job,
+        plain(job),
         name=f"runner for {artifact.path.name}",
         folder=folder,
         env=workers.child_environment(env),
         kind="" if artifact.format == "onnx" else "torch",
-        limits=runner_limits(weight_bytes, timeout_s, threads) if limited else None,
+        limits=runner_limits(job.weight_bytes, timeout_s, job.threads) if limited else None,
     ) as worker:
-        answer = worker.result(timeout_s)
-    refusals = [*answer["refusals"].values(), answer["refused_again"]]
+        answer = read(worker.result(timeout_s), RunnerAnswer)
+    refusals = [*answer.refusals.values(), answer.refused_again]
     return next((refusal for refusal in refusals if refusal), "")
 
 

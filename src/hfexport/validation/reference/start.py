@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from hfexport._internal import workers
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.probes import Probe
+from hfexport.validation.messages import ReferenceGraph, ReferenceJob, plain
 from hfexport.validation.verdict import Exact
 
 __all__ = ["Answering", "Reference", "start_reference", "start_references"]
@@ -44,7 +47,7 @@ class Reference:
     probes: tuple[Probe, ...]
     dtype: str
     folder: Path
-    job: Mapping[str, Any] | None = None
+    job: ReferenceJob | None = None
     exact: Exact | None = None
 
 
@@ -87,34 +90,34 @@ def start_references(
     folder = folder.resolve()
     # float16 is always compared with float32; float32 is compared with float64 only if it misses its tolerance.
     exact: Exact | None = "fp32" if dtype == "fp16" else None
-    graphs = [
-        {
-            "recipe": dict(config.recipe),
-            "probes": [probe.to_dict() for probe in probes],
-            "folder": str(folder / config.graph),
-        }
+    graphs = tuple(
+        ReferenceGraph(
+            recipe=dict(config.recipe),
+            probes=tuple(probe.to_dict() for probe in probes),
+            folder=str(folder / config.graph),
+        )
         for config, probes in asked
-    ]
-    job = {
-        "checkpoint": str(checkpoint.resolve()),
-        "graphs": graphs,
-        "dtype": dtype,
+    )
+    job = ReferenceJob(
+        checkpoint=str(checkpoint.resolve()),
+        graphs=graphs,
+        dtype="fp16" if dtype == "fp16" else "fp32",
         # One core is left for making the artifacts meanwhile.
-        "threads": max(1, workers.available_cores(env) - 1),
-        "exact": exact,
-        "exact_checkpoint": str((exact_checkpoint or checkpoint).resolve()),
-        "answered": False,
-    }
+        threads=max(1, workers.available_cores(env) - 1),
+        exact=exact,
+        exact_checkpoint=str((exact_checkpoint or checkpoint).resolve()),
+        answered=False,
+    )
     environment = workers.child_environment(env)
     worker = workers.start(
         "hfexport.validation.reference.worker",
-        job,
+        plain(job),
         name="reference",
         folder=folder,
         env=environment,
         kind="transformers",
     )
     return tuple(
-        Reference(worker, tuple(probes), dtype, folder / config.graph, {**job, "graphs": [graph]}, exact)
+        Reference(worker, tuple(probes), dtype, folder / config.graph, replace(job, graphs=(graph,)), exact)
         for (config, probes), graph in zip(asked, graphs, strict=True)
     )

@@ -21,6 +21,7 @@ from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.builtin import restore_config
 from hfexport.export_config.probes import Probe, beam_rows
 from hfexport.validation.arrays import read_arrays, write_arrays
+from hfexport.validation.messages import ReferenceAnswer, ReferenceJob, plain, read
 from hfexport.validation.reference.given import recorded_names, without
 
 if TYPE_CHECKING:
@@ -29,18 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["answer_exactly", "answer_inputs", "answer_probes", "run"]
 
 
-def run(job: Mapping[str, Any]) -> dict[str, Any]:
+def run(values: Mapping[str, Any]) -> dict[str, Any]:
     """Run every probe of every graph, one at a time; the graphs of a job share one model.
 
     Args:
-        job: `checkpoint` (folder), `dtype`, `threads`, and `graphs`, each with the `recipe` of its export config, its
-            `probes`, and a `folder` in which `inputs/{n}` and `outputs/{n}` are written for the n-th probe; `exact`, a
-            higher precision in which the model also runs, into `exact/{n}`, or null; `exact_checkpoint`, the folder to
-            load that model from; `answered`: whether inputs and outputs exist already.
+        values: those of a `ReferenceJob`.
 
     Returns:
-        `probes`: names of the probes that were run; `versions`: of torch and transformers; `left_out`: by graph, names
-            of outputs that are not compared.
+        Values of a `ReferenceAnswer`.
     """
     import torch
     import transformers
@@ -50,35 +47,38 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     from hfexport.modeling.wrappers import flat_model
     from hfexport.validation.weights import hash_model, write_hashes
 
-    torch.set_num_threads(int(job["threads"]))
-    checkpoint = Path(job["checkpoint"])
-    recipe = job["graphs"][0]["recipe"]
+    job = read(values, ReferenceJob)
+    torch.set_num_threads(job.threads)
+    checkpoint = Path(job.checkpoint)
+    recipe = job.graphs[0].recipe
     model_config = read_model_config(checkpoint, trust_remote_code=recipe["trust_remote_code"])
-    configs = [restore_config(graph["recipe"], model_config) for graph in job["graphs"]]
+    configs = [restore_config(graph.recipe, model_config) for graph in job.graphs]
     asked = [
-        (config, [Probe.from_dict(values) for values in graph["probes"]], Path(graph["folder"]))
-        for graph, config in zip(job["graphs"], configs, strict=True)
+        (config, [Probe.from_dict(probe) for probe in graph.probes], Path(graph.folder))
+        for graph, config in zip(job.graphs, configs, strict=True)
     ]
-    left_out: dict[str, list[str]] = {}
-    if not job["answered"]:
-        model = load_model(checkpoint, configs[0], job["dtype"])
+    left_out: dict[str, tuple[str, ...]] = {}
+    if not job.answered:
+        model = load_model(checkpoint, configs[0], job.dtype)
         for config, probes, folder in asked:
             with recorded_names(model) as given:
-                answer_probes(model, config, probes, job["dtype"], folder)
-            left_out[config.graph] = list(without(given, _compared(config)))
+                answer_probes(model, config, probes, job.dtype, folder)
+            left_out[config.graph] = tuple(without(given, _compared(config)))
         for config, _, folder in asked:
             # Last, and in the order of the graphs: a decoder's module removes the encoder from the model.
             write_hashes(hash_model(flat_model(model, config).model), folder)
         del model
-    if job["exact"] is not None:
-        model = load_model(Path(job["exact_checkpoint"]), configs[0], job["exact"])
+    if job.exact is not None:
+        model = load_model(Path(job.exact_checkpoint), configs[0], job.exact)
         for config, probes, folder in asked:
-            answer_exactly(model, config, probes, job["exact"], folder)
-    return {
-        "probes": [probe["name"] for graph in job["graphs"] for probe in graph["probes"]],
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "left_out": left_out,
-    }
+            answer_exactly(model, config, probes, job.exact, folder)
+    return plain(
+        ReferenceAnswer(
+            probes=tuple(probe.name for _, probes, _ in asked for probe in probes),
+            versions={"torch": torch.__version__, "transformers": transformers.__version__},
+            left_out=left_out,
+        )
+    )
 
 
 def _compared(config: ExportConfig) -> list[str]:

@@ -1,0 +1,185 @@
+"""Jobs and answers of the processes that run a model or an artifact; they are checked when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from hfexport.errors import InternalError
+
+__all__ = [
+    "Answer",
+    "Branch",
+    "GraphFile",
+    "ReferenceAnswer",
+    "ReferenceGraph",
+    "ReferenceJob",
+    "RunnerAnswer",
+    "RunnerJob",
+    "plain",
+    "read",
+]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all jobs and answers. Folders and paths are absolute."""
+
+
+class Branch(Message, frozen=True):
+    """Names of the inputs and outputs of one branch of a file with several."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class GraphFile(Message, frozen=True):
+    """A graph to load, with the interface that its file should have.
+
+    Attributes:
+        graph: name of the graph.
+        path: file to load.
+        inputs: (name, dtype) of the file's inputs in order; dtype is numpy's name.
+        outputs: names of the file's outputs in order.
+        branch: the branch to run; `None` if the file has one.
+    """
+
+    graph: str
+    path: str
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[str, ...]
+    branch: Branch | None
+
+
+class RunnerJob(Message, frozen=True):
+    """Run an artifact on every probe, one at a time.
+
+    Attributes:
+        format: name of the artifact's format.
+        weight_bytes: size of its files.
+        threads: number of threads.
+        graphs: the last is run on the probes; the others take part in generation.
+        greedy_steps: steps of generation, one number per probe; 0 for a single call.
+        reorders: whether rows change places during generation, one per probe.
+        start_token: first token of a decoder.
+        reference: folder of `inputs/{n}` and `outputs/{n}`.
+        folder: folder in which `outputs/{n}` is written.
+        hash_weights: write the hashes of the tensors in the last graph's file.
+    """
+
+    format: str
+    weight_bytes: int
+    threads: int
+    graphs: tuple[GraphFile, ...]
+    greedy_steps: tuple[int, ...]
+    reorders: tuple[bool, ...]
+    start_token: int
+    reference: str
+    folder: str
+    hash_weights: bool
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of answers.
+
+    Attributes:
+        wall_s: seconds since the process was started.
+        peak_rss_bytes: its largest resident set; 0 if the system does not report it.
+    """
+
+    wall_s: float = 0.0
+    peak_rss_bytes: int = 0
+
+
+class RunnerAnswer(Answer, frozen=True):
+    """Result of a `RunnerJob`.
+
+    Attributes:
+        session: kind of session, `default` or `frugal`.
+        refusals: the runtime's error by number of a probe that it rejected.
+        refused_again: the same for the first probe, which is run again at the end, into `outputs/again`.
+    """
+
+    session: str
+    refusals: dict[str, str]
+    refused_again: str
+
+
+class ReferenceGraph(Message, frozen=True):
+    """A graph of the model, and its probes.
+
+    Attributes:
+        recipe: see `ExportConfig.recipe`.
+        probes: see `Probe.to_dict`.
+        folder: folder in which `inputs/{n}` and `outputs/{n}` are written.
+    """
+
+    recipe: dict[str, Any]
+    probes: tuple[dict[str, Any], ...]
+    folder: str
+
+
+class ReferenceJob(Message, frozen=True):
+    """Run the unpatched model on the probes of its graphs.
+
+    Attributes:
+        checkpoint: folder of the checkpoint.
+        graphs: graphs that share the model.
+        dtype: `fp32` or `fp16`.
+        threads: number of threads.
+        exact: higher precision in which the model also runs, into `exact/{n}`; `None` for none.
+        exact_checkpoint: folder to load that model from.
+        answered: inputs and outputs exist already.
+    """
+
+    checkpoint: str
+    graphs: tuple[ReferenceGraph, ...]
+    dtype: Literal["fp32", "fp16"]
+    threads: int
+    exact: Literal["fp32", "fp64"] | None
+    exact_checkpoint: str
+    answered: bool
+
+
+class ReferenceAnswer(Answer, frozen=True):
+    """Result of a `ReferenceJob`.
+
+    Attributes:
+        probes: names of the probes that were run.
+        versions: of torch and transformers.
+        left_out: names of outputs that are not compared, by graph.
+    """
+
+    probes: tuple[str, ...] = ()
+    versions: dict[str, str] = {}
+    left_out: dict[str, tuple[str, ...]] = {}
+
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+def plain(message: msgspec.Struct) -> dict[str, Any]:
+    """Convert a message to JSON values."""
+    values: dict[str, Any] = msgspec.to_builtins(message, enc_hook=_base_value)
+    return values
+
+
+def _base_value(value: object) -> object:
+    """Convert a value of a subclass, such as torch's version, to its base class, as `json` does."""
+    for base in (str, int, float):
+        if isinstance(value, base):
+            return base(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def read(values: Mapping[str, Any], kind: type[_T]) -> _T:
+    """Convert JSON values to a message.
+
+    Raises:
+        InternalError: a field is missing, unknown or of another type.
+    """
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise InternalError(f"{kind.__name__}: {error}") from error
