@@ -60,6 +60,7 @@ class Case:
 
     def judge(self, artifact: Artifact, folder: Path, **options: Any) -> ArtifactVerdict:
         tolerance = resolve_tolerance(self.config, "fp32", None, None)
+        options = {"timeout_s": 900.0, **options}
         return validate(artifact, self.config, self.reference, tolerance, folder=folder / "run", env=ENV, **options)
 
 

@@ -46,7 +46,9 @@ class Parts:
         config, reference = self.configs[-1], self.references[-1]
         tolerance = resolve_tolerance(config, "fp32", None, None)
         others = list(zip(self.artifacts[:-1], self.configs[:-1], strict=True))
-        return validate(artifact, config, reference, tolerance, folder=folder / "run", env=ENV, companions=others)
+        return validate(
+            artifact, config, reference, tolerance, folder=folder / "run", env=ENV, timeout_s=900.0, companions=others
+        )
 
 
 def graphs_of(checkpoint: Path, task: str, layout: Any) -> tuple[ExportConfig, ...]:
@@ -191,7 +193,7 @@ def test_sums_of_blocks_are_those_of_the_input_that_is_asked(tmp_path: Path) -> 
     with reference.worker:
         artifact = make("onnx", checkpoint, config, tmp_path / "onnx")
         tolerance = resolve_tolerance(config, "fp32", None, None)
-        verdict = validate(artifact, config, reference, tolerance, folder=tmp_path / "run", env=ENV)
+        verdict = validate(artifact, config, reference, tolerance, folder=tmp_path / "run", env=ENV, timeout_s=900.0)
     assert verdict.verdict == "passed", verdict.failures
     lengths = {result.probe.sizes["encoder_sequence"] for result in verdict.probes}
     assert lengths >= {1, 2, 5, 6, 13, 512}
@@ -211,7 +213,9 @@ def judge_branches(parts: Parts, artifact: Artifact, folder: Path) -> list[Artif
     for config, reference in zip(parts.configs[1:], parts.references[1:], strict=True):
         tolerance = resolve_tolerance(config, "fp32", None, None)
         run = folder / config.graph
-        verdicts.append(validate(artifact, config, reference, tolerance, folder=run, env=ENV, companions=made))
+        verdicts.append(
+            validate(artifact, config, reference, tolerance, folder=run, env=ENV, timeout_s=900.0, companions=made)
+        )
         made.append((artifact, config))
     return verdicts
 

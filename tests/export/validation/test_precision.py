@@ -50,7 +50,10 @@ def test_a_wrong_artifact_in_half_precision_fails(half_decoder: Path, tmp_path: 
         half_decoder, config, "fp16", validation_probes(config), folder=tmp_path / "reference", env=ENV
     )
     tolerance = resolve_tolerance(config, "fp16", None, None)
-    assert validate(artifact, config, reference, tolerance, folder=tmp_path / "right", env=ENV).verdict == "passed"
+    assert (
+        validate(artifact, config, reference, tolerance, folder=tmp_path / "right", env=ENV, timeout_s=900.0).verdict
+        == "passed"
+    )
     model = onnx.load(artifact.path)
     largest = max(model.graph.initializer, key=lambda one: np.prod(one.dims))
     weights = numpy_helper.to_array(largest).copy()

@@ -98,7 +98,7 @@ def test_a_reference_without_the_heads_weights_says_so(nothing: Artifact, tmp_pa
         reference = Reference(worker, validation_probes(config), "fp32", tmp_path / "reference")
         tolerance = resolve_tolerance(config, "fp32", None, None)
         with pytest.raises(UnsupportedError, match="qa_outputs") as caught:
-            validate(nothing, config, reference, tolerance, folder=tmp_path / "run", env=ENV)
+            validate(nothing, config, reference, tolerance, folder=tmp_path / "run", env=ENV, timeout_s=900.0)
     assert caught.value.exit_code == 4
     assert not (tmp_path / "run").exists()
 
@@ -126,4 +126,4 @@ def test_a_killed_reference_judges_nothing(answers: Case, nothing: Artifact, tmp
     os.kill(reference.worker.pid, signal.SIGKILL)
     tolerance = resolve_tolerance(answers.config, "fp32", None, None)
     with pytest.raises(ValidationError, match="reference: killed by SIGKILL"):
-        validate(nothing, answers.config, reference, tolerance, folder=tmp_path / "run", env=ENV)
+        validate(nothing, answers.config, reference, tolerance, folder=tmp_path / "run", env=ENV, timeout_s=900.0)
