@@ -70,6 +70,9 @@ def test_a_killed_fleet_continues_and_does_nothing_twice(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     after = _manifests(folder)
     assert len(after) == len(KINDS)
+    isolated = {name: json.loads(text)["isolation"] for name, text in after.items()}
+    assert len({json.dumps(one) for one in isolated.values()}) == 1, isolated
+    assert all(one is not None for one in isolated.values()), "a warm interpreter isolates itself, too"
     assert {name: after[name] for name in before} == before, "it was made once"
     for name in before:
         assert f"hfexport-out/{name} is current" in done.stderr

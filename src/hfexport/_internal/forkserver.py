@@ -12,9 +12,11 @@ the client closes the connection earlier, the server kills the child, so that no
 from __future__ import annotations
 
 import contextlib
+import hmac
 import importlib
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -28,10 +30,24 @@ from typing import IO, Any, Final
 
 from hfexport._internal.process import python_command
 
-__all__ = ["FORK_SERVERS", "Forked", "fork", "fork_servers", "main"]
+__all__ = ["FORK_SERVERS", "ISOLATED", "WARM_SERVERS", "Forked", "fork", "fork_servers", "main"]
 
 FORK_SERVERS: Final = "HFEXPORT_FORK_SERVERS"
 """Environment variable with the folder that holds a socket for each kind of child, such as `torch.sock`."""
+
+WARM_SERVERS: Final = "HFEXPORT_WARM_SERVERS"
+"""Environment variable with a folder like that of `FORK_SERVERS`, for exporting processes alone, which stay isolated."""
+
+_KEY: Final = "?key="
+"""Text between the folder and the key of private servers."""
+
+ISOLATED: Final[Mapping[str, tuple[str, ...]]] = {
+    "isolated": (
+        *("torch", "numpy", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "onnx_ir"),
+        *("onnxscript", "hfexport.backends.onnx.backend", "hfexport.run.pipeline"),
+    )
+}
+"""The server for exporting processes, which fork from it before they restrict themselves."""
 
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "torch": ("torch", "numpy"),
@@ -90,36 +106,50 @@ def fork(kind: str, request: Mapping[str, Any], env: Mapping[str, str]) -> Forke
             child.
         env: environment that may name the servers' folder.
     """
-    path = Path(env.get(FORK_SERVERS, ""), f"{kind}.sock")
-    if not env.get(FORK_SERVERS) or not path.is_socket():
+    folder, _, key = env.get(FORK_SERVERS, "").partition(_KEY)
+    path = Path(folder, f"{kind}.sock")
+    if not folder or not path.is_socket():
         return None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(str(path))
-    connection.sendall(json.dumps(request).encode() + b"\n")
+    connection.sendall(json.dumps({**request, "key": key}).encode() + b"\n")
     return Forked(connection, [request["module"], request["job"]])
 
 
 @contextlib.contextmanager
-def fork_servers(env: Mapping[str, str], kinds: Mapping[str, Sequence[str]] = KINDS) -> Iterator[str]:
+def fork_servers(
+    env: Mapping[str, str], kinds: Mapping[str, Sequence[str]] = KINDS, *, private: bool = False
+) -> Iterator[str]:
     """Run a server of each kind; yield the folder to set `HFEXPORT_FORK_SERVERS` to.
 
     Args:
         env: complete environment of the servers.
         kinds: names of the servers, with the modules that each imports.
+        private: serve only processes that have the yielded text, which then also holds a random key. An isolated
+            process could otherwise leave its isolation through the servers.
     """
+    key = secrets.token_hex(32) if private else ""
     with tempfile.TemporaryDirectory(prefix="hfexport-fork-") as folder, contextlib.ExitStack() as stack:
         for kind, modules in kinds.items():
             command = python_command("hfexport._internal.forkserver", str(Path(folder, f"{kind}.sock")), *modules)
             server = subprocess.Popen(command, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             stack.callback(server.wait)
             stack.callback(server.kill)
+            assert server.stdin is not None
             assert server.stdout is not None
+            server.stdin.write(f"{key}\n".encode())
+            with contextlib.suppress(BrokenPipeError):
+                server.stdin.flush()
             server.stdout.readline()  # wait until the server listens
-        yield folder
+        yield f"{folder}{_KEY}{key}" if private else folder
 
 
 def main(address: str, *modules: str) -> None:
-    """Import `modules`, then serve until standard input closes, which happens when the starting process ends."""
+    """Import `modules`, then serve until standard input closes, which happens when the starting process ends.
+
+    The first line of standard input is the key that each request must have; empty if there is none.
+    """
+    key = _first_line(sys.stdin.fileno())
     for module in modules:
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # let the kernel reap the handler processes
@@ -135,14 +165,24 @@ def main(address: str, *modules: str) -> None:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                _handle(connection)
+                _handle(connection, key)
             connection.close()
 
 
-def _handle(connection: socket.socket) -> None:
+def _first_line(descriptor: int) -> str:
+    """Read a line byte by byte, so that nothing after it is taken out of the pipe."""
+    line = b""
+    while (byte := os.read(descriptor, 1)) not in (b"", b"\n"):
+        line += byte
+    return line.decode()
+
+
+def _handle(connection: socket.socket, key: str) -> None:
     """Handle one connection in its own process: fork the child and report its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(connection.makefile("rb").readline())
+    if not hmac.compare_digest(str(request.get("key", "")), key):
+        os._exit(1)
     child = os.fork()
     if child == 0:
         connection.close()
@@ -172,6 +212,7 @@ def _become(request: Mapping[str, Any]) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["env"])
+    tempfile.tempdir = None  # found out once, from the variables of the server
     try:
         importlib.import_module(request["runner"]).run_job(request["module"], Path(request["job"]))
     except BaseException:  # noqa: BLE001  print it, as the interpreter does with uncaught exceptions

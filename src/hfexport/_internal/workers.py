@@ -263,6 +263,7 @@ def start(
     failure: type[HfexportError] = ValidationError,
     kind: str = "",
     limits: Limits | None = None,
+    servers: str = "",
 ) -> Worker:
     """Start `module` of hfexport in a fresh process and return at once.
 
@@ -275,6 +276,7 @@ def start(
         failure: class to raise if the child is killed or takes too long.
         kind: kind of fork server (see `hfexport._internal.forkserver`) to use if one runs.
         limits: resource limits; exceeding them ends the child with `failure`.
+        servers: folder of the fork servers; if empty, the one that `env` names, which the child then gets as well.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -287,7 +289,8 @@ def start(
     }
     path.write_text(json.dumps({**header, "job": dict(job)}), encoding="utf-8")
     request = {"runner": __name__, "module": module, "job": str(path), "folder": str(folder), "env": dict(env)}
-    if (forked := fork(kind, {**request, "log": str(folder / "output.log")}, env)) is not None:
+    fork_env = {FORK_SERVERS: servers} if servers else env
+    if (forked := fork(kind, {**request, "log": str(folder / "output.log")}, fork_env)) is not None:
         return Worker(name, folder, forked, failure)
     command = python_command("hfexport._internal.workers", module, str(path))
     return launch(command, name=name, folder=folder, env=env, failure=failure)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from hfexport.run.fleet.schedule import Outcome
 
 __all__ = ["gather_manifests", "plan", "run_fleet"]
+
+CACHE: Final = "templates"
+"""Folder below the output folder in which models share the templates of their graphs."""
 
 _OWN_VARIABLES: Final = ("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "RUNNER_DEBUG")
 """Variables of the runner that belong to this process; the output of a model's process goes to a file."""
@@ -58,7 +63,8 @@ def plan(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
 
 def run_fleet(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
     """Export every model of a fleet file; return the worst exit code."""
-    from hfexport._internal.workers import available_cores
+    from hfexport._internal.forkserver import ISOLATED, WARM_SERVERS, fork_servers
+    from hfexport._internal.workers import available_cores, child_environment
     from hfexport.run.fleet.plan import make_plan
     from hfexport.run.fleet.schedule import Settings, remove_remains, run_all, worst
     from hfexport.validation.memory import available_bytes
@@ -66,12 +72,10 @@ def run_fleet(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
     made = make_plan(Path(parsed.positional), parsed.inputs, console, env)
     remove_remains(made.current)
     jobs = parsed.own["jobs"]
+    variables = _child_variables(env, parsed.inputs.hub_token, max(1, available_cores(env) // jobs))
+    cache = str(Path(parsed.inputs.output, CACHE))
     settings = Settings(
-        jobs,
-        parsed.own["retries"],
-        available_bytes(),
-        _child_variables(env, parsed.inputs.hub_token, max(1, available_cores(env) // jobs)),
-        _child_command,
+        jobs, parsed.own["retries"], available_bytes(), variables, lambda planned: _child_command(planned, cache)
     )
     done = 0
 
@@ -81,7 +85,11 @@ def run_fleet(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
         line = f"[{done} of {len(made.todo)}] {outcome.planned.member.name}: {outcome_text(outcome)}"
         (console.warn if outcome.exit_code else console.note)(line)
 
-    outcomes = run_all(made.todo, settings, told)
+    with ExitStack() as stack:
+        if len(made.todo) > 1:
+            servers = stack.enter_context(fork_servers(child_environment(variables), ISOLATED, private=True))
+            settings = replace(settings, env={**variables, WARM_SERVERS: servers})
+        outcomes = run_all(made.todo, settings, told)
     _tell_of_all((*made.todo, *made.current), parsed.inputs.output, console)
     failed = sum(outcome.exit_code != 0 for outcome in outcomes)
     console.note(f"{len(outcomes) - failed} exported, {failed} failed, {len(made.current)} were current")
@@ -154,10 +162,13 @@ def _child_variables(env: Mapping[str, str], token: str | None, cores: int) -> d
     return kept | ({"INPUT_HUB-TOKEN": token} if token else {})
 
 
-def _child_command(planned: Planned) -> list[str]:
+def _child_command(planned: Planned, cache: str) -> list[str]:
+    """Return the command line of one model's process; models without a cache of their own share one."""
     from hfexport._internal.process import python_command
 
     words = [f"--{name}={text}" for name, text in planned.member.texts]
+    if planned.member.inputs.cache is None:
+        words.append(f"--cache={cache}")
     return python_command("hfexport.cli.child", str(os.getpid()), "export", *words)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hfexport._internal import workers
 from hfexport._internal.blame import explain
 from hfexport._internal.confined import DENIED, confine, secret_places
-from hfexport._internal.forkserver import FORK_SERVERS
+from hfexport._internal.forkserver import FORK_SERVERS, WARM_SERVERS
 from hfexport.backends.formats import FORMATS
 from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError, first_line
 from hfexport.hub.source import Fetched
@@ -164,7 +164,18 @@ def _in_child(
     }
     name = "the exporting process" if job["do"] == "export" else "the verifying process"
     environment = _environment(env, folder)
-    with workers.start(__name__, request, name=name, folder=folder, env=environment, failure=ExportError) as child:
+    # Code of a checkpoint gets an interpreter of its own, whose modules were imported with its own environment.
+    servers = "" if runs_foreign_code(inputs) else env.get(WARM_SERVERS, "")
+    with workers.start(
+        __name__,
+        request,
+        name=name,
+        folder=folder,
+        env=environment,
+        failure=ExportError,
+        kind="isolated" if servers else "",
+        servers=servers,
+    ) as child:
         relay(child, events, observer)
         child.result()
 
