@@ -31,7 +31,7 @@ def test_a_kind_is_exported_and_proved(exporter_inf2: Exporter, model_type: str,
     assert (details["target"], details["compiler"]) == ("inf2", "neuronx-cc")
     assert "optimizations" not in details
     neuron = json.loads((done.folder / "neuron" / "config.json").read_text())["neuron"]
-    assert (neuron["compiler_type"], neuron["compiler_version"]) == ("neuronx-cc", "2.26.6360.0")
+    assert (neuron["compiler_type"], neuron["compiler_version"]) == ("neuronx-cc", "2.28.7631.0")
     log = (done.folder / "neuron" / "compile.log").read_text()
     assert "Compiler status PASS" in log
     program = load_snippet(done.artifact, done.manifest) + "print([len(output) for output in outputs.values()])"

@@ -84,9 +84,9 @@ SDKS = {
         Package("torch-neuronx", "2.9.0.2.15.32035", module="torch_neuronx"),
         Package(
             "neuronx-cc",
-            "2.26.6360.0",
+            "2.28.7631.0",
             compiler="neuronx-cc",
-            modules=(("neuronxcc/__init__.py", '__version__ = "2.26.6360.0"\n'),),
+            modules=(("neuronxcc/__init__.py", '__version__ = "2.28.7631.0"\n'),),
         ),
     ),
 }

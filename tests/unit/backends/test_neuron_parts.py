@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from hfexport.backends.neuron.backend import refuse_untraceable
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
 from hfexport.backends.neuron.plan import PartPlan
 from hfexport.backends.neuron.sizes import MAX_BEAMS, Sizes, _usual_beams, choose_sizes, without_cache
+from hfexport.backends.neuron.worker import environment
 from hfexport.errors import CheckpointError, UnsupportedError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import config_class_for
@@ -136,9 +138,42 @@ def test_subgraphs_are_counted_in_the_code_of_the_archive_alone(tmp_path: Path) 
 
 def test_what_the_stack_cannot_trace_is_refused_with_the_reason() -> None:
     with pytest.raises(UnsupportedError, match="deberta-v2 cannot be compiled: .*XSoftmax") as caught:
-        refuse_untraceable(_config("deberta-v2"))
+        refuse_untraceable(_config("deberta-v2"), "inf1")
     assert "ONNX or TorchScript" in caught.value.remedy
-    refuse_untraceable(_config())
+    refuse_untraceable(_config(), "inf1")
+
+
+@pytest.mark.parametrize("model_type", ["convbert", "yolos"])
+def test_what_crashes_with_the_torch_of_inf2_is_refused_there_alone(model_type: str) -> None:
+    config = _config()
+    config.config.model_type = model_type
+    with pytest.raises(UnsupportedError, match=f"tracing {model_type} crashes in the Neuron SDK 2.33 with torch 2.9"):
+        refuse_untraceable(config, "inf2")
+    refuse_untraceable(config, "inf1")
+    refuse_untraceable(_config(), "inf2")
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "arguments", "expected"),
+    [
+        ("inf2", None, (), "inf2"),
+        ("inf2", None, ("-O1", "--target", "trn1"), "trn1"),
+        ("inf2", None, ("--target=trn2",), "trn2"),
+        ("inf2", "trn1", (), "trn1"),
+        ("inf1", None, (), None),
+    ],
+)
+def test_the_sdk_is_told_the_platform_before_it_is_imported(
+    target: str, given: str | None, arguments: tuple[str, ...], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "NEURON_PLATFORM_TARGET_OVERRIDE"
+    monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv(name)
+    found: list[str | None] = []
+    monkeypatch.setattr(environment, "import_module", lambda _: found.append(os.environ.get(name)))
+    environment.import_sdk(target, arguments)
+    assert found == [expected]
 
 
 def test_a_task_with_past_is_compiled_without_it() -> None:

@@ -16,7 +16,7 @@ from hfexport.backends.base import ExportJob
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart, count_subgraphs
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
 from hfexport.backends.neuron.optimum_config import write_config
-from hfexport.backends.neuron.options import COMPILERS, NeuronOptions, NeuronRun
+from hfexport.backends.neuron.options import COMPILERS, NeuronOptions, NeuronRun, Target
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import START_S, Answer, ask, expect
 from hfexport.backends.neuron.sizes import Sizes, plan_parts, without_cache
@@ -35,16 +35,23 @@ _UNTRACEABLE: Final = {
 """Model types that cannot be traced with the transformers that the SDKs take, with the reason."""
 
 
-def refuse_untraceable(config: ExportConfig) -> None:
-    """Refuse model types that are known to fail with the SDK's transformers, before any work.
+_CRASHING: Final = ("yolos", "wav2vec2", "convbert")
+"""Model types whose tracing crashes in the SDK for Inf2 at torch 2.9, by its release notes."""
+
+
+def refuse_untraceable(config: ExportConfig, target: Target) -> None:
+    """Refuse model types that are known to fail with the SDK's transformers or its torch, before any work.
 
     Raises:
         UnsupportedError: the model type cannot be compiled; the message gives the reason and an alternative.
     """
     model_type = str(config.config.model_type)
-    if model_type in _UNTRACEABLE:
+    reason = _UNTRACEABLE.get(model_type)
+    if target == "inf2" and model_type in _CRASHING:
+        reason = f"tracing {model_type} crashes in the Neuron SDK 2.33 with torch 2.9, a known issue of the SDK"
+    if reason is not None:
         raise UnsupportedError(
-            f"Neuron: {model_type} cannot be compiled: {_UNTRACEABLE[model_type]}",
+            f"Neuron: {model_type} cannot be compiled: {reason}",
             remedy="Export it to ONNX or TorchScript, or fine-tune an encoder that Neuron runs: bert, roberta, electra, albert.",
         )
 
@@ -73,7 +80,7 @@ class NeuronBackend:
     def export(self, job: ExportJob) -> NeuronArtifact:
         """Compile each part at its sizes in the SDK's interpreter."""
         run = self.run
-        refuse_untraceable(job.config)
+        refuse_untraceable(job.config, self.run.options.target)
         parts = plan_parts(job.config, job.checkpoint, self.sizes, self.warn)
         folder = run.folder / "export"
         folder.mkdir(parents=True)

@@ -46,7 +46,7 @@ SDKS: Mapping[str, Mapping[str, Any]] = {
         "packages": ("torch-neuronx", "neuronx-cc"),
         "compiler": "neuronx-cc",
         "torch": "2.",
-        "python": ((3, 8), (3, 12)),
+        "python": ((3, 11), (3, 13)),
     },
 }
 """Requirements of each target: the prefix of torch's version, and the lowest and highest minor version of Python."""

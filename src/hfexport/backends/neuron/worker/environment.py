@@ -8,7 +8,7 @@ import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from . import SDKS, TRANSFORMERS, Failure
 from .files import first_line
@@ -56,14 +56,32 @@ def version_of(package: str) -> str:
         raise Failure("no_sdk", "package {} is not installed for {}".format(package, sys.executable)) from None
 
 
-def import_sdk(target: str) -> Any:
-    """Import the SDK's module. The placeholder packages on PyPI install but raise on import."""
+def import_sdk(target: str, compiler_args: Sequence[str] = ()) -> Any:
+    """Import the SDK's module. The placeholder packages on PyPI install but raise on import.
+
+    Args:
+        target: key of `SDKS`.
+        compiler_args: arguments for the compiler, which may name another platform than the target.
+    """
     name = SDKS[target]["module"]
+    if target == "inf2" and not devices():
+        # The SDK reads it when it is imported, and looks for a device otherwise.
+        os.environ.setdefault("NEURON_PLATFORM_TARGET_OVERRIDE", platform_of(compiler_args) or target)
     try:
         return import_module(name)
     except ImportError as error:
         code = "placeholder_package" if "wrong package" in str(error).lower() else "no_sdk"
         raise Failure(code, "import {}: {}".format(name, first_line(error))) from None
+
+
+def platform_of(compiler_args: Sequence[str]) -> str:
+    """Return the value of `--target` in the compiler's arguments; empty if there is none."""
+    for number, argument in enumerate(compiler_args):
+        if argument == "--target" and number + 1 < len(compiler_args):
+            return compiler_args[number + 1]
+        if argument.startswith("--target="):
+            return argument.split("=", 1)[1]
+    return ""
 
 
 def devices() -> list[Path]:

@@ -34,7 +34,7 @@ def export(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(int(job["threads"]))
-    sdk = import_sdk(job["target"])
+    sdk = import_sdk(job["target"], job["compile"]["compiler_args"])
     arrays = read_arrays(folder / "inputs.npz")
     model = load(job)
     apart = weights_apart(model, job["compile"]["separate_weights_bytes"])
