@@ -12,8 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from broken import ENV, METADATA, export_config, replace_uses
-from hfexport.backends import backend_for
 from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.onnx.backend import OnnxBackend
 from hfexport.backends.onnx.variants.make import make_variant
 from hfexport.backends.onnx.variants.names import VARIANTS
 from hfexport.export_config import ExportConfig
@@ -58,8 +58,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     bases = {}
     for dtype in ("fp32", "fp16"):
         (folder / dtype).mkdir()
-        job = ExportJob(checkpoint, config, dtype, folder / dtype, METADATA, config.default_opset)
-        bases[dtype] = backend_for("onnx").export(job)
+        job = ExportJob(checkpoint, config, dtype, folder / dtype, METADATA)
+        bases[dtype] = OnnxBackend().export(job)
     variants = {}
     for name in KINDS:
         path = folder / f"{name}.onnx"

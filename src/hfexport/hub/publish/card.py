@@ -105,7 +105,7 @@ def _variants(manifest: Manifest) -> list[str]:
     rows = [
         [*row[:-1], how_to_load(entry, manifest)] for row, entry in zip(variant_rows(manifest), entries, strict=True)
     ]
-    data = entries[0]["quality"]["data"]
+    data = re.sub(r"[^\w .:/-]", "_", entries[0]["quality"]["data"])  # may be the name of a user's file
     measured = f"Quality was measured on {data}, against the original model in float32." if data else "Not measured."
     table_lines = ["| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *rows)]
     return ["### Variants", "", measured, "", *table_lines, ""]
