@@ -29,7 +29,7 @@ FOLDER: Final = ROOT / ".coverage-data"
 def main() -> int:
     """Run the tests and write the reports; return the exit code."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
+    FOLDER.mkdir(exist_ok=True)
     with _started_everywhere():
         tests = subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], cwd=ROOT, check=False).returncode
     _coverage("combine", "--quiet", str(FOLDER))
