@@ -117,7 +117,7 @@ report-test: $(VENV)/.dev $(BROWSER)/.installed
 # MkDocs prints an announcement of its own otherwise.
 docs: $(VENV)/.dev $(DOCS)/.installed
 	$(BIN)/python scripts/sync_docs.py --check
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	$(BIN)/python -m pytest -q tests/site
 
 container-test: $(VENV)/.dev

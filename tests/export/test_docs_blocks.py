@@ -43,7 +43,7 @@ def unexplained(block: Block) -> str:
 
 
 RUN_PAGES = ("adding-an-architecture.md", "artifacts.md", "first-export.md", "large-models.md")
-RUN_PAGES += ("optimum.md", "sentence-transformers.md", "transformers-js.md")
+RUN_PAGES += ("optimum.md", "sentence-transformers.md", "transformers-js.md", "genai.md", "variants.md")
 """Pages whose commands, and for sentence-transformers.md also Python, are run below."""
 
 
@@ -138,8 +138,9 @@ def _run_page(name: str, folder: Path) -> None:
     if name == "sentence-transformers.md":
         make_checkpoint(folder / "path/to/sentences", "bert", "default", tokenizer=True)
         write_modules(folder / "path/to/sentences", ["mean"])
+    if name in ("artifacts.md", "genai.md"):
+        make_checkpoint(folder / "path/to/decoder", "llama", "causal-lm-with-past", tokenizer=True)
     if name == "artifacts.md":
-        make_checkpoint(folder / "path/to/decoder", "llama", "causal-lm-with-past")
         assert cli.main(["path/to/checkpoint", "--formats", "onnx"]) == 0
     names: dict[str, object] = {"__name__": "page"}
     ran = 0
