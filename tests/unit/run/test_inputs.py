@@ -128,6 +128,10 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "allow-unused": ("*.age_head.*,\nhead.bias", ("*.age_head.*", "head.bias")),
     "trust-remote-code": ("true", True),
     "allow-network": ("true", True),
+    "cache": ("templates", "templates"),
+    "fixed": ("batch=1, sequence=128", {"batch": 1, "sequence": 128}),
+    "report": ("true", True),
+    "target": ("transformersjs", ("transformersjs",)),
     "variants": ("fp16,\nq8 q4", ("fp16", "q8", "q4")),
     "eval-data": (TEXTS, TEXTS),
     "min-similarity": ("0.98", 0.98),
@@ -154,6 +158,7 @@ def test_what_belongs_to_variants_needs_some(name: str) -> None:
 def test_variants_are_checked_before_any_work() -> None:
     assert "did you mean int8? must be any of fp16, int8" in _problem("--variants", "fp16,int9")
     assert "means nothing without format onnx" in _problem("--variants", "int8", "--formats", "torchscript")
+    assert "exclude each other" in _problem("--variants", "int8", "--fixed", "batch=1, sequence=8")
     assert "is not a file" in _problem("--variants", "int8", "--eval-data", "none.txt")
     assert "must be a .txt, .jsonl or .csv file" in _problem("--variants", "int8", "--eval-data", "none.parquet")
 

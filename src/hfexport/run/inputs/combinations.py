@@ -17,10 +17,6 @@ def variant_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> l
     formats = values.get("formats", Inputs().formats)
     if values.get("variants") and formats is not None and FORMAT not in formats:
         problems.append(f"{sources['variants']} means nothing without format onnx: add it to {sources['formats']}")
-    if values.get("variants") and values.get("fixed"):
-        problems.append(
-            f"{sources['variants']} is measured on texts of any length, but {sources['fixed']} fixes the sizes: leave one out"
-        )
     if "variants" not in values:
         problems += [
             f"{sources[name]} means nothing without variants: say which to make"
