@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint.weights import WeightFiles
 from hfexport.errors import InputsError
 from hfexport.validation.memory import available_bytes
@@ -86,7 +87,7 @@ def refuse_large_conversion(weights: WeightFiles, formats: Sequence[str], output
     """
     share = 0.3 if weights.format == "pytorch" else SHARE_OF_WEIGHTS
     weight_bytes = int(share * sum(path.stat().st_size for path in weights.files))
-    traced = [name for name in formats if name != "neuron"]
+    traced = [name for name in formats if FORMATS[name].streams_weights]
     needs = Needs(weight_bytes, weight_bytes // 2, 0, traced, "the weights as safetensors")
     refuse_misfit(needs, output, available_bytes())
 
