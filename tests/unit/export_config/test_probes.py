@@ -14,6 +14,7 @@ from hfexport.export_config import LAYOUTS, ExportConfig, Seq2SeqConfig, axis_si
 from hfexport.export_config.builtin import config_class_for, known_architectures
 from hfexport.export_config.probes import Probe, beam_rows, fixed_probes, make_inputs, trace_inputs, validation_probes
 from hfexport.export_config.tasks import TASKS
+from hfexport.export_config.windows import unasked_thresholds
 
 TINY = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
 PAIRS = [(model_type, task) for model_type, cls in known_architectures().items() for task in cls.tasks]
@@ -256,3 +257,17 @@ def test_inputs_of_absurd_sizes_are_refused_before_memory_is_taken() -> None:
         make_inputs(config, config.trace_sizes, "fp32")
     config = config_class_for("vit")(ViTConfig(), TASKS["image-classification"])
     assert make_inputs(config, {**config.trace_sizes, "batch": 1}, "fp32")
+
+
+@pytest.mark.parametrize(("heads", "asked"), [(2, True), (512, False)])
+def test_a_long_window_is_exceeded_where_the_cache_is_small(heads: int, asked: bool) -> None:
+    settings = {**TINY, "head_dim": 8, "hidden_size": 512, "num_attention_heads": heads}
+    settings["num_key_value_heads"] = heads
+    config = export_config("llama", "causal-lm-with-past", **settings, max_position_embeddings=8192)
+    assert "past 4099" not in " ".join(probe.name for probe in validation_probes(config))
+    config.config.sliding_window = 4096
+    probes = validation_probes(config)
+    long = [dict(probe.sizes) for probe in probes if probe.sizes["past_sequence"] > 4096]
+    assert long == ([{"batch": 1, "sequence": 1, "past_sequence": 4099}] if asked else [])
+    declared = unasked_thresholds(config, [probe.sizes for probe in probes])
+    assert declared == ({} if asked else {"sliding_window": 4096})

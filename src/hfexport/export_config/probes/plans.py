@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from types import MappingProxyType
 
-from hfexport.export_config import DecoderConfig, EncoderConfig, ExportConfig, VisionConfig
+from hfexport.export_config import DecoderConfig, EncoderConfig, ExportConfig, VisionConfig, axis_size
 from hfexport.export_config.probes.probe import Probe
 from hfexport.export_config.probes.values import Padding
+from hfexport.export_config.windows import unasked_thresholds
 
 __all__ = [
     "axis_probes",
@@ -22,6 +24,9 @@ __all__ = [
 AFFORDABLE_TOKENS = 512
 """Largest length of a probe at the model's last position. The cost of eager attention grows too fast for longer
 ones."""
+
+AFFORDABLE_CACHE_ELEMENTS = 2**24
+"""Largest number of values in the cache of a probe that exceeds a long attention window."""
 
 GREEDY_STEPS = 16
 
@@ -42,11 +47,26 @@ def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
     if "sequence" in config.fixed_sizes and config.task.with_past:
         # On the right of a cache, padding would hide all new tokens of a short call.
         probes = [replace(probe, padding="left" if probe.padding == "right" else probe.padding) for probe in probes]
+    probes = [*probes, *_probes_past_windows(config, probes)]
     # After cutting to the limits of a small model, two probes may be the same.
     asked: dict[str, Probe] = {}
     for probe in (_within_limits(config, probe) for probe in probes):
         asked.setdefault(probe.name, probe)
     return tuple(asked.values())
+
+
+def _probes_past_windows(config: ExportConfig, probes: Sequence[Probe]) -> list[Probe]:
+    """Return probes of one token after a cache longer than each window that `probes` do not exceed, if it is small."""
+    if not {"sequence", "past_sequence"} <= set(config.free_axes):
+        return []
+    found = []
+    for window in dict.fromkeys(unasked_thresholds(config, [probe.sizes for probe in probes]).values()):
+        sizes = {**dict.fromkeys(config.free_axes, 1), "past_sequence": window + 3}
+        cache = [spec for spec in config.inputs if spec.role in ("past_key", "past_value")]
+        elements = sum(prod(axis_size(axis, sizes) for axis in spec.axes) for spec in cache)
+        if elements <= AFFORDABLE_CACHE_ELEMENTS:
+            found.append(Probe(_name(sizes, "none"), sizes, "none", 13))
+    return found
 
 
 def fixed_probes(config: ExportConfig, sizes: Mapping[str, int]) -> tuple[Probe, ...]:
