@@ -107,7 +107,7 @@ def _tables(fuzzed: dict[str, Any], faults: list[tuple[str, int, int]]) -> str:
     fuzz = (
         f"\n| fuzz of whole runs | |\n|---|---|\n| inputs | {fuzzed['count']}, seed {fuzzed['seed']} |\n"
         f"| checkpoints that they were made from | {fuzzed['architectures']} |\n{codes}"
-        f"| processor time of an input, mean | {fuzzed['cpu_s'] / fuzzed['count']:.2f} s |\n"
+        f"| processor time of an input without its child processes, mean | {fuzzed['cpu_s'] / fuzzed['count']:.2f} s |\n"
         f"| longest run | {fuzzed['longest_s']:.0f} s |\n| largest run | {fuzzed['largest_rss_bytes'] / 1e6:.0f} MB |\n"
         f"| inputs that broke a rule | {len(fuzzed['problems'])} |\n\n"
     )

@@ -345,7 +345,7 @@ def main(arguments: Sequence[str]) -> None:
         if FORK_SERVERS not in os.environ:  # with them a run exports in its own process, and its children start at once
             os.environ[FORK_SERVERS] = stack.enter_context(fork_servers(child_environment(os.environ)))
         found = _all(arguments)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # with the servers, and all that they forked
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # without the children of the servers
     print(json.dumps({**found, "cpu_s": round(used.ru_utime + used.ru_stime)}))
 
 
