@@ -167,6 +167,27 @@ def test_nothing_exported_and_no_manifest_at_all() -> None:
     assert "No manifest was given." in Page(report_page([])).text
 
 
+def test_fields_that_may_be_absent_are_not_needed() -> None:
+    manifest: Any = failed_manifest()
+    manifest["error"]["failed_by"] = "network"
+    for name in ("variants", "isolation"):
+        manifest.pop(name, None)
+    del manifest["source"]["unused_tensors"]
+    for artifact in manifest["artifacts"]:
+        for name in (
+            "tolerance_share",
+            "loose_tolerance",
+            "weights",
+            "validated_up_to",
+            "unasked_thresholds",
+            "left_out",
+        ):
+            artifact["validation"].pop(name)
+        del artifact["details"]["operators"]
+    check_manifest(manifest)
+    assert "caused by the network" in Page(report_page([manifest])).text
+
+
 def test_shares_are_computed_where_a_manifest_does_not_record_them() -> None:
     entry: Any = full_manifest()["artifacts"][0]
     output = entry["validation"]["probes"][0]["outputs"][0]
