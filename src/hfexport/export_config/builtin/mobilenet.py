@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from hfexport.export_config import VisionConfig
 
-__all__ = ["MobileNetV1Config", "MobileNetV2Config"]
+__all__ = ["MobileNetV1Config", "MobileNetV2Config", "MobileViTV2Config"]
 
 
 class MobileNetV1Config(VisionConfig):
@@ -18,7 +18,14 @@ class MobileNetV1Config(VisionConfig):
 
 
 class MobileNetV2Config(MobileNetV1Config):
-    """MobileNetV2, MobileViT and MobileViTV2."""
+    """MobileNetV2 and MobileViT."""
 
-    model_types = ("mobilenet_v2", "mobilevit", "mobilevitv2")
+    model_types = ("mobilenet_v2", "mobilevit")
     tasks = ("default", "image-classification", "semantic-segmentation")
+
+
+class MobileViTV2Config(MobileNetV2Config):
+    """MobileViTV2: it folds patches back with `Col2Im`, an operator of opset 18."""
+
+    model_types = ("mobilevitv2",)
+    opsets: ClassVar[tuple[int, int]] = (18, 23)
