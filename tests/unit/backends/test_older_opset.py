@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hfexport.backends.onnx.backend import _skeleton
+from hfexport.backends.onnx.backend import _without_weights
 from hfexport.backends.onnx.older_opset import to_older_opset
 from hfexport.errors import ExportError
 
@@ -44,7 +44,7 @@ def test_a_reduction_has_its_axes_as_an_attribute(operator: str, axes: list[int]
     newer = _model(nodes)
     model = ir.from_proto(newer)
     to_older_opset(model, 17)
-    older = _skeleton(model)
+    older = _without_weights(model)
     onnx.checker.check_model(older, full_check=True)
     assert (older.opset_import[0].version, older.ir_version) == (17, 8)
     np.testing.assert_array_equal(_run(older), _run(newer))
@@ -59,7 +59,7 @@ def test_axes_behind_a_reshape_are_known() -> None:
     newer = _model(nodes)
     model = ir.from_proto(newer)
     to_older_opset(model, 17)
-    np.testing.assert_array_equal(_run(_skeleton(model)), _run(newer))
+    np.testing.assert_array_equal(_run(_without_weights(model)), _run(newer))
 
 
 def test_equal_parts_of_a_split_need_no_number() -> None:
@@ -67,7 +67,7 @@ def test_equal_parts_of_a_split_need_no_number() -> None:
     newer = _model([parts, helper.make_node("Add", ["a", "c"], ["y"])])
     model = ir.from_proto(newer)
     to_older_opset(model, 17)
-    np.testing.assert_array_equal(_run(_skeleton(model)), _run(newer))
+    np.testing.assert_array_equal(_run(_without_weights(model)), _run(newer))
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_operators_of_branches_are_found() -> None:
 def test_the_ir_version_is_the_lowest_that_the_opset_allows(opset: int, ir_version: int) -> None:
     model = ir.from_proto(_model([helper.make_node("Relu", ["x"], ["y"])], opset))
     model.graph.opset_imports["com.microsoft"] = 1
-    assert _skeleton(model).ir_version == ir_version
+    assert _without_weights(model).ir_version == ir_version
