@@ -20,7 +20,7 @@ class MobileNetV1Config(VisionConfig):
 class MobileNetV2Config(MobileNetV1Config):
     """MobileNetV2 and MobileViT."""
 
-    model_types = ("mobilenet_v2", "mobilevit")
+    model_types: ClassVar[tuple[str, ...]] = ("mobilenet_v2", "mobilevit")
     tasks = ("default", "image-classification", "semantic-segmentation")
 
 
