@@ -33,7 +33,7 @@ class Dense:
 class Splade:
     """Pool masked-LM logits to one weight per vocabulary entry: `log(1 + relu(logits))`, over the tokens.
 
-    The formula is that of https://sbert.net/docs/package_reference/sparse_encoder/models.html# Formula: https://sbert.net/docs/package_reference/sparse_encoder/models.html#splade-pooling.
+    Formula: https://sbert.net/docs/package_reference/sparse_encoder/models.html#splade-pooling.
 
     Attributes:
         strategy: reduction over the tokens of a row.
