@@ -98,7 +98,9 @@ def test_the_artifacts_page_calls_any_encoder_of_text(
 
 def test_the_class_of_the_architecture_page_serves(tmp_path: Path) -> None:
     page = (DOCS / "adding-an-architecture.md").read_text(encoding="utf-8")
-    (tmp_path / "my_configs.py").write_text(BLOCK.findall(page)[0][1], encoding="utf-8")
+    (tmp_path / "my_configs.py").write_text(
+        next(code for _, code in BLOCK.findall(page) if "class MPNetOnnxConfig" in code), encoding="utf-8"
+    )
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "mpnet", "auto")
     arguments = ["--model", str(checkpoint), "--output", str(tmp_path / "output"), "--formats", "onnx"]
     assert cli.main([*arguments, "--export-config", f"{tmp_path / 'my_configs.py'}:MPNetOnnxConfig"]) == 0

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hfexport.errors import PublishError
+from hfexport.hub.client import configure_process
 from hfexport.hub.source import Source, describe_source
 from hfexport.manifest.entries import check_manifest, new_manifest
 from hfexport.run.inputs import Inputs, deciding_inputs, recorded
@@ -279,6 +280,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_again_and_the_commit_made_on
 ) -> None:
     """The Hub does what it was asked for all the same, late."""
     monkeypatch.setattr("hfexport.hub.client.ANSWER_TIMEOUT_S", 0.5)
+    configure_process()  # a client that reads the limit; the next test's fixture makes another
     fault = hub.fail(call, "slow", seconds=1.0)
     publication = push()
     assert publication["state"] == "committed"

@@ -108,7 +108,9 @@ def refuse_misfit(needs: Needs, output: Path, memory_bytes: int | None) -> str:
     Raises:
         InputsError: gives both amounts.
     """
-    free = shutil.disk_usage(output).free
+    free = shutil.disk_usage(
+        next(path for path in (output.absolute(), *output.absolute().parents) if path.is_dir())
+    ).free
     problems = []
     if needs.disk_bytes > free:
         problems.append(

@@ -62,7 +62,13 @@ def test_a_wrong_artifact_in_half_precision_fails(half_decoder: Path, tmp_path: 
     wrong = tmp_path / "wrong.onnx"
     onnx.save(model, wrong)
     verdict = validate(
-        Artifact("onnx", wrong, (wrong,)), config, reference, tolerance, folder=tmp_path / "wrong", env=ENV
+        Artifact("onnx", wrong, (wrong,)),
+        config,
+        reference,
+        tolerance,
+        folder=tmp_path / "wrong",
+        env=ENV,
+        timeout_s=900.0,
     )
     assert verdict.verdict == "failed"
     assert any("from the model in fp32" in line for line in verdict.failures)
@@ -92,6 +98,7 @@ def test_a_model_that_overflows_half_precision_is_refused(half_decoder: Path, tm
             resolve_tolerance(config, "fp16", None, None),
             folder=tmp_path / "run",
             env=ENV,
+            timeout_s=900.0,
         )
     assert "dtype: fp32" in caught.value.remedy
 

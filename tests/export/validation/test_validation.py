@@ -199,7 +199,14 @@ def test_a_scaled_matrix_fails_in_greedy_decoding_too(decoder: Case, tmp_path: P
 def test_a_tighter_tolerance_than_can_be_kept_fails(answers: Case, tmp_path: Path) -> None:
     tolerance = resolve_tolerance(answers.config, "fp32", 1e-12, None)
     verdict = validate(
-        answers.onnx, answers.config, answers.reference, tolerance, folder=tmp_path, env=ENV, by_precision=False
+        answers.onnx,
+        answers.config,
+        answers.reference,
+        tolerance,
+        folder=tmp_path,
+        env=ENV,
+        timeout_s=900.0,
+        by_precision=False,
     )
     assert verdict.verdict == "failed"
     assert any("allowed: 1e-12 + 0 *" in line for line in verdict.failures)
