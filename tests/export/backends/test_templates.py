@@ -36,7 +36,7 @@ def _export(checkpoint: Path, output: Path, cache: Path, *more: str) -> tuple[di
     [
         ("bert", "sequence-classification"),
         ("gpt2", "causal-lm-with-past"),
-        ("t5", "seq2seq-lm-with-past"),
+        pytest.param("t5", "seq2seq-lm-with-past", marks=pytest.mark.thorough),
     ],
 )
 def test_a_template_gives_the_bytes_of_a_fresh_capture(tmp_path: Path, model_type: str, task: str) -> None:

@@ -100,7 +100,7 @@ def _run(tmp_path: Path, code: str, model_type: str, task: str, *more: str) -> t
         pytest.param(SEQ2SEQ, "bart", "seq2seq-lm", marks=pytest.mark.thorough),
         (SEQ2SEQ_WITH_PAST, "bart", "seq2seq-lm-with-past"),
         pytest.param(SEQ2SEQ_WITH_PAST, "t5", "default-with-past", marks=pytest.mark.thorough),
-        (IMAGE, "vit", "image-classification"),
+        pytest.param(IMAGE, "vit", "image-classification", marks=pytest.mark.thorough),
         pytest.param(IMAGE, "convnext", "image-classification", marks=pytest.mark.thorough),
         (DUMMIES, "bert", "token-classification"),
     ],

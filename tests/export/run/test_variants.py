@@ -154,6 +154,7 @@ def _verify(export: Path, checkpoint: Path) -> int:
         return main(["verify", str(export), "--model", str(checkpoint), "--min-similarity", "0.5"])
 
 
+@pytest.mark.thorough
 def test_every_graph_of_an_encoder_decoder_gets_its_variant(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "t5", "t5", "seq2seq-lm-with-past", tokenizer=True)
     names = "O2,fused,int8,q4f16"
