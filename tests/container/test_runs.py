@@ -102,7 +102,7 @@ def test_stops_when_told_to(engine: docker.DockerClient, image: Image, workspace
     try:
         container.start()
         deadline = time.monotonic() + 120
-        while b"::group::Export" not in container.logs():
+        while b"weights: model.safetensors" not in container.logs():
             assert time.monotonic() < deadline, container.logs().decode()
             time.sleep(0.2)
         container.stop(timeout=60)
