@@ -237,7 +237,7 @@ class Jobs:
         """
         try:
             yield from self._hub.api.fetch_job_logs(job_id=job_id, namespace=self.namespace, follow=follow)
-        except Exception as error:
+        except Exception as error:  # of httpx or the Hub client; all that is not transient is raised again
             if (reason := transient_reason(error)) is not None:
                 raise Transient(reason) from error
             with self._hub.explained(f"job {job_id}"):

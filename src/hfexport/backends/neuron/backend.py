@@ -126,6 +126,7 @@ def _write_inputs(folder: Path, parts: Sequence[PartPlan]) -> None:
         for number, probe in enumerate(part.probes):
             inputs = probe.inputs(part.config, DTYPE)
             arrays |= {f"{part.name}/{number}/{name}": array for name, array in inputs.items()}
+    # numpy types keywords as its option `allow_pickle`; names with a slash cannot be one.
     np.savez(folder / "inputs.npz", **arrays)  # type: ignore[arg-type]
 
 

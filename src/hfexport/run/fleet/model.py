@@ -105,5 +105,6 @@ Entry: Final = _struct(
 class FleetFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A fleet file: models, and the inputs to export each with."""
 
+    # `Entry` and `Defaults` are made from the inputs, so that they are no types for a static checker.
     models: Annotated[list[Entry], Meta(min_length=1)]  # type: ignore[valid-type]
     defaults: Defaults | None = None  # type: ignore[valid-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableSequence
+
 import onnx
 from onnx import helper
 
@@ -41,8 +43,7 @@ def _is_half(value: onnx.ValueInfoProto) -> bool:
     return bool(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16)
 
 
-def _rename(names: object, new: dict[str, str]) -> None:
-    assert hasattr(names, "__setitem__")
-    for index, name in enumerate(list(names)):  # type: ignore[call-overload]
+def _rename(names: MutableSequence[str], new: Mapping[str, str]) -> None:
+    for index, name in enumerate(list(names)):
         if name in new:
             names[index] = new[name]
