@@ -71,6 +71,16 @@ def test_importing_loads_no_torch(code: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_the_reference_is_started_before_torch_is_imported() -> None:
+    program = (
+        "import sys\n"
+        "import hfexport.run.isolated, hfexport.validation.reference.start\n"
+        "print([name for name in ('torch', 'transformers', 'onnx', 'onnxruntime') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_back_ends_know_nothing_of_inputs_console_or_publishing() -> None:
     for path in (PACKAGE / "backends").rglob("*.py"):
         assert not _imported_rooms(path) & {"run", "hub", "manifest", "cli"}

@@ -24,6 +24,7 @@ from hfexport._internal.forkserver import FORK_SERVERS, Forked, fork
 from hfexport._internal.peak_memory import own_peak_bytes
 from hfexport._internal.process import Limits, collect_rarely, die_with, end_process, python_command
 from hfexport._internal.room import is_no_room, no_room
+from hfexport._internal.standby import Standbys
 from hfexport.errors import HfexportError, InternalError, ValidationError
 
 __all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "run_job", "start", "timeout_for"]
@@ -264,6 +265,7 @@ def start(
     kind: str = "",
     limits: Limits | None = None,
     servers: str = "",
+    standbys: Standbys | None = None,
 ) -> Worker:
     """Start `module` of hfexport in a fresh process and return at once.
 
@@ -277,6 +279,7 @@ def start(
         kind: kind of fork server (see `hfexport._internal.forkserver`) to use if one runs.
         limits: resource limits; exceeding them ends the child with `failure`.
         servers: folder of the fork servers; if empty, the one that `env` names, which the child then gets as well.
+        standbys: processes that were started early; one that waits for a job of `module` is used.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -292,6 +295,8 @@ def start(
     fork_env = {FORK_SERVERS: servers} if servers else env
     if (forked := fork(kind, {**request, "log": str(folder / "output.log")}, fork_env)) is not None:
         return Worker(name, folder, forked, failure)
+    if standbys is not None and (waiting := standbys.take(module, env, path)) is not None:
+        return Worker(name, folder, waiting, failure)
     command = python_command("hfexport._internal.workers", module, str(path))
     return launch(command, name=name, folder=folder, env=env, failure=failure)
 

@@ -148,6 +148,7 @@ class Exporter:
         comparison = None
         if self.inputs.validate == "strict":
             comparison = form.validator(self.subject, self.references).start(graphs, {})
+            comparison.prepare(backend.format)
         (self.ready / backend.format).mkdir()
         with self.stages(f"Export to {backend.format}"):
             artifacts = [self._export(backend, config, {}) for config in graphs]

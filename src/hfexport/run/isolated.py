@@ -19,6 +19,7 @@ from hfexport._internal import workers
 from hfexport._internal.blame import explain
 from hfexport._internal.confined import DENIED, confine, secret_places
 from hfexport._internal.forkserver import FORK_SERVERS, WARM_SERVERS
+from hfexport._internal.standby import Standbys
 from hfexport.backends.formats import FORMATS
 from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError, first_line
 from hfexport.hub.source import Fetched
@@ -123,10 +124,29 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     isolation = _isolate(job, inputs, staging)
     fetched = Fetched.from_dict(job["fetched"])
     observer = Reporter(Path(job["events"]))
+    with Standbys() as standbys:
+        if job["do"] == "verify" or inputs.validate == "strict":
+            from hfexport.validation.reference.start import prepare_reference
+
+            # Before this process imports torch, so that both import it at the same time.
+            prepare_reference(standbys, fetched.folder, os.environ)
+        return _make(job, inputs, fetched, observer, standbys, isolation)
+
+
+def _make(
+    job: Mapping[str, Any],
+    inputs: Inputs,
+    fetched: Fetched,
+    observer: Observer,
+    standbys: Standbys,
+    isolation: dict[str, str],
+) -> dict[str, Any]:
+    """Export or verify in this process, which is isolated by now."""
+    staging = Path(job["staging"])
     if job["do"] == "verify":
         from hfexport.run.verify import Export, run_again
 
-        run_again(Export.from_dict(job["export"]), fetched, inputs, observer, os.environ, staging)
+        run_again(Export.from_dict(job["export"]), fetched, inputs, observer, os.environ, staging, standbys)
         return {}
     from hfexport.run.pipeline import Run
 
@@ -135,7 +155,7 @@ def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     if runs_foreign_code(inputs):
         for reached in (name for name, how in isolation.items() if how != DENIED and not inputs.allow_network):
             observer.warn(f"Code that is not hfexport's is run with {reached} {isolation[reached]}.")
-    work = Run(inputs, observer, os.environ, staging, manifest)
+    work = Run(inputs, observer, os.environ, staging, manifest, standbys=standbys)
     try:
         work.export_and_validate(fetched)
     finally:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from hfexport._internal.standby import Standbys
 from hfexport.checkpoint import (
     Checkpoint,
     Contents,
@@ -108,7 +109,7 @@ def run(
 
 @dataclass(frozen=True)
 class Run:
-    """State that the steps of one run share: folders, inputs and the manifest."""
+    """State that the steps of one run share: folders, inputs, the manifest, and processes that were started early."""
 
     inputs: Inputs
     observer: Observer
@@ -116,6 +117,7 @@ class Run:
     staging: Path
     manifest: Manifest
     further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None
+    standbys: Standbys | None = None
 
     @property
     def variant(self) -> str:
@@ -322,6 +324,7 @@ class Run:
             rtol=self.inputs.rtol,
             limited=limited,
             further_probes=self.further_probes,
+            standbys=self.standbys,
         )
         return Exporter(
             inputs=self.inputs,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from hfexport._internal.standby import Standbys
 from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint import look_over, sha256
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
@@ -196,7 +197,13 @@ def _hold_source(export: Export, folder: Path, digests: Mapping[Path, str]) -> N
 
 
 def run_again(
-    export: Export, fetched: Fetched, given: Inputs, observer: Observer, env: Mapping[str, str], staging: Path
+    export: Export,
+    fetched: Fetched,
+    given: Inputs,
+    observer: Observer,
+    env: Mapping[str, str],
+    staging: Path,
+    standbys: Standbys | None = None,
 ) -> None:
     """Run every artifact against the unpatched model on the probes of this version.
 
@@ -213,7 +220,8 @@ def run_again(
         validate="strict",
         **_requested_sizes(manifest),
     )
-    run = Run(inputs, observer, env, staging, new_manifest(recorded(inputs), manifest["created"]))
+    blank = new_manifest(recorded(inputs), manifest["created"])
+    run = Run(inputs, observer, env, staging, blank, standbys=standbys)
     found = find_adapter(fetched.folder) or look_over(fetched.folder, run.variant)
     contents = look_over(_merged(export, found, fetched, run)) if isinstance(found, Adapter) else found
     checkpoint = run.read(contents)

@@ -25,7 +25,16 @@ from hfexport.validation.sessions import (
 )
 from hfexport.validation.weights import hash_onnx, hash_torchscript, write_hashes
 
-__all__ = ["run"]
+__all__ = ["prepare", "run"]
+
+
+def prepare(format_name: str) -> None:
+    """Import the runtime of a format, before the job is known."""
+    if format_name == "onnx":
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    else:
+        import torch  # noqa: F401
 
 
 def run(values: Mapping[str, Any]) -> dict[str, Any]:

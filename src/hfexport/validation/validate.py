@@ -7,11 +7,12 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from msgspec import structs
 
 from hfexport._internal import workers
+from hfexport._internal.standby import Standbys
 from hfexport.backends.base import Artifact
 from hfexport.errors import HfexportError, ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
@@ -30,10 +31,17 @@ from hfexport.validation.reference.start import Reference
 from hfexport.validation.verdict import ArtifactVerdict, Exact, ProbeResult
 from hfexport.validation.weights import Stored
 
-__all__ = ["graph_job", "validate"]
+__all__ = ["graph_job", "prepare_runner", "validate"]
+
+_RUNNER: Final = "hfexport.validation.runner"
 
 _STOPPED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
 """Signals that are no failure of the artifact, unlike those of a crash."""
+
+
+def prepare_runner(standbys: Standbys, format_name: str, env: Mapping[str, str]) -> None:
+    """Start the process of the next runner early, so that it imports the format's runtime meanwhile."""
+    standbys.prepare(_RUNNER, workers.child_environment(env), [format_name])
 
 
 def validate(
@@ -49,6 +57,7 @@ def validate(
     limited: bool = False,
     by_precision: bool = True,
     compare_weights: bool = True,
+    standbys: Standbys | None = None,
 ) -> ArtifactVerdict:
     """Run `artifact` in a new process on the reference's probes and compare every output.
 
@@ -65,6 +74,7 @@ def validate(
         by_precision: judge float16, and float32 that misses the tolerance, by the model in higher precision; false if
             the user set the tolerance.
         compare_weights: compare stored tensors with the model's; not for traces of another version of transformers.
+        standbys: processes that were started early, see `prepare_runner`.
 
     Returns:
         `passed`, `failed` or, if the model's values vary too little for a conclusion, `incomplete`; with the reasons.
@@ -88,7 +98,14 @@ def validate(
     kind = "" if artifact.format == "onnx" else "torch"
     limits = runner_limits(job.weight_bytes, timeout_s, job.threads) if limited else None
     with workers.start(
-        "hfexport.validation.runner", plain(job), name=name, folder=folder, env=environment, kind=kind, limits=limits
+        _RUNNER,
+        plain(job),
+        name=name,
+        folder=folder,
+        env=environment,
+        kind=kind,
+        limits=limits,
+        standbys=standbys,
     ) as worker:
         try:
             answer = read(worker.result(timeout_s), RunnerAnswer)

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from hfexport._internal.standby import Standbys
 from hfexport.backends.base import Artifact
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.probes import Probe, fixed_probes, validation_probes
 from hfexport.validation.limits import resolve_tolerance
 from hfexport.validation.reference.start import Reference, start_references
-from hfexport.validation.validate import validate
+from hfexport.validation.validate import prepare_runner, validate
 from hfexport.validation.verdict import ArtifactVerdict, all_of
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Subject:
         rtol: requested relative tolerance; `None` for that of the export config.
         limited: limit memory, time and file size of artifacts when they run, for artifacts made elsewhere.
         further_probes: returns probes for shape-free artifacts in addition to hfexport's own.
+        standbys: processes that were started early.
     """
 
     checkpoint: Path
@@ -59,6 +61,7 @@ class Subject:
     rtol: float | None = None
     limited: bool = False
     further_probes: Callable[[ExportConfig], tuple[Probe, ...]] | None = None
+    standbys: Standbys | None = None
 
     def probes(self, config: ExportConfig, fixed_sizes: Mapping[str, int]) -> tuple[Probe, ...]:
         """Return the probes for a graph: at its fixed sizes, or at several sizes if it is shape-free."""
@@ -90,6 +93,7 @@ class References:
             folder=subject.staging / f"reference-{len(self._started)}",
             env=subject.env,
             exact_checkpoint=subject.folder_in("fp32") if subject.dtype == "fp16" else None,
+            standbys=subject.standbys,
         )
         self.own(references)
         return {config.graph: reference for config, reference in zip(graphs, references, strict=True)}
@@ -116,6 +120,10 @@ class References:
 
 class Comparison(Protocol):
     """References of a model's graphs, with which artifacts are compared."""
+
+    def prepare(self, format_name: str) -> None:
+        """Start the process that will run the first artifact, so that it imports the runtime meanwhile."""
+        ...
 
     def validate(self, artifact: Artifact, config: ExportConfig, companions: Companions) -> ArtifactVerdict:
         """Validate an artifact.
@@ -159,6 +167,10 @@ class _GraphComparison:
     subject: Subject
     references: Mapping[str, Reference]
 
+    def prepare(self, format_name: str) -> None:
+        if self.subject.standbys is not None:
+            prepare_runner(self.subject.standbys, format_name, self.subject.env)
+
     def validate(self, artifact: Artifact, config: ExportConfig, companions: Companions) -> ArtifactVerdict:
         subject = self.subject
         made = [(earlier, branch) for earlier, described in companions for branch in described.branches]
@@ -176,6 +188,7 @@ class _GraphComparison:
                     timeout_s=subject.timeout_s,
                     limited=subject.limited,
                     by_precision=subject.atol is None and subject.rtol is None,
+                    standbys=subject.standbys,
                 )
             )
             made.append((artifact, branch))
@@ -216,6 +229,10 @@ class NeuronValidator:
 class _NeuronComparison:
     validator: NeuronValidator
     reference: NeuronReference
+
+    def prepare(self, format_name: str) -> None:
+        """Start nothing: a worker of the Neuron SDK runs the artifacts."""
+        del format_name
 
     def validate(self, artifact: Artifact, config: ExportConfig, companions: Companions) -> ArtifactVerdict:
         from hfexport.backends.neuron.artifact import NeuronArtifact

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
 from hfexport._internal import workers
+from hfexport._internal.standby import Standbys
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.probes import Probe
 from hfexport.validation.messages import ReferenceGraph, ReferenceJob, plain
 from hfexport.validation.verdict import Exact
 
-__all__ = ["Answering", "Reference", "start_reference", "start_references"]
+__all__ = ["Answering", "Reference", "prepare_reference", "start_reference", "start_references"]
+
+_WORKER: Final = "hfexport.validation.reference.worker"
 
 
 class Answering(Protocol):
@@ -51,6 +54,17 @@ class Reference:
     exact: Exact | None = None
 
 
+def prepare_reference(standbys: Standbys, checkpoint: Path, env: Mapping[str, str]) -> None:
+    """Start the process of the next reference early, so that it imports torch and the model's code meanwhile.
+
+    Args:
+        standbys: processes of the run; `start_references` takes the process from there.
+        checkpoint: folder of the checkpoint, or the folder that contains it.
+        env: environment; the process gets an allow-list of it.
+    """
+    standbys.prepare(_WORKER, workers.child_environment(env), [str(checkpoint.resolve())])
+
+
 def start_reference(
     checkpoint: Path,
     config: ExportConfig,
@@ -72,6 +86,7 @@ def start_references(
     folder: Path,
     env: Mapping[str, str],
     exact_checkpoint: Path | None = None,
+    standbys: Standbys | None = None,
 ) -> tuple[Reference, ...]:
     """Start one process that computes the reference for every graph of a model.
 
@@ -81,6 +96,7 @@ def start_references(
         dtype: `fp32` or `fp16`.
         folder: folder in which each graph gets a folder.
         env: environment; the process gets an allow-list of it.
+        standbys: processes that were started early, see `prepare_reference`.
         exact_checkpoint: the same weights in float32, which a float16 reference maps to run in float32; if unset, it
             widens those of `checkpoint` in memory.
 
@@ -110,12 +126,13 @@ def start_references(
     )
     environment = workers.child_environment(env)
     worker = workers.start(
-        "hfexport.validation.reference.worker",
+        _WORKER,
         plain(job),
         name="reference",
         folder=folder,
         env=environment,
         kind="transformers",
+        standbys=standbys,
     )
     return tuple(
         Reference(worker, tuple(probes), dtype, folder / config.graph, replace(job, graphs=(graph,)), exact)

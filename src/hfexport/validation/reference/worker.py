@@ -7,6 +7,8 @@ there cannot cancel out. It also writes the inputs on which every artifact is ru
 from __future__ import annotations
 
 import copy
+import importlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfexport.checkpoint.json_file import read_bounded
+from hfexport.checkpoint.local import transformer_folder
 from hfexport.errors import MODEL_FAILURES, UnsupportedError
 from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph, Tolerance
 from hfexport.export_config.arrays import Arrays
@@ -27,7 +31,25 @@ from hfexport.validation.reference.given import recorded_names, without
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["answer_exactly", "answer_inputs", "answer_probes", "run"]
+__all__ = ["answer_exactly", "answer_inputs", "answer_probes", "prepare", "run"]
+
+
+def prepare(folder: str) -> None:
+    """Import torch, transformers and the module of the model's architecture, before the job is known.
+
+    Args:
+        folder: folder of the checkpoint, or of a sentence-transformers model around it.
+    """
+    import torch  # noqa: F401
+    from transformers import CONFIG_MAPPING
+
+    import hfexport.modeling.load
+    import hfexport.modeling.wrappers
+    import hfexport.validation.weights  # noqa: F401
+
+    config = json.loads(read_bounded(transformer_folder(Path(folder)) / "config.json"))
+    config_module = CONFIG_MAPPING[config["model_type"]].__module__
+    importlib.import_module(config_module.replace(".configuration_", ".modeling_"))
 
 
 def run(values: Mapping[str, Any]) -> dict[str, Any]:
