@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hfexport import __version__
 from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint import Checkpoint
-from hfexport.errors import ValidationError
+from hfexport.errors import ExportError, HfexportError, UnsupportedError, ValidationError
 from hfexport.export_config import LAYOUTS, ExportConfig
 from hfexport.run.formats import FormatRun
 from hfexport.run.graph_cache import templates_for
@@ -151,7 +151,12 @@ class Exporter:
             comparison.prepare(backend.format)
         (self.ready / backend.format).mkdir()
         with self.stages(f"Export to {backend.format}"):
-            artifacts = [self._export(backend, config, {}) for config in graphs]
+            try:
+                artifacts = [self._export(backend, config, {}) for config in graphs]
+            except ExportError as error:
+                if not error.failed_by and (cause := self._failure_of_model(form, graphs, comparison)) is not None:
+                    raise cause from error
+                raise
         if comparison is None:
             reason = "validate is off"
             return [(artifact, config, not_run(reason)) for artifact, config in zip(artifacts, graphs, strict=True)]
@@ -167,6 +172,21 @@ class Exporter:
                 result = self._at_fixed_sizes(form, result)
             results.append(result)
         return results
+
+    def _failure_of_model(
+        self, form: FormatRun, graphs: Sequence[ExportConfig], comparison: Comparison | None
+    ) -> UnsupportedError | None:
+        """Return the error of a model that does not run itself, or not in this dtype; `None` if it runs.
+
+        It replaces the back end's error, which is only a consequence.
+        """
+        try:
+            (comparison or form.validator(self.subject, self.references).start(graphs, {})).check_model()
+        except UnsupportedError as error:
+            return error
+        except HfexportError:
+            pass  # the model was not asked; the back end's error stands
+        return None
 
     def _without_template(
         self, form: FormatRun, result: Result, comparison: Comparison, made: Sequence[tuple[Artifact, ExportConfig]]

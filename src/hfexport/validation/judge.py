@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.export_config.probes import Probe
 from hfexport.validation.arrays import read_arrays
 from hfexport.validation.compare import Yardstick, compare_probe, declared_problem
-from hfexport.validation.precision import FAR, largest_of, relative_errors
+from hfexport.validation.precision import FAR, largest_of, relative_errors, unfit
 from hfexport.validation.readable import hidden_positions
 from hfexport.validation.verdict import ProbeResult
 
@@ -88,10 +87,7 @@ def _refuse_unfit(probe: Probe, errors: Mapping[str, float]) -> None:
     for name, error in errors.items():
         if error > FAR:
             found = "not finite" if error == float("inf") else f"off by {error:.2g} of its largest value"
-            raise UnsupportedError(
-                f"the model is not fit for float16: its own {name} at {probe.name} is {found} in float16",
-                remedy="Export it with dtype: fp32.",
-            )
+            raise unfit(f"its own {name} at {probe.name} is {found} in float16")
 
 
 def judge_all(answers: Answers, exact: bool, ask_exactly: Callable[[], bool]) -> tuple[ProbeResult, ...]:

@@ -14,10 +14,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hfexport.errors import UnsupportedError
 from hfexport.validation.scan import widened
 from hfexport.validation.verdict import Distances, Exact
 
-__all__ = ["FACTOR", "FAR", "FLOOR", "exact_dtype", "largest_of", "measure", "relative_errors"]
+__all__ = ["FACTOR", "FAR", "FLOOR", "exact_dtype", "largest_of", "measure", "relative_errors", "unfit"]
 
 FACTOR: Final = 4.0
 """Largest ratio of the artifact's error to the eager model's."""
@@ -29,6 +30,14 @@ FAR: Final = 0.05
 """Largest relative error of the eager float16 model; models above it are rejected for float16."""
 
 _CHUNK: Final = 1 << 17
+
+
+def unfit(finding: str) -> UnsupportedError:
+    """Return the error for a model that cannot be exported in float16, though it runs in float32."""
+    return UnsupportedError(
+        f"the model is not fit for float16: {finding}",
+        remedy="Export it with dtype: fp32.",
+    )
 
 
 def exact_dtype(dtype: str) -> Exact:

@@ -138,6 +138,15 @@ class Comparison(Protocol):
         """
         ...
 
+    def check_model(self) -> None:
+        """Wait for the references.
+
+        Raises:
+            UnsupportedError: the model itself fails, or does not run in the dtype of the artifacts.
+            HfexportError: the references could not be computed.
+        """
+        ...
+
 
 class Validator(Protocol):
     """Starts the references that the artifacts of a format are compared with."""
@@ -194,6 +203,10 @@ class _GraphComparison:
             made.append((artifact, branch))
         return all_of(verdicts)
 
+    def check_model(self) -> None:
+        for reference in self.references.values():
+            reference.worker.result(self.subject.timeout_s)
+
 
 @dataclass(frozen=True)
 class NeuronValidator:
@@ -249,6 +262,10 @@ class _NeuronComparison:
         return validate_on_device(
             existing, self.reference, folder=backend.run.folder / "validation", timeout_s=subject.timeout_s
         )
+
+    def check_model(self) -> None:
+        for reference in self.reference.parts.values():
+            reference.worker.result(self.validator.subject.timeout_s)
 
     def _made_here(self, artifact: NeuronArtifact, config: ExportConfig) -> ArtifactVerdict:
         from hfexport.backends.neuron.plan import DTYPE

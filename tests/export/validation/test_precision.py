@@ -103,6 +103,18 @@ def test_a_model_that_overflows_half_precision_is_refused(half_decoder: Path, tm
     assert "dtype: fp32" in caught.value.remedy
 
 
+@pytest.mark.parametrize("validate", ["strict", pytest.param("off", marks=pytest.mark.thorough)])
+def test_a_model_that_does_not_run_in_half_precision_is_refused(
+    validate: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # DeBERTa makes its query and value biases in float32, so no back end can capture it in float16 either.
+    folder = make_checkpoint(tmp_path / "checkpoint", "deberta", "default", dtype="fp16")
+    assert main([str(folder), "--formats", "onnx", "--validate", validate, "--output", str(tmp_path / "out")]) == 4
+    said = capsys.readouterr().err
+    assert "not fit for float16: it fails in float16 at batch 1, sequence 1, and runs in float32: RuntimeError" in said
+    assert "dtype: fp32" in said
+
+
 def test_an_ill_conditioned_model_is_held_against_float64(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     make_checkpoint(folder, "llama", "causal-lm-with-past")

@@ -129,7 +129,8 @@ def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Capture without garbage collection, per-node stack traces (a quarter of the time), and log messages."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "transformers")]
+    names = ("torch", "torch.onnx", "torch._subclasses.fake_tensor", "onnxscript", "transformers")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     traces = torch.fx.config.do_not_emit_stack_traces
     collecting = gc.isenabled()
@@ -140,7 +141,7 @@ def _undisturbed() -> Iterator[None]:
         stack.enter_context(redirect_stderr(io.StringIO()))
         warnings.simplefilter("ignore")
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)  # errors are raised anyway
         torch.fx.config.do_not_emit_stack_traces = True
         gc.disable()
         try:

@@ -84,7 +84,13 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
         model = load_model(checkpoint, configs[0], job.dtype)
         for config, probes, folder in asked:
             with recorded_names(model) as given:
-                answer_probes(model, config, probes, job.dtype, folder)
+                try:
+                    answer_probes(model, config, probes, job.dtype, folder)
+                except ModelFails as failure:
+                    if job.dtype != "fp16":
+                        raise UnsupportedError(failure.message, remedy=failure.remedy) from failure
+                    wider = load_model(Path(job.exact_checkpoint), config, "fp32")
+                    raise _explained(failure, config, wider) from failure
             left_out[config.graph] = tuple(without(given, _compared(config)))
         for config, _, folder in asked:
             # Last, and in the order of the graphs: a decoder's module removes the encoder from the model.
@@ -115,7 +121,8 @@ def answer_probes(
     """Run `model` on every probe; write `inputs/{n}` and `outputs/{n}` to `folder` for the n-th.
 
     Raises:
-        UnsupportedError: the model fails on a probe, or its outputs are not deterministic.
+        ModelFails: the model fails on a probe.
+        UnsupportedError: its outputs are not deterministic.
     """
     import torch
 
@@ -135,13 +142,36 @@ def answer_probes(
                     again = copy.deepcopy(model) if config.changes_when_called else model
                     _refuse_chance(outputs, answer_inputs(again, config, probe, inputs), config.tolerance(dtype))
             except MODEL_FAILURES as error:
-                raise UnsupportedError(
-                    f"the model itself fails at {probe.name}, so there is nothing to compare with:"
-                    f" {type(error).__name__}: {error}",
-                    remedy="Check that the model runs in transformers with this config.json; without a model that"
-                    " answers, nothing can be proved.",
-                ) from error
+                raise ModelFails(probe, error) from error
             write_arrays(folder / "outputs" / str(number), outputs)
+
+
+class ModelFails(UnsupportedError):
+    """The model raised an error on a probe."""
+
+    def __init__(self, probe: Probe, error: BaseException) -> None:
+        self.probe = probe
+        self.error = f"{type(error).__name__}: {error}"
+        super().__init__(
+            f"the model itself fails at {probe.name}, so there is nothing to compare with: {self.error}",
+            remedy="Check that the model runs in transformers with this config.json; without a model that"
+            " answers, nothing can be proved.",
+        )
+
+
+def _explained(failure: ModelFails, config: ExportConfig, wider: torch.nn.Module) -> UnsupportedError:
+    """Return the error for a float16 model that fails: only its dtype is at fault if it runs in float32 (`wider`)."""
+    import torch
+
+    from hfexport.validation.precision import unfit
+
+    probe = failure.probe
+    try:
+        with torch.inference_mode():
+            answer_inputs(wider, config, probe, probe.inputs(config, "fp32"))
+    except MODEL_FAILURES:
+        return UnsupportedError(failure.message, remedy=failure.remedy)
+    return unfit(f"it fails in float16 at {probe.name}, and runs in float32: {failure.error}")
 
 
 def answer_exactly(
