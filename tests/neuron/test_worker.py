@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from hfexport.backends.base import ExportJob
 from hfexport.backends.neuron import backend
 from hfexport.backends.neuron.backend import NeuronBackend
+from hfexport.backends.neuron.messages import Request, WorkerAnswer
 from hfexport.backends.neuron.options import NeuronOptions, NeuronRun
 from hfexport.backends.neuron.protocol import ask
 from hfexport.backends.neuron.sizes import Sizes
@@ -76,7 +77,15 @@ def test_what_is_refused_up_front_fails_there_for_the_reason_given(
         worker.compile(checkpoint, "deberta-v2")
 
 
-@pytest.mark.parametrize("job", [{"action": "publish"}, {"action": "probe", "protocol": 2}])
-def test_a_job_that_it_does_not_understand_is_refused(worker: Worker, job: dict[str, Any]) -> None:
+class _UnknownRequest(Request, frozen=True, tag="publish"):
+    pass
+
+
+class _NewerRequest(Request, frozen=True, tag="probe"):
+    protocol: int = 2
+
+
+@pytest.mark.parametrize("job", [_UnknownRequest(), _NewerRequest()])
+def test_a_job_that_it_does_not_understand_is_refused(worker: Worker, job: Request) -> None:
     with pytest.raises(NeuronError, match="uses protocol 1, and the job another one"):
-        ask(worker.run, job, worker.run.folder, timeout_s=60)
+        ask(worker.run, job, WorkerAnswer, worker.run.folder, timeout_s=60)

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
-from hfexport.errors import InternalError
+from hfexport._internal.messages import Answer, Message
+from hfexport.backends.neuron.messages import GenerateCall
 
 __all__ = [
-    "Answer",
     "Branch",
     "GraphFile",
+    "PaddedReferenceJob",
     "ReferenceAnswer",
     "ReferenceGraph",
     "ReferenceJob",
     "RunnerAnswer",
     "RunnerJob",
-    "plain",
-    "read",
 ]
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all jobs and answers. Folders and paths are absolute."""
 
 
 class Branch(Message, frozen=True):
@@ -78,18 +72,6 @@ class RunnerJob(Message, frozen=True):
     reference: str
     folder: str
     hash_weights: bool
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of answers.
-
-    Attributes:
-        wall_s: seconds since the process was started.
-        peak_rss_bytes: its largest resident set; 0 if the system does not report it.
-    """
-
-    wall_s: float = 0.0
-    peak_rss_bytes: int = 0
 
 
 class RunnerAnswer(Answer, frozen=True):
@@ -152,34 +134,24 @@ class ReferenceAnswer(Answer, frozen=True):
     """
 
     probes: tuple[str, ...] = ()
-    versions: dict[str, str] = {}
-    left_out: dict[str, tuple[str, ...]] = {}
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+    left_out: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
-_T = TypeVar("_T", bound=msgspec.Struct)
+class PaddedReferenceJob(Message, frozen=True):
+    """Run the unpatched encoder-decoder on the probes of graphs of fixed sizes, and generate.
 
-
-def plain(message: msgspec.Struct) -> dict[str, Any]:
-    """Convert a message to JSON values."""
-    values: dict[str, Any] = msgspec.to_builtins(message, enc_hook=_base_value)
-    return values
-
-
-def _base_value(value: object) -> object:
-    """Convert a value of a subclass, such as torch's version, to its base class, as `json` does."""
-    for base in (str, int, float):
-        if isinstance(value, base):
-            return base(value)
-    raise TypeError(f"{type(value).__name__} is no JSON value")
-
-
-def read(values: Mapping[str, Any], kind: type[_T]) -> _T:
-    """Convert JSON values to a message.
-
-    Raises:
-        InternalError: a field is missing, unknown or of another type.
+    Attributes:
+        checkpoint: folder of the checkpoint.
+        sizes: sizes of the axes of `encoder` and `decoder`.
+        calls: calls of `generate`.
+        threads: number of threads.
+        folder: folder in which `{part}/inputs/{n}` and `{part}/outputs/{n}` are written; for part `generation`, these
+            are the input text and the tokens of the n-th call.
     """
-    try:
-        return msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
-        raise InternalError(f"{kind.__name__}: {error}") from error
+
+    checkpoint: str
+    sizes: dict[str, dict[str, int]]
+    calls: tuple[GenerateCall, ...]
+    threads: int
+    folder: str

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hfexport._internal import workers
+from hfexport._internal.messages import plain
 from hfexport.backends.base import Artifact
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart
+from hfexport.backends.neuron.messages import GenerateCall, GenerateRequest, Request, RunRequest, WorkerAnswer
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import NoDevice, ask
 from hfexport.errors import NeuronError, ValidationError
 from hfexport.export_config import Tolerance
+from hfexport.validation.messages import PaddedReferenceJob
 from hfexport.validation.reference.start import Reference, start_reference
 from hfexport.validation.validate import validate
 from hfexport.validation.verdict import ArtifactVerdict, Check, ProbeResult, Verdict
@@ -47,7 +50,7 @@ class NeuronReference:
     """
 
     parts: Mapping[str, Reference]
-    calls: tuple[Mapping[str, Any], ...] = ()
+    calls: tuple[GenerateCall, ...] = ()
     generation: Path = Path()
 
 
@@ -63,17 +66,17 @@ def start_neuron_reference(
     folder = folder.resolve()
     sizes = {part.name: dict(part.sizes) for part in parts}
     beams = sizes["decoder"]["batch"] // sizes["encoder"]["batch"]
-    common = {"max_length": sizes["decoder"]["decoder_sequence"], "do_sample": False}
-    calls = tuple({**common, "num_beams": number} for number in dict.fromkeys((1, beams)))
-    job = {
-        "checkpoint": str(checkpoint.resolve()),
-        "sizes": sizes,
-        "calls": list(calls),
-        "threads": max(1, workers.available_cores(env) - 1),
-        "folder": str(folder),
-    }
+    longest = sizes["decoder"]["decoder_sequence"]
+    calls = tuple(GenerateCall(max_length=longest, num_beams=number) for number in dict.fromkeys((1, beams)))
+    job = PaddedReferenceJob(
+        checkpoint=str(checkpoint.resolve()),
+        sizes=sizes,
+        calls=calls,
+        threads=max(1, workers.available_cores(env) - 1),
+        folder=str(folder),
+    )
     module, environment = "hfexport.validation.reference.padded", workers.child_environment(env)
-    worker = workers.start(module, job, name="reference", folder=folder, env=environment, kind="transformers")
+    worker = workers.start(module, plain(job), name="reference", folder=folder, env=environment, kind="transformers")
     references = {part.name: Reference(worker, part.probes, DTYPE, folder / part.name) for part in parts}
     return NeuronReference(references, calls, folder / "generation")
 
@@ -217,24 +220,25 @@ def _written(
     folder.mkdir(parents=True)
     np.savez(folder / "inputs.npz", **{f"generation/{key}": array for key, array in inputs.items()})  # type: ignore[arg-type]
     home = artifact.parts[0].path.parent.parent
-    job = {
-        "action": "generate",
-        "runtime": str(artifact.package.resolve()),
-        "config": str(home.resolve()),
-        **{part: str(path.resolve()) for part, path in graphs.items()},
-        "compiled": compiled,
-        "calls": list(reference.calls),
-    }
+    job = GenerateRequest(
+        runtime=str(artifact.package.resolve()),
+        config=str(home.resolve()),
+        encoder=str(graphs["encoder"].resolve()),
+        decoder=str(graphs["decoder"].resolve()),
+        compiled=compiled,
+        calls=reference.calls,
+    )
     answers = _read_answers(_outputs(artifact, job, folder, timeout_s))
     for number, call in enumerate(reference.calls):
         wanted = read_arrays(reference.generation / "outputs" / str(number))["tokens"]
         found = answers.get(f"generation/{number}/tokens")
         if found is None or found.shape != wanted.shape or not bool((found == wanted).all()):
-            beams = call["num_beams"]
             return Check(
-                name, "failed", f"with {beams} beams it writes {_shown(found)}; the model writes {_shown(wanted)}"
+                name,
+                "failed",
+                f"with {call.num_beams} beams it writes {_shown(found)}; the model writes {_shown(wanted)}",
             )
-    beams = " and ".join(str(call["num_beams"]) for call in reference.calls)
+    beams = " and ".join(str(call.num_beams) for call in reference.calls)
     rows, length = wanted.shape
     return Check(
         name, "passed", f"the same {rows} texts of up to {length} tokens as `generate` writes, with {beams} beams"
@@ -305,25 +309,24 @@ def _written_on_device(artifact: NeuronArtifact, reference: NeuronReference, fol
     return f", and writes {same}"
 
 
-def _device_job(part: NeuronPart) -> dict[str, Any]:
-    return {
-        "action": "run",
-        "artifact": str(part.path.resolve()),
-        "part": part.name,
-        "inputs": [spec.name for spec in part.plan.config.inputs],
-        "outputs": [spec.name for spec in part.plan.config.outputs],
-        "probes": len(part.plan.probes),
-    }
+def _device_job(part: NeuronPart) -> RunRequest:
+    return RunRequest(
+        artifact=str(part.path.resolve()),
+        part=part.name,
+        inputs=tuple(spec.name for spec in part.plan.config.inputs),
+        outputs=tuple(spec.name for spec in part.plan.config.outputs),
+        probes=len(part.plan.probes),
+    )
 
 
-def _outputs(artifact: NeuronArtifact, job: Mapping[str, Any], folder: Path, timeout_s: float) -> Path:
+def _outputs(artifact: NeuronArtifact, job: Request, folder: Path, timeout_s: float) -> Path:
     """Run the worker on `job` and return the file with its outputs."""
     run = artifact.run
     assert run is not None, "the back end records how it ran"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "inputs.npz").exists():
         shutil.copyfile(run.folder / "export" / "inputs.npz", folder / "inputs.npz")
-    answer = ask(run, job, folder, timeout_s=timeout_s)
+    answer = ask(run, job, WorkerAnswer, folder, timeout_s=timeout_s)
     if "outputs.npz" not in answer.files:
         raise ValidationError("the worker ran the artifact but wrote no outputs")
     return answer.files["outputs.npz"]

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from hfexport._internal.messages import plain, read
 from hfexport.validation.arrays import read_arrays, write_arrays
 from hfexport.validation.generation import decode
-from hfexport.validation.messages import GraphFile, RunnerAnswer, RunnerJob, plain, read
+from hfexport.validation.messages import GraphFile, RunnerAnswer, RunnerJob
 from hfexport.validation.sessions import (
     BranchSession,
     Expected,

@@ -12,21 +12,13 @@ from typing import Any, Final
 from msgspec import structs
 
 from hfexport._internal import workers
+from hfexport._internal.messages import Answer, plain, read
 from hfexport._internal.standby import Standbys
 from hfexport.backends.base import Artifact
 from hfexport.errors import HfexportError, ValidationError
 from hfexport.export_config import ExportConfig, Tolerance
 from hfexport.validation.limits import runner_limits
-from hfexport.validation.messages import (
-    Answer,
-    Branch,
-    GraphFile,
-    ReferenceAnswer,
-    RunnerAnswer,
-    RunnerJob,
-    plain,
-    read,
-)
+from hfexport.validation.messages import Branch, GraphFile, ReferenceAnswer, RunnerAnswer, RunnerJob
 from hfexport.validation.reference.start import Reference
 from hfexport.validation.verdict import ArtifactVerdict, Exact, ProbeResult
 from hfexport.validation.weights import Stored

@@ -19,10 +19,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from adapters import make_adapter
+from hfexport._internal.messages import plain
 from hfexport.checkpoint.adapter import base_of, find_adapter
 from hfexport.cli.main import main
 from hfexport.errors import CheckpointError, HfexportError, UnsupportedError
 from hfexport.modeling.conversion import adapter_worker
+from hfexport.modeling.conversion.messages import MergeJob
 from tiny import make_checkpoint
 from tiny.sentence import write_modules
 
@@ -44,11 +46,16 @@ def _merge(adapter: Path, base: Path, folder: Path, dtype: str = "fp32") -> Path
     folder.mkdir(exist_ok=True)
     found = find_adapter(adapter)
     assert found is not None
-    job = {
-        **{"adapter": str(adapter), "adapter_weights": str(found.weights), "base": str(base), "base_name": base.name},
-        **{"dtype": dtype, "bare": "modules.json" in found.along, "folder": str(folder / "merged")},
-    }
-    adapter_worker.run(job)
+    job = MergeJob(
+        adapter=str(adapter),
+        adapter_weights=str(found.weights),
+        base=str(base),
+        base_name=base.name,
+        dtype=dtype,
+        bare="modules.json" in found.along,
+        folder=str(folder / "merged"),
+    )
+    adapter_worker.run(plain(job))
     return folder / "merged"
 
 

@@ -16,13 +16,15 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hfexport._internal import workers
 from hfexport.backends.neuron import worker as worker_module
 from hfexport.backends.neuron.environment import check_environment, find_python
+from hfexport.backends.neuron.messages import ProbeRequest, WorkerAnswer
 from hfexport.backends.neuron.options import NeuronOptions, NeuronRun, Target
-from hfexport.backends.neuron.protocol import _ERRORS, NoDevice, ask
+from hfexport.backends.neuron.protocol import _ERRORS, Answer, NoDevice, ask
 from hfexport.errors import ExportError, HfexportError, NeuronError, UnsupportedError, ValidationError
 
 PROTOCOL, SDKS = worker_module.PROTOCOL, worker_module.SDKS
@@ -40,6 +42,13 @@ def entry(name, content=b"content"):
 """
 
 
+class _Answer(WorkerAnswer, frozen=True):
+    """Everything that the programs of these tests answer."""
+
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+    env: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class Child:
     """A program in the place of the SDK's interpreter, and what it printed."""
 
@@ -53,10 +62,10 @@ class Child:
     def _listen(self, lines: Iterable[str]) -> None:
         self.lines.extend(lines)
 
-    def ask(self, code: str, timeout_s: float = 60.0) -> object:
+    def ask(self, code: str, timeout_s: float = 60.0) -> Answer[_Answer]:
         self.program.write_text(PRELUDE + textwrap.dedent(code))
         self.program.chmod(0o755)
-        return ask(self.run, {"action": "probe"}, self.folder, timeout_s=timeout_s)
+        return ask(self.run, ProbeRequest(), _Answer, self.folder, timeout_s=timeout_s)
 
 
 @pytest.fixture
@@ -80,8 +89,8 @@ def ends(pid: int) -> bool:
 
 def test_an_answer_comes_back_with_its_files_checked(child: Child) -> None:
     answer = child.ask("answer(files=[entry('model.neuron')], versions={'python': '3.8'})")
-    assert answer.values["versions"] == {"python": "3.8"}  # type: ignore[attr-defined]
-    assert answer.files == {"model.neuron": child.folder / "model.neuron"}  # type: ignore[attr-defined]
+    assert answer.values.versions == {"python": "3.8"}
+    assert answer.files == {"model.neuron": child.folder / "model.neuron"}
 
 
 def test_the_job_says_protocol_and_target(child: Child) -> None:
@@ -105,7 +114,7 @@ def test_the_child_sees_no_token_and_its_own_compiler_first(tmp_path: Path) -> N
     secret = {"HF_TOKEN": "secret", "INPUT_HUB-TOKEN": "secret", "PYTHONPATH": "/elsewhere", "PATH": "/usr/bin:/bin"}
     child = Child(tmp_path, secret)
     answer = child.ask("answer(env=dict(os.environ))")
-    env = answer.values["env"]  # type: ignore[attr-defined]
+    env = answer.values.env
     assert "secret" not in str(env) and "PYTHONPATH" not in env
     assert env["PATH"] == f"{child.program.parent}:/usr/bin:/bin"
     assert env["HF_HUB_OFFLINE"] == "1"
@@ -127,10 +136,11 @@ def test_the_child_sees_no_token_and_its_own_compiler_first(tmp_path: Path) -> N
         ("answer(status='fine')", "status 'fine'"),
         ("answer(); sys.exit(3)", "exit code 3 and status 'ok'"),
         ("answer(status='error', code='surprise', message='x')", "unknown error code 'surprise'"),
-        ("answer(files='model.neuron')", "its list of files is not a list"),
-        ("answer(files=[1])", "lists a file as '1'"),
-        ("answer(files=[{'path': 'a'}])", "lists a file as"),
-        ("entry('a'); answer(files=[{'path': 'a', 'size_bytes': 'x', 'sha256': 'y'}])", "lists a file as"),
+        ("answer(files='model.neuron')", r"not as agreed: Expected `array`, got `str` - at `\$.files`"),
+        ("answer(files=[1])", r"not as agreed: Expected `object`, got `int` - at `\$.files\[0\]`"),
+        ("answer(files=[{'path': 'a'}])", "missing required field `size_bytes`"),
+        ("entry('a'); answer(files=[{'path': 'a', 'size_bytes': 'x', 'sha256': 'y'}])", "Expected `int`, got `str`"),
+        ("answer(versions=['3.8'])", r"Expected `object`, got `array` - at `\$.versions`"),
     ],
 )
 def test_a_broken_protocol_is_refused(child: Child, code: str, message: str) -> None:

@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 
+from hfexport._internal.messages import plain, read
+from hfexport.backends.neuron.messages import GenerateCall
 from hfexport.errors import InternalError
+from hfexport.modeling.conversion.messages import ConversionAnswer, ConversionJob, MergeJob
 from hfexport.validation.messages import (
     Branch,
     GraphFile,
+    PaddedReferenceJob,
     ReferenceAnswer,
     ReferenceGraph,
     ReferenceJob,
     RunnerAnswer,
     RunnerJob,
-    plain,
-    read,
 )
 
 GRAPH = GraphFile(
@@ -48,9 +50,28 @@ REFERENCE = ReferenceJob(
     exact_checkpoint="/a",
     answered=False,
 )
+PADDED = PaddedReferenceJob(
+    checkpoint="/a",
+    sizes={"encoder": {"batch": 1}, "decoder": {"batch": 2}},
+    calls=(GenerateCall(max_length=8, num_beams=2),),
+    threads=1,
+    folder="/a/reference",
+)
+CONVERSION = ConversionJob(
+    source="/a",
+    format="pytorch",
+    files=("/a/pytorch_model.bin",),
+    sharded=False,
+    architectures=("BertModel",),
+    folder="/b",
+    dequantise=False,
+    unwrap=True,
+)
+MERGE = MergeJob(adapter="/a", adapter_weights="/a/x", base="/b", base_name="b", dtype="fp32", bare=False, folder="/c")
+JOBS = (RUNNER, REFERENCE, PADDED, CONVERSION, MERGE)
 
 
-@pytest.mark.parametrize("message", [RUNNER, REFERENCE], ids=["runner", "reference"])
+@pytest.mark.parametrize("message", JOBS, ids=lambda message: type(message).__name__)
 def test_a_job_is_the_same_after_json(message: Any) -> None:
     assert read(json.loads(json.dumps(plain(message))), type(message)) == message
 
@@ -77,6 +98,8 @@ def test_an_answer_of_another_type_is_refused() -> None:
     assert read(answer, RunnerAnswer).refusals == {"1": "no"}
     with pytest.raises(InternalError, match=r"RunnerAnswer: .*\$.refusals"):
         read(answer | {"refusals": ["no"]}, RunnerAnswer)
+    with pytest.raises(InternalError, match=r"ConversionAnswer: .*\$.left_out"):
+        read({"left_out": "pooler", "removed_prefixes": []}, ConversionAnswer)
     assert read({"wall_s": 1.0, "peak_rss_bytes": 2}, ReferenceAnswer).left_out == {}
 
 

@@ -8,17 +8,28 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
+
+from msgspec import UNSET
 
 from hfexport import runtime
+from hfexport._internal.messages import plain
 from hfexport._internal.workers import available_cores
 from hfexport.backends.base import ExportJob
 from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart, count_subgraphs
 from hfexport.backends.neuron.compile_log import CompileLog, read_log
+from hfexport.backends.neuron.messages import (
+    Compile,
+    CompiledPart,
+    ExportAnswer,
+    ExportRequest,
+    Loader,
+    PartRequest,
+)
 from hfexport.backends.neuron.optimum_config import write_config
 from hfexport.backends.neuron.options import COMPILERS, NeuronOptions, NeuronRun, Target
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
-from hfexport.backends.neuron.protocol import START_S, Answer, ask, expect
+from hfexport.backends.neuron.protocol import START_S, Answer, ask
 from hfexport.backends.neuron.sizes import Sizes, plan_parts, without_cache
 from hfexport.errors import NeuronError, UnsupportedError, ValidationError
 from hfexport.export_config import DeclaredConfig, ExportConfig, Layout
@@ -85,19 +96,18 @@ class NeuronBackend:
         folder = run.folder / "export"
         folder.mkdir(parents=True)
         _write_inputs(folder, parts)
-        request = {
-            "action": "export",
-            "checkpoint": str(job.checkpoint.resolve()),
-            "loader": _loader(job.config),
-            "threads": available_cores(run.env),
-            "compile": _compile_settings(run.options),
-            "parts": [_part_request(part, job) for part in parts],
-        }
+        request = ExportRequest(
+            checkpoint=str(job.checkpoint.resolve()),
+            loader=_loader(job.config),
+            threads=available_cores(run.env),
+            compile=_compile_settings(run.options),
+            parts=tuple(_part_request(part, job) for part in parts),
+        )
         limit_s = START_S + len(parts) * run.options.timeout_s
-        return _install(ask(run, request, folder, timeout_s=limit_s), job, run, parts)
+        return _install(ask(run, request, ExportAnswer, folder, timeout_s=limit_s), job, run, parts)
 
 
-def _loader(config: ExportConfig) -> dict[str, Any]:
+def _loader(config: ExportConfig) -> Loader:
     """Describe to the worker how to load the checkpoint: class, arguments and sentence-transformers modules."""
     # A user's own class may change config values for the model; `from_pretrained` takes them as arguments.
     changed = config.interface.config_values if isinstance(config, DeclaredConfig) else {}
@@ -107,13 +117,13 @@ def _loader(config: ExportConfig) -> dict[str, Any]:
             "code": str(Path(runtime.__file__).parents[1] / "modeling" / "pooling.py"),
             **config.sentence.to_dict(),
         }
-    return {
-        "auto_class": config.auto_class,
-        "bare": config.task.name.startswith(("default", "sentence"))
+    return Loader(
+        auto_class=config.auto_class,
+        bare=config.task.name.startswith(("default", "sentence"))
         and all(spec.name != "pooler_output" for spec in config.outputs),
-        "model_kwargs": {**config.model_kwargs, **changed},
-        "sentence": sentence,
-    }
+        model_kwargs={**config.model_kwargs, **changed},
+        sentence=sentence,
+    )
 
 
 def _write_inputs(folder: Path, parts: Sequence[PartPlan]) -> None:
@@ -130,35 +140,34 @@ def _write_inputs(folder: Path, parts: Sequence[PartPlan]) -> None:
     np.savez(folder / "inputs.npz", **arrays)  # type: ignore[arg-type]
 
 
-def _part_request(part: PartPlan, job: ExportJob) -> dict[str, Any]:
-    return {
-        "name": part.name,
-        "inputs": [spec.name for spec in part.config.inputs],
-        "outputs": [spec.name for spec in part.config.outputs],
-        "probes": len(part.probes),
-        "description": part.description(job.metadata).to_dict(),
-    }
+def _part_request(part: PartPlan, job: ExportJob) -> PartRequest:
+    return PartRequest(
+        name=part.name,
+        inputs=tuple(spec.name for spec in part.config.inputs),
+        outputs=tuple(spec.name for spec in part.config.outputs),
+        probes=len(part.probes),
+        description=part.description(job.metadata).to_dict(),
+    )
 
 
-def _compile_settings(options: NeuronOptions) -> dict[str, Any]:
+def _compile_settings(options: NeuronOptions) -> Compile:
     """Return the compiler settings for the worker's job."""
-    settings = {
-        "compiler_args": list(options.compiler_args),
-        "timeout_s": options.timeout_s,
-        "dynamic_batch_size": options.dynamic_batch_size,
-        "separate_weights_bytes": options.separate_weights_bytes,
-    }
-    if options.target == "inf1":
-        settings["minimum_segment_size"] = options.minimum_segment_size
-        settings["fallback"] = options.fallback
-        settings["optimizations"] = list(options.optimizations)
-    return settings
+    inf1 = options.target == "inf1"
+    return Compile(
+        compiler_args=tuple(options.compiler_args),
+        timeout_s=options.timeout_s,
+        dynamic_batch_size=options.dynamic_batch_size,
+        separate_weights_bytes=options.separate_weights_bytes,
+        minimum_segment_size=options.minimum_segment_size if inf1 else UNSET,
+        fallback=options.fallback if inf1 else UNSET,
+        optimizations=tuple(options.optimizations) if inf1 else UNSET,
+    )
 
 
-def _install(answer: Answer, job: ExportJob, run: NeuronRun, parts: Sequence[PartPlan]) -> NeuronArtifact:
+def _install(answer: Answer[ExportAnswer], job: ExportJob, run: NeuronRun, parts: Sequence[PartPlan]) -> NeuronArtifact:
     """Move the worker's files into the artifact's folder; add config.json, the compiler's log and the runtime."""
     who = "Neuron worker (export)"
-    entries = expect(answer.values, "parts", list, who)
+    entries = answer.values.parts
     if len(entries) != len(parts):
         raise NeuronError(f"{who}: it made {len(entries)} parts, not {len(parts)}", remedy="Please report it.")
     with answer.log.open(encoding="utf-8", errors="replace") as lines:
@@ -168,7 +177,7 @@ def _install(answer: Answer, job: ExportJob, run: NeuronRun, parts: Sequence[Par
         for entry, plan in zip(entries, parts, strict=True)
     )
     log = _copy_log(answer.log, job.folder / "compile.log")
-    versions = {str(name): str(text) for name, text in expect(answer.values, "versions", dict, who).items()}
+    versions = answer.values.versions
     config = write_config(job, run.options, made, versions.get(COMPILERS[run.options.target], "unknown"))
     return NeuronArtifact(
         format="neuron",
@@ -184,8 +193,8 @@ def _install(answer: Answer, job: ExportJob, run: NeuronRun, parts: Sequence[Par
         details={
             "target": run.options.target,
             "compiler": COMPILERS[run.options.target],
-            **_compile_settings(run.options),
-            "network": expect(answer.values, "network", str, who),
+            **plain(_compile_settings(run.options)),
+            "network": answer.values.network,
             "versions": versions,
             "parts": [part.to_dict() for part in made],
         },
@@ -256,12 +265,12 @@ def _place(plan: PartPlan, parts: Sequence[PartPlan], folder: Path) -> Path:
     return folder / "model.neuron" if len(parts) == 1 else folder / plan.name / "model.neuron"
 
 
-def _part(entry: Any, plan: PartPlan, answer: Answer, path: Path, log: CompileLog) -> NeuronPart:
+def _part(entry: CompiledPart, plan: PartPlan, answer: Answer[ExportAnswer], path: Path, log: CompileLog) -> NeuronPart:
     """Create a `NeuronPart` from the worker's answer, and move its file to `path`."""
     who = "Neuron worker (export)"
     made = answer.files.get(f"{plan.name}.neuron")
     trace = answer.files.get(f"{plan.name}.trace.pt")
-    if made is None or trace is None or expect(entry, "name", str, who) != plan.name:
+    if made is None or trace is None or entry.name != plan.name:
         raise NeuronError(f"{who}: it did not write the files of {plan.name}", remedy="Please report it.")
     path.parent.mkdir(exist_ok=True)
     os.replace(made, path)
@@ -273,15 +282,10 @@ def _part(entry: Any, plan: PartPlan, answer: Answer, path: Path, log: CompileLo
         plan=plan,
         path=path,
         trace=trace,
-        subgraphs=expect(entry, "subgraphs", int, who),
+        subgraphs=entry.subgraphs,
         archived_subgraphs=archived,
-        operators=_counts(entry, "operators", who),
-        cpu_operators=_counts(entry, "cpu_operators", who),
+        operators=entry.operators,
+        cpu_operators=entry.cpu_operators,
         log=log,
-        separate_weights=expect(entry, "separate_weights", bool, who),
+        separate_weights=entry.separate_weights,
     )
-
-
-def _counts(entry: Any, key: str, who: str) -> dict[str, int]:
-    counts = expect(entry, key, dict, who)
-    return {str(kind): expect(counts, kind, int, who) for kind in counts}

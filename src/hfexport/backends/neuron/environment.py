@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from hfexport.backends.neuron.messages import ProbeAnswer, ProbeRequest
 from hfexport.backends.neuron.options import COMPILERS, MODULES, NeuronRun, Target
-from hfexport.backends.neuron.protocol import START_S, ask, expect
+from hfexport.backends.neuron.protocol import START_S, ask
 from hfexport.errors import NeuronError
 
 __all__ = ["IMAGE_PYTHONS", "check_environment", "find_python"]
@@ -60,6 +61,4 @@ def check_environment(run: NeuronRun) -> dict[str, str]:
     Raises:
         NeuronError: a package is missing, a placeholder or of a wrong version; the remedy says what to install.
     """
-    answer = ask(run, {"action": "probe"}, run.folder / "probe", timeout_s=START_S)
-    versions = expect(answer.values, "versions", dict, "Neuron worker (probe)")
-    return {str(name): str(version) for name, version in versions.items()}
+    return ask(run, ProbeRequest(), ProbeAnswer, run.folder / "probe", timeout_s=START_S).values.versions

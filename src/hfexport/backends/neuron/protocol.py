@@ -6,17 +6,21 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 from hfexport._internal import workers
+from hfexport._internal.messages import plain
 from hfexport.backends.neuron import worker as worker_package
+from hfexport.backends.neuron.messages import FileEntry, Request, WorkerAnswer
 from hfexport.backends.neuron.options import PACKAGES, NeuronRun
 from hfexport.errors import ExportError, HfexportError, NeuronError, UnsupportedError, ValidationError
 
-__all__ = ["START_S", "Answer", "NoDevice", "ask", "expect"]
+__all__ = ["START_S", "Answer", "NoDevice", "ask"]
 
 START_S: Final = 600.0
 """Time limit for everything except compiling: importing, loading, tracing and answering probes."""
@@ -35,27 +39,31 @@ class NoDevice(Exception):
     """The SDK's runtime found no Neuron device. The message is that of the runtime."""
 
 
+_T = TypeVar("_T", bound=WorkerAnswer)
+
+
 @dataclass(frozen=True)
-class Answer:
+class Answer(Generic[_T]):
     """The worker's checked answer.
 
     Attributes:
-        values: the answer's JSON values.
+        values: the answer's values.
         files: files that the worker wrote, by name; each is in its folder and has the reported size and hash.
         log: file with everything that the worker and the compiler printed.
     """
 
-    values: Mapping[str, Any]
+    values: _T
     files: Mapping[str, Path]
     log: Path
 
 
-def ask(run: NeuronRun, job: Mapping[str, Any], folder: Path, *, timeout_s: float) -> Answer:
+def ask(run: NeuronRun, job: Request, kind: type[_T], folder: Path, *, timeout_s: float) -> Answer[_T]:
     """Run `job` in the SDK's interpreter and return the checked answer.
 
     Args:
         run: interpreter, environment and listener.
-        job: `action` and its parameters; see `hfexport.backends.neuron.worker`.
+        job: what to do.
+        kind: type of the answer.
         folder: folder for files of both sides; it already holds inputs.npz if the action needs it.
         timeout_s: time limit.
 
@@ -66,8 +74,9 @@ def ask(run: NeuronRun, job: Mapping[str, Any], folder: Path, *, timeout_s: floa
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    values = plain(job)
     header = {"protocol": worker_package.PROTOCOL, "target": run.options.target}
-    (folder / "job.json").write_text(json.dumps({**header, **job}), encoding="utf-8")
+    (folder / "job.json").write_text(json.dumps({**header, **values}), encoding="utf-8")
     python = run.options.python
     env = workers.child_environment(run.env)
     # The SDK looks its compiler up in PATH; put its own environment first.
@@ -75,7 +84,7 @@ def ask(run: NeuronRun, job: Mapping[str, Any], folder: Path, *, timeout_s: floa
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
         env.pop(name, None)  # these belong to the interpreter that runs hfexport
     command = [str(python), "-I", "-B", "-u", "-c", _BOOTSTRAP, str(_ROOT), str(folder)]
-    name = f"Neuron worker ({job['action']})"
+    name = f"Neuron worker ({values['action']})"
     start = time.monotonic()
     try:
         worker = workers.launch(command, name=name, folder=folder, env=env, failure=NeuronError, tied=True)
@@ -87,10 +96,14 @@ def ask(run: NeuronRun, job: Mapping[str, Any], folder: Path, *, timeout_s: floa
     with worker:
         run.listen(worker.follow(timeout_s))
         code = worker.wait(max(0.1, timeout_s - (time.monotonic() - start)))
-        values = _read_answer(folder, code, worker.name, worker.log_tail())
-    if values["status"] == "error":
-        raise _error(values, run, worker.log_tail())
-    return Answer(values, _checked_files(values.get("files", []), folder, worker.name), folder / "output.log")
+        found = _read_answer(folder, code, worker.name, worker.log_tail())
+    if found["status"] == "error":
+        raise _error(found, run, worker.log_tail())
+    try:
+        answer = msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
+        raise _broken(worker.name, f"its answer is not as agreed: {error}") from error
+    return Answer(answer, _checked_files(answer.files, folder, worker.name), folder / "output.log")
 
 
 def _read_answer(folder: Path, code: int, name: str, tail: str) -> dict[str, Any]:
@@ -111,22 +124,16 @@ def _read_answer(folder: Path, code: int, name: str, tail: str) -> dict[str, Any
     return values
 
 
-def _checked_files(entries: Any, folder: Path, name: str) -> dict[str, Path]:
+def _checked_files(entries: Sequence[FileEntry], folder: Path, name: str) -> dict[str, Path]:
     """Check every file that the worker reported, and return the paths by name."""
-    if not isinstance(entries, list):
-        raise _broken(name, "its list of files is not a list")
     files: dict[str, Path] = {}
     for entry in entries:
-        try:
-            file_name, size_bytes, digest = str(entry["path"]), int(entry["size_bytes"]), str(entry["sha256"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise _broken(name, f"it lists a file as {str(entry)[:100]!r}") from error
-        path = folder / file_name
-        if file_name != Path(file_name).name or path.is_symlink() or not path.is_file():
-            raise _broken(name, f"it lists {file_name[:100]!r}, which is not a regular file in its folder")
-        if path.stat().st_size != size_bytes or _sha256(path) != digest:
-            raise _broken(name, f"{file_name} has changed since the worker wrote it")
-        files[file_name] = path
+        path = folder / entry.path
+        if entry.path != Path(entry.path).name or path.is_symlink() or not path.is_file():
+            raise _broken(name, f"it lists {entry.path[:100]!r}, which is not a regular file in its folder")
+        if path.stat().st_size != entry.size_bytes or _sha256(path) != entry.sha256:
+            raise _broken(name, f"{entry.path} has changed since the worker wrote it")
+        files[entry.path] = path
     return files
 
 
@@ -196,11 +203,3 @@ _ERRORS: Final[Mapping[str, tuple[type[HfexportError], str]]] = {
     "save_failed": (NeuronError, "Check that the disk has room for two more copies of the weights."),
     "run_failed": (ValidationError, "The artifact does not run in the SDK's interpreter; see docs/neuron.md."),
 }
-
-
-def expect(values: Mapping[str, Any], key: str, kind: type | tuple[type, ...], name: str) -> Any:
-    """Return a value of the worker's answer after checking its type."""
-    value = values.get(key)
-    if not isinstance(value, kind):
-        raise _broken(name, f"its answer has {key} {str(value)[:60]!r}")
-    return value

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from hfexport._internal.messages import read
 from hfexport.checkpoint import Checkpoint, Contents, Conversion
 from hfexport.checkpoint.local import commonest_dtype
 from hfexport.checkpoint.quantized import quantization_method, without_quantization
 from hfexport.checkpoint.safetensors_header import read_header
 from hfexport.modeling.conversion.child import run_child
+from hfexport.modeling.conversion.messages import ConversionAnswer, ConversionJob
 
 __all__ = ["convert"]
 
@@ -34,28 +36,29 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
     weights = contents.weights
     method = "" if weights.format.startswith("tensorflow") else quantization_method(contents.config)
     target = folder.resolve() / "checkpoint"
-    job = {
-        "source": str(contents.folder.resolve()),
-        "format": weights.format,
-        "files": [str(path.absolute()) for path in weights.files],
-        "sharded": weights.index is not None,
-        "architectures": list(contents.architectures),
-        "folder": str(target),
-        "dequantise": bool(method),
-    }
+    job = ConversionJob(
+        source=str(contents.folder.resolve()),
+        format=weights.format,
+        files=tuple(str(path.absolute()) for path in weights.files),
+        sharded=weights.index is not None,
+        architectures=tuple(contents.architectures),
+        folder=str(target),
+        dequantise=bool(method),
+        unwrap=not weights.format.startswith("tensorflow"),
+    )
     name = f"conversion of {weights.files[0].name}"
     size_bytes = sum(path.stat().st_size for path in weights.files)
-    answer = run_child(
-        "hfexport.modeling.conversion.worker", job, name=name, folder=folder, env=env, size_bytes=size_bytes
-    )
+    module = "hfexport.modeling.conversion.worker"
+    values = run_child(module, job, name=name, folder=folder, env=env, size_bytes=size_bytes)
+    answer = read(values, ConversionAnswer)
     path = target / "model.safetensors"
     tensors, _ = read_header(path)
     conversion = Conversion(
         weights.format,
-        tuple(answer["left_out"]),
-        tuple(answer["removed_prefixes"]),
-        answer["wall_s"],
-        answer["peak_rss_bytes"],
+        answer.left_out,
+        answer.removed_prefixes,
+        answer.wall_s,
+        answer.peak_rss_bytes,
         method,
     )
     if method:

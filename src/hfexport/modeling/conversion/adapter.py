@@ -9,6 +9,7 @@ from hfexport.checkpoint import Checkpoint, copy_along
 from hfexport.checkpoint.adapter import Adapter
 from hfexport.checkpoint.sentence_folder import MODULES_FILE
 from hfexport.modeling.conversion.child import run_child
+from hfexport.modeling.conversion.messages import MergeJob
 
 __all__ = ["merge"]
 
@@ -30,15 +31,15 @@ def merge(adapter: Adapter, base: Checkpoint, folder: Path, env: Mapping[str, st
         UnsupportedError: the adapter cannot be merged, or its model needs a head that neither folder has.
     """
     target = folder.resolve() / "checkpoint"
-    job = {
-        "adapter": str(adapter.folder.resolve()),
-        "adapter_weights": str(adapter.weights.absolute()),
-        "base": str(base.folder.resolve()),
-        "base_name": base.contents.folder.name,
-        "dtype": base.dtype,
-        "bare": MODULES_FILE in adapter.along,
-        "folder": str(target),
-    }
+    job = MergeJob(
+        adapter=str(adapter.folder.resolve()),
+        adapter_weights=str(adapter.weights.absolute()),
+        base=str(base.folder.resolve()),
+        base_name=base.contents.folder.name,
+        dtype=base.dtype,
+        bare=MODULES_FILE in adapter.along,
+        folder=str(target),
+    )
     name = f"merging of {adapter.weights.name}"
     size_bytes = base.size_bytes + adapter.weights.stat().st_size
     run_child(

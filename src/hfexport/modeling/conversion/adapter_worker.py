@@ -17,9 +17,11 @@ from peft.utils.save_and_load import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from hfexport._internal.messages import read
 from hfexport.checkpoint import safetensors_header, torch_file
 from hfexport.checkpoint.json_file import read_bounded
 from hfexport.errors import CheckpointError, UnsupportedError
+from hfexport.modeling.conversion.messages import MergeJob
 from hfexport.modeling.conversion.safetensors_writer import write_safetensors
 from hfexport.modeling.load import quiet
 from hfexport.modeling.untrusted_config import read_model_config, refuse_implausible
@@ -49,27 +51,23 @@ _FAILURES: Final = (ValueError, TypeError, KeyError, AttributeError, RuntimeErro
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge the adapter and write the result in the form of `save_pretrained`.
-
-    Args:
-        job: `adapter` (folder), `adapter_weights` (path), `base` (folder), `base_name` for messages, `dtype` of the
-            base, `bare` (whether sentence-transformers loads it as the bare model), and `folder`.
-    """
-    folder, weights = Path(job["folder"]), Path(job["adapter_weights"])
+    """Merge the adapter and write the result in the form of `save_pretrained`. Takes a `MergeJob`."""
+    asked = read(job, MergeJob)
+    folder, weights = Path(asked.folder), Path(asked.adapter_weights)
     staged = folder.with_name("adapter")
     staged.mkdir()
     try:
-        given = _given(Path(job["adapter"]), weights, staged)
+        given = _given(Path(asked.adapter), weights, staged)
         with quiet():
             config = peft.PeftConfig.from_pretrained(str(staged))
             _refuse_unmergeable(weights, config)
-            model = _base(job, config, given)
+            model = _base(asked, config, given)
             _resize_vocabulary(model, given)
             merged = _merge(weights, model, config, given)
             merged.save_pretrained(folder)
     except _FAILURES as error:
         raise CheckpointError(
-            f"{weights}: cannot be merged into {job['base_name']}: {_reason(error)}",
+            f"{weights}: cannot be merged into {asked.base_name}: {_reason(error)}",
             remedy="Check that the base is the one that the adapter was trained on; base-model names another.",
         ) from error
     return {"peft": peft.__version__}
@@ -103,20 +101,20 @@ def _given(adapter: Path, weights: Path, staged: Path) -> dict[str, torch.Tensor
     }
 
 
-def _base(job: Mapping[str, Any], config: peft.PeftConfig, given: Mapping[str, torch.Tensor]) -> Any:
+def _base(job: MergeJob, config: peft.PeftConfig, given: Mapping[str, torch.Tensor]) -> Any:
     """Load the base with its own weights; only weights that the adapter contains may be missing."""
-    model_config = read_model_config(Path(job["base"]))
-    name, model_class = _model_class(config, model_config, bare=bool(job["bare"]))
+    model_config = read_model_config(Path(job.base))
+    name, model_class = _model_class(config, model_config, bare=job.bare)
     labels = [len(given[key]) for head in _HEADS if (key := f"{_PREFIX}{head}.weight") in given]
     if labels and model_config.num_labels != labels[0]:
         model_config.num_labels = labels[0]
-    refuse_implausible(Path(job["base"]), lambda: _on_meta(model_class, model_config))
+    refuse_implausible(Path(job.base), lambda: _on_meta(model_class, model_config))
 
     def load(**kwargs: Any) -> tuple[Any, set[str]]:
         model, info = model_class.from_pretrained(
-            job["base"],
+            job.base,
             config=model_config,
-            dtype=_DTYPES[job["dtype"]],
+            dtype=_DTYPES[job.dtype],
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
@@ -131,7 +129,7 @@ def _base(job: Mapping[str, Any], config: peft.PeftConfig, given: Mapping[str, t
         model, lacking = load(add_pooling_layer=False)  # a checkpoint with a head has no pooler
     if lacking:
         raise UnsupportedError(
-            f"{job['base_name']}: as {name} it needs weights that neither it nor the adapter has: {_listed(lacking)}",
+            f"{job.base_name}: as {name} it needs weights that neither it nor the adapter has: {_listed(lacking)}",
             remedy="Use the adapter with the base that it was trained on.",
         )
     return model.eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hfexport._internal import workers
+from hfexport._internal.messages import Message, plain
 from hfexport._internal.process import Limits
 from hfexport.errors import CheckpointError
 
@@ -22,7 +23,7 @@ BYTES_PER_CPU_S = 10**6
 
 
 def run_child(
-    module: str, job: Mapping[str, Any], *, name: str, folder: Path, env: Mapping[str, str], size_bytes: int
+    module: str, job: Message, *, name: str, folder: Path, env: Mapping[str, str], size_bytes: int
 ) -> dict[str, Any]:
     """Run `module` on `job` to its end, with limits that depend on the size of the weights.
 
@@ -34,5 +35,7 @@ def run_child(
     """
     limits = Limits(MEMORY_BYTES + MEMORY_SHARE * size_bytes, CPU_S + size_bytes // BYTES_PER_CPU_S)
     options: dict[str, Any] = {"failure": CheckpointError, "kind": "transformers", "limits": limits}
-    with workers.start(module, job, name=name, folder=folder, env=workers.child_environment(env), **options) as child:
+    with workers.start(
+        module, plain(job), name=name, folder=folder, env=workers.child_environment(env), **options
+    ) as child:
         return child.result(workers.timeout_for(size_bytes))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hfexport.export_config import SentenceModules
 from hfexport.modeling.conversion.child import run_child
+from hfexport.modeling.conversion.messages import ConversionJob
 
 __all__ = ["convert_dense"]
 
@@ -33,8 +34,16 @@ def convert_dense(modules: SentenceModules, folder: Path, env: Mapping[str, str]
             own = folder / str(number)
             own.mkdir(parents=True)
             target = own.resolve() / "layer"
-            job = {"source": str(file.parent), "format": "pytorch", "files": [str(file)], "sharded": False}
-            job |= {"architectures": [], "folder": str(target), "wrapped": False}
+            job = ConversionJob(
+                source=str(file.parent),
+                format="pytorch",
+                files=(str(file),),
+                sharded=False,
+                architectures=(),
+                folder=str(target),
+                dequantise=False,
+                unwrap=False,
+            )
             size_bytes = file.stat().st_size
             name = f"conversion of {file.parent.name}/{file.name}"
             run_child("hfexport.modeling.conversion.worker", job, name=name, folder=own, env=env, size_bytes=size_bytes)

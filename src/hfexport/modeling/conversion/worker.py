@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from hfexport._internal.messages import plain, read
 from hfexport.checkpoint import keras_file, safetensors_header, torch_file
 from hfexport.checkpoint.contained import files_beside
 from hfexport.checkpoint.quantized import refuse_plain_weights, without_quantization
 from hfexport.checkpoint.stored import StoredTensor, same_data
 from hfexport.errors import CheckpointError
+from hfexport.modeling.conversion.messages import ConversionAnswer, ConversionJob
 from hfexport.modeling.conversion.safetensors_writer import write_safetensors
 from hfexport.modeling.wrapped_names import unwrapped_names
 
@@ -25,38 +27,31 @@ _NOT_BESIDE: Final = ("config.json", "adapter_config.json")
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Write config.json and model.safetensors to `folder`, and link the other files of the source.
+    """Write config.json and model.safetensors to a folder, and link the other files of the source.
 
-    Args:
-        job: `source` (folder), `format`, `files` (paths), `sharded`, `places` (shard by tensor, if sharded),
-            `architectures`, `folder`, `dequantise` (true if the weights are quantised), and `wrapped` (false to keep
-            the names of the weights unchanged).
-
-    Returns:
-        `left_out`: names of weights that the model is known not to use. `removed_prefixes`: prefixes of wrappers that
-            were removed from the names.
+    Takes a `ConversionJob` and returns a `ConversionAnswer`.
     """
-    source, folder = Path(job["source"]), Path(job["folder"])
-    files = [Path(path) for path in job["files"]]
-    stored = _read(job["format"], files, sharded=bool(job["sharded"]))
+    asked = read(job, ConversionJob)
+    source, folder = Path(asked.source), Path(asked.folder)
+    stored = _read(asked.format, [Path(path) for path in asked.files], sharded=asked.sharded)
     config = (source / "config.json").read_bytes()
     left_out: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
-    if job["format"].startswith("tensorflow"):
+    if asked.format.startswith("tensorflow"):
         from hfexport.modeling.conversion.tensorflow import place_weights
 
-        placed = place_weights(source, job["architectures"], stored)
+        placed = place_weights(source, asked.architectures, stored)
         stored, left_out = list(placed.tensors), placed.left_out
         if placed.untied:
             config = json.dumps({**json.loads(config), "tie_word_embeddings": False}).encode()
-    if job.get("dequantise"):
+    if asked.dequantise:
         from hfexport.modeling.conversion.quantised import dequantise
 
-        read = json.loads(config)
-        refuse_plain_weights(source / "config.json", read, {tensor.name: tensor for tensor in stored})
-        stored = dequantise(read, stored)
-        config = json.dumps(without_quantization(read)).encode()
-    if not job["format"].startswith("tensorflow") and job.get("wrapped", True):
+        values = json.loads(config)
+        refuse_plain_weights(source / "config.json", values, {tensor.name: tensor for tensor in stored})
+        stored = dequantise(values, stored)
+        config = json.dumps(without_quantization(values)).encode()
+    if asked.unwrap:
         stored, removed = _unwrapped(source, json.loads(config), stored)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -71,7 +66,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
             f"{source}: converting its weights needs {size_bytes} bytes beside the output: {error.strerror}",
             remedy="Choose an output folder on a disk with room for another copy of the weights.",
         ) from error
-    return {"left_out": list(left_out), "removed_prefixes": list(removed)}
+    return plain(ConversionAnswer(left_out=tuple(left_out), removed_prefixes=removed))
 
 
 def _unwrapped(

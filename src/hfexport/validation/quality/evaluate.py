@@ -251,8 +251,9 @@ def _run(
     limited: bool,
 ) -> str:
     """Run the last of `graphs` on all cases; return the runtime's error if it rejects one."""
+    from hfexport._internal.messages import plain, read
     from hfexport.validation.limits import runner_limits
-    from hfexport.validation.messages import RunnerAnswer, RunnerJob, plain, read
+    from hfexport.validation.messages import RunnerAnswer, RunnerJob
     from hfexport.validation.validate import graph_job
 
     artifact, config = graphs[-1]

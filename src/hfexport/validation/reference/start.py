@@ -10,10 +10,11 @@ from typing import Any, Final, Protocol
 from msgspec.structs import replace
 
 from hfexport._internal import workers
+from hfexport._internal.messages import plain
 from hfexport._internal.standby import Standbys
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.probes import Probe
-from hfexport.validation.messages import ReferenceGraph, ReferenceJob, plain
+from hfexport.validation.messages import ReferenceGraph, ReferenceJob
 from hfexport.validation.verdict import Exact
 
 __all__ = ["Answering", "Reference", "prepare_reference", "start_reference", "start_references"]

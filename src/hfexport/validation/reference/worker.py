@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hfexport._internal.messages import plain, read
 from hfexport.checkpoint.json_file import read_bounded
 from hfexport.checkpoint.local import transformer_folder
 from hfexport.errors import MODEL_FAILURES, UnsupportedError
@@ -25,7 +26,7 @@ from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.builtin import restore_config
 from hfexport.export_config.probes import Probe, beam_rows
 from hfexport.validation.arrays import read_arrays, write_arrays
-from hfexport.validation.messages import ReferenceAnswer, ReferenceJob, plain, read
+from hfexport.validation.messages import ReferenceAnswer, ReferenceJob
 from hfexport.validation.reference.given import recorded_names, without
 
 if TYPE_CHECKING:
