@@ -237,14 +237,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Silence torch's log messages about operations that fail in a fake run; they are raised anyway."""
+    """Silence torch's log messages about operations that fail in a fake run; they are raised anyway.
+
+    Torch may set the levels of its loggers while the run imports further modules, so the logger is disabled instead.
+    """
     logger = logging.getLogger("torch._subclasses.fake_tensor")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    disabled, logger.disabled = logger.disabled, True
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.disabled = disabled
 
 
 def _flat(outputs: Any) -> dict[str, Given]:
