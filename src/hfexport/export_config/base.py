@@ -155,6 +155,9 @@ class ExportConfig(ABC):
     fixed_sizes: Mapping[str, int] = MappingProxyType({})
     """Sizes that the user chose for free axes of the graph, see `hfexport.export_config.fixed`."""
 
+    measured_positions: Mapping[str, int] = MappingProxyType({})
+    """Numbers of positions measured on the model, see `with_measured_positions`."""
+
     changes_when_called: bool = False
     """Whether a call changes the model's later outputs. If so, the reference runs each call on a copy."""
 
@@ -185,6 +188,7 @@ class ExportConfig(ABC):
             "trust_remote_code": self.trust_remote_code,
             **({} if self.sentence is None else {"sentence": self.sentence.to_dict()}),
             **({} if not self.more_outputs else {"more_outputs": _plain(self.more_outputs)}),
+            **({} if not self.measured_positions else {"positions": dict(self.measured_positions)}),
         }
 
     @property
@@ -230,6 +234,20 @@ class ExportConfig(ABC):
         changed = object.__new__(type(self))
         vars(changed).update(vars(self))
         changed.more_outputs = more_outputs
+        return changed
+
+    def with_measured_positions(self, measured: Mapping[str, int]) -> ExportConfig:
+        """Return a copy with other numbers of positions than its class computes from the model's config.
+
+        Args:
+            measured: number of positions by the name of the property that it replaces: `max_positions`,
+                `max_encoder_positions` or `max_decoder_positions`.
+        """
+        kind = type(self)
+        values = {"measured_positions": MappingProxyType(dict(measured)), **measured}
+        # A subclass, because `graphs` of some classes makes further instances of its own class.
+        changed: ExportConfig = object.__new__(type(kind.__name__, (kind,), values))
+        vars(changed).update(vars(self))
         return changed
 
     @property

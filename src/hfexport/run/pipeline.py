@@ -41,6 +41,7 @@ from hfexport.run.graph_cache import keep_templates
 from hfexport.run.hashing import Hashing
 from hfexport.run.output_folder import install, lists_same_files, output_lock, staging_folder, sweep, withdraw
 from hfexport.run.ownership import give_to_owner
+from hfexport.run.positions import within_positions
 from hfexport.run.preflight import refuse_large_conversion
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
@@ -259,7 +260,7 @@ class Run:
                 on_made=lambda path: made.update({path: hashing.start(path)}),
             )
             exporter.ready.mkdir()
-            results = exporter.run()
+            exporter, results = within_positions(exporter, Exporter.run)
             variants = make_variants(exporter, results)
         self.manifest["source"] = source_entry(checkpoint, source.to_dict(), hashes(), base, unused)
 

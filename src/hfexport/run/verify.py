@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -27,10 +28,12 @@ from hfexport.manifest.entries import MANIFEST_FILE, check_manifest, listed_file
 from hfexport.manifest.model import BaseEntry, FileEntry, Manifest
 from hfexport.modeling.unused import Unused, unused_tensors
 from hfexport.run import isolated
+from hfexport.run.exporter import Exporter
 from hfexport.run.formats import open_format
 from hfexport.run.inputs import Inputs, recorded
 from hfexport.run.observer import Observer
 from hfexport.run.pipeline import Run
+from hfexport.run.positions import within_positions
 from hfexport.run.selection import find_config
 from hfexport.run.variants import measure_again
 from hfexport.validation import ArtifactVerdict
@@ -236,7 +239,10 @@ def run_again(
         made = {artifact["format"] for artifact in manifest["artifacts"]}
         for form in (open_format(name, replace(run.setup, verifying=True)) for name in FORMATS if name in made):
             entries = [entry for entry in manifest["artifacts"] if entry["format"] == form.backend.format]
-            for artifact, verdict in exporter.revalidate(form, export.folder, entries):
+            exporter, validated = within_positions(
+                exporter, partial(Exporter.revalidate, form=form, folder=export.folder, entries=entries)
+            )
+            for artifact, verdict in validated:
                 _hold_verdict(artifact.name, verdict)
                 ran = f"{verdict.reason}; it " if verdict.reason else ""
                 observer.note(f"{artifact.name}: {ran}answers as the model does, within {verdict.max_abs:.2g}")

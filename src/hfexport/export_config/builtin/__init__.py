@@ -81,5 +81,7 @@ def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig
     config_class = config_class_for(recipe["model_type"])
     task = TASKS[recipe["task"]] if sentence is None else sentence_task(sentence)
     known = config_class(model_config, task, trust_remote_code=trust, sentence=sentence)
-    config = known.with_more_outputs(_more_outputs(recipe))
+    config: ExportConfig = known.with_more_outputs(_more_outputs(recipe))
+    if measured := recipe.get("positions"):
+        config = config.with_measured_positions(measured)
     return next(graph for layout in LAYOUTS for graph in config.graphs(layout) if graph.recipe == recipe)
