@@ -23,6 +23,7 @@ class Format:
         label: name for users.
         streams_weights: artifacts hold the weights in the dtype of the export, so that their size is known beforehand.
         one_file_each: each graph is one artifact with one file to load.
+        runs_on_cpu: artifacts run on any machine, so that their speed can be measured where they are made.
         writable: folders outside the staging folder that the format's tools write to.
     """
 
@@ -30,6 +31,7 @@ class Format:
     label: str
     streams_weights: bool = True
     one_file_each: bool = True
+    runs_on_cpu: bool = True
     writable: tuple[str, ...] = ()
 
 
@@ -39,8 +41,14 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         for known in (
             Format("onnx", "ONNX"),
             Format("torchscript", "TorchScript"),
-            # neuronx-cc keeps its cache in /var/tmp
-            Format("neuron", "Neuron", streams_weights=False, one_file_each=False, writable=("/var/tmp",)),  # noqa: S108
+            Format(
+                "neuron",
+                "Neuron",
+                streams_weights=False,
+                one_file_each=False,
+                runs_on_cpu=False,
+                writable=("/var/tmp",),  # noqa: S108  neuronx-cc keeps its cache there
+            ),
         )
     }
 )

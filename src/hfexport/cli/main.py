@@ -180,6 +180,7 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
     except Failed as failed:
         manifest, failure = failed.manifest, failed.error
     from hfexport.manifest.entries import MANIFEST_FILE, to_json
+    from hfexport.manifest.speed import speed_tables
     from hfexport.manifest.summary import TABLE_COLUMNS, job_summary, table_rows
     from hfexport.manifest.variants import VARIANT_COLUMNS, variant_rows
 
@@ -207,6 +208,8 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
         console.table(TABLE_COLUMNS, table_rows(manifest))
     if manifest.get("variants"):
         console.table(VARIANT_COLUMNS, variant_rows(manifest))
+    for table in speed_tables(manifest.get("benchmark")):
+        console.table(table.columns, table.rows)
     if as_json:
         console.data(to_json(manifest).rstrip())
     if failure is not None:

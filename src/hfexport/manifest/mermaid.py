@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hfexport.manifest.model import Manifest
+from hfexport.manifest.speed import contender_of, ratio
 
 __all__ = ["mermaid_charts"]
 
@@ -16,7 +17,7 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9 ._/-]")
 
 
 def mermaid_charts(manifest: Manifest) -> list[str]:
-    """Return code blocks with charts: largest difference of each artifact relative to its tolerance, and sizes."""
+    """Return code blocks with charts: largest difference of each artifact relative to its tolerance, sizes, and latency."""
     shares = [
         (artifact["path"], 100 * float(share))
         for artifact in manifest["artifacts"]
@@ -31,7 +32,21 @@ def mermaid_charts(manifest: Manifest) -> list[str]:
         charts.append(_bars("Largest difference, in percent of its tolerance", "percent", shares, top))
     if len(sizes) > 1:
         charts.append(_bars("Size of each file, in MB", "MB", sizes, max(value for _, value in sizes)))
+    if latencies := _latencies(manifest):
+        top = max(100.0, *(value for _, value in latencies))
+        charts.append(_bars("Latency, in percent of eager PyTorch", "percent", latencies, top))
     return charts
+
+
+def _latencies(manifest: Manifest) -> list[tuple[str, float]]:
+    """Return the latency of each contender in percent of the model's in eager PyTorch, where both were measured."""
+    benchmark = manifest.get("benchmark")
+    eager = None if not benchmark else contender_of(benchmark, None)
+    if not benchmark or eager is None:
+        return []
+    found = [(one["name"], ratio(one, eager)) for one in benchmark["contenders"]]
+    values = [(name, 100 * value) for name, value in found if value is not None]
+    return values if len(values) > 1 else []
 
 
 def _bars(title: str, unit: str, values: Sequence[tuple[str, float]], top: float) -> str:

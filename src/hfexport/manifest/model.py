@@ -11,12 +11,14 @@ from msgspec import Meta
 
 from hfexport.manifest.quality_model import MeasureEntry, QualityEntry
 from hfexport.manifest.scalars import Commit, Count, Number, Seconds, Sha256
+from hfexport.manifest.speed_model import BenchmarkEntry
 
 __all__ = [
     "SCHEMA_VERSION",
     "AdapterEntry",
     "ArtifactEntry",
     "BaseEntry",
+    "BenchmarkEntry",
     "CheckEntry",
     "ConstantEntry",
     "ConversionEntry",
@@ -376,6 +378,9 @@ class Manifest(TypedDict):
     stages: list[StageEntry]
     artifacts: list[ArtifactEntry]
     variants: NotRequired[Annotated[list[VariantEntry], Meta(description="Absent in manifests of earlier versions.")]]
+    benchmark: NotRequired[
+        Annotated[BenchmarkEntry | None, Meta(description="Null or absent if it was not asked for.")]
+    ]
     files: list[FileEntry]
     isolation: NotRequired[
         Annotated[IsolationEntry | None, Meta(description="Absent if no separate process was used.")]

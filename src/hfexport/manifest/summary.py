@@ -9,9 +9,10 @@ from typing import Any
 from hfexport.export_config import TOLERANCE_CAP, names_in
 from hfexport.manifest.mermaid import mermaid_charts
 from hfexport.manifest.model import ArtifactEntry, Manifest
+from hfexport.manifest.speed import described, skipped, speed_tables
 from hfexport.manifest.variants import VARIANT_COLUMNS, variant_rows
 
-__all__ = ["TABLE_COLUMNS", "headline", "job_summary", "load_snippet", "table_rows"]
+__all__ = ["TABLE_COLUMNS", "headline", "job_summary", "load_snippet", "speed_section", "table_rows"]
 
 TABLE_COLUMNS = ("format", "file", "size", "shapes", "verdict", "max abs diff", "of tolerance", "probes passed")
 
@@ -76,6 +77,7 @@ def job_summary(manifest: Manifest) -> str:
         lines += [_row([_text(cell) for cell in row]) for row in table_rows(manifest)]
         lines.append("")
     lines += _variants(manifest)
+    lines += speed_section(manifest)
     lines += _failures(manifest)
     lines += _checks(manifest)
     lines += _coverage(manifest)
@@ -104,6 +106,19 @@ def _variants(manifest: Manifest) -> list[str]:
         said += [f"{measure['graph']}: {measure['name']} {_number(measure['value'])}: failed" for measure in failed]
         lines += [f"- {_text(entry['name'])}: {_text(line)}" for line in (*said, *entry["notes"])]
     return [*lines, ""]
+
+
+def speed_section(manifest: Manifest) -> list[str]:
+    """Return tables of the measured latency, and what was not measured."""
+    benchmark = manifest.get("benchmark")
+    if not benchmark:
+        return []
+    lines = [_text(described(benchmark)), ""]
+    for table in speed_tables(benchmark):
+        lines += [_row(map(_text, table.columns)), _row(["---"] * len(table.columns))]
+        lines += [*(_row(map(_text, row)) for row in table.rows), ""]
+    left_out = [f"- Not measured: {_text(line)}" for line in skipped(benchmark)]
+    return [*lines, *left_out, *([""] if left_out else [])]
 
 
 def _checks(manifest: Manifest) -> list[str]:

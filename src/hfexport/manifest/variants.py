@@ -1,14 +1,24 @@
-"""Describe the variants of an export in tables: size, quality, and how to load each."""
+"""Describe the variants of an export in tables: size, quality, speed, and how to load each."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from hfexport.manifest.model import Manifest, Number, VariantEntry
+from hfexport.manifest.speed import latency_of
 
 __all__ = ["VARIANT_COLUMNS", "how_to_load", "quality_of", "variant_rows"]
 
-VARIANT_COLUMNS: Final = ("variant", "files", "size", "of float32", "similarity", "further measures", "verdict")
+VARIANT_COLUMNS: Final = (
+    "variant",
+    "files",
+    "size",
+    "of float32",
+    "similarity",
+    "further measures",
+    "latency",
+    "verdict",
+)
 
 _FURTHER: Final = (
     *("top1_agreement", "span_agreement", "rank_correlation", "neighbour_agreement"),
@@ -29,6 +39,7 @@ def variant_rows(manifest: Manifest) -> list[list[str]]:
             f"{entry['size_share']:.0%}",
             quality_of(entry),
             ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in _further(entry).items()) or "-",
+            latency_of(manifest, entry["format"], entry["name"]),
             entry["quality"]["verdict"].replace("_", " "),
         ]
         for entry in manifest.get("variants", [])

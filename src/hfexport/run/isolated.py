@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["export", "run", "runs_foreign_code", "verify"]
 
 _FROM_THE_CHILD: Final = (
-    *("source", "task", "interface", "dtype", "stages", "artifacts", "variants", "files", "verdict", "isolation"),
+    *("source", "task", "interface", "dtype", "stages", "artifacts", "variants", "files", "verdict", "benchmark"),
+    "isolation",
 )
 """Keys of the manifest that the child sets; the parent sets all others."""
 

@@ -44,6 +44,7 @@ from hfexport.run.ownership import give_to_owner
 from hfexport.run.positions import within_positions
 from hfexport.run.preflight import refuse_large_conversion
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
+from hfexport.run.speed import measure_files
 from hfexport.run.stages import Stages
 from hfexport.run.targets import write_along
 from hfexport.run.variants import hold_quality, make_variants
@@ -278,6 +279,8 @@ class Run:
             self.manifest["files"] = files_entry(write_along(exporter, results, variants), exporter.ready)
         self.manifest["verdict"] = decide([(artifact, verdict) for artifact, _, verdict in results], self.inputs)
         hold_quality(variants)
+        if self.inputs.benchmark:
+            measure_files(exporter, self.manifest, results, variants)
         return exporter.ready
 
     def look_up(self, contents: Contents) -> ConfigSource:

@@ -12,6 +12,7 @@ from hfexport.backends.neuron.messages import GenerateCall
 __all__ = [
     "Branch",
     "GraphFile",
+    "Message",
     "PaddedReferenceJob",
     "ReferenceAnswer",
     "ReferenceGraph",

@@ -26,7 +26,7 @@ from hfexport.validation.sessions import (
 )
 from hfexport.validation.weights import hash_onnx, hash_torchscript, write_hashes
 
-__all__ = ["prepare", "run"]
+__all__ = ["open_graph", "prepare", "run"]
 
 
 def prepare(format_name: str) -> None:
@@ -52,7 +52,12 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     job = read(values, RunnerJob)
     files: dict[str, Session] = {}
-    sessions = {graph.graph: _open(graph, job, files) for graph in job.graphs}
+    sessions = {
+        graph.graph: open_graph(
+            graph, files, format_name=job.format, weight_bytes=job.weight_bytes, threads=job.threads
+        )
+        for graph in job.graphs
+    }
     if job.hash_weights and job.format == "onnx":
         # After ONNX Runtime has loaded the file: a damaged one is refused by then.
         write_hashes(hash_onnx(Path(job.graphs[-1].path)), Path(job.folder))
@@ -92,12 +97,25 @@ def _ask_first_again(session: Session, job: RunnerJob, refusals: Mapping[str, st
     return ""
 
 
-def _open(graph: GraphFile, job: RunnerJob, files: dict[str, Session]) -> Session:
-    """Return the session of a graph; graphs that are branches of one file share its session."""
+def open_graph(
+    graph: GraphFile, files: dict[str, Session], *, format_name: str, weight_bytes: int, threads: int
+) -> Session:
+    """Return the session of a graph; graphs that are branches of one file share its session.
+
+    Args:
+        graph: graph to load.
+        files: sessions of the files that are open; a new one is added.
+        format_name: name of the file's format.
+        weight_bytes: see `open_session`.
+        threads: number of threads.
+
+    Raises:
+        ValidationError: the file does not load, or has another interface.
+    """
     path, branch = graph.path, graph.branch
     if path not in files:
         expected = Expected(Path(path), graph.inputs, graph.outputs)
-        files[path] = open_session(job.format, expected, job.weight_bytes, job.threads)
+        files[path] = open_session(format_name, expected, weight_bytes, threads)
     session = files[path]
     if branch is None:
         return session

@@ -6,7 +6,7 @@ Each session imports only what its format needs; none imports transformers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +52,10 @@ class Session(Protocol):
         Raises:
             Refusal: the artifact rejects these inputs, or fails on them.
         """
+        ...
+
+    def prepared(self, inputs: Mapping[str, NDArray[Any]]) -> Callable[[], object]:
+        """Return a function that runs the artifact on these inputs, which are converted now; it may raise `Refusal`."""
         ...
 
 
@@ -162,11 +166,18 @@ class OnnxSession:
         """Shape (names for free axes) and dtype of each input."""
 
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        try:
-            answers = self._session.run(None, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
-        except self._errors as error:
-            raise Refusal(_one_line(error)) from error
-        return dict(zip(self._outputs, answers, strict=True))
+        return dict(zip(self._outputs, self.prepared(inputs)(), strict=True))
+
+    def prepared(self, inputs: Mapping[str, NDArray[Any]]) -> Callable[[], list[Any]]:
+        given = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+
+        def run() -> list[Any]:
+            try:
+                return list(self._session.run(None, given))
+            except self._errors as error:
+                raise Refusal(_one_line(error)) from error
+
+        return run
 
 
 class BranchSession:
@@ -187,6 +198,14 @@ class BranchSession:
         self._goes_on = any(name.startswith("past_key_values.") for name in inputs)
 
     def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        answers = self._session.ask(self._whole(inputs))
+        return {name: answers[name] for name in self._outputs}
+
+    def prepared(self, inputs: Mapping[str, NDArray[Any]]) -> Callable[[], object]:
+        return self._session.prepared(self._whole(inputs))
+
+    def _whole(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Return the inputs of the file, those of the other branch included."""
         batch = len(inputs["input_ids"])
         whole: Arrays = {}
         for name, (shape, dtype) in self._session.shapes.items():
@@ -197,8 +216,7 @@ class BranchSession:
             else:
                 sizes = [size if isinstance(size, int) else 0 for size in shape[1:]]
                 whole[name] = np.full((batch, *sizes), np.nan, dtype)
-        answers = self._session.ask(whole)
-        return {name: answers[name] for name in self._outputs}
+        return whole
 
 
 class TorchScriptSession:
@@ -240,16 +258,25 @@ class TorchScriptSession:
             ) from error
         expected.check(self._inputs, self._outputs)
 
-    def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    def prepared(self, inputs: Mapping[str, NDArray[Any]]) -> Callable[[], Any]:
         import torch
 
         # Copies, since torch warns about inputs that are mapped read-only.
         tensors = [torch.from_numpy(np.array(inputs[name])) for name, _ in self._inputs]
-        try:
-            with torch.inference_mode():
-                answers = self.module(*tensors)
-        except self._errors as error:
-            raise Refusal(_one_line(error)) from error
+
+        def run() -> Any:
+            try:
+                with torch.inference_mode():
+                    return self.module(*tensors)
+            except self._errors as error:
+                raise Refusal(_one_line(error)) from error
+
+        return run
+
+    def ask(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        import torch
+
+        answers = self.prepared(inputs)()
         if not isinstance(answers, tuple) or not all(isinstance(answer, torch.Tensor) for answer in answers):
             raise Refusal(f"it gives {type(answers).__name__}, not a tuple of tensors")
         if len(answers) != len(self._outputs):

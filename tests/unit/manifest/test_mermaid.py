@@ -12,14 +12,17 @@ from manifests import failed_manifest, full_manifest, hostile_manifest
 
 
 def test_the_charts_have_the_figures_of_every_file() -> None:
-    shares, sizes = mermaid_charts(full_manifest())
+    shares, sizes, latencies = mermaid_charts(full_manifest())
     assert '  x-axis ["onnx/model.onnx", "torchscript/model.pt"]' in shares
     assert "  bar [75.120000, 9.070000]" in shares
     assert '  y-axis "percent" 0 --> 100.000000' in shares
     assert "  bar [90.387606, 91.100200, 45.100301, 22.900607]" in sizes
+    assert '  x-axis ["eager PyTorch", "ONNX", "ONNX fp16", "ONNX int8"]' in latencies
+    assert "  bar [100.000000, 86.999931, 113.000069, 40.999584]" in latencies
     summary = job_summary(full_manifest())
     assert shares in summary
     assert sizes in summary
+    assert latencies in summary
 
 
 def test_a_difference_above_its_tolerance_raises_the_axis_and_an_infinite_one_is_left_out() -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "fixed_probes",
     "validation_probes",
     "vision_probes",
+    "within_limits",
 ]
 
 AFFORDABLE_TOKENS = 512
@@ -50,7 +51,7 @@ def validation_probes(config: ExportConfig) -> tuple[Probe, ...]:
     probes = [*probes, *_probes_past_windows(config, probes)]
     # After cutting to the limits of a small model, two probes may be the same.
     asked: dict[str, Probe] = {}
-    for probe in (_within_limits(config, probe) for probe in probes):
+    for probe in (within_limits(config, probe) for probe in probes):
         asked.setdefault(probe.name, probe)
     return tuple(asked.values())
 
@@ -208,7 +209,7 @@ def vision_probes(config: VisionConfig) -> list[Probe]:
     ]
 
 
-def _within_limits(config: ExportConfig, probe: Probe) -> Probe:
+def within_limits(config: ExportConfig, probe: Probe) -> Probe:
     """Return `probe` with its sizes cut to the limits of the model."""
     sizes = dict(probe.sizes)
     for name, limit in config.limits.items():

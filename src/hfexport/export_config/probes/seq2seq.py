@@ -7,7 +7,7 @@ from hfexport.export_config.probes.plans import AFFORDABLE_TOKENS, GREEDY_STEPS,
 from hfexport.export_config.probes.probe import Probe
 from hfexport.export_config.probes.values import Padding
 
-__all__ = ["seq2seq_probes"]
+__all__ = ["seq2seq_probe", "seq2seq_probes"]
 
 _UNNAMED = ""
 """Placeholder: probes are named when their sizes are cut to the limits of the graph."""
@@ -24,16 +24,16 @@ _SHAPES: tuple[tuple[int, int, int, int, Padding], ...] = (
 
 def seq2seq_probes(config: Seq2SeqGraph) -> list[Probe]:
     """Return probes for one graph: several sizes of each axis, the last positions, both sides of every threshold."""
-    probes = [_probe(config, *shape, seed) for seed, shape in enumerate(_SHAPES, start=1)]
+    probes = [seq2seq_probe(config, *shape, seed) for seed, shape in enumerate(_SHAPES, start=1)]
     family = config.family
     last = None if family.max_encoder_positions is None else family.states_length(family.max_encoder_positions)
     read = min(last or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS)
     written = min(family.max_decoder_positions or AFFORDABLE_TOKENS, AFFORDABLE_TOKENS)
-    probes.append(_probe(config, 1, read, 1, written - 1, "none", 6))
-    probes.append(_probe(config, 1, 5, written, 0, "none", 7))
+    probes.append(seq2seq_probe(config, 1, read, 1, written - 1, "none", 6))
+    probes.append(seq2seq_probe(config, 1, 5, written, 0, "none", 7))
     for threshold in config.thresholds.values():
-        probes.append(_probe(config, 1, threshold + 1, 3, 2, "none", 8))
-        probes.append(_probe(config, 2, 2 * threshold + 5, 3, 2, "right", 9))
+        probes.append(seq2seq_probe(config, 1, threshold + 1, 3, 2, "none", 8))
+        probes.append(seq2seq_probe(config, 2, 2 * threshold + 5, 3, 2, "right", 9))
     if config.task.generates and any(spec.role == "past_key" for spec in config.inputs):
         sizes = {
             axis: size
@@ -47,7 +47,7 @@ def seq2seq_probes(config: Seq2SeqGraph) -> list[Probe]:
     return probes
 
 
-def _probe(
+def seq2seq_probe(
     config: Seq2SeqGraph, batch: int, states: int, decoder: int, past: int, padding: Padding, seed: int
 ) -> Probe:
     """Return one probe at the sizes of the graph's axes.

@@ -12,7 +12,7 @@ import yaml
 from hfexport.errors import PublishError
 from hfexport.manifest.entries import source_of
 from hfexport.manifest.model import ArtifactEntry, Manifest
-from hfexport.manifest.summary import TABLE_COLUMNS, load_snippet, loose_lines, table_rows
+from hfexport.manifest.summary import TABLE_COLUMNS, load_snippet, loose_lines, speed_section, table_rows
 from hfexport.manifest.variants import VARIANT_COLUMNS, how_to_load, variant_rows
 
 __all__ = ["END", "START", "Metadata", "hub_snippet", "section", "updated_card"]
@@ -93,7 +93,8 @@ def section(manifest: Manifest, repository: str, prefix: str) -> str:
     for artifact in manifest["artifacts"]:
         snippet = hub_snippet(artifact, manifest, repository, prefix)
         lines += [f"### {artifact['format']}", "", "```python", snippet.rstrip(), "```", ""]
-    return "\n".join([*lines, *_variants(manifest)])
+    speed = speed_section(manifest)
+    return "\n".join([*lines, *_variants(manifest), *(["### Speed", "", *speed] if speed else [])])
 
 
 def _variants(manifest: Manifest) -> list[str]:

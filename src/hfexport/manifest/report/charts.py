@@ -13,10 +13,11 @@ from markupsafe import Markup
 from hfexport.manifest.report.differences import Group
 from hfexport.manifest.report.formats import compact, percent
 
-__all__ = ["Series", "bars", "difference_chart"]
+__all__ = ["Chart", "Point", "Series", "bars", "difference_chart", "scatter"]
 
 MAX_BARS: Final = 24
 MAX_LABEL: Final = 44
+MAX_LEGEND: Final = 30
 _WIDTH: Final = 760
 COLORS: Final = 6
 """Number of colours that the style sheet has for series."""
@@ -25,6 +26,24 @@ _ROW_HEIGHT: Final = 24
 _LOWEST: Final = -6
 """Power of ten at which the axis of differences starts; smaller differences, and none, are drawn there."""
 _HIGHEST: Final = 3
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture, and the text below it."""
+
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a chart, with its name and its position in words."""
+
+    name: str
+    x: float
+    y: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -63,9 +82,34 @@ def bars(title: str, labels: Sequence[str], series: Sequence[Series]) -> Markup:
             else {"value": value, "label": label, "formatter": _says(text)}
             for value, text, label in zip(part.values, part.texts, labels, strict=True)
         ]
-        chart.add(part.name, points[::-1])
+        chart.add(_short(part.name, MAX_LEGEND), points[::-1])
     chart.show_x_labels = True
     chart.value_formatter = compact
+    return _inline(chart, title)
+
+
+def scatter(title: str, points: Sequence[Point]) -> Markup:
+    """Draw points with numbers; the legend names them.
+
+    Args:
+        title: text that says what the picture shows, for readers who do not see it.
+        points: points with finite positions.
+    """
+    import pygal
+
+    top, right = (1.15 * max(values, default=1.0) for values in zip(*((one.y, one.x) for one in points), strict=True))
+    chart = pygal.XY(
+        **{**_options(9, legend=True), "show_y_guides": True},
+        stroke=False,
+        dots_size=5,
+        print_labels=True,
+        range=(0, top or 1),
+        xrange=(0, right or 1),
+    )
+    for number, point in enumerate(points, start=1):
+        value = {"value": (point.x, point.y), "label": str(number), "formatter": _says(point.text)}
+        chart.add(_short(f"{number} {point.name}", MAX_LEGEND), [value])
+    chart.value_formatter = chart.x_value_formatter = compact
     return _inline(chart, title)
 
 
@@ -119,8 +163,8 @@ def _says(text: str) -> Any:
     return lambda *_: text
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
+def _short(label: str, longest: int = MAX_LABEL) -> str:
+    return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 
 def _options(rows: int, *, legend: bool) -> dict[str, Any]:
@@ -139,7 +183,7 @@ def _options(rows: int, *, legend: bool) -> dict[str, Any]:
         "show_legend": legend,
         "legend_at_bottom": True,
         "legend_at_bottom_columns": 3,
-        "truncate_legend": 30,
+        "truncate_legend": MAX_LEGEND,
         "truncate_label": -1,
         "show_y_guides": False,
         "show_x_guides": True,

@@ -10,10 +10,11 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from hfexport.manifest.model import ArtifactEntry, Manifest, VariantEntry
-from hfexport.manifest.report.charts import MAX_BARS, Series, bars, difference_chart
+from hfexport.manifest.report.charts import MAX_BARS, Chart, Series, bars, difference_chart
 from hfexport.manifest.report.differences import Group, as_float, groups_of
 from hfexport.manifest.report.formats import percent, seconds, size
 from hfexport.manifest.report.printable import printable
+from hfexport.manifest.report.speed import Speed, speed_of
 from hfexport.manifest.summary import headline, load_snippet
 from hfexport.manifest.variants import how_to_load, variant_rows
 
@@ -32,14 +33,6 @@ class Verdict:
     word: str
     tone: str
     rank: int
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A picture, and the text below it."""
-
-    svg: Markup
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -92,6 +85,7 @@ class Model:
     columns: Sequence[str]
     variants: Sequence[Variant]
     charts: Sequence[Chart]
+    speed: Speed | None
     stage_charts: Sequence[Chart]
     source: Mapping[str, Any]
     background: Mapping[str, Any]
@@ -138,6 +132,7 @@ def view(manifest: Manifest) -> Model:
         columns=list(dict.fromkeys(column for artifact in artifacts for column in artifact.cells)),
         variants=variants,
         charts=_model_charts(manifest),
+        speed=speed_of(manifest),
         stage_charts=_stage_charts(manifest),
         source=_without(source or {}, ("model", "hub", "model_type", "files")),
         background={

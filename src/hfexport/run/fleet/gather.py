@@ -10,6 +10,7 @@ from typing import Any
 from hfexport.errors import InputsError, first_line
 from hfexport.manifest.entries import MANIFEST_FILE, check_manifest
 from hfexport.manifest.model import Manifest
+from hfexport.manifest.speed import latency_of
 from hfexport.manifest.summary import TABLE_COLUMNS, _text, table_rows
 from hfexport.run.fleet.current import read_manifest
 from hfexport.run.fleet.schedule import worst
@@ -97,10 +98,14 @@ def markdown(gathered: Sequence[Gathered]) -> str:
     """Return the table of all artifacts in Markdown, with a row for each model that has none."""
     good = sum(one.manifest["error"] is None and not one.failed for one in gathered)
     lines = [f"## hfexport: {good} of {len(gathered)} models exported", ""]
-    columns = ("model", "task", *TABLE_COLUMNS)
+    measured = any(one.manifest.get("benchmark") for one in gathered)
+    columns = ("model", "task", *TABLE_COLUMNS, *(["latency"] if measured else []))
     lines += [_row(columns), _row(["---"] * len(columns))]
     for one in gathered:
         cells = table_rows(one.manifest) or [["", "", "", "", one.manifest["verdict"].replace("_", " ")]]
+        if measured:
+            speeds = [latency_of(one.manifest, artifact["format"]) for artifact in one.manifest["artifacts"]]
+            cells = [[*row, speed] for row, speed in zip(cells, speeds or [""], strict=True)]
         lines += [_row([one.name, one.manifest["task"] or "", *row], len(columns)) for row in cells]
     errors = [one for one in gathered if one.manifest["error"] is not None]
     if errors:

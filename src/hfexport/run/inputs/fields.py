@@ -140,6 +140,13 @@ class Inputs:
         parsers.share,
         group="validation",
     )
+    benchmark: bool = _input(
+        "false",
+        "Measure the latency of the model in eager PyTorch and of every ONNX and TorchScript file, variants included, for at "
+        "most 10 minutes: true or false. See docs/benchmark.md.",
+        parsers.boolean,
+        group="validation",
+    )
     outputs: tuple[str, ...] | None = _input(
         "",
         "Further outputs of every graph: any of attentions, hidden_states, as attentions.0, cross_attentions.0, …; if "

@@ -1,0 +1,94 @@
+"""Measure the speed of the model and of the files that were made from it, for the input `benchmark`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hfexport.backends.formats import FORMATS
+from hfexport.manifest.speed import benchmark_entry, contender_of, ratio, skipped
+
+if TYPE_CHECKING:
+    from hfexport.manifest.model import Manifest
+    from hfexport.run.exporter import Exporter, Result
+    from hfexport.validation.quality import MadeVariant
+    from hfexport.validation.speed import Contender
+
+__all__ = ["measure_files"]
+
+
+def measure_files(
+    exporter: Exporter, manifest: Manifest, results: Sequence[Result], variants: Sequence[MadeVariant]
+) -> None:
+    """Measure every contender, and write figures and remarks into the manifest.
+
+    What cannot be measured gets a reason there; it is no error.
+
+    Args:
+        exporter: has made the files in its folder `ready`.
+        manifest: describes the files.
+        results: plain files.
+        variants: variants of them.
+    """
+    from hfexport.validation.speed import ROUNDS, Setting, measure_speed
+
+    contenders = list(_contenders(exporter, results, variants))
+    subject = exporter.subject
+    with (
+        exporter.stages("Speed"),
+        exporter.observer.progress("speed", ROUNDS * len(contenders), unit="runs") as advance,
+    ):
+        speed = measure_speed(
+            contenders,
+            Setting(
+                checkpoint=lambda: subject.folder_in(subject.dtype),
+                dtype=subject.dtype,
+                folder=Path(tempfile.mkdtemp(prefix="speed-", dir=exporter.staging)) / "files",
+                env=subject.env,
+                limited=subject.limited,
+                advance=advance,
+            ),
+        )
+    entry = benchmark_entry(speed, exporter.ready)
+    manifest["benchmark"] = entry
+    for line in skipped(entry):
+        exporter.observer.warn(f"Not measured: {line}")
+    _remark(exporter, manifest)
+
+
+def _contenders(exporter: Exporter, results: Sequence[Result], variants: Sequence[MadeVariant]) -> Iterator[Contender]:
+    """Yield the model itself, the plain files of each format, and each variant."""
+    from hfexport.validation.speed import EAGER, Contender
+
+    floats = {"fp32": "float32", "fp16": "float16"}[exporter.subject.dtype]
+    yield Contender(EAGER, "", "", (), floats, exporter.checkpoint.size_bytes)
+    for name in dict.fromkeys(artifact.format for artifact, _, _ in results):
+        form = FORMATS[name]
+        files = [(artifact, config) for artifact, config, _ in results if artifact.format == name]
+        size_bytes = sum(path.stat().st_size for artifact, _ in files for path in artifact.files)
+        if form.runs_on_cpu:
+            yield Contender(form.label, name, "", tuple(files), floats, size_bytes)
+        else:
+            reason = "its files run on an instance with the device"
+            yield Contender(form.label, name, "", (), floats, size_bytes, reason)
+    for made in variants:
+        name = made.artifacts[0].format
+        configs = [config for artifact, config, _ in results if artifact.format == name]
+        pairs = [(one, one.config or config) for one, config in zip(made.artifacts, configs, strict=True)]
+        size_bytes = sum(path.stat().st_size for artifact in made.artifacts for path in artifact.files)
+        yield Contender(f"{FORMATS[name].label} {made.name}", name, made.name, tuple(pairs), "float32", size_bytes)
+
+
+def _remark(exporter: Exporter, manifest: Manifest) -> None:
+    """Add a note to each variant that is no faster than the plain files."""
+    benchmark = manifest.get("benchmark")
+    assert benchmark is not None
+    for entry in manifest.get("variants", []):
+        own = contender_of(benchmark, entry["format"], entry["name"])
+        plain = contender_of(benchmark, entry["format"])
+        found = None if own is None or plain is None else ratio(own, plain)
+        if found is not None and found >= 1:
+            entry["notes"].append(f"it is no faster here: its latency is {found:.2f} of the plain files'")
+            exporter.observer.warn(f"{entry['name']}: {entry['notes'][-1]}")
