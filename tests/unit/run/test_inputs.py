@@ -135,6 +135,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "variants": ("fp16,\nq8 q4", ("fp16", "q8", "q4")),
     "eval-data": (TEXTS, TEXTS),
     "min-similarity": ("0.98", 0.98),
+    "benchmark": ("true", True),
 }
 
 
