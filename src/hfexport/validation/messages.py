@@ -12,7 +12,6 @@ from hfexport.backends.neuron.messages import GenerateCall
 __all__ = [
     "Branch",
     "GraphFile",
-    "Message",
     "PaddedReferenceJob",
     "ReferenceAnswer",
     "ReferenceGraph",

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from hfexport._internal.messages import read
 from hfexport.validation.arrays import read_arrays
-from hfexport.validation.messages import read
 from hfexport.validation.runner import open_graph
 from hfexport.validation.sessions import Refusal, Session
 from hfexport.validation.speed.clock import time_calls

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hfexport._internal.messages import read
 from hfexport.errors import MODEL_FAILURES
 from hfexport.export_config.builtin import restore_config
 from hfexport.validation.arrays import read_arrays
-from hfexport.validation.messages import read
 from hfexport.validation.speed.clock import time_calls
 from hfexport.validation.speed.protocol import EagerJob, TimedCall
 

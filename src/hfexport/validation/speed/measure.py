@@ -303,7 +303,7 @@ class _Measurement:
 
     def _job(self, contender: Contender, place: Path, budget_s: float) -> tuple[str, dict[str, Any]]:
         """Return the module and the job of a contender's process."""
-        from hfexport.validation.messages import plain
+        from hfexport._internal.messages import plain
         from hfexport.validation.validate import graph_job
 
         asked = tuple(

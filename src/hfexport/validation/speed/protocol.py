@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from hfexport.validation.messages import GraphFile, Message
+from hfexport._internal.messages import Message
+from hfexport.validation.messages import GraphFile
 
 __all__ = ["ArtifactJob", "EagerJob", "TimedCall"]
 
