@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfexport.backends.onnx.variants.names import VARIANTS
+from hfexport.backends.variants import VARIANTS
 from hfexport.manifest.variants import VARIANT_COLUMNS, variant_rows
 from hfexport.validation.quality.thresholds import LIMITS
 

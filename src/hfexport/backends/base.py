@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from hfexport.backends.formats import FORMATS
+from hfexport.backends.formats import FORMATS, Variant
 from hfexport.export_config import ExportConfig, Layout
 
-__all__ = ["Artifact", "Backend", "ExportJob", "unwatched"]
+__all__ = ["Artifact", "Backend", "ExportJob", "VariantMaker", "unwatched"]
 
 
 def _tell_nobody(size_bytes: int) -> None:
@@ -109,4 +109,28 @@ class Backend(Protocol):
             ExportError: the model cannot be expressed in this format.
             CheckpointError, UnsupportedError: the weights do not fit the model or the task.
         """
+        ...
+
+
+class VariantMaker(Protocol):
+    """Makes variants of the artifacts of one format; one is used for all variants of a run."""
+
+    def make(self, variant: Variant, plain: Artifact, job: ExportJob) -> Artifact:
+        """Write a variant of one graph beside its plain file.
+
+        Args:
+            variant: a variant of this format.
+            plain: the graph's file, with its dtype.
+            job: the same graph in the variant's base dtype; its folder is for temporary files.
+
+        Returns:
+            The variant, with the dtype of its inputs and outputs.
+
+        Raises:
+            ExportError, UnsupportedError: the graph has no such variant, or the disk is full.
+        """
+        ...
+
+    def notes(self, variant: Variant, plain: Sequence[Artifact]) -> list[str]:
+        """Return remarks for the report about a variant of these files."""
         ...

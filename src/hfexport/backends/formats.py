@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
-__all__ = ["FORMATS", "Format"]
+__all__ = ["FORMATS", "Format", "Limits", "Variant"]
+
+Limits = Literal["exact", "half", "integers", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,36 @@ class Format:
     one_file_each: bool = True
     runs_on_cpu: bool = True
     writable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Facts about a variant: a further file of a graph, equal to the model only within a measured loss.
+
+    Attributes:
+        name: name in the input `variants`.
+        format: name of its format.
+        limits: limits of its quality, a key of `validation.quality.thresholds.LIMITS`.
+        base: dtype of the graph that it is made from; empty for that of the plain file.
+        size_share: size of the file relative to the float32 file, above which the report says that it is too large.
+        keeps_weights: each weight of the plain file is in it, possibly rounded, and is compared with it.
+        io_in_fp32: inputs and outputs are float32, whatever the plain file's are.
+        suffix: end of the file's name, after an underscore; the name itself if empty.
+    """
+
+    name: str
+    format: str
+    limits: Limits
+    base: Literal["fp32", "fp16", ""] = "fp32"
+    size_share: float = 1.0
+    keeps_weights: bool = True
+    io_in_fp32: bool = True
+    suffix: str = ""
+
+    @property
+    def file_suffix(self) -> str:
+        """Return the end of the file's name before the extension: `_int8`."""
+        return f"_{self.suffix or self.name}"
 
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(

@@ -56,6 +56,8 @@ def how_to_load(entry: VariantEntry, manifest: Manifest) -> str:
     """Return how loaders name the variant, in one line."""
     del manifest
     name, path = entry["name"], entry["paths"][0]
+    if entry["format"] == "torchscript":
+        return f'`torch.jit.load("{path}")`'
     ways = [f"ONNX Runtime: `{path}`"]
     if name in _TRANSFORMERS_JS:
         ways.append(f'Transformers.js: `dtype: "{name}"`')

@@ -16,7 +16,7 @@ from hfexport.run.observer import Observer
 from hfexport.run.stages import Stages
 
 if TYPE_CHECKING:
-    from hfexport.backends.base import Backend
+    from hfexport.backends.base import Backend, VariantMaker
     from hfexport.backends.neuron.options import NeuronOptions
     from hfexport.validation.validators import References, Subject, Validator
 
@@ -46,10 +46,11 @@ class Setup:
 
 @dataclass(frozen=True)
 class FormatRun:
-    """Back end of one format, and the validator of its artifacts."""
+    """Back end of one format, the validator of its artifacts, and the maker of its variants, if it has any."""
 
     backend: Backend
     validator: Callable[[Subject, References], Validator]
+    variants: VariantMaker | None = None
 
 
 def open_format(name: str, setup: Setup) -> FormatRun:
@@ -64,6 +65,7 @@ def open_format(name: str, setup: Setup) -> FormatRun:
 
 def _onnx(setup: Setup) -> FormatRun:
     from hfexport.backends.onnx.backend import OnnxBackend
+    from hfexport.backends.onnx.variants.maker import OnnxVariants
     from hfexport.validation.validators import GraphValidator
 
     inputs = setup.inputs
@@ -75,15 +77,16 @@ def _onnx(setup: Setup) -> FormatRun:
         templates=templates_for(inputs, setup.staging),
         note=setup.observer.note,
     )
-    return FormatRun(backend, GraphValidator)
+    return FormatRun(backend, GraphValidator, OnnxVariants(inputs.opset, inputs.external_data))
 
 
 def _torchscript(setup: Setup) -> FormatRun:
     from hfexport.backends.torchscript.backend import TorchScriptBackend
+    from hfexport.backends.torchscript.variants.make import TorchScriptVariants
     from hfexport.validation.validators import GraphValidator
 
     del setup
-    return FormatRun(TorchScriptBackend(), GraphValidator)
+    return FormatRun(TorchScriptBackend(), GraphValidator, TorchScriptVariants())
 
 
 def _neuron(setup: Setup) -> FormatRun:

@@ -23,7 +23,7 @@ def write_along(exporter: Exporter, results: Sequence[Result], variants: Sequenc
     Args:
         exporter: has made the artifacts.
         results: what it returned.
-        variants: variants of the ONNX files.
+        variants: variants of the artifacts.
 
     Returns:
         Paths of the files.
@@ -31,13 +31,14 @@ def write_along(exporter: Exporter, results: Sequence[Result], variants: Sequenc
     written = dict.fromkeys(copy_along(exporter.checkpoint.along, exporter.ready))
     plain = [(artifact, config) for artifact, config, _ in results if artifact.format == FORMAT]
     files = [path for artifact, _ in plain for path in artifact.files]
-    files += [path for variant in variants for artifact in variant.artifacts for path in artifact.files]
+    further = [variant for variant in variants if variant.artifacts[0].format == FORMAT]
+    files += [path for variant in further for artifact in variant.artifacts for path in artifact.files]
     for name in exporter.inputs.target or ():
         exported = Exported(
             folder=exporter.ready,
             graphs=tuple(config for _, config in plain),
             files=files,
-            variants=[variant.name for variant in variants],
+            variants=[variant.name for variant in further],
         )
         written |= dict.fromkeys(TARGETS[name].write(exported))
     return list(written)

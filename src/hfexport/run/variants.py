@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,10 +13,10 @@ from hfexport.errors import ValidationError
 
 if TYPE_CHECKING:
     from hfexport.backends.base import Artifact
-    from hfexport.backends.onnx.variants.names import Variant
-    from hfexport.export_config import ExportConfig
-    from hfexport.manifest.model import FileEntry, Manifest
+    from hfexport.backends.formats import Variant
+    from hfexport.manifest.model import Manifest
     from hfexport.run.exporter import Exporter, Result
+    from hfexport.run.formats import FormatRun
     from hfexport.validation.quality import MadeVariant, ModelAnswers, Quality
 
 SMALL_BYTES: Final = 2**22
@@ -29,91 +29,68 @@ _LEFT: Final = (
 )
 
 
-@dataclass
-class _Maker:
-    """Make variants from graphs in the dtypes that they need."""
-
-    exporter: Exporter
-    plain: Sequence[tuple[Artifact, ExportConfig]]
-    _bases: dict[str, list[Artifact]] = field(default_factory=dict)
-
-    def make(self, variant: Variant) -> tuple[Artifact, ...]:
-        """Write one file for each graph beside the plain one."""
-        from hfexport.backends.onnx.variants.make import make_variant
-
-        made = []
-        exporter = self.exporter
-        for (plain, config), base in zip(self.plain, self.base(variant.base), strict=True):
-            target = plain.path.with_name(f"{plain.path.stem}{variant.file_suffix}.onnx")
-            size_bytes = sum(file.stat().st_size for file in base.files)
-            with exporter.observer.progress(target.name, size_bytes, unit="B") as advance:
-                files = make_variant(
-                    variant,
-                    base.path,
-                    target,
-                    model_type=exporter.checkpoint.model_type,
-                    external=exporter.inputs.external_data,
-                    advance=advance,
-                )
-            for file in files:
-                exporter.on_made(file)
-            made.append(replace(plain, path=files[0], files=tuple(files), details={}, config=config))
-        return tuple(made)
-
-    def base(self, dtype: str) -> list[Artifact]:
-        """Return the graphs in `dtype`: the plain files, or files with external weights in the staging folder."""
-        from hfexport.backends.base import unwatched
-        from hfexport.backends.onnx.backend import OnnxBackend
-
-        if dtype == self.exporter.subject.dtype:
-            return [artifact for artifact, _ in self.plain]
-        if dtype not in self._bases:
-            folder = self.exporter.staging / f"graphs-{dtype}"
-            folder.mkdir()
-            backend = OnnxBackend(self.exporter.inputs.opset, external_data=True)
-            self._bases[dtype] = [
-                # without progress: these files are no artifacts
-                backend.export(replace(self.exporter.job(config, dtype, folder), progress=unwatched))
-                for _, config in self.plain
-            ]
-        return self._bases[dtype]
-
-
 def make_variants(exporter: Exporter, results: Sequence[Result]) -> list[MadeVariant]:
-    """Make every requested variant of the ONNX files, and measure it unless validation is off.
+    """Make every requested variant, and measure it unless validation is off.
 
     Args:
         exporter: has made the plain files.
         results: what it returned; nothing is made if an artifact failed.
     """
-    from hfexport.backends.onnx.variants.names import FORMAT, VARIANTS
+    from hfexport.backends.variants import VARIANTS
 
-    if any(verdict.verdict == "failed" for _, _, verdict in results):
+    asked = [VARIANTS[name] for name in exporter.inputs.variants or ()]
+    if not asked or any(verdict.verdict == "failed" for _, _, verdict in results):
         return []
-    plain = [(artifact, config) for artifact, config, _ in results if artifact.format == FORMAT]
-    names = [name for name in exporter.inputs.variants or () if name in VARIANTS]
-    if not names or not plain:
-        return []
-    strict = exporter.inputs.validate == "strict"
-    answers = _start_model(exporter, [config for _, config in plain]) if strict else None
-    maker = _Maker(exporter, plain)
+    wanted = {variant.format for variant in asked}
+    used = [form for form in exporter.formats if form.backend.format in wanted]
+    plain = {form.backend.format: _plain_files(exporter, form, results) for form in used}
+    answers = None
+    if exporter.inputs.validate == "strict":
+        answers = _start_model(exporter, [artifact for own in plain.values() for artifact in own])
     made = []
     try:
-        for name in names:
-            with exporter.stages(f"Variant {name}"):
-                artifacts = maker.make(VARIANTS[name])
-            made.append(_described(exporter, VARIANTS[name], artifacts, plain, answers))
+        for form in used:
+            own = plain[form.backend.format]
+            for variant in (variant for variant in asked if variant.format == form.backend.format):
+                with exporter.stages(f"Variant {variant.name}"):
+                    artifacts = _make(exporter, form, variant, own)
+                made.append(_described(exporter, form, variant, artifacts, own, answers))
     finally:
         if answers is not None:
             answers.worker.stop()
     return made
 
 
+def _plain_files(exporter: Exporter, form: FormatRun, results: Sequence[Result]) -> list[Artifact]:
+    """Return the artifacts of a format with their export config and dtype."""
+    return [
+        replace(artifact, config=artifact.config or config, dtype=artifact.dtype or exporter.subject.dtype)
+        for artifact, config, _ in results
+        if artifact.format == form.backend.format
+    ]
+
+
+def _make(exporter: Exporter, form: FormatRun, variant: Variant, plain: Sequence[Artifact]) -> list[Artifact]:
+    """Write one file for each graph beside the plain one."""
+    assert form.variants is not None, "only a format with a maker is named by a variant"
+    made = []
+    for artifact in plain:
+        assert artifact.config is not None
+        dtype = variant.base or artifact.dtype
+        folder = exporter.staging / f"graphs-{form.backend.format}-{dtype}"
+        folder.mkdir(exist_ok=True)
+        made.append(form.variants.make(variant, artifact, exporter.job(artifact.config, dtype, folder)))
+        for file in made[-1].files:
+            exporter.on_made(file)
+    return made
+
+
 def _described(
     exporter: Exporter,
+    form: FormatRun,
     variant: Variant,
-    artifacts: tuple[Artifact, ...],
-    plain: Sequence[tuple[Artifact, ExportConfig]],
+    artifacts: Sequence[Artifact],
+    plain: Sequence[Artifact],
     answers: ModelAnswers | None,
 ) -> MadeVariant:
     from hfexport.validation.quality import MadeVariant, not_measured
@@ -121,64 +98,90 @@ def _described(
     quality = not_measured("validate is off")
     if answers is not None:
         with exporter.stages(f"Quality of {variant.name}"):
-            quality = measure(exporter, variant, artifacts, [artifact for artifact, _ in plain], answers)
+            quality = measure(exporter, variant, artifacts, plain, answers)
         exporter.observer.note(f"  {variant.name}: {quality.verdict}, {_said(quality)}")
-    share = _size(artifacts) / max(1, _size([artifact for artifact, _ in plain]))
+    share = _size(artifacts) / max(1, _size(plain))
     share *= 0.5 if exporter.subject.dtype == "fp16" else 1.0
-    notes = []
-    if variant.kind == "optimised" and any(len(config.branches) > 1 for _, config in plain):
-        notes.append("the decoder has branches, in which ONNX Runtime's fusions are not applied")
+    notes = [] if form.variants is None else form.variants.notes(variant, plain)
     if share > variant.size_share and _size(artifacts) > SMALL_BYTES:
         notes.append(
             f"its size is {share:.0%} of the float32 files; {variant.size_share:.0%} or less was expected, so most of its"
             " weights are not in operators that this variant makes smaller"
         )
         exporter.observer.warn(f"{variant.name}: {notes[-1]}")
-    return MadeVariant(variant.name, artifacts, quality, share, tuple(notes))
+    return MadeVariant(variant.name, tuple(artifacts), quality, share, tuple(notes))
 
 
-def measure_again(exporter: Exporter, folder: Path, manifest: Manifest) -> None:
+def measure_again(exporter: Exporter, forms: Sequence[FormatRun], folder: Path, manifest: Manifest) -> None:
     """Measure the variants of an existing export.
 
     Args:
         exporter: exporter of the export's model.
+        forms: formats of the export.
         folder: folder that the paths are relative to.
         manifest: manifest of the export.
 
     Raises:
         ValidationError: a variant is not as good as it has to be, or no variant that this version knows.
     """
-    from hfexport.backends.base import Artifact
-    from hfexport.backends.onnx.backend import OnnxBackend
-    from hfexport.backends.onnx.variants.names import FORMAT, VARIANTS
+    from hfexport.backends.variants import VARIANTS
     from hfexport.validation.quality import MadeVariant
 
     entries = manifest.get("variants", [])
     if not entries:
         return
-    graphs = exporter.graphs(OnnxBackend(exporter.inputs.opset))
-    found = [entry for entry in manifest["artifacts"] if entry["format"] == FORMAT]
-    if unknown := [entry["name"] for entry in entries if entry["name"] not in VARIANTS]:
-        raise ValidationError(f"{unknown[0]!r} is no variant that this version of hfexport knows")
-    if any(len(entry["paths"]) != len(graphs) for entry in entries) or len(found) != len(graphs):
-        raise ValidationError(f"a variant has other graphs than the model, which has {len(graphs)}")
-
-    def artifact(path: str, files: Sequence[FileEntry], config: ExportConfig) -> Artifact:
-        return Artifact("onnx", folder / path, tuple(folder / file["path"] for file in files), config=config)
-
-    plain = [artifact(entry["path"], entry["files"], config) for entry, config in zip(found, graphs, strict=True)]
-    answers = _start_model(exporter, graphs)
+    for entry in entries:
+        if entry["name"] not in VARIANTS or VARIANTS[entry["name"]].format != entry["format"]:
+            raise ValidationError(f"{entry['name']!r} is no variant that this version of hfexport knows")
+    wanted = {entry["format"] for entry in entries}
+    used = [form for form in forms if form.backend.format in wanted]
+    plain = {form.backend.format: _existing(exporter, form, folder, manifest) for form in used}
+    for entry in entries:
+        if len(entry["paths"]) != len(plain.get(entry["format"], ())):
+            raise ValidationError(f"variant {entry['name']} has other graphs than the model")
+    answers = _start_model(exporter, [artifact for own in plain.values() for artifact in own])
     made = []
     try:
         for entry in entries:
-            paths = zip(entry["paths"], graphs, strict=True)
-            files = [artifact(path, entry["files"], config) for path, config in paths]
-            quality = measure(exporter, VARIANTS[entry["name"]], files, plain, answers)
-            made.append(MadeVariant(entry["name"], tuple(files), quality, entry["size_share"]))
+            variant, own = VARIANTS[entry["name"]], plain[entry["format"]]
+            files = tuple(folder / file["path"] for file in entry["files"])
+            dtype = "fp32" if variant.io_in_fp32 else exporter.subject.dtype
+            artifacts = [
+                replace(one, path=folder / path, files=files, details={}, dtype=dtype)
+                for path, one in zip(entry["paths"], own, strict=True)
+            ]
+            quality = measure(exporter, variant, artifacts, own, answers)
+            made.append(MadeVariant(variant.name, tuple(artifacts), quality, entry["size_share"]))
             exporter.observer.note(f"{entry['paths'][0]}: {quality.verdict}, {_said(quality)}")
     finally:
         answers.worker.stop()
     hold_quality(made, remedy=f"Do not use this variant. {_ACCEPT}")
+
+
+def _existing(exporter: Exporter, form: FormatRun, folder: Path, manifest: Manifest) -> list[Artifact]:
+    """Return the artifacts of an export in one format, with the graphs of the model.
+
+    Raises:
+        ValidationError: there are more or fewer than the model has graphs.
+    """
+    from hfexport.backends.base import Artifact
+
+    graphs = exporter.graphs(form.backend)
+    found = [entry for entry in manifest["artifacts"] if entry["format"] == form.backend.format]
+    if len(found) != len(graphs):
+        raise ValidationError(
+            f"{form.backend.format}: has {len(found)} artifacts, but the model has {len(graphs)} graphs"
+        )
+    return [
+        Artifact(
+            form.backend.format,
+            folder / entry["path"],
+            tuple(folder / file["path"] for file in entry["files"]),
+            config=config,
+            dtype=exporter.subject.dtype,
+        )
+        for entry, config in zip(found, graphs, strict=True)
+    ]
 
 
 def measure(
@@ -195,26 +198,34 @@ def measure(
         artifacts,
         plain,
         answers,
-        variant.limits,
+        _limits(variant, artifacts),
         folder=Path(tempfile.mkdtemp(prefix="run-variant-", dir=exporter.staging)),
         env=exporter.subject.env,
         timeout_s=exporter.subject.timeout_s,
         min_similarity=exporter.inputs.min_similarity,
         limited=exporter.subject.limited,
-        compare_weights=variant.kind != "optimised",
+        compare_weights=variant.keeps_weights,
     )
 
 
-def _start_model(exporter: Exporter, configs: Sequence[ExportConfig]) -> ModelAnswers:
+def _limits(variant: Variant, artifacts: Sequence[Artifact]) -> str:
+    """Return the limits of a variant's measures; a graph in float16 differs from the model's float32 by rounding."""
+    return "half" if variant.limits == "exact" and artifacts[0].dtype == "fp16" else variant.limits
+
+
+def _start_model(exporter: Exporter, plain: Sequence[Artifact]) -> ModelAnswers:
+    """Start running the model on every graph of these files; formats share those of the same name."""
     from hfexport.validation.quality import start_model
 
     tokenizer = exporter.staging / "tokenizer"
     tokenizer.mkdir()
     copy_along(exporter.checkpoint.along, tokenizer)
     data = exporter.inputs.eval_data
+    configs = [artifact.config for artifact in plain if artifact.config is not None]
+    branches = {branch.graph: branch for config in configs for branch in config.branches}
     return start_model(
         exporter.subject.folder_in("fp32"),
-        [branch for config in configs for branch in config.branches],
+        list(branches.values()),
         tokenizer=tokenizer,
         data=None if data is None else str(Path(data).absolute()),
         folder=exporter.staging / "model-for-variants",

@@ -29,7 +29,7 @@ from hfexport.manifest.model import BaseEntry, FileEntry, Manifest
 from hfexport.modeling.unused import Unused, unused_tensors
 from hfexport.run import isolated
 from hfexport.run.exporter import Exporter
-from hfexport.run.formats import open_format
+from hfexport.run.formats import FormatRun, open_format
 from hfexport.run.inputs import Inputs, recorded
 from hfexport.run.observer import Observer
 from hfexport.run.pipeline import Run
@@ -237,7 +237,10 @@ def run_again(
     exporter = run.exporter(checkpoint, "", config, inputs.dtype, limited=True)
     try:
         made = {artifact["format"] for artifact in manifest["artifacts"]}
-        for form in (open_format(name, replace(run.setup, verifying=True)) for name in FORMATS if name in made):
+        forms: list[FormatRun] = []
+        for name in (name for name in FORMATS if name in made):
+            form = open_format(name, replace(run.setup, verifying=True))
+            forms.append(form)
             entries = [entry for entry in manifest["artifacts"] if entry["format"] == form.backend.format]
             exporter, validated = within_positions(
                 exporter, partial(Exporter.revalidate, form=form, folder=export.folder, entries=entries)
@@ -246,7 +249,7 @@ def run_again(
                 _hold_verdict(artifact.name, verdict)
                 ran = f"{verdict.reason}; it " if verdict.reason else ""
                 observer.note(f"{artifact.name}: {ran}answers as the model does, within {verdict.max_abs:.2g}")
-        measure_again(exporter, export.folder, manifest)
+        measure_again(exporter, forms, export.folder, manifest)
     finally:
         exporter.references.stop()
 

@@ -71,7 +71,7 @@ def _place(name: str) -> str | None:
         return f".data/ts_code/0/{name}"
     if name.startswith("code/"):
         return f".data/ts_code/{name}"
-    return name if name in ("version", "byteorder", ".format_version") else None
+    return name if name in ("version", ".data/version", "byteorder", ".format_version") else None
 
 
 def _key(folder: str, key: str) -> str:

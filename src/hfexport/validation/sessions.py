@@ -262,7 +262,7 @@ class TorchScriptSession:
         import torch
 
         # Copies, since torch warns about inputs that are mapped read-only.
-        tensors = [torch.from_numpy(np.array(inputs[name])) for name, _ in self._inputs]
+        tensors = [torch.from_numpy(np.array(inputs[name], dtype)) for name, dtype in self._inputs]
 
         def run() -> Any:
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hfexport.backends.onnx.variants.names import VARIANTS
+from hfexport.backends.variants import VARIANTS
 from hfexport.validation.quality.thresholds import LIMITS
 
 TEXT = (Path(__file__).parents[3] / "docs/variants.md").read_text(encoding="utf-8")

@@ -2,14 +2,17 @@
 
 `torch.jit.save` writes a zip archive, tensors first, code after. Only the code varies: class numbers
 (`___torch_mangle_7`) come from a counter of the process, and `*.debug_pkl` files hold paths of source files. The
-tensors stay in place; only the records after them are rewritten.
+tensors stay in place; only the records after them are rewritten. A frozen module has its tensors among the constants of
+the code, which come last; they are copied.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["make_reproducible"]
@@ -19,6 +22,18 @@ _STAYS = re.compile(r"[^/]+/(?:extra/.+|data/\d+)")
 
 _DROPPED = re.compile(r"[^/]+/(?:.+\.debug_pkl|traced_inputs(?:\.pkl|/\d+)|\.data/serialization_id)")
 """Records that are dropped: source positions, the (empty) shapes of the example, and a hash of all names."""
+
+_CONSTANT = re.compile(r"[^/]+/constants/\d+")
+"""Records of tensors that the code contains."""
+
+_HEADER_BYTES = 30
+"""Size of a local file header of a zip archive without the name and the extra field."""
+
+_SMALL_BYTES = 2**20
+"""Size of all constants up to which they are rewritten with the code."""
+
+_ALIGNMENT = 64
+"""Alignment in bytes of tensors in archives of `torch.jit.save`, so that they can be mapped."""
 
 _CODE = re.compile(r"[^/]+/code/(__torch__/.+)\.py")
 _MANGLE = re.compile(r"\.___torch_mangle_\d+")
@@ -40,19 +55,62 @@ def make_reproducible(path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         records = archive.infolist()
         first = next((n for n, record in enumerate(records) if not _STAYS.fullmatch(record.filename)), len(records))
-        tail = {record.filename: archive.read(record) for record in records[first:]}
+        constants = [record for record in records[first:] if _CONSTANT.fullmatch(record.filename)]
+        if sum(record.file_size for record in constants) <= _SMALL_BYTES:
+            constants = []
+        copied = {record.filename for record in constants}
+        others = [record for record in records[first:] if record.filename not in copied]
+        tail = {record.filename: archive.read(record) for record in others}
         if not tail or any(_STAYS.fullmatch(name) for name in tail):
             raise ValueError(f"{path.name}: tensors do not come before code in this archive")
         rewritten = _renamed({name: data for name, data in tail.items() if not _DROPPED.fullmatch(name)})
+        if constants:
+            _write_beside(path, archive, records[:first], rewritten, constants)
+            return
         # zipfile cannot remove records, but it writes new ones at `start_dir` and lists those in `filelist`.
         archive.start_dir = records[first].header_offset
         del archive.filelist[first:]
         for name in tail:
             del archive.NameToInfo[name]
         for name, data in rewritten.items():
-            record = zipfile.ZipInfo(name, _EPOCH)
-            record.create_system = 3
-            archive.writestr(record, data)
+            archive.writestr(_entry(name), data)
+
+
+def _write_beside(
+    path: Path,
+    archive: zipfile.ZipFile,
+    leading: Sequence[zipfile.ZipInfo],
+    rewritten: Mapping[str, bytes],
+    constants: Sequence[zipfile.ZipInfo],
+) -> None:
+    """Replace an archive by one with leading records, rewritten ones and constants."""
+    made = path.with_name(f"{path.name}.part")
+    with zipfile.ZipFile(made, "w") as target:
+        for record in leading:
+            _copy(archive, record, target)
+        for name, data in rewritten.items():
+            target.writestr(_entry(name), data)
+        for record in constants:
+            _copy(archive, record, target)
+    os.replace(made, path)
+
+
+def _copy(archive: zipfile.ZipFile, record: zipfile.ZipInfo, target: zipfile.ZipFile) -> None:
+    """Copy a record; its data is aligned by an extra field."""
+    entry = _entry(record.filename)
+    entry.file_size = record.file_size
+    start = target.start_dir + _HEADER_BYTES + len(entry.filename.encode())
+    padding = -(start + 4) % _ALIGNMENT
+    entry.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+    with archive.open(record) as source, target.open(entry, "w") as copied:
+        shutil.copyfileobj(source, copied, 2**20)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    """Return the description of a record without the time and the system."""
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.create_system = 3
+    return entry
 
 
 def _renamed(records: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from hfexport.export_config import ExportConfig, Layout, TensorSpec
 
-__all__ = ["TorchScriptBackend"]
+__all__ = ["TorchScriptBackend", "save_script", "tidy_graphs", "trace_model"]
 
 
 @dataclass(frozen=True)
@@ -53,35 +53,74 @@ class TorchScriptBackend:
 
     def export(self, job: ExportJob) -> Artifact:
         """Trace the model at the sizes of the job's example, and save the trace."""
-        config = job.config
-        model = load_model(job.checkpoint, config, job.dtype)
-        make_traceable(model)
-        flat = flat_model(model, config)
-        untied = give_own_storage(flat.model, copy=_alias)
-        held = {axis: limit.minimum for axis, limit in config.limits.items() if limit.is_fixed} | dict(job.fixed_sizes)
-        if job.fixed_sizes:
-            example = make_inputs(config, held, job.dtype, padding="right", seed=7)
-        else:
-            example = trace_inputs(config, job.dtype)
-        traced = _trace(flat, {name: torch.from_numpy(array) for name, array in example.items()}, job)
-        _refuse_other_sizes(traced.graph, config.inputs, held)
-        operators = tidy_graphs(traced, tuple(example))
-        path = (
-            job.folder / f"{config.graph}.pt"
-        )  # the stem is the archive's root folder, so equal models need equal names
-        description = Description.of(config, job.dtype, fixed_sizes=held, metadata=job.metadata)
-        _save(traced, path, description, job)
+        traced = trace_model(job)
+        # the stem is the archive's root folder, so equal models need equal names
+        path = job.folder / f"{job.config.graph}.pt"
+        save_script(traced.module, path, json.dumps(traced.description.to_dict(), indent=1), traced.size_bytes, job)
         return Artifact(
             format=self.format,
             path=path,
             files=(path,),
-            fixed_sizes=held if job.fixed_sizes else {},
+            fixed_sizes=traced.description.fixed_sizes if job.fixed_sizes else {},
             details={
-                "nodes": operators.total(),
-                "operators": dict(sorted(operators.items())),
-                "untied_tensors": untied,
+                "nodes": traced.operators.total(),
+                "operators": dict(sorted(traced.operators.items())),
+                "untied_tensors": traced.untied,
             },
         )
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced model.
+
+    Attributes:
+        module: the trace.
+        description: its inputs and outputs.
+        operators: number of its nodes, by operator.
+        untied: number of tensors that were given their own storage.
+    """
+
+    module: torch.jit.ScriptModule
+    description: Description
+    operators: Counter[str]
+    untied: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of the tensors."""
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in self.module.state_dict().values()}.values())
+
+
+def trace_model(
+    job: ExportJob, change: Callable[[FlatModel, Mapping[str, torch.Tensor]], None] | None = None
+) -> Traced:
+    """Trace the model at the sizes of the job's example.
+
+    Args:
+        job: describes the artifact.
+        change: called with the model and its example before the trace, to replace layers.
+
+    Raises:
+        ExportError: the model cannot be traced.
+        CheckpointError, UnsupportedError: the weights do not fit the model or the task.
+    """
+    config = job.config
+    model = load_model(job.checkpoint, config, job.dtype)
+    make_traceable(model)
+    flat = flat_model(model, config)
+    untied = give_own_storage(flat.model, copy=_alias)
+    held = {axis: limit.minimum for axis, limit in config.limits.items() if limit.is_fixed} | dict(job.fixed_sizes)
+    if job.fixed_sizes:
+        arrays = make_inputs(config, held, job.dtype, padding="right", seed=7)
+    else:
+        arrays = trace_inputs(config, job.dtype)
+    example = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    traced = _trace(flat, example, job, change)
+    _refuse_other_sizes(traced.graph, config.inputs, held)
+    operators = tidy_graphs(traced, tuple(example))
+    description = Description.of(config, job.dtype, fixed_sizes=held, metadata=job.metadata)
+    return Traced(traced, description, operators, untied)
 
 
 def _clone(tensor: torch.Tensor) -> torch.Tensor:
@@ -154,12 +193,20 @@ def _identifier(part: str) -> str:
     return "_" + re.sub(r"[^0-9A-Za-z_]", lambda found: f"_{ord(found[0]):x}_", part)
 
 
-def _trace(flat: FlatModel, example: Mapping[str, torch.Tensor], job: ExportJob) -> torch.jit.ScriptModule:
+def _trace(
+    flat: FlatModel,
+    example: Mapping[str, torch.Tensor],
+    job: ExportJob,
+    change: Callable[[FlatModel, Mapping[str, torch.Tensor]], None] | None,
+) -> torch.jit.ScriptModule:
     model_type = job.config.config.model_type
     try:
         # Validation runs the saved file in another process and at other shapes, which covers `check_trace`.
-        with quiet(), torch.no_grad(), _plain_functions(), parsable_classes(flat), model_patches(model_type):
-            traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
+        with quiet(), torch.no_grad(), _plain_functions(), model_patches(model_type):
+            if change is not None:
+                change(flat, example)
+            with parsable_classes(flat):
+                traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
     except (*MODEL_FAILURES, torch.jit.Error) as error:
         raise ExportError(
             f"{job.checkpoint}: task {job.config.task.name} cannot be traced to TorchScript: {first_line(error, limit=200, named=True)}",
@@ -286,12 +333,25 @@ def _name_values(graph: Any, arguments: Sequence[str]) -> None:
         taken[base] += 1
 
 
-def _save(traced: torch.jit.ScriptModule, path: Path, description: Description, job: ExportJob) -> None:
-    extra = {DESCRIPTION_FILE: json.dumps(description.to_dict(), indent=1)}
-    needed_bytes = sum({tensor.data_ptr(): tensor.nbytes for tensor in traced.state_dict().values()}.values())
+def save_script(
+    script: torch.jit.ScriptModule, path: Path, description: str, needed_bytes: int, job: ExportJob
+) -> None:
+    """Write a module as a reproducible archive.
+
+    Args:
+        script: traced or frozen module.
+        path: new file.
+        description: content of its extra file, see `hfexport.runtime.Description`.
+        needed_bytes: size of its tensors.
+        job: describes the artifact, for messages.
+
+    Raises:
+        ExportError: the module cannot be saved, or the disk is full.
+    """
+    extra = {DESCRIPTION_FILE: description}
     try:
         with quiet(), writing(path.parent, needed_bytes):
-            write_in_fork(lambda: torch.jit.save(traced, str(path), _extra_files=extra), path, needed_bytes)
+            write_in_fork(lambda: torch.jit.save(script, str(path), _extra_files=extra), path, needed_bytes)
             make_reproducible(path)
     except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise ExportError(

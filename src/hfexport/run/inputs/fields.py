@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 from hfexport.backends.onnx.targets import TARGETS
-from hfexport.backends.onnx.variants.names import VARIANTS
+from hfexport.backends.variants import VARIANTS
 from hfexport.run.inputs import parsers
 from hfexport.run.inputs.input_field import InputField
 from hfexport.run.inputs.input_field import input_field as _input
@@ -121,7 +121,7 @@ class Inputs:
     )
     variants: tuple[str, ...] | None = _input(
         "",
-        "Further ONNX files with smaller weights, measured against the model: any of "
+        "Further ONNX and TorchScript files with smaller weights or fused operators, measured against the model: any of "
         + ", ".join(VARIANTS)
         + "; separated by commas or newlines. See docs/variants.md.",
         parsers.variants,

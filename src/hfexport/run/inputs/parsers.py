@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hfexport.backends.formats import FORMATS
 from hfexport.backends.onnx.targets import TARGETS
-from hfexport.backends.onnx.variants.names import VARIANTS
+from hfexport.backends.variants import VARIANTS
 from hfexport.checkpoint.model_id import HUB_ID
 from hfexport.export_config.tasks import TASK_NAMES
 

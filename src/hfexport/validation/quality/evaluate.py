@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hfexport._internal import workers
 from hfexport.errors import HfexportError
@@ -18,6 +18,8 @@ from hfexport.validation.quality.thresholds import LIMITS, Limits
 if TYPE_CHECKING:
     from hfexport.backends.base import Artifact
     from hfexport.validation.quality.measures import Compared
+
+_FLOATS: Final = {"fp32": "float32", "fp16": "float16"}
 
 __all__ = ["MadeVariant", "Measure", "ModelAnswers", "Quality", "measure_variant", "not_measured", "start_model"]
 
@@ -231,7 +233,8 @@ def _stored(
     """Compare the stored weights of a file with the plain file's; see `stored.run`."""
     assert artifact.config is not None
     place = folder / f"stored-{artifact.config.graph}"
-    job = {"plain": str(plain.path.absolute()), "variant": str(artifact.path.absolute())}
+    paths = {"plain": str(plain.path.absolute()), "variant": str(artifact.path.absolute())}
+    job = {"format": artifact.format, **paths}
     name = f"weights of {artifact.path.name}"
     environment = workers.child_environment(env)
     with workers.start(
@@ -263,7 +266,7 @@ def _run(
         format=artifact.format,
         weight_bytes=sum(file.stat().st_size for file in artifact.files),
         threads=workers.available_cores(env),
-        graphs=tuple(graph_job(made, part, "float32") for made, part in used),
+        graphs=tuple(graph_job(made, part, _FLOATS[made.dtype or "fp32"]) for made, part in used),
         greedy_steps=tuple(probe.greedy_steps for probe, _ in cases),
         reorders=(False,) * len(cases),
         start_token=config.start_token,

@@ -39,14 +39,21 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     """Compare the files of one graph.
 
     Args:
-        job: `plain` and `variant`, paths of ONNX files.
+        job: `format` of the files, and their paths `plain` and `variant`.
 
     Returns:
         `error`: largest error of a weight relative to what rounding allows; `worst`: name of that weight; `missing`:
         names of weights of the plain file that the variant lacks.
     """
-    error, worst, missing = compare_stored(Path(job["plain"]), Path(job["variant"]))
+    compare = {"onnx": compare_stored, "torchscript": _compare_scripts}[job["format"]]
+    error, worst, missing = compare(Path(job["plain"]), Path(job["variant"]))
     return {"error": error, "worst": worst, "missing": missing}
+
+
+def _compare_scripts(plain: Path, variant: Path) -> tuple[float, str, list[str]]:
+    from hfexport.validation.quality.stored_script import compare_scripts
+
+    return compare_scripts(plain, variant)
 
 
 def compare_stored(plain: Path, variant: Path) -> tuple[float, str, list[str]]:

@@ -11,7 +11,7 @@ from hfexport.backends.onnx.variants.blocks import MICROSOFT, BlockWeights, Norm
 from hfexport.backends.onnx.variants.graph import Opened, Stored, graphs_of, open_model
 from hfexport.backends.onnx.variants.half import keep_io_types
 from hfexport.backends.onnx.variants.integers import IntegerWeights
-from hfexport.backends.onnx.variants.names import Variant
+from hfexport.backends.onnx.variants.names import OnnxVariant
 from hfexport.backends.onnx.variants.optimised import fuse, has_branches, optimise
 from hfexport.backends.onnx.variants.rewrite import Rule, has_convolutions, rewrite
 from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, write_model
@@ -24,7 +24,7 @@ def _tell_nobody(size_bytes: int) -> None:
 
 
 def make_variant(
-    variant: Variant,
+    variant: OnnxVariant,
     base: Path,
     target: Path,
     *,
@@ -62,7 +62,9 @@ def make_variant(
             path.unlink(missing_ok=True)
 
 
-def _write(variant: Variant, base: Path, target: Path, external: bool, advance: Callable[[int], None]) -> list[Path]:
+def _write(
+    variant: OnnxVariant, base: Path, target: Path, external: bool, advance: Callable[[int], None]
+) -> list[Path]:
     opened = open_model(base)
     if variant.base == "fp16":
         keep_io_types(opened)
@@ -77,7 +79,7 @@ def _write(variant: Variant, base: Path, target: Path, external: bool, advance: 
     return write_model(opened.model, weights, target, advance, external=external)
 
 
-def _rule(variant: Variant, opened: Opened) -> Rule | None:
+def _rule(variant: OnnxVariant, opened: Opened) -> Rule | None:
     if variant.kind in ("half", "optimised"):
         return None
     if variant.kind == "integers":
