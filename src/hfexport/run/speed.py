@@ -62,7 +62,8 @@ def _contenders(exporter: Exporter, results: Sequence[Result], variants: Sequenc
     """Yield the model itself, the plain files of each format, and each variant."""
     from hfexport.validation.speed import EAGER, Contender
 
-    floats = {"fp32": "float32", "fp16": "float16"}[exporter.subject.dtype]
+    floats_of = {"": "float32", "fp32": "float32", "fp16": "float16"}
+    floats = floats_of[exporter.subject.dtype]
     yield Contender(EAGER, "", "", (), floats, exporter.checkpoint.size_bytes)
     for name in dict.fromkeys(artifact.format for artifact, _, _ in results):
         form = FORMATS[name]
@@ -78,7 +79,8 @@ def _contenders(exporter: Exporter, results: Sequence[Result], variants: Sequenc
         configs = [config for artifact, config, _ in results if artifact.format == name]
         pairs = [(one, one.config or config) for one, config in zip(made.artifacts, configs, strict=True)]
         size_bytes = sum(path.stat().st_size for artifact in made.artifacts for path in artifact.files)
-        yield Contender(f"{FORMATS[name].label} {made.name}", name, made.name, tuple(pairs), "float32", size_bytes)
+        own = floats_of[made.artifacts[0].dtype]
+        yield Contender(f"{FORMATS[name].label} {made.name}", name, made.name, tuple(pairs), own, size_bytes)
 
 
 def _remark(exporter: Exporter, manifest: Manifest) -> None:
