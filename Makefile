@@ -14,7 +14,7 @@
 #   make container-test       build the image and run it as the Actions runner does
 #   make publishing-figures   interrupt pushes to a local Hub; writes the tables of docs/publishing.md
 #   make reliability          fuzz complete runs and inject faults; writes docs/reliability.md
-#   make bench                compare with optimum-cli; writes docs/performance.md
+#   make bench                compare with other exporters; writes docs/performance.md
 #   make lock [ARGS=--upgrade]
 #   make clean
 
@@ -37,6 +37,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 
 VENV := .venv
 PEER := .venv-optimum
+OLD_TRANSFORMERS := .venv-transformers
 JS := .venv-js
 BROWSER := .venv-browser
 DOCS := .venv-docs
@@ -123,7 +124,7 @@ docs: $(VENV)/.dev $(DOCS)/.installed
 container-test: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/container $(ARGS)
 
-bench: $(VENV)/.dev $(VENV)/.example $(PEER)/.installed
+bench: $(VENV)/.dev $(VENV)/.example $(PEER)/.installed $(OLD_TRANSFORMERS)/.installed
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 reliability: $(VENV)/.dev
@@ -136,7 +137,7 @@ lock: $(VENV)/.dev
 	$(BIN)/python scripts/lock.py --torch-index "$(TORCH_INDEX)" $(ARGS)
 
 clean:
-	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-js .venv-older .venv-genai .conformance .mutation .coverage-data hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-neuron .venv-neuronx .venv-optimum .venv-transformers .venv-js .venv-older .venv-genai .conformance .mutation .coverage-data hfexport-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -206,6 +207,15 @@ $(PEER)/.installed: requirements/torch.txt benchmarks/requirements-optimum.txt |
 	$(PEER)/bin/python -m pip --quiet install --no-deps --require-hashes --retries 1 \
 		--index-url "$(TORCH_INDEX)" -r requirements/torch.txt
 	$(PEER)/bin/python -m pip --quiet install --no-deps -r benchmarks/requirements-optimum.txt
+	@touch $@
+
+# transformers.onnx left transformers in version 5, and exports with the torch of its time, whose last Python is 3.11. Where it cannot
+# be installed, the benchmark says so.
+$(OLD_TRANSFORMERS)/.installed: benchmarks/requirements-transformers.txt
+	@mkdir -p $(OLD_TRANSFORMERS)
+	if [[ -n "$(OLDER_PYTHON)" ]] && $(OLDER_PYTHON) -m venv --clear $(OLD_TRANSFORMERS); then \
+		$(OLD_TRANSFORMERS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps \
+			-r benchmarks/requirements-transformers.txt || rm -rf $(OLD_TRANSFORMERS)/bin; fi
 	@touch $@
 
 $(PEER)/.sentence: tests/interop/requirements-sentence.txt | $(PEER)/.installed

@@ -1,12 +1,14 @@
-"""Measure wall time and peak memory of a command and all processes that it starts (Linux)."""
+"""Measure wall time, processor time and peak memory of a command and all processes that it starts (Linux)."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,43 +23,73 @@ class Measurement:
 
     Attributes:
         wall_s: seconds from start to end.
+        processor_s: seconds of processor time, user and system, of the command and of the descendants that were waited for.
         peak_bytes: largest sum of the proportional set sizes of the command's live processes: shared pages count once,
             mapped files count where they are resident; 0 if not sampled.
         peak_anonymous_bytes: largest sum of their anonymous memory, which the kernel cannot drop; 0 if not sampled.
-        exit_code: exit code of the command.
+        exit_code: exit code of the command; negative for a signal.
     """
 
     wall_s: float
+    processor_s: float
     peak_bytes: int
     peak_anonymous_bytes: int
     exit_code: int
 
 
 def measure(
-    command: Sequence[str], *, log: Path, env: dict[str, str] | None = None, memory: bool = True
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: dict[str, str] | None = None,
+    memory: bool = True,
+    timeout_s: float | None = None,
 ) -> Measurement:
-    """Run `command` and write its output to `log`.
+    """Run `command` in a process group of its own and write its output to `log`.
 
     Args:
         command: program and arguments.
         log: file for the output.
         env: variables to add to this process's environment.
         memory: whether to sample memory. Sampling slows the processes down, so measure times without it.
+        timeout_s: seconds after which the whole group is killed; `None` for no limit.
     """
     with log.open("wb") as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
         peaks = [0, 0]
         done = threading.Event()
         sampler = threading.Thread(target=_sample, args=(process.pid, peaks, done), daemon=True)
         if memory:
             sampler.start()
-        exit_code = process.wait()
+        limit = threading.Timer(timeout_s, _kill, [process.pid]) if timeout_s is not None else None
+        if limit is not None:
+            limit.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            _kill(process.pid)
+            raise
+        finally:
+            done.set()
+            if limit is not None:
+                limit.cancel()
         wall_s = time.perf_counter() - start
-        done.set()
+        process.returncode = os.waitstatus_to_exitcode(status)
         if memory:
             sampler.join()
-    return Measurement(wall_s, peaks[0], peaks[1], exit_code)
+    return Measurement(wall_s, usage.ru_utime + usage.ru_stime, peaks[0], peaks[1], process.returncode)
+
+
+def _kill(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _sample(root: int, peaks: list[int], done: threading.Event) -> None:
