@@ -131,6 +131,6 @@ class VariantMaker(Protocol):
         """
         ...
 
-    def notes(self, variant: Variant, plain: Sequence[Artifact]) -> list[str]:
-        """Return remarks for the report about a variant of these files."""
+    def notes(self, variant: Variant, plain: Sequence[Artifact], made: Sequence[Artifact]) -> list[str]:
+        """Return remarks for the report about a variant `made` from these plain files."""
         ...

@@ -102,7 +102,7 @@ def _described(
         exporter.observer.note(f"  {variant.name}: {quality.verdict}, {_said(quality)}")
     share = _size(artifacts) / max(1, _size(plain))
     share *= 0.5 if exporter.subject.dtype == "fp16" else 1.0
-    notes = [] if form.variants is None else form.variants.notes(variant, plain)
+    notes = [] if form.variants is None else form.variants.notes(variant, plain, artifacts)
     if share > variant.size_share and _size(artifacts) > SMALL_BYTES:
         notes.append(
             f"its size is {share:.0%} of the float32 files; {variant.size_share:.0%} or less was expected, so most of its"

@@ -11,14 +11,12 @@ __all__ = [
     "PARTS",
     "apply_fx_node_fixes",
     "apply_onnx_ir_fixes",
-    "fuse_for_onnxruntime",
     "import_dotted_path",
     "patch_attributes",
     "patches_of",
     "translations",
 ]
 
-_FUSIONS = "transformers.exporters.onnxruntime_fusions"
 _UTILS, _ONNX = "transformers.exporters.utils", "transformers.exporters.exporter_onnx"
 
 PARTS: Final = (
@@ -27,7 +25,6 @@ PARTS: Final = (
     Part(_UTILS, "import_dotted_path", "finds what a patch replaces", ("path", "missing_ok")),
     Part(_UTILS, "apply_fx_node_fixes", "a step of the exporter", ("backend", "graph_module")),
     Part(_ONNX, "_ONNX_TRANSLATION_TABLE", "translations of operators that torch.onnx lacks"),
-    Part(_FUSIONS, "fuse_for_onnxruntime", "fuses a finished graph", ("model", "ort_fusions")),
     Part(_ONNX, "apply_onnx_ir_fixes", "a step of the exporter", ("onnx_program",)),
 )
 
@@ -41,13 +38,6 @@ from transformers.exporters.utils import (  # noqa: E402
     import_dotted_path,
     patch_attributes,
 )
-
-
-def fuse_for_onnxruntime(model: Any, provider: str) -> None:
-    """Fuse an `onnx_ir.Model` in place into operators of ONNX Runtime for a provider, such as `cpu`."""
-    from transformers.exporters import onnxruntime_fusions
-
-    onnxruntime_fusions.fuse_for_onnxruntime(model, provider)
 
 
 def patches_of(exporter: str) -> Sequence[tuple[str, str, Any]]:

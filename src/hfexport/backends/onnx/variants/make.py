@@ -8,11 +8,12 @@ from pathlib import Path
 import onnx
 
 from hfexport.backends.onnx.variants.blocks import MICROSOFT, BlockWeights, NormalFloatWeights
+from hfexport.backends.onnx.variants.fused import fuse
 from hfexport.backends.onnx.variants.graph import Opened, Stored, graphs_of, open_model
 from hfexport.backends.onnx.variants.half import keep_io_types
 from hfexport.backends.onnx.variants.integers import IntegerWeights
 from hfexport.backends.onnx.variants.names import OnnxVariant
-from hfexport.backends.onnx.variants.optimised import fuse, has_branches, optimise
+from hfexport.backends.onnx.variants.optimised import has_branches, optimise
 from hfexport.backends.onnx.variants.rewrite import Rule, has_convolutions, rewrite
 from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, write_model
 
@@ -50,11 +51,7 @@ def make_variant(
     """
     made = target.with_name(f"unfinished_{target.name}")
     if variant.kind == "optimised":
-        branches = has_branches(base)
-        if variant.name != "fused":
-            optimise(base, made, variant.name, model_type, branches=branches)
-        elif not branches:
-            fuse(base, made)
+        optimise(base, made, variant.name, model_type, branches=has_branches(base))
     try:
         return _write(variant, made if made.exists() else base, target, external, advance)
     finally:
@@ -68,6 +65,8 @@ def _write(
     opened = open_model(base)
     if variant.base == "fp16":
         keep_io_types(opened)
+    if variant.kind == "fused":
+        fuse(opened)
     rule = _rule(variant, opened)
     if rule is not None:
         rewrite(opened, rule)
@@ -80,7 +79,7 @@ def _write(
 
 
 def _rule(variant: OnnxVariant, opened: Opened) -> Rule | None:
-    if variant.kind in ("half", "optimised"):
+    if variant.kind in ("half", "optimised", "fused"):
         return None
     if variant.kind == "integers":
         signed = not has_convolutions(opened) if variant.signed is None else variant.signed

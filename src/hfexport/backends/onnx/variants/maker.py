@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hfexport.backends.base import unwatched
 from hfexport.backends.onnx.backend import OnnxBackend
+from hfexport.backends.onnx.variants.fused import fused_operators
 from hfexport.backends.onnx.variants.make import make_variant
 from hfexport.backends.onnx.variants.names import VARIANTS
 from hfexport.backends.onnx.variants.optimised import has_branches
@@ -51,10 +53,12 @@ class OnnxVariants:
         # A variant has float32 inputs and outputs, whatever it computes in.
         return replace(plain, path=files[0], files=tuple(files), details={}, config=job.config, dtype="fp32")
 
-    def notes(self, variant: Variant, plain: Sequence[Artifact]) -> list[str]:
+    def notes(self, variant: Variant, plain: Sequence[Artifact], made: Sequence[Artifact]) -> list[str]:
         """Return what a user should know about a variant of these files; see `VariantMaker`."""
         if VARIANTS[variant.name].kind == "optimised" and any(has_branches(artifact.path) for artifact in plain):
             return ["the decoder has branches, in which ONNX Runtime's fusions are not applied"]
+        if VARIANTS[variant.name].kind == "fused":
+            return [_fused(made)]
         return []
 
     def _base(self, job: ExportJob) -> Path:
@@ -65,3 +69,11 @@ class OnnxVariants:
             backend = OnnxBackend(self.opset, external_data=True)
             self._bases[key] = backend.export(replace(job, progress=unwatched)).path
         return self._bases[key]
+
+
+def _fused(made: Sequence[Artifact]) -> str:
+    """Say which operators the files of a fused variant have."""
+    counts = sum((fused_operators(artifact.path) for artifact in made), start=Counter[str]())
+    if not counts:
+        return "no part of its graphs is one that ONNX Runtime has an operator for, so it computes as the plain file"
+    return f"fused operators: {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}"

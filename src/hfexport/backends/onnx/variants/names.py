@@ -13,7 +13,7 @@ __all__ = ["FORMAT", "VARIANTS", "Kind", "OnnxVariant"]
 FORMAT: Final = "onnx"
 """Format of the artifacts that these variants are made from."""
 
-Kind = Literal["half", "integers", "blocks", "optimised"]
+Kind = Literal["half", "integers", "blocks", "optimised", "fused"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ _ALL: Final = (
     _optimised("O2", "exact"),
     _optimised("O3", "half"),
     _optimised("O4", "half", base="fp16", share=0.55),
-    _optimised("fused", "exact"),
+    OnnxVariant("fused", FORMAT, "exact", size_share=1.1, kind="fused"),
     _integers("qint8_arm64"),
     _integers("qint8_avx512"),
     _integers("qint8_avx512_vnni"),

@@ -1,7 +1,7 @@
 """Optimised variants: the same weights, with operators that ONNX Runtime computes together fused in the file.
 
 `O1` to `O4` are made by ONNX Runtime's own optimisers with the settings of Optimum's levels
-(https://huggingface.co/docs/optimum-onnx/onnxruntime/usage_guides/optimization), `fused` by the fusions of transformers.
+(https://huggingface.co/docs/optimum-onnx/onnxruntime/usage_guides/optimization).
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx
-import onnx_ir as ir
-from onnx_ir.passes import common
 
 from hfexport.errors import ExportError
 
-__all__ = ["LARGEST_BYTES", "fuse", "has_branches", "optimise"]
+__all__ = ["LARGEST_BYTES", "has_branches", "optimise"]
 
 LARGEST_BYTES: Final = 2**31 - 2**24
 """Size above which ONNX Runtime's optimisers cannot hold a model in one message."""
@@ -73,19 +71,3 @@ def has_branches(path: Path) -> bool:
     """Return whether a graph has branches, as merged decoders do; fusions look at the outer graph alone."""
     model = onnx.load(path, load_external_data=False)
     return any(node.op_type == "If" for node in model.graph.node)
-
-
-def fuse(base: Path, target: Path) -> None:
-    """Write a graph with ONNX Runtime's operators for CPU, by the fusions of `transformers.exporters`.
-
-    Attention stays unfused there, since ONNX Runtime's `MultiHeadAttention` is slower on CPU
-    (https://github.com/microsoft/onnxruntime/issues/33873); with a cache it becomes `GroupQueryAttention`.
-    """
-    from hfexport._internal.upstream.exporters import fuse_for_onnxruntime
-
-    model = ir.load(base)
-    common.ShapeInferencePass()(model)
-    fuse_for_onnxruntime(model, "cpu")
-    common.RemoveUnusedNodesPass()(model)
-    common.ClearMetadataAndDocStringPass()(model)
-    ir.save(model, target, external_data=f"{target.name}_data")

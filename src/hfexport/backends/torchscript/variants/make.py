@@ -53,8 +53,9 @@ class TorchScriptVariants:
             advance(size_bytes)
         return replace(plain, path=target, files=(target,), details={}, config=job.config, dtype=job.dtype)
 
-    def notes(self, variant: Variant, plain: Sequence[Artifact]) -> list[str]:
+    def notes(self, variant: Variant, plain: Sequence[Artifact], made: Sequence[Artifact]) -> list[str]:
         """Return what a user should know about a variant of these files; see `VariantMaker`."""
+        del made
         if variant.name == "frozen" and any("aten::_convolution" in one.details.get("operators", {}) for one in plain):
             return [_CONVOLUTIONS]
         return []
