@@ -57,18 +57,24 @@ class Standbys:
         )
         self._waiting[module] = process, dict(env)
 
-    def take(self, module: str, env: Mapping[str, str], job: Path) -> subprocess.Popen[bytes] | None:
+    def take(self, prepared_by: str, env: Mapping[str, str], module: str, job: Path) -> subprocess.Popen[bytes] | None:
         """Give a job file to the process that waits for one.
+
+        Args:
+            prepared_by: module that the process was started for.
+            env: complete environment that it must have.
+            module: module that runs the job.
+            job: path of the job file.
 
         Returns:
             The process; `None` if none waits, if it has ended, or if it has another environment than `env`.
         """
-        if module not in self._waiting or self._waiting[module][1] != dict(env):
+        if prepared_by not in self._waiting or self._waiting[prepared_by][1] != dict(env):
             return None
-        process, _ = self._waiting.pop(module)
+        process, _ = self._waiting.pop(prepared_by)
         assert process.stdin is not None
         try:
-            process.stdin.write(f"{job}\n".encode())
+            process.stdin.write(f"{module}\t{job}\n".encode())
             process.stdin.close()
         except OSError:  # it has ended
             _end(process)
@@ -96,9 +102,10 @@ def main(parent: str, module: str, *arguments: str) -> None:
     die_with(int(parent))
     with suppress(Exception):  # the job meets the same error and reports it
         importlib.import_module(module).prepare(*arguments)
-    path = Path(sys.stdin.readline().rstrip("\n"))
-    if not path.name:
+    module, _, job = sys.stdin.readline().rstrip("\n").partition("\t")
+    if not job:
         return
+    path = Path(job)
     log = os.open(path.with_name("output.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):

@@ -266,6 +266,7 @@ def start(
     limits: Limits | None = None,
     servers: str = "",
     standbys: Standbys | None = None,
+    prepared_by: str = "",
 ) -> Worker:
     """Start `module` of hfexport in a fresh process and return at once.
 
@@ -280,6 +281,7 @@ def start(
         limits: resource limits; exceeding them ends the child with `failure`.
         servers: folder of the fork servers; if empty, the one that `env` names, which the child then gets as well.
         standbys: processes that were started early; one that waits for a job of `module` is used.
+        prepared_by: module whose `prepare` such a process has run, if it is not `module`.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -295,7 +297,7 @@ def start(
     fork_env = {FORK_SERVERS: servers} if servers else env
     if (forked := fork(kind, {**request, "log": str(folder / "output.log")}, fork_env)) is not None:
         return Worker(name, folder, forked, failure)
-    if standbys is not None and (waiting := standbys.take(module, env, path)) is not None:
+    if standbys is not None and (waiting := standbys.take(prepared_by or module, env, module, path)) is not None:
         return Worker(name, folder, waiting, failure)
     command = python_command("hfexport._internal.workers", module, str(path))
     return launch(command, name=name, folder=folder, env=env, failure=failure)

@@ -24,14 +24,17 @@ from hfexport.checkpoint.safetensors_header import read_header
 
 if TYPE_CHECKING:
     from hfexport.backends.base import ExportJob
+    from hfexport.checkpoint import Checkpoint
     from hfexport.export_config import ExportConfig
 
-__all__ = ["CACHE_LIMIT_BYTES", "Templates", "settle", "template_key"]
+__all__ = ["CACHE_LIMIT_BYTES", "SHORTCUT_SUFFIX", "Templates", "checkpoint_key", "settle", "template_key"]
 
 CACHE_LIMIT_BYTES: Final = 2**29
 """Size limit of a cache folder; templates that were not used for longest are removed."""
 
 SUFFIX: Final = ".template"
+SHORTCUT_SUFFIX: Final = ".shortcut"
+"""Suffix of files that lead from a checkpoint's files to its templates, see `hfexport.run.warm`."""
 _USED: Final = ".used"
 _DISTRUSTED: Final = "distrusted"
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
@@ -56,8 +59,8 @@ class Templates:
     cache: Path
     made: Path
 
-    def find(self, key: str) -> bytes | None:
-        """Return the content of a template; `None` if it is missing.
+    def find(self, key: str, suffix: str = SUFFIX) -> bytes | None:
+        """Return the content of a template, or of a shortcut to one; `None` if it is missing.
 
         Raises:
             ValueError: the file is truncated, changed, or another template's.
@@ -65,7 +68,7 @@ class Templates:
         if (self.made / _DISTRUSTED).exists():
             return None
         try:
-            with (self.cache / f"{key}{SUFFIX}").open("rb") as file:
+            with (self.cache / f"{key}{suffix}").open("rb") as file:
                 stored = file.read(_TEMPLATE_LIMIT_BYTES + 1)
         except OSError:
             return None
@@ -84,12 +87,12 @@ class Templates:
         self.made.mkdir(parents=True, exist_ok=True)
         (self.made / f"{key}{_USED}").touch()
 
-    def keep(self, key: str, content: bytes) -> None:
-        """Write a new template for `settle`; it replaces one with the same key."""
+    def keep(self, key: str, content: bytes, suffix: str = SUFFIX) -> None:
+        """Write a new template, or a shortcut to one, for `settle`; it replaces one with the same key."""
         if len(content) + _DIGEST_BYTES > _TEMPLATE_LIMIT_BYTES:
             return
         self.made.mkdir(parents=True, exist_ok=True)
-        (self.made / f"{key}{SUFFIX}").write_bytes(_digest(key, content) + content)
+        (self.made / f"{key}{suffix}").write_bytes(_digest(key, content) + content)
 
 
 def _digest(key: str, content: bytes) -> bytes:
@@ -113,7 +116,9 @@ def settle(made: Path, cache: Path, limit_bytes: int = CACHE_LIMIT_BYTES) -> Non
     for mark in made.glob(f"*{_USED}"):
         with suppress(OSError):  # another run may have removed the template
             os.utime(cache / f"{mark.stem}{SUFFIX}")
-    for path in made.glob(f"*{SUFFIX}"):
+        with suppress(OSError):
+            os.utime(cache / f"{mark.stem}{SHORTCUT_SUFFIX}")
+    for path in _files(made):
         handle, name = tempfile.mkstemp(prefix=".hfexport-", dir=cache)
         with os.fdopen(handle, "wb") as file:
             file.write(path.read_bytes())
@@ -122,9 +127,13 @@ def settle(made: Path, cache: Path, limit_bytes: int = CACHE_LIMIT_BYTES) -> Non
     _evict(cache, limit_bytes)
 
 
+def _files(folder: Path) -> list[Path]:
+    return [*folder.glob(f"*{SUFFIX}"), *folder.glob(f"*{SHORTCUT_SUFFIX}")]
+
+
 def _evict(cache: Path, limit_bytes: int) -> None:
     found = []
-    for path in cache.glob(f"*{SUFFIX}"):
+    for path in _files(cache):
         with suppress(OSError):
             status = path.stat()
             found.append((status.st_mtime_ns, status.st_size, path))
@@ -153,10 +162,41 @@ def template_key(job: ExportJob, tied: Sequence[Sequence[str]], **options: str |
         "dtype": job.dtype,
         "fixed_sizes": {**job.config.fixed_sizes, **job.fixed_sizes},
         "tied": [list(group) for group in tied],
+        **_versions(),
+    }
+    return _hexdigest(described)
+
+
+def checkpoint_key(checkpoint: Checkpoint, inputs: Mapping[str, Any]) -> str:
+    """Return the digest of a checkpoint's files and of the inputs that lead to its templates. Torch-free.
+
+    It only finds a shortcut, whose template is used if it has the `template_key` of the loaded model.
+
+    Args:
+        checkpoint: opened checkpoint.
+        inputs: inputs that decide what is made.
+    """
+    tensors = {name: (info.dtype, info.shape) for name, info in checkpoint.tensors.items()}
+    described = {
+        "shortcut": 1,
+        "config": _graph_fields(checkpoint.config),
+        "tensors": sorted(tensors.items()),
+        "inputs": dict(inputs),
+        **_versions(),
+    }
+    return _hexdigest(described)
+
+
+def _versions() -> dict[str, Any]:
+    """Return the versions of all code that decides a graph."""
+    return {
         "packages": {name: version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "hfexport": _own_code(),
     }
+
+
+def _hexdigest(described: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(_plain(described), sort_keys=True).encode()).hexdigest()
 
 

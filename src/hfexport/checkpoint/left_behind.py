@@ -9,7 +9,7 @@ from typing import Final
 
 from hfexport.checkpoint.weights import WEIGHT_FILE_NAMES, variant_of
 
-__all__ = ["files_below", "left_behind"]
+__all__ = ["files_below", "left_behind", "left_in_folder"]
 
 _WEIGHTS: Final = re.compile(r".*\.(bin|ckpt|h5|joblib|npy|npz|pickle|pkl|pt|pth|safetensors|skops)")
 _COPIES: Final = re.compile(
@@ -45,3 +45,10 @@ def files_below(folder: Path) -> tuple[str, ...]:
     """Return the relative paths of the files in a folder and its direct subfolders."""
     paths = [*folder.iterdir(), *folder.glob("*/*")]
     return tuple(path.relative_to(folder).as_posix() for path in paths if path.is_file())
+
+
+def left_in_folder(folder: Path, used: Iterable[Path]) -> tuple[str, ...]:
+    """Return the files of a folder that `left_behind` finds, given those that are read or copied."""
+    paths = {path.resolve() for path in used}
+    names = files_below(folder)
+    return left_behind(names, [name for name in names if (folder / name).resolve() in paths])

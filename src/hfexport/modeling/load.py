@@ -40,6 +40,7 @@ __all__ = [
     "named_output",
     "plain",
     "quiet",
+    "tied_names",
     "torch_dtype",
 ]
 
@@ -243,6 +244,15 @@ def _keep_dtypes(model: torch.nn.Module, loaded: torch.nn.Module) -> None:
         owner, _, short = name.rpartition(".")
         kept = torch.nn.Parameter(torch.empty_like(weight, dtype=dtype), requires_grad=weight.requires_grad)
         setattr(model.get_submodule(owner), short, kept)
+
+
+def tied_names(model: torch.nn.Module) -> list[list[str]]:
+    """Return groups of names of parameters that share memory, sorted."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        if tensor.numel() > 1:
+            groups.setdefault(tensor.data_ptr(), []).append(name)
+    return sorted(sorted(names) for names in groups.values() if len(names) > 1)
 
 
 @contextmanager

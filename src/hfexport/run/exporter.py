@@ -114,13 +114,18 @@ class Exporter:
         """
         for form in self.formats:
             form.backend.graphs(self.family, self._layout)  # reports wrong sizes before any work
-        self._refuse_misfit()
+        self.refuse_misfit()
         try:
             return [result for form in self.formats for result in self._one_format(form)]
         finally:
             self.references.stop()
 
-    def _refuse_misfit(self) -> None:
+    def refuse_misfit(self) -> None:
+        """Reject a run that the disk or the memory is too small for, and report what it needs.
+
+        Raises:
+            InputsError: see `hfexport.run.preflight.refuse_misfit`.
+        """
         from hfexport.modeling.conversion.dtype_copy import plan_dtypes
         from hfexport.modeling.load import model_without_data
         from hfexport.modeling.untrusted_config import refuse_implausible
@@ -163,7 +168,7 @@ class Exporter:
         results: list[Result] = []
         for artifact, config in zip(artifacts, graphs, strict=True):
             made = [(earlier, described) for earlier, described, _ in results]
-            verdict = self._validate(artifact, config, comparison, made)
+            verdict = self.validate(artifact, config, comparison, made)
             result = (artifact, config, verdict)
             if verdict.verdict == "failed" and artifact.details.get("from_template"):
                 result = self._without_template(form, result, comparison, made)
@@ -200,7 +205,7 @@ class Exporter:
             templates.distrust()
         with self.stages(f"Export to {artifact.format}"):
             artifact = self._export(form.backend, config, artifact.fixed_sizes)
-        return artifact, config, self._validate(artifact, config, comparison, made)
+        return artifact, config, self.validate(artifact, config, comparison, made)
 
     def graphs(self, backend: Backend) -> Sequence[ExportConfig]:
         """Return the graphs of the model in a format, in the order in which generation runs them."""
@@ -224,7 +229,7 @@ class Exporter:
         comparison = form.validator(self.subject, self.references).start((config,), sizes)
         with self.stages(f"Export to {artifact.format}"):
             artifact = self._export(form.backend, config, sizes)
-        return artifact, config, self._validate(artifact, config, comparison, [])
+        return artifact, config, self.validate(artifact, config, comparison, [])
 
     def revalidate(
         self, form: FormatRun, folder: Path, entries: Sequence[Mapping[str, Any]]
@@ -253,7 +258,7 @@ class Exporter:
             files = tuple(folder / file["path"] for file in entry["files"])
             artifact = Artifact(name, folder / entry["path"], files, sizes, entry["details"], config)
             comparison = validator.start((config,), sizes)
-            results.append((artifact, self._validate(artifact, config, comparison, [] if sizes else made)))
+            results.append((artifact, self.validate(artifact, config, comparison, [] if sizes else made)))
             made.append((artifact, config))
         return results
 
@@ -283,13 +288,21 @@ class Exporter:
             progress=lambda name, total: self.observer.progress(name, total, unit="B"),
         )
 
-    def _validate(
+    def validate(
         self,
         artifact: Artifact,
         config: ExportConfig,
         comparison: Comparison,
         companions: Sequence[tuple[Artifact, ExportConfig]],
     ) -> ArtifactVerdict:
+        """Validate an artifact, and report the results.
+
+        Args:
+            artifact: made in this run, or an existing one.
+            config: its export config.
+            comparison: references to compare with.
+            companions: earlier artifacts of the same model, which generation may need.
+        """
         with self.stages(f"Validation of {artifact.name}"):
             verdict = comparison.validate(artifact, config, companions)
             for line in verdict.probe_lines:

@@ -18,6 +18,7 @@ from hfexport.run.stages import Stages
 if TYPE_CHECKING:
     from hfexport.backends.base import Backend, VariantMaker
     from hfexport.backends.neuron.options import NeuronOptions
+    from hfexport.backends.onnx.origins import Origins
     from hfexport.validation.validators import References, Subject, Validator
 
 __all__ = ["MAKERS", "FormatRun", "Setup", "open_format"]
@@ -34,6 +35,7 @@ class Setup:
         observer: receives notes, warnings and the output of other programs.
         stages: records steps.
         verifying: existing artifacts are verified, none are made.
+        on_origins: see `OnnxBackend.on_origins`.
     """
 
     inputs: Inputs
@@ -42,6 +44,7 @@ class Setup:
     observer: Observer
     stages: Stages
     verifying: bool = False
+    on_origins: Callable[[Origins], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def _onnx(setup: Setup) -> FormatRun:
         inputs.target or (),
         templates=templates_for(inputs, setup.staging),
         note=setup.observer.note,
+        on_origins=setup.on_origins,
     )
     return FormatRun(backend, GraphValidator, OnnxVariants(inputs.opset, inputs.external_data))
 

@@ -11,7 +11,7 @@ import json
 import os
 import site
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,7 @@ from hfexport._internal.standby import Standbys
 from hfexport.backends.formats import FORMATS
 from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError, first_line
 from hfexport.hub.source import Fetched
+from hfexport.run.describing import inputs_from
 from hfexport.run.inputs import Inputs
 from hfexport.run.relay import Reporter, relay
 
@@ -121,7 +122,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 def _work(job: Mapping[str, Any]) -> dict[str, Any]:
     os.chdir(job["directory"])
     staging = Path(job["staging"])
-    inputs = _inputs(job["inputs"])
+    inputs = inputs_from(job["inputs"])
     isolation = _isolate(job, inputs, staging)
     fetched = Fetched.from_dict(job["fetched"])
     observer = Reporter(Path(job["events"]))
@@ -241,15 +242,6 @@ def _isolate(job: Mapping[str, Any], inputs: Inputs, staging: Path) -> dict[str,
     elif held["tcp"] == DENIED:
         network = f"TCP denied, all else {network}"
     return {"network": network, "files": held["files"], "processes": held["processes"]}
-
-
-def _inputs(values: Mapping[str, Any]) -> Inputs:
-    """Rebuild inputs from JSON, in which tuples are lists."""
-    known = {field.name for field in fields(Inputs)}
-    given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known
-    }
-    return Inputs(**given)
 
 
 def _take_over(staging: Path, manifest: Manifest) -> None:

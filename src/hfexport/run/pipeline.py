@@ -11,18 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from hfexport._internal.standby import Standbys
-from hfexport.checkpoint import (
-    Checkpoint,
-    Contents,
-    look_over,
-    read_checkpoint,
-    sha256,
-)
+from hfexport.checkpoint import Checkpoint, Contents, look_over, read_checkpoint, sha256
 from hfexport.checkpoint.adapter import Adapter, base_of, find_adapter
-from hfexport.checkpoint.left_behind import files_below, left_behind
+from hfexport.checkpoint.left_behind import left_in_folder
 from hfexport.checkpoint.quantized import quantization_method, refuse_plain_weights
 from hfexport.errors import InputsError, PublishError
 from hfexport.export_config import ExportConfig
@@ -34,8 +28,8 @@ from hfexport.modeling.unused import find_unused
 from hfexport.modeling.wrapped_names import unwrapped_names
 from hfexport.run import isolated
 from hfexport.run.boundary import Boundary, Failed
-from hfexport.run.decision import decide
 from hfexport.run.exporter import Exporter, WeightFolders
+from hfexport.run.finishing import Made, finish
 from hfexport.run.formats import Setup, open_format
 from hfexport.run.graph_cache import keep_templates
 from hfexport.run.hashing import Hashing
@@ -44,15 +38,15 @@ from hfexport.run.ownership import give_to_owner
 from hfexport.run.positions import within_positions
 from hfexport.run.preflight import refuse_large_conversion
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
-from hfexport.run.speed import measure_files
 from hfexport.run.stages import Stages
-from hfexport.run.targets import write_along
-from hfexport.run.variants import hold_quality, make_variants
+from hfexport.run.variants import make_variants
+from hfexport.run.warm import keep_shortcut, open_shortcut
 
 if TYPE_CHECKING:
+    from hfexport.backends.onnx.origins import Origins
     from hfexport.export_config.probes import Probe
     from hfexport.hub.publish import Publisher
-    from hfexport.manifest.model import AdapterEntry, Dtype, Manifest
+    from hfexport.manifest.model import AdapterEntry, Manifest
     from hfexport.run.inputs import Inputs
     from hfexport.run.observer import Observer
 
@@ -223,8 +217,6 @@ class Run:
 
         This may run code of the checkpoint and of the user: see `hfexport.run.isolated`.
         """
-        from hfexport.manifest.entries import artifact_entry, files_entry, source_entry, variant_entry
-
         source, digests = fetched.source, fetched.digests
         given = find_adapter(fetched.folder) or look_over(fetched.folder, self.variant)
         source_identity, base = identity(source, given.folder), None
@@ -232,56 +224,64 @@ class Run:
             assert fetched.base is not None, "an adapter is fetched with its base"
             merged, base, base_identity = self.merge(given, fetched.base)
             source_identity += f" on {base_identity}"
-        if source.model is None:  # for a model on the Hub, this was reported after the download
-            used = {path.resolve() for path in (*given.files, *given.along.values())}
-            names = files_below(fetched.folder)
-            if left := left_behind(names, [name for name in names if (fetched.folder / name).resolve() in used]):
-                self.observer.note(f"Not in the export: {', '.join(left)}")
+        left = () if source.model else left_in_folder(fetched.folder, (*given.files, *given.along.values()))
+        if left:  # for a model on the Hub, this was reported after the download
+            self.observer.note(f"Not in the export: {', '.join(left)}")
         contents = look_over(merged) if isinstance(given, Adapter) else given
         self.observer.note(f"{self.inputs.model}: {contents.weights.description}")
+        files: dict[Path, Future[str]] = {}
+        with Hashing() as hashing:
+            hashes = hashing.start_all(given.files, digests)
+
+            def on_made(path: Path) -> None:  # artifacts are hashed during validation
+                files[path] = hashing.start(path)
+
+            warm = None if isinstance(given, Adapter) else open_shortcut(self, contents)
+            made = None if warm is None else warm.export(source_identity, on_made)
+            if made is None:
+                made = self.capture(contents, source, source_identity, base, on_made)
+
+        def digest(path: Path) -> str:
+            return files[path].result() if path in files else sha256(path)
+
+        return finish(made, self.manifest, source.to_dict(), hashes(), base, digest)
+
+    def capture(
+        self,
+        contents: Contents,
+        source: Source,
+        source_identity: str,
+        base: AdapterEntry | None,
+        on_made: Callable[[Path], None],
+    ) -> Made:
+        """Read the model and make its artifacts; see `hfexport.run.warm` for the other way.
+
+        `base` is that of an adapter; `on_made` is called with each complete file of an artifact.
+        """
+        from hfexport.manifest.entries import source_entry
+
+        origins: dict[str, Origins] = {}
         config_source = self.look_up(contents)
         checkpoint = self.read(contents, self.inputs.formats)
         dtype = resolve_dtype(self.inputs.dtype, checkpoint, config_source, self.observer.note)
-        formats = tuple(open_format(name, self.setup) for name in self.inputs.formats)
-        with Hashing() as hashing:
-            hashes = hashing.start_all(given.files, digests)
-            self.manifest["source"] = source_entry(checkpoint, source.to_dict(), {}, base)
-            with self.stages("Model configuration"):
-                config = find_config(checkpoint, config_source, self.inputs, dtype, self.observer.note)
-                resolve_opset(self.inputs.opset, config)
-            self.manifest["task"], self.manifest["dtype"] = config.task.name, cast("Dtype", dtype)
-            self.manifest["interface"] = config.origin
-            with self.stages("Unused tensors"):
-                unused = find_unused(checkpoint, config, dtype, self.inputs.allow_unused or (), self.observer.note)
-            # Artifacts are hashed during validation.
-            made: dict[Path, Future[str]] = {}
-            exporter = replace(
-                self.exporter(checkpoint, source_identity, config, dtype),
-                formats=formats,
-                on_made=lambda path: made.update({path: hashing.start(path)}),
-            )
-            exporter.ready.mkdir()
-            exporter, results = within_positions(exporter, Exporter.run)
-            variants = make_variants(exporter, results)
-        self.manifest["source"] = source_entry(checkpoint, source.to_dict(), hashes(), base, unused)
-
-        def digest(path: Path) -> str:
-            return made[path].result() if path in made else sha256(path)
-
-        with self.stages("Files"):
-            self.manifest["artifacts"] = [
-                artifact_entry(
-                    artifact, artifact.config or config, artifact.dtype or dtype, exporter.ready, verdict, digest
-                )
-                for artifact, config, verdict in results
-            ]
-            self.manifest["variants"] = [variant_entry(one, exporter.ready, digest) for one in variants]
-            self.manifest["files"] = files_entry(write_along(exporter, results, variants), exporter.ready)
-        self.manifest["verdict"] = decide([(artifact, verdict) for artifact, _, verdict in results], self.inputs)
-        hold_quality(variants)
-        if self.inputs.benchmark:
-            measure_files(exporter, self.manifest, results, variants)
-        return exporter.ready
+        setup = replace(self.setup, on_origins=lambda found: origins.update({found.graph: found}))
+        formats = tuple(open_format(name, setup) for name in self.inputs.formats)
+        self.manifest["source"] = source_entry(checkpoint, source.to_dict(), {}, base)
+        with self.stages("Model configuration"):
+            config = find_config(checkpoint, config_source, self.inputs, dtype, self.observer.note)
+            resolve_opset(self.inputs.opset, config)
+        made = Made(self.exporter(checkpoint, source_identity, config, dtype), config, dtype, (), [])
+        made.describe(self.manifest)
+        with self.stages("Unused tensors"):
+            unused = find_unused(checkpoint, config, dtype, self.inputs.allow_unused or (), self.observer.note)
+        exporter = replace(made.exporter, formats=formats, on_made=on_made)
+        exporter.ready.mkdir()
+        exporter, results = within_positions(exporter, Exporter.run)
+        if len(origins) == len(results) and exporter.family is config:
+            keep_shortcut(self.inputs, self.staging, checkpoint, [origins[config.graph] for _, config, _ in results])
+        return replace(
+            made, exporter=exporter, unused=unused, results=results, variants=make_variants(exporter, results)
+        )
 
     def look_up(self, contents: Contents) -> ConfigSource:
         """Find the export config; convert a dense layer of sentence-transformers in a torch file."""

@@ -108,6 +108,11 @@ class References:
             self._shared |= self.start(missing, {})
         return self._shared
 
+    def adopt(self, references: Mapping[str, Reference]) -> None:
+        """Use these references for the shape-free graphs of their names."""
+        self._shared |= references
+        self.own(tuple(references.values()))
+
     def own(self, references: Sequence[Reference]) -> None:
         """Stop these references at the end of the run too."""
         self._started.extend(references)

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hfexport.backends.onnx.backend import _without_weights
 from hfexport.backends.onnx.older_opset import to_older_opset
+from hfexport.backends.onnx.skeleton import _without_weights
 from hfexport.errors import ExportError
 
 

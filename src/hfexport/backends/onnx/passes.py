@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -16,7 +14,7 @@ from hfexport.errors import ExportError
 if TYPE_CHECKING:
     from hfexport.export_config import Axis, ExportConfig, TensorSpec
 
-__all__ = ["TRANSPOSED", "axis_names", "finish_graph", "set_metadata"]
+__all__ = ["TRANSPOSED", "axis_names", "finish_graph"]
 
 TRANSPOSED = "hfexport.transposed"
 """Key in an initializer's `meta`: the data is the transpose of the named weight."""
@@ -190,13 +188,3 @@ def _forget_where_nodes_came_from(model: ir.Model) -> None:
     model.graph.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
-
-
-def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
-    """Store the producer, its version and the source in the file."""
-    model.producer_name = metadata["producer"]
-    model.producer_version = metadata["version"]
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(
-        model, {key: value for key, value in metadata.items() if key not in ("producer", "version")}
-    )

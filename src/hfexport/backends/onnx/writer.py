@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-import numpy as np
 import onnx
-import torch
 
 from hfexport._internal.room import writing
 
-__all__ = ["SINGLE_FILE_LIMIT_BYTES", "Data", "Weight", "move_model", "write_model"]
+__all__ = ["SINGLE_FILE_LIMIT_BYTES", "Data", "move_model", "set_metadata", "write_model"]
 
 DATA_SUFFIX = "_data"
 """Suffix of an external weights file, after the graph's file name, as in Optimum."""
@@ -35,39 +32,8 @@ _GRAPH_INITIALIZER = (onnx.GraphProto.INITIALIZER_FIELD_NUMBER << 3) | 2
 _TENSOR_RAW_DATA = (onnx.TensorProto.RAW_DATA_FIELD_NUMBER << 3) | 2
 
 
-@dataclass(frozen=True)
-class Weight:
-    """An initializer and the location of its data.
-
-    Attributes:
-        name: name in the graph.
-        data_type: data type of `onnx.TensorProto`.
-        shape: shape in the graph.
-        source: tensor with the data; it is mapped, so it takes no memory until it is read.
-        dtype: torch's name for `data_type`.
-        transposed: the graph expects the transpose of the source (a matrix).
-    """
-
-    name: str
-    data_type: int
-    shape: tuple[int, ...]
-    source: torch.Tensor
-    dtype: torch.dtype
-    transposed: bool = False
-
-    @property
-    def size_bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
-    def data(self) -> memoryview:
-        """Return the data in the graph's layout: little-endian, row-major."""
-        tensor = self.source.detach().to(self.dtype)
-        tensor = (tensor.t() if self.transposed else tensor).contiguous()
-        return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
 class Data(Protocol):
-    """An initializer whose data can be written; see `Weight`."""
+    """An initializer whose data can be written; see `hfexport.backends.onnx.tensors.Weight`."""
 
     @property
     def name(self) -> str: ...
@@ -172,6 +138,16 @@ def _write_inside(
             file.write(weight.data())
             advance(weight.size_bytes)
     return [path]
+
+
+def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    """Store the producer, its version and the source in the file."""
+    model.producer_name = metadata["producer"]
+    model.producer_version = metadata["version"]
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(
+        model, {key: value for key, value in metadata.items() if key not in ("producer", "version")}
+    )
 
 
 def move_model(path: Path, target: Path) -> Path:

@@ -17,9 +17,19 @@ from hfexport.export_config.probes import Probe
 from hfexport.validation.messages import ReferenceGraph, ReferenceJob
 from hfexport.validation.verdict import Exact
 
-__all__ = ["Answering", "Reference", "prepare_reference", "start_reference", "start_references"]
+__all__ = [
+    "REFERENCE_WORKER",
+    "Answering",
+    "Reference",
+    "describe_references",
+    "prepare_reference",
+    "reference_threads",
+    "start_reference",
+    "start_references",
+    "started_references",
+]
 
-_WORKER: Final = "hfexport.validation.reference.worker"
+REFERENCE_WORKER: Final = "hfexport.validation.reference.worker"
 
 
 class Answering(Protocol):
@@ -63,7 +73,7 @@ def prepare_reference(standbys: Standbys, checkpoint: Path, env: Mapping[str, st
         checkpoint: folder of the checkpoint, or the folder that contains it.
         env: environment; the process gets an allow-list of it.
     """
-    standbys.prepare(_WORKER, workers.child_environment(env), [str(checkpoint.resolve())])
+    standbys.prepare(REFERENCE_WORKER, workers.child_environment(env), [str(checkpoint.resolve())])
 
 
 def start_reference(
@@ -77,6 +87,66 @@ def start_reference(
 ) -> Reference:
     """Start computing the unpatched model's outputs for `probes` in a process of its own; return at once."""
     return start_references(checkpoint, [(config, probes)], dtype, folder=folder, env=env)[0]
+
+
+def describe_references(
+    checkpoint: Path,
+    asked: Sequence[tuple[ExportConfig, Sequence[Probe]]],
+    dtype: str,
+    *,
+    folder: Path,
+    threads: int,
+    exact_checkpoint: Path | None = None,
+) -> ReferenceJob:
+    """Return the job of the process that computes the reference for every graph of a model.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        asked: graphs of the model, each with its probes.
+        dtype: `fp32` or `fp16`.
+        folder: folder in which each graph gets a folder.
+        threads: number of threads.
+        exact_checkpoint: the same weights in float32, which a float16 reference maps to run in float32; if unset, it
+            widens those of `checkpoint` in memory.
+    """
+    graphs = tuple(
+        ReferenceGraph(
+            recipe=dict(config.recipe),
+            probes=tuple(probe.to_dict() for probe in probes),
+            folder=str(folder / config.graph),
+        )
+        for config, probes in asked
+    )
+    return ReferenceJob(
+        checkpoint=str(checkpoint.resolve()),
+        graphs=graphs,
+        dtype="fp16" if dtype == "fp16" else "fp32",
+        threads=threads,
+        # float16 is always compared with float32; float32 is compared with float64 only if it misses its tolerance.
+        exact="fp32" if dtype == "fp16" else None,
+        exact_checkpoint=str((exact_checkpoint or checkpoint).resolve()),
+        answered=False,
+    )
+
+
+def reference_threads(env: Mapping[str, str]) -> int:
+    """Return the number of threads of a reference: one core is left for making the artifacts meanwhile."""
+    return max(1, workers.available_cores(env) - 1)
+
+
+def started_references(worker: Answering, job: ReferenceJob) -> dict[str, Reference]:
+    """Return the reference of each graph of a job that `worker` runs, by name of the graph."""
+    return {
+        Path(graph.folder).name: Reference(
+            worker,
+            tuple(Probe.from_dict(probe) for probe in graph.probes),
+            job.dtype,
+            Path(graph.folder),
+            replace(job, graphs=(graph,)),
+            job.exact,
+        )
+        for graph in job.graphs
+    }
 
 
 def start_references(
@@ -95,47 +165,33 @@ def start_references(
         checkpoint: folder of the checkpoint.
         asked: graphs of the model, each with its probes.
         dtype: `fp32` or `fp16`.
-        folder: folder in which each graph gets a folder.
+        folder: folder of the process, in which each graph gets a folder.
         env: environment; the process gets an allow-list of it.
+        exact_checkpoint: see `describe_references`.
         standbys: processes that were started early, see `prepare_reference`.
-        exact_checkpoint: the same weights in float32, which a float16 reference maps to run in float32; if unset, it
-            widens those of `checkpoint` in memory.
 
     Returns:
         A reference for each graph, in order; all use the same process.
     """
     folder = folder.resolve()
-    # float16 is always compared with float32; float32 is compared with float64 only if it misses its tolerance.
-    exact: Exact | None = "fp32" if dtype == "fp16" else None
-    graphs = tuple(
-        ReferenceGraph(
-            recipe=dict(config.recipe),
-            probes=tuple(probe.to_dict() for probe in probes),
-            folder=str(folder / config.graph),
-        )
-        for config, probes in asked
+    job = describe_references(
+        checkpoint,
+        asked,
+        dtype,
+        folder=folder,
+        threads=reference_threads(env),
+        exact_checkpoint=exact_checkpoint,
     )
-    job = ReferenceJob(
-        checkpoint=str(checkpoint.resolve()),
-        graphs=graphs,
-        dtype="fp16" if dtype == "fp16" else "fp32",
-        # One core is left for making the artifacts meanwhile.
-        threads=max(1, workers.available_cores(env) - 1),
-        exact=exact,
-        exact_checkpoint=str((exact_checkpoint or checkpoint).resolve()),
-        answered=False,
-    )
-    environment = workers.child_environment(env)
     worker = workers.start(
-        _WORKER,
+        REFERENCE_WORKER,
         plain(job),
         name="reference",
         folder=folder,
-        env=environment,
+        env=workers.child_environment(env),
         kind="transformers",
         standbys=standbys,
     )
     return tuple(
-        Reference(worker, tuple(probes), dtype, folder / config.graph, replace(job, graphs=(graph,)), exact)
-        for (config, probes), graph in zip(asked, graphs, strict=True)
+        Reference(worker, tuple(probes), dtype, folder / config.graph, replace(job, graphs=(graph,)), job.exact)
+        for (config, probes), graph in zip(asked, job.graphs, strict=True)
     )

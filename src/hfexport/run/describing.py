@@ -1,0 +1,141 @@
+"""Describe the export configs of a checkpoint and compute their references, in one process.
+
+Runs as a child process (see `hfexport._internal.workers`) when a shortcut has led the exporting process to the templates
+of a checkpoint, so that it need not import torch. Everything that decides validation is found out here, from the
+checkpoint and by the same functions as without a shortcut; nothing is taken from the cache.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+from hfexport.checkpoint import look_over
+from hfexport.errors import UnsupportedError
+from hfexport.run.inputs import Inputs
+from hfexport.run.observer import Advance, StageOutcome
+
+__all__ = ["inputs_from", "run"]
+
+
+def _nothing(amount: int) -> None:
+    del amount
+
+
+@dataclass(frozen=True)
+class _Notes:
+    """An `Observer` that keeps notes and warnings for the exporting process."""
+
+    kept: list[tuple[str, str]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[StageOutcome | None]:
+        """Report nothing: the exporting process reports its own steps."""
+        del name
+        yield None
+
+    @contextmanager
+    def progress(self, name: str, total: int, *, unit: str = "") -> Iterator[Advance]:
+        """Report nothing."""
+        del name, total, unit
+        yield _nothing
+
+    def note(self, text: str) -> None:
+        self.kept.append(("note", text))
+
+    def warn(self, text: str) -> None:
+        self.kept.append(("warn", text))
+
+    def mask(self, secret: str) -> None:
+        """Ignore secrets: this process has none."""
+
+    def masked(self, text: str) -> str:
+        return text
+
+    def child_output(self, lines: Iterable[str]) -> None:
+        """Report nothing: no other program runs here."""
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the checkpoint and run its model on all probes.
+
+    Args:
+        job: `folder` of the checkpoint, `inputs`, `staging` (for files of this process), `answers` (folder for the
+            outputs of the model) and `threads`.
+
+    Returns:
+        The values of a `ReferenceAnswer`; and `notes`, `task`, `dtype`, `interface`, `unused`, `reference` (its
+        `ReferenceJob`), and `graphs`, each with the `key` of its template and its `config`.
+
+    Raises:
+        HfexportError: the checkpoint cannot be exported as the inputs ask.
+    """
+    from hfexport._internal.messages import plain
+    from hfexport.backends.onnx.backend import OnnxBackend
+    from hfexport.backends.templates import template_key
+    from hfexport.export_config.described import describe_config
+    from hfexport.modeling.unused import find_unused
+    from hfexport.run.formats import open_format
+    from hfexport.run.pipeline import Run
+    from hfexport.run.selection import find_config, resolve_dtype, resolve_opset
+    from hfexport.validation.reference import worker
+    from hfexport.validation.reference.start import describe_references
+
+    inputs = inputs_from(job["inputs"])
+    notes = _Notes()
+    staging = Path(job["staging"])
+    work = Run(inputs, notes, os.environ, staging, cast("Any", {"stages": []}))
+    contents = look_over(Path(job["folder"]), work.variant)
+    source = work.look_up(contents)
+    checkpoint = work.read(contents, inputs.formats)
+    if checkpoint.conversion is not None:
+        raise UnsupportedError("the checkpoint is converted first", remedy="Export it without the cache.")
+    dtype = resolve_dtype(inputs.dtype, checkpoint, source, notes.note)
+    config = find_config(checkpoint, source, inputs, dtype, notes.note)
+    resolve_opset(inputs.opset, config)
+    unused = find_unused(checkpoint, config, dtype, inputs.allow_unused or (), notes.note)
+    form = open_format("onnx", work.setup)
+    exporter = replace(work.exporter(checkpoint, "", config, dtype), formats=(form,))
+    exporter.refuse_misfit()
+    graphs = exporter.graphs(form.backend)
+    branches = [branch for graph in graphs for branch in graph.branches]
+    subject = exporter.subject
+    reference = describe_references(
+        subject.folder_in(dtype),
+        [(branch, subject.probes(branch, {})) for branch in branches],
+        dtype,
+        folder=Path(job["answers"]),
+        threads=int(job["threads"]),
+        exact_checkpoint=subject.folder_in("fp32") if dtype == "fp16" else None,
+    )
+    answer = worker.run(plain(reference))
+    assert isinstance(form.backend, OnnxBackend)
+    keys = {
+        graph.graph: template_key(
+            exporter.job(graph, dtype, staging), answer["tied"], format="onnx", opset=form.backend.opset_of(graph)
+        )
+        for graph in graphs
+    }
+    return {
+        **answer,
+        "reference": plain(reference),
+        "notes": notes.kept,
+        "task": config.task.name,
+        "dtype": dtype,
+        "interface": config.origin,
+        "unused": list(unused),
+        "graphs": [{"key": keys[graph.graph], "config": describe_config(graph, dtype)} for graph in graphs],
+    }
+
+
+def inputs_from(values: Mapping[str, Any]) -> Inputs:
+    """Rebuild inputs from JSON, in which tuples are lists."""
+    known = {part.name for part in fields(Inputs)}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known
+    }
+    return Inputs(**given)
