@@ -30,7 +30,6 @@ from hfexport.runtime import DESCRIPTION_FILE, Description
 from hfexport.validation import ArtifactVerdict, Reference, resolve_tolerance, start_reference, validate
 from tiny import make_checkpoint
 
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
 
 
@@ -61,7 +60,9 @@ class Case:
     def judge(self, artifact: Artifact, folder: Path, **options: Any) -> ArtifactVerdict:
         tolerance = resolve_tolerance(self.config, "fp32", None, None)
         options = {"timeout_s": 900.0, **options}
-        return validate(artifact, self.config, self.reference, tolerance, folder=folder / "run", env=ENV, **options)
+        return validate(
+            artifact, self.config, self.reference, tolerance, folder=folder / "run", env=os.environ, **options
+        )
 
 
 def export_config(checkpoint: Path, task: str) -> ExportConfig:
@@ -70,7 +71,7 @@ def export_config(checkpoint: Path, task: str) -> ExportConfig:
 
 
 def reference_of(checkpoint: Path, config: ExportConfig, folder: Path) -> Reference:
-    return start_reference(checkpoint, config, "fp32", validation_probes(config), folder=folder, env=ENV)
+    return start_reference(checkpoint, config, "fp32", validation_probes(config), folder=folder, env=os.environ)
 
 
 def make_case(folder: Path, model_type: str, task: str) -> Iterator[Case]:

@@ -28,7 +28,6 @@ from hfexport.validation import ArtifactVerdict, Reference, all_of, resolve_tole
 from hfexport.validation.reference.seq2seq import generate
 from tiny import make_checkpoint
 
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
 
 
@@ -47,7 +46,14 @@ class Parts:
         tolerance = resolve_tolerance(config, "fp32", None, None)
         others = list(zip(self.artifacts[:-1], self.configs[:-1], strict=True))
         return validate(
-            artifact, config, reference, tolerance, folder=folder / "run", env=ENV, timeout_s=900.0, companions=others
+            artifact,
+            config,
+            reference,
+            tolerance,
+            folder=folder / "run",
+            env=os.environ,
+            timeout_s=900.0,
+            companions=others,
         )
 
 
@@ -68,7 +74,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     checkpoint = make_checkpoint(folder / "checkpoint", "t5", "seq2seq-lm-with-past")
     configs = graphs_of(checkpoint, "seq2seq-lm-with-past", "split")
     asked = [(config, validation_probes(config)) for config in configs]
-    references = start_references(checkpoint, asked, "fp32", folder=folder / "reference", env=ENV)
+    references = start_references(checkpoint, asked, "fp32", folder=folder / "reference", env=os.environ)
     with references[0].worker:
         artifacts = [make("onnx", checkpoint, config, folder / "onnx") for config in configs]
         yield Parts(checkpoint, configs, references, artifacts)
@@ -188,12 +194,14 @@ def test_sums_of_blocks_are_those_of_the_input_that_is_asked(tmp_path: Path) -> 
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "longt5", "seq2seq-lm", **changes)
     config = graphs_of(checkpoint, "seq2seq-lm", "split")[0]
     (reference,) = start_references(
-        checkpoint, [(config, validation_probes(config))], "fp32", folder=tmp_path / "reference", env=ENV
+        checkpoint, [(config, validation_probes(config))], "fp32", folder=tmp_path / "reference", env=os.environ
     )
     with reference.worker:
         artifact = make("onnx", checkpoint, config, tmp_path / "onnx")
         tolerance = resolve_tolerance(config, "fp32", None, None)
-        verdict = validate(artifact, config, reference, tolerance, folder=tmp_path / "run", env=ENV, timeout_s=900.0)
+        verdict = validate(
+            artifact, config, reference, tolerance, folder=tmp_path / "run", env=os.environ, timeout_s=900.0
+        )
     assert verdict.verdict == "passed", verdict.failures
     lengths = {result.probe.sizes["encoder_sequence"] for result in verdict.probes}
     assert lengths >= {1, 2, 5, 6, 13, 512}
@@ -214,7 +222,9 @@ def judge_branches(parts: Parts, artifact: Artifact, folder: Path) -> list[Artif
         tolerance = resolve_tolerance(config, "fp32", None, None)
         run = folder / config.graph
         verdicts.append(
-            validate(artifact, config, reference, tolerance, folder=run, env=ENV, timeout_s=900.0, companions=made)
+            validate(
+                artifact, config, reference, tolerance, folder=run, env=os.environ, timeout_s=900.0, companions=made
+            )
         )
         made.append((artifact, config))
     return verdicts

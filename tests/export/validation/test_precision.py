@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from broken import ENV, METADATA, export_config
+from broken import METADATA, export_config
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.onnx.backend import OnnxBackend
 from hfexport.cli.main import main
@@ -47,11 +48,13 @@ def test_a_wrong_artifact_in_half_precision_fails(half_decoder: Path, tmp_path: 
     job = ExportJob(half_decoder, config, "fp16", tmp_path / "onnx", METADATA)
     artifact = OnnxBackend().export(job)
     reference = start_reference(
-        half_decoder, config, "fp16", validation_probes(config), folder=tmp_path / "reference", env=ENV
+        half_decoder, config, "fp16", validation_probes(config), folder=tmp_path / "reference", env=os.environ
     )
     tolerance = resolve_tolerance(config, "fp16", None, None)
     assert (
-        validate(artifact, config, reference, tolerance, folder=tmp_path / "right", env=ENV, timeout_s=900.0).verdict
+        validate(
+            artifact, config, reference, tolerance, folder=tmp_path / "right", env=os.environ, timeout_s=900.0
+        ).verdict
         == "passed"
     )
     model = onnx.load(artifact.path)
@@ -67,7 +70,7 @@ def test_a_wrong_artifact_in_half_precision_fails(half_decoder: Path, tmp_path: 
         reference,
         tolerance,
         folder=tmp_path / "wrong",
-        env=ENV,
+        env=os.environ,
         timeout_s=900.0,
     )
     assert verdict.verdict == "failed"
@@ -85,7 +88,7 @@ def test_a_model_that_overflows_half_precision_is_refused(half_decoder: Path, tm
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = export_config(folder, "causal-lm-with-past")
     reference = start_reference(
-        folder, config, "fp16", validation_probes(config), folder=tmp_path / "reference", env=ENV
+        folder, config, "fp16", validation_probes(config), folder=tmp_path / "reference", env=os.environ
     )
     (tmp_path / "onnx").mkdir()
     job = ExportJob(folder, config, "fp16", tmp_path / "onnx", METADATA)
@@ -97,7 +100,7 @@ def test_a_model_that_overflows_half_precision_is_refused(half_decoder: Path, tm
             reference,
             resolve_tolerance(config, "fp16", None, None),
             folder=tmp_path / "run",
-            env=ENV,
+            env=os.environ,
             timeout_s=900.0,
         )
     assert "dtype: fp32" in caught.value.remedy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from broken import ENV, METADATA, export_config, replace_uses
+from broken import METADATA, export_config, replace_uses
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.onnx.backend import OnnxBackend
 from hfexport.backends.onnx.variants.make import make_variant
@@ -38,7 +39,7 @@ class Model:
 
     def judge(self, name: str, artifact: Artifact, folder: Path) -> Quality:
         return measure_variant(
-            [artifact], [self.plain], self.answers, VARIANTS[name].limits, folder=folder, env=ENV, timeout_s=300
+            [artifact], [self.plain], self.answers, VARIANTS[name].limits, folder=folder, env=os.environ, timeout_s=300
         )
 
     def broken(self, name: str, edit: Edit, folder: Path) -> Artifact:
@@ -65,7 +66,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
         path = folder / f"{name}.onnx"
         files = make_variant(VARIANTS[name], bases[VARIANTS[name].base].path, path)
         variants[name] = Artifact("onnx", path, tuple(files), config=config)
-    answers = start_model(checkpoint, [config], tokenizer=checkpoint, data=None, folder=folder / "answers", env=ENV)
+    answers = start_model(
+        checkpoint, [config], tokenizer=checkpoint, data=None, folder=folder / "answers", env=os.environ
+    )
     with answers.worker:
         yield Model(config, bases["fp32"], variants, answers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ import torch
 from onnx import TensorProto
 
 from broken import (
-    ENV,
     METADATA,
     Case,
     Cut,
@@ -204,7 +204,7 @@ def test_a_tighter_tolerance_than_can_be_kept_fails(answers: Case, tmp_path: Pat
         answers.reference,
         tolerance,
         folder=tmp_path,
-        env=ENV,
+        env=os.environ,
         timeout_s=900.0,
         by_precision=False,
     )
@@ -254,5 +254,5 @@ def test_a_runner_loads_only_what_the_format_needs(
         f"print([name for name in {absent!r} if name in sys.modules])"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "run" / "job.json")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, env=ENV)
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     assert result.stdout.strip() == "[]"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broken import ENV, Case, Endless, Loud, Unwilling, export_config, flat_model, make_case, reference_of, traced
+from broken import Case, Endless, Loud, Unwilling, export_config, flat_model, make_case, reference_of, traced
 from hfexport.backends.base import Artifact
 from hfexport.cli.main import main
 from hfexport.errors import UnsupportedError, ValidationError
@@ -98,7 +98,7 @@ def test_a_reference_without_the_heads_weights_says_so(nothing: Artifact, tmp_pa
         reference = Reference(worker, validation_probes(config), "fp32", tmp_path / "reference")
         tolerance = resolve_tolerance(config, "fp32", None, None)
         with pytest.raises(UnsupportedError, match="qa_outputs") as caught:
-            validate(nothing, config, reference, tolerance, folder=tmp_path / "run", env=ENV, timeout_s=900.0)
+            validate(nothing, config, reference, tolerance, folder=tmp_path / "run", env=os.environ, timeout_s=900.0)
     assert caught.value.exit_code == 4
     assert not (tmp_path / "run").exists()
 
@@ -126,4 +126,6 @@ def test_a_killed_reference_judges_nothing(answers: Case, nothing: Artifact, tmp
     os.kill(reference.worker.pid, signal.SIGKILL)
     tolerance = resolve_tolerance(answers.config, "fp32", None, None)
     with pytest.raises(ValidationError, match="reference: killed by SIGKILL"):
-        validate(nothing, answers.config, reference, tolerance, folder=tmp_path / "run", env=ENV, timeout_s=900.0)
+        validate(
+            nothing, answers.config, reference, tolerance, folder=tmp_path / "run", env=os.environ, timeout_s=900.0
+        )
