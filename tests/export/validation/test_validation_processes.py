@@ -12,12 +12,21 @@ from pathlib import Path
 import pytest
 
 from broken import Case, Endless, Loud, Unwilling, export_config, flat_model, make_case, reference_of, traced
+from hfexport._internal.forkserver import FORK_SERVERS
 from hfexport.backends.base import Artifact
 from hfexport.cli.main import main
 from hfexport.errors import UnsupportedError, ValidationError
 from hfexport.export_config.probes import validation_probes
 from hfexport.validation import Reference, resolve_tolerance, validate
 from tiny import make_checkpoint
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _new_interpreters() -> Iterator[None]:
+    """Start children as users' runs do: `kill_runner` finds them by their command lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(FORK_SERVERS, raising=False)
+        yield
 
 
 @pytest.fixture(scope="module")
