@@ -30,7 +30,11 @@ NF4_BLOCK: Final = 64
 """Number of elements that share a scale, as in bitsandbytes."""
 
 _ACCURACY_LEVEL: Final = 4
-"""`MatMulNBits` may quantise activations to 8 bits."""
+"""`MatMulNBits` may quantise float32 activations to 8 bits.
+
+Not float16 ones: in the branches of a merged decoder, ONNX Runtime 1.32 then gives wrong results on CPU (0.76 of cosine
+similarity instead of 0.95), unless `session.disable_prepacking` is set.
+"""
 
 NF4: Final = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
@@ -110,6 +114,7 @@ class BlockWeights:
             return False
         inputs, outputs = matrix.sizes
         packed, scales = self._blocks(matrix.tensor, turned=matrix.turned)
+        half = matrix.tensor.data_type == onnx.TensorProto.FLOAT16
         scope.add(
             "MatMulNBits",
             [given, packed, scales],
@@ -119,7 +124,7 @@ class BlockWeights:
             N=outputs,
             bits=4,
             block_size=BLOCK,
-            accuracy_level=_ACCURACY_LEVEL,
+            **({} if half else {"accuracy_level": _ACCURACY_LEVEL}),
         )
         return True
 

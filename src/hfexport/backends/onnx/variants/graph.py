@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,15 @@ class Opened:
         """Import an operator set, unless the model does so."""
         if all(entry.domain != domain for entry in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(domain, version))
+
+    def keep_domains(self, used: Iterable[str]) -> None:
+        """Remove the operator sets of other domains.
+
+        ONNX Runtime's optimisers import all that they know, and an older runtime refuses a newer set that no node uses.
+        """
+        kept = [entry for entry in self.model.opset_import if entry.domain in {"", *used}]
+        del self.model.opset_import[:]
+        self.model.opset_import.extend(kept)
 
 
 def open_model(path: Path) -> Opened:
