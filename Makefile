@@ -109,7 +109,7 @@ thorough-test: $(VENV)/.dev
 neuron-test: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURON_VENV)/.optimum $(NEURONX_VENV)/.stand-in
 	HFEXPORT_REQUIRE_NEURON=1 $(BIN)/python -m pytest -n $(JOBS) tests/neuron $(ARGS)
 
-interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed $(OLDER)/.installed $(GENAI)/.installed
+interop-test: $(VENV)/.dev $(PEER)/.sentence $(JS)/.installed $(BROWSER)/.installed $(OLDER)/.installed $(GENAI)/.installed
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 report-test: $(VENV)/.dev $(BROWSER)/.installed

@@ -38,11 +38,20 @@ def classify(job: dict[str, Any]) -> Any:
 
 def embed(job: dict[str, Any]) -> Any:
     """Embeddings of texts."""
-    return SentenceTransformer(job["folder"], backend=job["backend"], device="cpu").encode(job["texts"]).tolist()
+    options = {"model_kwargs": {"file_name": job["file_name"]}} if "file_name" in job else {}
+    model = SentenceTransformer(job["folder"], backend=job["backend"], device="cpu", **options)
+    return model.encode(job["texts"]).tolist()
+
+
+def run(job: dict[str, Any]) -> Any:
+    """First output of one call."""
+    with np.load(job["inputs"]) as arrays:
+        inputs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return load(job)(**inputs)[0].tolist()
 
 
 if __name__ == "__main__":
     for line in sys.stdin:
         question = json.loads(line)
-        answer = {"generate": generate, "classify": classify, "embed": embed}[question["ask"]](question)
+        answer = {"generate": generate, "classify": classify, "embed": embed, "run": run}[question["ask"]](question)
         print("answer " + json.dumps(answer), flush=True)

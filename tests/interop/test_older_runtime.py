@@ -34,7 +34,7 @@ def _export(folder: Path, model_type: str, task: str, opset: int) -> tuple[Path,
     return output / "onnx", config.graphs("merged")[0]
 
 
-def _ask_peer(model: Path, inputs: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def ask_peer(model: Path, inputs: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     assert PYTHON.exists(), f"{PYTHON} is missing; `make interop-test` makes it"
     np.savez(model.with_name("inputs.npz"), **inputs)
     paths = [model, model.with_name("inputs.npz"), model.with_name("outputs.npz")]
@@ -56,7 +56,7 @@ def test_it_runs_in_an_older_runtime(model_type: str, task: str, opset: int, tmp
     folder, config = _export(tmp_path, model_type, task, opset)
     inputs: Any = validation_probes(config)[1].inputs(config, "fp32")
     model = folder / f"{config.graph}.onnx"
-    answer = _ask_peer(model, inputs)
+    answer = ask_peer(model, inputs)
     assert answer.returncode == 0, answer.stderr[-2000:]
     expected = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, inputs)
     with np.load(folder / "outputs.npz") as found:
@@ -65,11 +65,11 @@ def test_it_runs_in_an_older_runtime(model_type: str, task: str, opset: int, tmp
             np.testing.assert_allclose(found[name], array, atol=2e-5, rtol=1e-4)
     for graph in folder.glob("*.onnx"):  # the merged decoder as well
         if graph != model:
-            answer = _ask_peer(graph, {})
+            answer = ask_peer(graph, {})
             assert "KeyError" in answer.stderr, answer.stderr[-2000:]  # it loads, and lacks its inputs
 
 
 def test_it_refuses_a_newer_opset(tmp_path: Path) -> None:
     folder, config = _export(tmp_path, "bert", "sequence-classification", 20)
-    answer = _ask_peer(folder / "model.onnx", dict(validation_probes(config)[1].inputs(config, "fp32")))
+    answer = ask_peer(folder / "model.onnx", dict(validation_probes(config)[1].inputs(config, "fp32")))
     assert answer.returncode != 0 and "till opset 19" in answer.stderr

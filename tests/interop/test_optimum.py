@@ -18,9 +18,8 @@ import transformers
 
 from hfexport.cli.main import main
 from hfexport.export_config.tasks import TASKS
-from interop.made import BEAMS, GREEDY, export, text
+from interop.made import BEAMS, GREEDY, export, text, write_sentence_modules
 from tiny import make_checkpoint
-from tiny.sentence import write_modules
 
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-optimum" / "bin" / "python"
 PEER = Path(__file__).with_name("peer.py")
@@ -80,12 +79,7 @@ def test_a_pipeline_classifies_as_the_model_does(tmp_path: Path) -> None:
 
 def test_sentence_transformers_embed_as_with_the_checkpoint(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "bert", "default", tokenizer=True)
-    write_modules(checkpoint, ("mean",), dense=(10, 32))
-    settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
-    # The peer's transformers does not know the name that newer versions write.
-    (checkpoint / "tokenizer_config.json").write_text(
-        json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
-    )
+    write_sentence_modules(checkpoint, dense=(10, 32))
     output = tmp_path / "output"
     assert main(["--model", str(checkpoint), "--task", "default", "--formats", "onnx", "--output", str(output)]) == 0
     asked = {"ask": "embed", "texts": ["the cat sat on the mat.", "a good film", "bad!"]}

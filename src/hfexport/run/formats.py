@@ -81,7 +81,7 @@ def _onnx(setup: Setup) -> FormatRun:
         note=setup.observer.note,
         on_origins=setup.on_origins,
     )
-    return FormatRun(backend, GraphValidator, OnnxVariants(inputs.opset, inputs.external_data))
+    return FormatRun(backend, GraphValidator, OnnxVariants(inputs.opset, inputs.external_data, inputs.target or ()))
 
 
 def _torchscript(setup: Setup) -> FormatRun:

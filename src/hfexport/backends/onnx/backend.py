@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import onnx
 
 from hfexport.backends.base import Artifact, ExportJob
-from hfexport.backends.onnx.targets import TARGETS
+from hfexport.backends.onnx.targets import TARGETS, chunk_limit
 from hfexport.backends.onnx.template import Skeleton, decode, encode
 from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, Data, set_metadata, write_model
 from hfexport.backends.templates import template_key
@@ -118,8 +118,8 @@ class OnnxBackend:
         set_metadata(model, metadata)
         opset, ir_version = _opset(model), model.ir_version
         with progress(path.name, size_bytes) as advance:
-            chunks = [size for name in self.targets if (size := TARGETS[name].chunk_bytes) is not None]
-            files = write_model(model, weights, path, advance, external=external, chunk_bytes=min(chunks, default=None))
+            limit = chunk_limit(self.targets)
+            files = write_model(model, weights, path, advance, external=external, chunk_bytes=limit)
         return Artifact(
             format=self.format,
             path=files[0],

@@ -5,7 +5,7 @@ Standard library only, so that the names are known without loading torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -13,7 +13,13 @@ from hfexport.backends.onnx.targets.base import Exported, Target
 from hfexport.backends.onnx.targets.genai import GenAI
 from hfexport.backends.onnx.targets.transformersjs import TransformersJs
 
-__all__ = ["TARGETS", "Exported", "Target"]
+__all__ = ["TARGETS", "Exported", "Target", "chunk_limit"]
 
 TARGETS: Final[Mapping[str, Target]] = MappingProxyType({target.name: target for target in (TransformersJs(), GenAI())})
 """Every target by its name in the input `target`."""
+
+
+def chunk_limit(names: Iterable[str]) -> int | None:
+    """Return the largest size in bytes of a file of external data that all named targets take; `None` for no limit."""
+    limits = [limit for name in names if (limit := TARGETS[name].chunk_bytes) is not None]
+    return min(limits, default=None)

@@ -9,7 +9,7 @@ import onnx
 
 from hfexport.backends.onnx.variants.blocks import MICROSOFT, BlockWeights, NormalFloatWeights
 from hfexport.backends.onnx.variants.fused import fuse
-from hfexport.backends.onnx.variants.graph import Opened, Stored, graphs_of, open_model
+from hfexport.backends.onnx.variants.graph import Derived, Opened, Stored, graphs_of, open_model
 from hfexport.backends.onnx.variants.half import keep_io_types
 from hfexport.backends.onnx.variants.integers import IntegerWeights
 from hfexport.backends.onnx.variants.names import OnnxVariant
@@ -31,6 +31,7 @@ def make_variant(
     *,
     model_type: str = "",
     external: bool = False,
+    chunk_bytes: int | None = None,
     advance: Callable[[int], None] = _tell_nobody,
 ) -> list[Path]:
     """Write a variant of one graph.
@@ -41,6 +42,7 @@ def make_variant(
         target: path of the new graph; external weights go to a file with this name and `_data`.
         model_type: model type in config.json, which selects fusions.
         external: write the weights to a separate file.
+        chunk_bytes: largest size of such a file; see `write_model`.
         advance: called with the size of each written weight in bytes.
 
     Returns:
@@ -53,15 +55,16 @@ def make_variant(
     if variant.kind == "optimised":
         optimise(base, made, variant.name, model_type, branches=has_branches(base))
     try:
-        return _write(variant, made if made.exists() else base, target, external, advance)
+        opened, weights = _rewritten(variant, made if made.exists() else base)
+        external = external or sum(weight.size_bytes for weight in weights) > SINGLE_FILE_LIMIT_BYTES
+        return write_model(opened.model, weights, target, advance, external=external, chunk_bytes=chunk_bytes)
     finally:
         for path in (made, made.with_name(f"{made.name}_data")):
             path.unlink(missing_ok=True)
 
 
-def _write(
-    variant: OnnxVariant, base: Path, target: Path, external: bool, advance: Callable[[int], None]
-) -> list[Path]:
+def _rewritten(variant: OnnxVariant, base: Path) -> tuple[Opened, list[Stored | Derived]]:
+    """Return the variant's graph, and its weights in the order in which they are written."""
     opened = open_model(base)
     if variant.base == "fp16":
         keep_io_types(opened)
@@ -70,12 +73,11 @@ def _write(
     rule = _rule(variant, opened)
     if rule is not None:
         rewrite(opened, rule)
-    if any(node.domain == MICROSOFT for graph in graphs_of(opened.model.graph) for node in graph.node):
+    used = {node.domain for graph in graphs_of(opened.model.graph) for node in graph.node}
+    if MICROSOFT in used:
         opened.add_domain(MICROSOFT, 1)
-    weights = list(opened.weights.values())
-    size_bytes = sum(weight.size_bytes for weight in weights)
-    external = external or size_bytes > SINGLE_FILE_LIMIT_BYTES
-    return write_model(opened.model, weights, target, advance, external=external)
+    opened.keep_domains(used)
+    return opened, list(opened.weights.values())
 
 
 def _rule(variant: OnnxVariant, opened: Opened) -> Rule | None:

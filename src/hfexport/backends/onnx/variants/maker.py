@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hfexport.backends.base import unwatched
 from hfexport.backends.onnx.backend import OnnxBackend
+from hfexport.backends.onnx.targets import chunk_limit
 from hfexport.backends.onnx.variants.fused import fused_operators
 from hfexport.backends.onnx.variants.make import make_variant
 from hfexport.backends.onnx.variants.names import VARIANTS
@@ -30,10 +31,12 @@ class OnnxVariants:
     Attributes:
         opset: opset of the graphs; `None` for that of the architecture.
         external: write weights to a separate file.
+        targets: names of the consumers that must be able to load the files.
     """
 
     opset: int | None = None
     external: bool = False
+    targets: tuple[str, ...] = ()
     _bases: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def make(self, variant: Variant, plain: Artifact, job: ExportJob) -> Artifact:
@@ -48,6 +51,7 @@ class OnnxVariants:
                 target,
                 model_type=job.config.config.model_type,
                 external=self.external,
+                chunk_bytes=chunk_limit(self.targets),
                 advance=advance,
             )
         # A variant has float32 inputs and outputs, whatever it computes in.
