@@ -33,12 +33,12 @@ ENCODERS = {
     "electra": {"MultiHeadAttention": 2},
 }
 DECODERS = {
-    "llama": {"MultiHeadAttention": 2},
-    "qwen3": {"MultiHeadAttention": 2},
+    "llama": {"MultiHeadAttention": 2, "RotaryEmbedding": 4, "SimplifiedLayerNormalization": 5},
+    "qwen3": {"MultiHeadAttention": 2, "RotaryEmbedding": 4, "SimplifiedLayerNormalization": 9},
     "gpt2": {"MultiHeadAttention": 2},
 }
 SEQ2SEQ = {
-    "t5": {"MultiHeadAttention": 14},
+    "t5": {"MultiHeadAttention": 14, "SimplifiedLayerNormalization": 25},
     "bart": {"MultiHeadAttention": 14},
     "marian": {"MultiHeadAttention": 14},
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 import onnx
 import onnx_ir as ir
@@ -14,11 +15,14 @@ from onnx import helper, shape_inference
 from onnx_ir.passes import common
 
 from hfexport.backends.onnx.variants.fused.attention import fuse_attention
+from hfexport.backends.onnx.variants.fused.matching import fold_constants
+from hfexport.backends.onnx.variants.fused.norms import fuse_norms
+from hfexport.backends.onnx.variants.fused.rotary import fuse_rotations
 from hfexport.backends.onnx.variants.graph import Opened, graphs_of
 
 __all__ = ["fuse", "fused_operators"]
 
-OPERATORS = ("MultiHeadAttention",)
+OPERATORS: Final = ("MultiHeadAttention", "RotaryEmbedding", "SimplifiedLayerNormalization")
 """Operators of ONNX Runtime that the fusions write."""
 
 
@@ -26,6 +30,8 @@ def fuse(opened: Opened) -> None:
     """Fuse the operators of an opened model in place; drop weights that are no longer used."""
     model = _with_weights_as_inputs(opened)
     for graph in (model.graph, *model.graph.subgraphs()):
+        fuse_norms(graph)
+        fuse_rotations(graph)
         fuse_attention(graph)
     common.RemoveUnusedNodesPass()(model)
     made = ir.serde.serialize_model(model).graph
@@ -48,7 +54,10 @@ def _with_weights_as_inputs(opened: Opened) -> ir.Model:
     proto.graph.input.extend(
         helper.make_tensor_value_info(weight.name, weight.data_type, weight.shape) for weight in opened.weights.values()
     )
-    return ir.serde.deserialize_model(shape_inference.infer_shapes(proto, data_prop=True))
+    model = ir.serde.deserialize_model(proto)
+    for graph in (model.graph, *model.graph.subgraphs()):
+        fold_constants(graph)
+    return ir.serde.deserialize_model(shape_inference.infer_shapes(ir.serde.serialize_model(model), data_prop=True))
 
 
 def fused_operators(path: Path) -> Counter[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from hfexport.backends.onnx.variants.blocks import MICROSOFT
@@ -18,6 +17,7 @@ from hfexport.backends.onnx.variants.fused.matching import (
     uncast,
     whole_slice,
 )
+from hfexport.backends.onnx.variants.fused.writing import Writer, permutation
 
 __all__ = ["fuse_attention"]
 
@@ -68,7 +68,8 @@ def fuse_attention(graph: ir.Graph) -> int:
     """Replace every attention of one graph, without its branches; return their number."""
     found = [match for node in graph if node.op_type == "Softmax" and (match := _match(node)) is not None]
     biases: dict[tuple[Any, ...], ir.Value | None] = {}
-    return sum(_Writer(graph, match, biases).write() for match in found)
+    writers = [Writer(graph, match.result, str(match.result.outputs[0].name)) for match in found]
+    return sum(_Fusion(match, biases, writer).write() for match, writer in zip(found, writers, strict=True))
 
 
 def _match(softmax: ir.Node) -> _Attention | None:
@@ -79,7 +80,7 @@ def _match(softmax: ir.Node) -> _Attention | None:
     if product.op_type != "MatMul" or product.inputs[0] is None or uncast(product.inputs[0]) is not softmax.outputs[0]:
         return None
     value, result = product.inputs[1], sole_user(product.outputs[0])
-    if value is None or result is None or _permutation(result) != _SWAPPED:
+    if value is None or result is None or permutation(result) != _SWAPPED:
         return None
     sizes = _sizes(scores, value)
     return _Attention(scores, value, *sizes, result) if sizes is not None else None
@@ -120,7 +121,7 @@ def _scores(value: ir.Value | None) -> _Scores | None:
 def _product(node: ir.Node) -> _Scores | None:
     query, turned = node.inputs
     swap = producer(turned, "Transpose")
-    if query is None or swap is None or _permutation(swap) != (0, 1, 3, 2) or swap.inputs[0] is None:
+    if query is None or swap is None or permutation(swap) != (0, 1, 3, 2) or swap.inputs[0] is None:
         return None
     return _Scores(query, swap.inputs[0])
 
@@ -137,28 +138,19 @@ def _scaled(scores: _Scores, op_type: str, factor: ir.Value) -> _Scores | None:
     return replace(scores, scale=scores.scale * by if op_type == "Mul" else scores.scale / by)
 
 
-def _permutation(node: ir.Node) -> tuple[int, ...] | None:
-    attribute = node.attributes.get("perm") if node.op_type == "Transpose" else None
-    return tuple(attribute.as_ints()) if attribute is not None else None
-
-
-@dataclass
-class _Writer:
+@dataclass(frozen=True)
+class _Fusion:
     """Write one attention as an operator.
 
     Attributes:
-        graph: the graph with the attention.
         match: the attention.
         biases: attention biases that were written before, by their parts.
+        writer: inserts nodes before the attention's result.
     """
 
-    graph: ir.Graph
     match: _Attention
     biases: dict[tuple[Any, ...], ir.Value | None]
-    prefix: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.prefix = str(self.match.result.outputs[0].name)
+    writer: Writer
 
     def write(self) -> bool:
         """Insert the operator and let all users of the result read it; return false if it cannot be expressed."""
@@ -171,10 +163,10 @@ class _Writer:
         if (bias is None and match.scores.biases) or _declared(key, 1, match.heads) != match.heads // groups:
             return False
         stored_heads = match.heads // groups
-        flat = [_flat(one, stored_heads, match.width) for one in (key, value)]
+        flat = [self._flat(one, stored_heads) for one in (key, value)]
         if flat[0] is not None and flat[1] is not None:
             key, value = flat[0], flat[1]
-        attended = self.add(
+        attended = self.writer.add(
             "MultiHeadAttention",
             [self._query(groups), key, value, None, None, bias],
             num_heads=stored_heads,
@@ -184,27 +176,6 @@ class _Writer:
         )
         self._finish(attended, groups)
         return True
-
-    def add(self, op_type: str, inputs: list[ir.Value | None], *, domain: str = "", **attributes: Any) -> ir.Value:
-        """Insert a node before the attention's result."""
-        while inputs and inputs[-1] is None:
-            inputs.pop()
-        node = ir.node(op_type, inputs, attributes=attributes, domain=domain)
-        self.graph.insert_before(self.match.result, node)
-        node.outputs[0].name = f"{self.prefix}_{op_type}_{sum(1 for _ in self.graph)}"
-        return node.outputs[0]
-
-    def numbers(self, *values: int) -> ir.Value:
-        """Insert a constant with one axis."""
-        return self.add("Constant", [], value=ir.tensor(np.array(values, np.int64)))
-
-    def reshape(self, value: ir.Value, *dims: int) -> ir.Value:
-        """Insert a `Reshape`: 0 copies a dimension, -1 is inferred."""
-        return self.add("Reshape", [value, self.numbers(*dims)])
-
-    def transpose(self, value: ir.Value, *perm: int) -> ir.Value:
-        """Insert a `Transpose`."""
-        return self.add("Transpose", [value], perm=list(perm))
 
     def _unrepeated(self) -> tuple[ir.Value, ir.Value, int]:
         """Return keys and values with the heads that are stored, and the number of query heads for each."""
@@ -219,15 +190,33 @@ class _Writer:
         """Return the query as (batch, queries x groups, stored heads x head size)."""
         match, query = self.match, self.match.scores.query
         heads, width = match.heads, match.width
-        flat = _flat(query, heads, width)
+        flat = self._flat(query, heads)
         if groups == 1:
-            return flat if flat is not None else self.reshape(self.transpose(query, *_SWAPPED), 0, 0, heads * width)
+            return (
+                flat
+                if flat is not None
+                else self.writer.reshape(self.writer.transpose(query, *_SWAPPED), 0, 0, heads * width)
+            )
         stored = heads // groups
         if flat is not None:
-            split = self.transpose(self.reshape(flat, 0, 0, stored, groups, width), 0, 1, 3, 2, 4)
+            split = self.writer.transpose(self.writer.reshape(flat, 0, 0, stored, groups, width), 0, 1, 3, 2, 4)
         else:
-            split = self.transpose(self.reshape(query, 0, stored, groups, -1, width), 0, 3, 2, 1, 4)
-        return self.reshape(split, 0, -1, stored * width)
+            split = self.writer.transpose(self.writer.reshape(query, 0, stored, groups, -1, width), 0, 3, 2, 1, 4)
+        return self.writer.reshape(split, 0, -1, stored * width)
+
+    def _flat(self, value: ir.Value, heads: int) -> ir.Value | None:
+        """Return (batch, sequence, heads x head size) if a value (batch, heads, sequence, head size) is a transpose of it."""
+        width = self.match.width
+        swap = producer(value, "Transpose")
+        if swap is None or permutation(swap) != _SWAPPED or swap.inputs[0] is None:
+            return None
+        split = producer(swap.inputs[0], "Reshape")
+        shape = constant(split.inputs[1]) if split is not None else None
+        if split is not None and shape is not None and shape.tolist() in ([0, 0, heads, width], [0, -1, heads, width]):
+            source = split.inputs[0]
+            if source is not None and source.shape is not None and len(source.shape) == 3:
+                return source
+        return self.writer.reshape(swap.inputs[0], 0, 0, heads * width)
 
     def _bias(self, groups: int) -> ir.Value | None:
         """Return the sum of the biases as (batch or 1, heads or 1, queries x groups, keys)."""
@@ -250,31 +239,31 @@ class _Writer:
             return None
         total = biases[0]
         for bias in biases[1:]:
-            total = self.add("Add", [total, bias])
+            total = self.writer.add("Add", [total, bias])
         if max(ranks) < 4:
-            total = self.add("Unsqueeze", [total, self.numbers(*range(4 - max(ranks)))])
+            total = self.writer.add("Unsqueeze", [total, self.writer.numbers(*range(4 - max(ranks)))])
         if rows == {1}:
             query = self.match.scores.query
-            queries = self.add("Shape", [query], start=2, end=3)
-            shape = self.add("Concat", [self.numbers(1, 1), queries, self.numbers(1)], axis=0)
-            total = self.add("Expand", [total, shape])
+            queries = self.writer.add("Shape", [query], start=2, end=3)
+            shape = self.writer.add("Concat", [self.writer.numbers(1, 1), queries, self.writer.numbers(1)], axis=0)
+            total = self.writer.add("Expand", [total, shape])
         return total if groups == 1 else self._repeated_rows(total, groups)
 
     def _repeated_rows(self, bias: ir.Value, groups: int) -> ir.Value:
         """Repeat each row of a bias (batch, 1, queries, keys) for each query head of a group."""
-        split = self.add("Unsqueeze", [bias, self.numbers(3)])
-        repeated = self.add("Expand", [split, self.numbers(1, 1, 1, groups, 1)])
-        keys = self.add("Shape", [bias], start=3, end=4)
-        shape = self.add("Concat", [self.numbers(0, 0, -1), keys], axis=0)
-        return self.add("Reshape", [repeated, shape])
+        split = self.writer.add("Unsqueeze", [bias, self.writer.numbers(3)])
+        repeated = self.writer.add("Expand", [split, self.writer.numbers(1, 1, 1, groups, 1)])
+        keys = self.writer.add("Shape", [bias], start=3, end=4)
+        shape = self.writer.add("Concat", [self.writer.numbers(0, 0, -1), keys], axis=0)
+        return self.writer.add("Reshape", [repeated, shape])
 
     def _finish(self, attended: ir.Value, groups: int) -> None:
         """Give (batch, queries x groups, …) the shape of the result, or of the reshaped result if only that is used."""
         match = self.match
         heads, width = match.heads, match.width
         if groups > 1:
-            split = self.reshape(attended, 0, -1, groups, heads // groups, width)
-            attended = self.transpose(split, 0, 1, 3, 2, 4)
+            split = self.writer.reshape(attended, 0, -1, groups, heads // groups, width)
+            attended = self.writer.transpose(split, 0, 1, 3, 2, 4)
         result = match.result.outputs[0]
         user = sole_user(result)
         merged = constant(user.inputs[1]) if user is not None and user.op_type == "Reshape" else None
@@ -284,22 +273,10 @@ class _Writer:
             and merged.tolist() in ([0, 0, heads * width], [0, -1, heads * width])
         ):
             result = user.outputs[0]
-            final = attended if groups == 1 else self.reshape(attended, 0, 0, heads * width)
+            final = attended if groups == 1 else self.writer.reshape(attended, 0, 0, heads * width)
         else:
-            final = self.reshape(attended, 0, 0, heads, width)
-        result.replace_all_uses_with(final)
-
-
-def _flat(value: ir.Value, heads: int, width: int) -> ir.Value | None:
-    """Return (batch, sequence, heads x head size) if a value (batch, heads, sequence, head size) was made from it."""
-    swap = producer(value, "Transpose")
-    split = producer(swap.inputs[0], "Reshape") if swap is not None and _permutation(swap) == _SWAPPED else None
-    if split is None or split.inputs[0] is None or size(split.inputs[0], 2) != heads * width:
-        return None
-    shape = constant(split.inputs[1])
-    if shape is None or shape.tolist() not in ([0, 0, heads, width], [0, -1, heads, width]):
-        return None
-    return split.inputs[0]
+            final = self.writer.reshape(attended, 0, 0, heads, width)
+        self.writer.replace(result, final)
 
 
 def _source(value: ir.Value, heads: int) -> ir.Value:

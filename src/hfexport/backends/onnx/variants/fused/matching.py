@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["constant", "operands", "producer", "size", "sole_user", "uncast", "whole_slice"]
+__all__ = ["constant", "fold_constants", "operands", "producer", "size", "sole_user", "uncast", "whole_slice"]
 
 Array = NDArray[Any]
 
@@ -92,32 +91,48 @@ def _broadcast(node: ir.Node, axis: int) -> int | None:
 
 
 def constant(value: ir.Value | None) -> Array | None:
-    """Return the data of a constant, or of a reshaped, cast or joined one; `None` for weights and computed values."""
-    if value is None:
-        return None
-    node = value.producer()
-    if node is None or node.domain != "":
+    """Return the data of a constant, or of a cast or joined one; `None` for weights, computed values and matrices."""
+    node = value.producer() if value is not None else None
+    if value is None or node is None or node.domain != "":
         return None
     if node.op_type == "Constant":
         tensor = ir.convenience.get_const_tensor(value)
         return None if tensor is None else tensor.numpy()
-    if node.op_type not in ("Cast", "Reshape", "Unsqueeze", "Squeeze", "Concat"):
-        return None
-    given = [constant(one) for one in (node.inputs if node.op_type == "Concat" else node.inputs[:1])]
-    return _computed(node, given)
-
-
-def _computed(node: ir.Node, given: Sequence[Array | None]) -> Array | None:
-    """Return the result of an operator on constants of at most one axis."""
-    arrays = [array for array in given if array is not None]
-    if len(arrays) < len(given) or any(array.ndim > 1 for array in arrays):
-        return None
     if node.op_type == "Concat":
-        return np.concatenate(arrays)
-    (array,) = arrays
+        parts = [constant(one) for one in node.inputs]
+        arrays = [part for part in parts if part is not None and part.ndim == 1]
+        return np.concatenate(arrays) if len(arrays) == len(parts) else None
+    return _reshaped(node) if node.op_type in ("Cast", "Reshape", "Unsqueeze", "Squeeze") else None
+
+
+def _reshaped(node: ir.Node) -> Array | None:
+    """Return the result of a cast or of a change between a number and a list of one number."""
+    given = constant(node.inputs[0])
+    if given is None or given.ndim > 1:
+        return None
     if node.op_type == "Cast":
-        return array.astype(ir.DataType(node.attributes.get_int("to")).numpy())
-    return array.reshape(()) if node.op_type == "Squeeze" else array.reshape(-1)
+        dtype = ir.DataType(node.attributes.get_int("to"))
+        return given.astype(dtype.numpy()) if dtype in (ir.DataType.INT64, ir.DataType.FLOAT) else None
+    dims = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node.op_type == "Reshape":
+        return given.reshape(-1) if dims is not None and dims.tolist() == [-1] else None
+    if node.op_type == "Squeeze":
+        return given.reshape(()) if given.size == 1 else None
+    return given.reshape(-1) if given.ndim == 0 and dims is not None and dims.tolist() in ([0], [-1]) else None
+
+
+def fold_constants(graph: ir.Graph) -> None:
+    """Store the results of operators on small constants, from which shapes are inferred."""
+    for node in list(graph):
+        if node.op_type == "Constant" or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+            continue
+        data = constant(node.outputs[0])
+        if data is None:
+            continue
+        stored = ir.node("Constant", [], attributes={"value": ir.tensor(data)})
+        stored.outputs[0].name = f"{node.outputs[0].name}_folded"
+        graph.insert_before(node, stored)
+        node.outputs[0].replace_all_uses_with(stored.outputs[0])
 
 
 def whole_slice(node: ir.Node) -> bool:
