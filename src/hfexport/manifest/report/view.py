@@ -15,6 +15,7 @@ from hfexport.manifest.report.differences import Group, as_float, groups_of
 from hfexport.manifest.report.formats import percent, seconds, size
 from hfexport.manifest.report.printable import printable
 from hfexport.manifest.report.speed import Speed, speed_of
+from hfexport.manifest.speed import latency_of
 from hfexport.manifest.summary import headline, load_snippet
 from hfexport.manifest.variants import how_to_load, variant_rows
 
@@ -153,7 +154,7 @@ def _artifact(entry: ArtifactEntry, manifest: Manifest) -> Artifact:
         size_bytes=sum(file["size_bytes"] for file in entry["files"]),
         share=as_float(validation.get("tolerance_share")),
         passed=sum(probe["verdict"] == "passed" for probe in validation["probes"]),
-        cells={},
+        cells={"latency": latency_of(manifest, entry["format"])} if manifest.get("benchmark") else {},
         notes=_notes(entry),
         groups=[_differences(group, entry) for group in groups_of(entry)],
         operators=operators,

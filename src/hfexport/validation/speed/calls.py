@@ -141,7 +141,7 @@ def _size(config: ExportConfig, axis: str, batch: int) -> int:
             return SAMPLES
         if spec.role == "signal" and axis in spec.axes:
             return FRAMES
-    return config.trace_sizes[axis]
+    return config.trace_sizes.get(axis, 1)
 
 
 def _seq2seq(config: Seq2SeqGraph) -> list[tuple[Kind, Probe]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hfexport._internal import workers
-from hfexport.errors import HfexportError, first_line
+from hfexport.errors import MODEL_FAILURES, HfexportError, first_line
 from hfexport.export_config import ExportConfig, Limit
 from hfexport.validation.limits import runner_limits
 from hfexport.validation.memory import available_bytes
@@ -158,10 +158,9 @@ def measure_speed(contenders: Sequence[Contender], setting: Setting) -> Speed:
     """
     start = time.monotonic()
     folder = setting.folder.resolve()
-    calls = _all_calls(contenders)
     results = [Result(contender, reason=contender.reason or _too_large(contender)) for contender in contenders]
     threads = workers.available_cores(setting.env)
-    measurement = _Measurement(setting, folder, calls, _branches(contenders), threads, start)
+    measurement = _Measurement(setting, folder, list(_all_calls(contenders)), _branches(contenders), threads, start)
     folder.mkdir(parents=True)
     try:
         measurement.write_inputs()
@@ -172,9 +171,9 @@ def measure_speed(contenders: Sequence[Contender], setting: Setting) -> Speed:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for result in results:
-        _explain(result, calls)
+        _explain(result, measurement.calls)
     seconds = time.monotonic() - start
-    return Speed(calls, tuple(results), threads, setting.budget_s, seconds, measurement.attention)
+    return Speed(tuple(measurement.calls), tuple(results), threads, setting.budget_s, seconds, measurement.attention)
 
 
 def _all_calls(contenders: Sequence[Contender]) -> tuple[Call, ...]:
@@ -225,7 +224,7 @@ class _Measurement:
 
     setting: Setting
     folder: Path
-    calls: Sequence[Call]
+    calls: list[Call]
     configs: Mapping[str, ExportConfig]
     threads: int
     start: float
@@ -241,12 +240,19 @@ class _Measurement:
         return self.left_s > self.round_s
 
     def write_inputs(self) -> None:
-        """Write the inputs of every call that is not too large, in float32."""
+        """Write the inputs of every call that is not too large, in float32; calls without inputs get a reason."""
         from hfexport.validation.arrays import write_arrays
 
         for number, call in enumerate(self.calls):
-            if not call.reason:
-                write_arrays(self.folder / "inputs" / str(number), call.probe.inputs(self.configs[call.graph], "fp32"))
+            if call.reason:
+                continue
+            place = self.folder / "inputs" / str(number)
+            try:
+                write_arrays(place, call.probe.inputs(self.configs[call.graph], "fp32"))
+            except (HfexportError, MemoryError, OSError, *MODEL_FAILURES) as error:
+                shutil.rmtree(place, ignore_errors=True)
+                said = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+                self.calls[number] = replace(call, reason=f"its inputs cannot be made: {said}")
 
     def run_round(self, results: Sequence[Result]) -> None:
         """Run every contender that has no reason against it in a new process, one after another."""
@@ -272,6 +278,7 @@ class _Measurement:
         shutil.rmtree(place, ignore_errors=True)
         module, job = self._job(contender, place, share_s * CALLS_SHARE)
         kind = "transformers" if not contender.format else "" if contender.format == "onnx" else "torch"
+        timed_out = False
         try:
             with workers.start(
                 module,
@@ -282,10 +289,13 @@ class _Measurement:
                 kind=kind,
                 limits=self._limits(contender, share_s),
             ) as worker:
-                answer = worker.result(share_s)
+                try:
+                    answer = worker.result(share_s)
+                finally:
+                    timed_out = worker.timed_out
             self.attention = str(answer.get("attention", self.attention))
-        except HfexportError as error:
-            if not worker.timed_out:
+        except (HfexportError, OSError) as error:
+            if not timed_out:
                 result.reason = _shown(first_line(error), contender)
             elif not result.rounds:
                 result.reason = self._out_of_time()
