@@ -67,7 +67,7 @@ VERIFY: Final = Command(
         frozenset(
             (
                 *("model", "revision", "subfolder", "base-model", "hub-token", "export-config", "trust-remote-code"),
-                *("atol", "rtol", "validation-timeout", "neuron-python", "eval-data", "min-similarity"),
+                *("atol", "rtol", "validation-timeout", "neuron-python", "eval-data", "min-similarity", "benchmark"),
             )
         ),
         "EXPORT",
@@ -76,12 +76,14 @@ VERIFY: Final = Command(
     {
         "hfexport verify hfexport-out --model path/to/checkpoint": "an output folder, with its source at another place",
         "hfexport verify owner/name": "an export on the Hub",
+        "hfexport verify hfexport-out --benchmark": "measure the speed of its files on this machine, too",
         "hfexport verify owner/name --revision refs/pr/3": "one in a pull request, before it is merged",
     },
     {
         "model": "Source checkpoint, a folder or owner/name; if unset, the one that the manifest names.",
         "revision": "Branch, tag, commit or refs/pr/N of an export on the Hub.",
         "subfolder": "Folder inside the export's repository that holds it.",
+        "benchmark": "Also measure the latency of the model and of every file on this machine.",
     },
 )
 

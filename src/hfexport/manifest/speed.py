@@ -42,6 +42,12 @@ class SpeedTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    def lines(self) -> list[str]:
+        """Return the table as text with aligned columns."""
+        cells = (self.columns, *self.rows)
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
 
 def benchmark_entry(speed: Speed, folder: Path) -> BenchmarkEntry:
     """Describe a measurement; paths are relative to `folder`."""

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfexport.backends.formats import FORMATS
-from hfexport.manifest.speed import benchmark_entry, contender_of, ratio, skipped
+from hfexport.manifest.speed import benchmark_entry, contender_of, described, ratio, skipped, speed_tables
 
 if TYPE_CHECKING:
-    from hfexport.manifest.model import Manifest
+    from hfexport.manifest.model import BenchmarkEntry, Manifest
     from hfexport.run.exporter import Exporter, Result
     from hfexport.validation.quality import MadeVariant
     from hfexport.validation.speed import Contender
 
-__all__ = ["measure_files"]
+__all__ = ["measure_export", "measure_files"]
 
 
 def measure_files(
@@ -32,6 +32,25 @@ def measure_files(
         results: plain files.
         variants: variants of them.
     """
+    manifest["benchmark"] = _measured(exporter, results, variants, exporter.ready)
+    _remark(exporter, manifest)
+
+
+def measure_export(
+    exporter: Exporter, folder: Path, results: Sequence[Result], variants: Sequence[MadeVariant]
+) -> None:
+    """Measure the files of an existing export in `folder` on this machine, and report the tables."""
+    entry = _measured(exporter, results, variants, folder)
+    exporter.observer.note(described(entry))
+    for table in speed_tables(entry):
+        for line in table.lines():
+            exporter.observer.note(line)
+
+
+def _measured(
+    exporter: Exporter, results: Sequence[Result], variants: Sequence[MadeVariant], folder: Path
+) -> BenchmarkEntry:
+    """Measure every contender; warn of what was not measured."""
     from hfexport.validation.speed import ROUNDS, Setting, measure_speed
 
     contenders = list(_contenders(exporter, results, variants))
@@ -47,15 +66,15 @@ def measure_files(
                 dtype=subject.dtype,
                 folder=Path(tempfile.mkdtemp(prefix="speed-", dir=exporter.staging)) / "files",
                 env=subject.env,
+                rounds=ROUNDS,
                 limited=subject.limited,
                 advance=advance,
             ),
         )
-    entry = benchmark_entry(speed, exporter.ready)
-    manifest["benchmark"] = entry
+    entry = benchmark_entry(speed, folder)
     for line in skipped(entry):
         exporter.observer.warn(f"Not measured: {line}")
-    _remark(exporter, manifest)
+    return entry
 
 
 def _contenders(exporter: Exporter, results: Sequence[Result], variants: Sequence[MadeVariant]) -> Iterator[Contender]:

@@ -112,8 +112,10 @@ def _described(
     return MadeVariant(variant.name, tuple(artifacts), quality, share, tuple(notes))
 
 
-def measure_again(exporter: Exporter, forms: Sequence[FormatRun], folder: Path, manifest: Manifest) -> None:
-    """Measure the variants of an existing export.
+def measure_again(
+    exporter: Exporter, forms: Sequence[FormatRun], folder: Path, manifest: Manifest
+) -> list[MadeVariant]:
+    """Measure the variants of an existing export, and return them.
 
     Args:
         exporter: exporter of the export's model.
@@ -129,7 +131,7 @@ def measure_again(exporter: Exporter, forms: Sequence[FormatRun], folder: Path, 
 
     entries = manifest.get("variants", [])
     if not entries:
-        return
+        return []
     for entry in entries:
         if entry["name"] not in VARIANTS or VARIANTS[entry["name"]].format != entry["format"]:
             raise ValidationError(f"{entry['name']!r} is no variant that this version of hfexport knows")
@@ -156,6 +158,7 @@ def measure_again(exporter: Exporter, forms: Sequence[FormatRun], folder: Path, 
     finally:
         answers.worker.stop()
     hold_quality(made, remedy=f"Do not use this variant. {_ACCEPT}")
+    return made
 
 
 def _existing(exporter: Exporter, form: FormatRun, folder: Path, manifest: Manifest) -> list[Artifact]:

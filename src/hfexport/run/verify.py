@@ -28,13 +28,14 @@ from hfexport.manifest.entries import MANIFEST_FILE, check_manifest, listed_file
 from hfexport.manifest.model import BaseEntry, FileEntry, Manifest
 from hfexport.modeling.unused import Unused, unused_tensors
 from hfexport.run import isolated
-from hfexport.run.exporter import Exporter
+from hfexport.run.exporter import Exporter, Result
 from hfexport.run.formats import FormatRun, open_format
 from hfexport.run.inputs import Inputs, recorded
 from hfexport.run.observer import Observer
 from hfexport.run.pipeline import Run
 from hfexport.run.positions import within_positions
 from hfexport.run.selection import find_config
+from hfexport.run.speed import measure_export
 from hfexport.run.variants import measure_again
 from hfexport.validation import ArtifactVerdict
 
@@ -238,6 +239,7 @@ def run_again(
     try:
         made = {artifact["format"] for artifact in manifest["artifacts"]}
         forms: list[FormatRun] = []
+        results: list[Result] = []
         for name in (name for name in FORMATS if name in made):
             form = open_format(name, replace(run.setup, verifying=True))
             forms.append(form)
@@ -247,9 +249,12 @@ def run_again(
             )
             for artifact, verdict in validated:
                 _hold_verdict(artifact.name, verdict)
+                results.append((artifact, artifact.config or config, verdict))
                 ran = f"{verdict.reason}; it " if verdict.reason else ""
                 observer.note(f"{artifact.name}: {ran}answers as the model does, within {verdict.max_abs:.2g}")
-        measure_again(exporter, forms, export.folder, manifest)
+        variants = measure_again(exporter, forms, export.folder, manifest)
+        if given.benchmark:
+            measure_export(exporter, export.folder, results, variants)
     finally:
         exporter.references.stop()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,20 @@ def test_every_file_and_the_model_are_measured(made: tuple[Path, str]) -> None:
     assert {call["sizes"]["batch"] for call in benchmark["calls"]} == {1, 8}
     assert "of eager" in said
     assert "speed" in {stage["name"].lower() for stage in manifest["stages"]}
+
+
+def test_verify_measures_the_files_where_it_runs(
+    made: tuple[Path, str], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hfexport.validation.speed.ROUNDS", 1)
+    output, _ = made
+    before, said = (output / MANIFEST_FILE).read_bytes(), io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        code = main(["verify", str(output), "--model", str(checkpoint), "--benchmark"])
+    assert code == 0, said.getvalue()
+    for name in (EAGER, "ONNX", "TorchScript", "ONNX O1"):
+        assert re.search(rf"^{name}  .* ms  ", said.getvalue(), re.MULTILINE)
+    assert (output / MANIFEST_FILE).read_bytes() == before
 
 
 def measure(
