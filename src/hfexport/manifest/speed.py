@@ -22,6 +22,7 @@ __all__ = [
     "described",
     "latency_of",
     "medians",
+    "no_faster",
     "ratio",
     "skipped",
     "speed_tables",
@@ -130,6 +131,20 @@ def latency_of(manifest: Manifest, format_name: str, variant: str | None = None)
     base = contender_of(benchmark, format_name if variant else None)
     found = None if own is None or base is None else ratio(own, base)
     return "-" if found is None else f"{_share(found)} of {'plain' if variant else 'eager'}"
+
+
+def no_faster(manifest: Manifest) -> dict[int, str]:
+    """Return a remark for each variant that is no faster than the plain files, by its position in the manifest."""
+    benchmark = manifest.get("benchmark")
+    remarks = {}
+    for number, entry in enumerate(manifest.get("variants", []) if benchmark else []):
+        assert benchmark is not None
+        own = contender_of(benchmark, entry["format"], entry["name"])
+        plain = contender_of(benchmark, entry["format"])
+        found = None if own is None or plain is None else ratio(own, plain)
+        if found is not None and found >= 1:
+            remarks[number] = f"it is no faster here: its latency is {found:.2f} of the plain files'"
+    return remarks
 
 
 def speed_tables(benchmark: BenchmarkEntry | None) -> list[SpeedTable]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfexport.backends.formats import FORMATS
-from hfexport.manifest.speed import benchmark_entry, contender_of, described, ratio, skipped, speed_tables
+from hfexport.manifest.speed import benchmark_entry, described, no_faster, skipped, speed_tables
 
 if TYPE_CHECKING:
     from hfexport.manifest.model import BenchmarkEntry, Manifest
@@ -33,7 +33,10 @@ def measure_files(
         variants: variants of them.
     """
     manifest["benchmark"] = _measured(exporter, results, variants, exporter.ready)
-    _remark(exporter, manifest)
+    for number, note in no_faster(manifest).items():
+        entry = manifest["variants"][number]
+        entry["notes"].append(note)
+        exporter.observer.warn(f"{entry['name']}: {note}")
 
 
 def measure_export(
@@ -100,16 +103,3 @@ def _contenders(exporter: Exporter, results: Sequence[Result], variants: Sequenc
         size_bytes = sum(path.stat().st_size for artifact in made.artifacts for path in artifact.files)
         own = floats_of[made.artifacts[0].dtype]
         yield Contender(f"{FORMATS[name].label} {made.name}", name, made.name, tuple(pairs), own, size_bytes)
-
-
-def _remark(exporter: Exporter, manifest: Manifest) -> None:
-    """Add a note to each variant that is no faster than the plain files."""
-    benchmark = manifest.get("benchmark")
-    assert benchmark is not None
-    for entry in manifest.get("variants", []):
-        own = contender_of(benchmark, entry["format"], entry["name"])
-        plain = contender_of(benchmark, entry["format"])
-        found = None if own is None or plain is None else ratio(own, plain)
-        if found is not None and found >= 1:
-            entry["notes"].append(f"it is no faster here: its latency is {found:.2f} of the plain files'")
-            exporter.observer.warn(f"{entry['name']}: {entry['notes'][-1]}")

@@ -9,7 +9,7 @@ import pytest
 from hfexport.hub.publish.card import section
 from hfexport.manifest.entries import check_manifest, new_manifest
 from hfexport.manifest.report import report_page
-from hfexport.manifest.speed import contender_of, latency_of, ratio, skipped, speed_tables
+from hfexport.manifest.speed import contender_of, latency_of, no_faster, ratio, skipped, speed_tables
 from hfexport.manifest.summary import job_summary, speed_section
 from hfexport.manifest.variants import VARIANT_COLUMNS, variant_rows
 from manifests import HOSTILE, full_manifest, hostile_manifest
@@ -44,6 +44,16 @@ def test_latencies_are_relative_to_the_plain_file_or_to_eager_pytorch() -> None:
     assert latency_of(manifest, "torchscript") == "-"
     cells = dict(zip(VARIANT_COLUMNS, variant_rows(manifest)[1], strict=True))
     assert cells["latency"] == "0.47 of plain"
+
+
+def test_a_variant_that_is_no_faster_is_remarked() -> None:
+    manifest: Any = full_manifest()
+    assert no_faster(manifest) == {0: "it is no faster here: its latency is 1.30 of the plain files'"}
+    manifest["benchmark"]["contenders"][4]["timings"][0]["median_ms"] *= 3
+    assert list(no_faster(manifest)) == [0, 1]
+    manifest["benchmark"]["contenders"][4]["timings"] = []
+    assert list(no_faster(manifest)) == [0]
+    assert no_faster(new_manifest({}, "2026-01-01T00:00:00+00:00")) == {}
 
 
 def test_summary_and_card_have_the_tables_and_the_reasons() -> None:
