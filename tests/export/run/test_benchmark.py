@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 import onnx
 import pytest
 
-from broken import ENV, export_config
+from broken import export_config
 from hfexport.backends.base import Artifact
 from hfexport.cli.main import main
 from hfexport.export_config import ExportConfig
@@ -89,7 +90,7 @@ def measure(
         Contender(EAGER, "", "", (), "float32", size),
         Contender("ONNX", "onnx", "", tuple(files), "float32", size),
     ]
-    setting = Setting(lambda: checkpoint, "fp32", folder / "speed", ENV, rounds=1)
+    setting = Setting(lambda: checkpoint, "fp32", folder / "speed", os.environ, rounds=1)
     speed = measure_speed(contenders, replace(setting, **values))
     assert not (folder / "speed").exists()
     return speed, skipped(benchmark_entry(speed, folder))
