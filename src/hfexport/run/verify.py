@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hfexport._internal.standby import Standbys
 from hfexport.backends.formats import FORMATS
@@ -28,7 +28,7 @@ from hfexport.manifest.entries import MANIFEST_FILE, check_manifest, listed_file
 from hfexport.manifest.model import BaseEntry, FileEntry, Manifest
 from hfexport.modeling.unused import Unused, unused_tensors
 from hfexport.run import isolated
-from hfexport.run.exporter import Exporter, Result
+from hfexport.run.exporter import Exporter
 from hfexport.run.formats import FormatRun, open_format
 from hfexport.run.inputs import Inputs, recorded
 from hfexport.run.observer import Observer
@@ -38,6 +38,9 @@ from hfexport.run.selection import find_config
 from hfexport.run.speed import measure_export
 from hfexport.run.variants import measure_again
 from hfexport.validation import ArtifactVerdict
+
+if TYPE_CHECKING:
+    from hfexport.run.exporter import Result
 
 __all__ = ["Export", "run_again", "verify"]
 
