@@ -9,7 +9,7 @@ from hfexport.errors import CheckpointError
 
 __all__ = ["file_below", "file_in", "files_beside", "folders_in"]
 
-_BESIDE: Final = (".json", ".jinja", ".model", ".py", ".txt")
+_BESIDE: Final = (".codes", ".jinja", ".json", ".model", ".py", ".spm", ".tokenizer", ".txt")
 """Extensions of the files that transformers may read in a folder besides the weights."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from hfexport.checkpoint import copy_along, look_over, open_checkpoint
+from hfexport.checkpoint.local import ALONG
 from hfexport.checkpoint.quantized import refuse_plain_weights
 from hfexport.checkpoint.safetensors_header import TensorInfo
 from hfexport.checkpoint.weights import variant_of
@@ -168,8 +171,26 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
 
 
+def test_the_files_of_every_tokenizer_of_transformers_go_along(tmp_path: Path) -> None:
+    folder = Path(importlib.util.find_spec("transformers").origin).parent / "models"  # type: ignore[union-attr, arg-type]
+    sources = [path.read_text(encoding="utf-8") for path in folder.glob("*/tokenization_*.py")]
+    tables = [
+        found
+        for text in sources
+        for found in re.findall(r"^VOCAB_FILES_NAMES[^{]*(\{.*?\})", text, re.DOTALL | re.MULTILINE)
+    ]
+    names = {name for table in tables for name in re.findall(r':\s*"([^"]+)"', table)}
+    assert {"source.spm", "spiece.model", "vocab.txt"} <= names
+    # Perceiver's byte maps are made by its tokenizer from nothing.
+    assert names - set(ALONG) <= {"byte_maps.json"}
+    checkpoint = _write(tmp_path / "c")
+    for name in set(ALONG) - {"config.json"}:
+        (checkpoint / name).write_text("{}")
+    assert set(look_over(checkpoint).along) == set(ALONG)
+
+
 @pytest.mark.parametrize(
-    "name", ["tokenizer.json", "vocab.txt", "modeling_own.py", "1_Pooling/config.json", "spiece.model"]
+    "name", ["tokenizer.json", "vocab.txt", "modeling_own.py", "1_Pooling/config.json", "spiece.model", "target.spm"]
 )
 def test_a_pointer_is_refused_in_every_file_that_is_read_or_goes_along(name: str, tmp_path: Path) -> None:
     folder = _write(tmp_path / "c")

@@ -82,6 +82,19 @@ def test_packed_rows(method: str, pack: object, tmp_path: Path) -> None:
     assert (np.abs(found["a.weight"] - weight.numpy()) <= steps * 1.01).all()
 
 
+@pytest.mark.parametrize(("method", "pack"), [("gptq", gptq), ("awq", awq)])
+@pytest.mark.parametrize(("model_type", "transposed"), [("gpt2", True), ("gpt_bigcode", False)])
+def test_projections_that_are_stored_the_other_way_round(
+    method: str, pack: object, model_type: str, transposed: bool, tmp_path: Path
+) -> None:
+    weight = torch.randn(32, 48, generator=torch.Generator().manual_seed(1))
+    layer = {f"h.0.attn.c_attn.{part}": packed for part, packed in pack(weight).items()}  # type: ignore[operator]
+    config = {"model_type": model_type, "quantization_config": {"quant_method": method, "bits": 4}}
+    found = read(tmp_path, layer, config)["h.0.attn.c_attn.weight"]
+    expected = weight.T if transposed else weight  # `Conv1D` of GPT-2 has weights (in, out)
+    np.testing.assert_allclose(found, expected, atol=0.3)
+
+
 def test_gptq_with_inputs_in_another_order(tmp_path: Path) -> None:
     weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(1)) * 0.1
     order = torch.randperm(32, generator=torch.Generator().manual_seed(2))

@@ -56,6 +56,6 @@ def dequantise(config: Mapping[str, Any], stored: Sequence[StoredTensor]) -> lis
             remedy="Load the model in transformers with the library of that method, call `model.dequantize()`, and save"
             " it with `save_pretrained`; then export that folder.",
         )
-    group = Group(stored, float_dtype(config))
+    group = Group(stored, float_dtype(config), str(config.get("model_type", "")))
     DEQUANTISED[method](quantization_settings(config), group)
     return group.result()

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Group", "float_dtype", "real", "unpacked"]
 
+_WITH_CONV1D: Final = ("gpt2", "imagegpt", "openai-gpt", "decision_transformer")
+"""Architectures whose projections are `Conv1D` of transformers: their weights are (in, out), and quantised ones (out, in)."""
+
+_CONV1D: Final = ("c_attn", "c_proj", "c_fc", "q_attn")
+"""Names of these projections."""
+
 _DTYPES: Final = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
 
@@ -36,11 +42,13 @@ class Group:
     Args:
         stored: all tensors.
         dtype: dtype of the dequantised weights.
+        model_type: architecture of the model.
     """
 
-    def __init__(self, stored: Sequence[StoredTensor], dtype: str) -> None:
+    def __init__(self, stored: Sequence[StoredTensor], dtype: str, model_type: str = "") -> None:
         self._tensors = {tensor.name: tensor for tensor in stored}
         self._dtype = dtype
+        self._transposed = _CONV1D if model_type in _WITH_CONV1D else ()
 
     def ending(self, *endings: str) -> Iterator[tuple[str, str]]:
         """Yield the names that end in one of `endings`, split into the part before it and the ending."""
@@ -74,10 +82,11 @@ class Group:
 
         Args:
             name: name of the weight.
-            shape: shape of the weight.
+            shape: shape of the weight, (out, in) of a projection.
             values: function that computes the values, with `shape` or the same number of elements.
         """
         whole = tuple(int(size) for size in shape)
+        transposed = name.removesuffix(".weight").rpartition(".")[2] in self._transposed
 
         def read() -> NDArray[Any]:
             computed = values()
@@ -87,9 +96,10 @@ class Group:
                     f" {computed.size} elements",
                     remedy="Copy or download the weights again.",
                 )
-            return narrowed(computed.reshape(whole), self._dtype)
+            found = narrowed(computed.reshape(whole), self._dtype)
+            return found.T.copy() if transposed else found
 
-        self._tensors[name] = StoredTensor(name, self._dtype, whole, read)
+        self._tensors[name] = StoredTensor(name, self._dtype, whole[::-1] if transposed else whole, read)
 
     def result(self) -> list[StoredTensor]:
         return list(self._tensors.values())
