@@ -15,6 +15,7 @@ from hfexport.manifest.entries import error_entry, new_manifest, write_manifest
 from hfexport.run.fleet.gather import exit_code, gather, markdown
 from hfexport.run.inputs import Inputs, recorded
 from local_hub.made import make_output
+from manifests import full_manifest
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 
@@ -46,6 +47,17 @@ def test_one_table_of_all_exports(tmp_path: Path) -> None:
     assert "## hfexport: 2 of 2 models exported" in text
     assert text.count("| org/one |") == 2
     assert exit_code(gathered) == 0
+
+
+def test_latency_is_a_column_if_any_export_has_it(tmp_path: Path) -> None:
+    _export(tmp_path / "a", "org/one")
+    assert "latency" not in markdown(gather([tmp_path]))
+    (tmp_path / "b").mkdir()
+    write_manifest(full_manifest("org/two"), tmp_path / "b")
+    lines = markdown(gather([tmp_path])).splitlines()
+    assert next(line for line in lines if line.startswith("| model |")).endswith("| latency |")
+    cells = [line.split(" | ")[-1] for line in lines if line.startswith("| org/")]
+    assert cells == ["- |", "- |", "0.87 of eager |", "- |"]
 
 
 def test_failures_come_first_and_a_failed_artifact_is_6(tmp_path: Path) -> None:

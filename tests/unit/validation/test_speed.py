@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,12 @@ def test_every_call_is_within_the_limits(model_type: str, task: str) -> None:
             for axis, limit in graph.limits.items():
                 size = call.probe.sizes.get(axis, limit.minimum)
                 assert limit.minimum <= size and (limit.maximum is None or size <= limit.maximum)
+
+
+def test_the_process_of_an_onnx_file_imports_neither_torch_nor_transformers() -> None:
+    code = "import sys, hfexport.validation.speed.artifact; print({'torch', 'transformers'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
 
 
 def test_texts_have_three_lengths_and_two_batches() -> None:
