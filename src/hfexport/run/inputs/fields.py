@@ -129,7 +129,8 @@ class Inputs:
     )
     eval_data: str | None = _input(
         "",
-        "Texts on which variants are measured: a .txt, .jsonl or .csv file; if unset, a small multilingual set.",
+        "Data on which variants are measured: a .txt, .jsonl or .csv file of texts, or a folder of images or sounds; if "
+        "unset, a small multilingual set of texts.",
         parsers.data_file,
         group="validation",
     )

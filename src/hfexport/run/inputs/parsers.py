@@ -144,9 +144,16 @@ def variants(value: str) -> tuple[str, ...]:
 
 
 def data_file(value: str) -> str:
-    """Parse the path of a file with texts."""
+    """Parse the path of a file with texts, or of a folder with images or sounds."""
+    if Path(value).is_dir():
+        from hfexport.validation.quality.data import media_in
+
+        media_in(Path(value))
+        return value
     if Path(value).suffix.lower() not in DATA_SUFFIXES:
-        raise ValueError(f"must be a {', '.join(DATA_SUFFIXES[:-1])} or {DATA_SUFFIXES[-1]} file")
+        raise ValueError(
+            f"must be a {', '.join(DATA_SUFFIXES[:-1])} or {DATA_SUFFIXES[-1]} file, or a folder of images or sounds"
+        )
     if not Path(value).is_file():
         raise ValueError("is not a file")
     return value

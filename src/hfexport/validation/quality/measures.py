@@ -189,9 +189,11 @@ def _log_probabilities(logits: Array) -> Array:
 
 
 def _pooled(output: Array, shown: Array) -> Array:
-    """Return one vector for each text: the mean over its tokens, or the output itself."""
+    """Return one vector for each text or image: the mean over its tokens or pixels, or the output itself."""
     if output.ndim == 2:
         return output
+    if output.ndim == 4:  # features of an image, (batch, channels, height, width)
+        return np.asarray(output.mean(axis=(2, 3)))
     weights = shown[..., None].astype(np.float32)
     return np.asarray((output * weights).sum(1) / np.maximum(weights.sum(1), 1))
 

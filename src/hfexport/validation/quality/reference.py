@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from hfexport.errors import MODEL_FAILURES, UnsupportedError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import restore_config
 from hfexport.validation.arrays import write_arrays
-from hfexport.validation.quality.cases import Case, cases_for, probe_cases, reads_texts
+from hfexport.validation.quality.cases import Case, Tokens, cases_for, longest, media_cases, probe_cases, reads_texts
 from hfexport.validation.quality.data import Data, read_data
+from hfexport.validation.quality.media import prepared
 
 __all__ = ["run"]
+
+Chosen = Callable[[ExportConfig], list[Case]]
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
             `outputs/{n}`.
 
     Returns:
-        `data`: description of the inputs; `samples`: number of texts; `graphs`: by graph, its cases, each with the
+        `data`: description of the inputs; `samples`: number of texts, images or sounds; `graphs`: by graph, its cases, each with the
             `probe` and `real`.
 
     Raises:
@@ -46,13 +49,15 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     recipe = job["graphs"][0]["recipe"]
     model_config = read_model_config(checkpoint, trust_remote_code=recipe["trust_remote_code"])
     configs = [restore_config(graph["recipe"], model_config) for graph in job["graphs"]]
-    data, tokens, pad = _tokens(job, configs)
+    data = read_data(job["data"])
+    choose = _texts(data, job, configs) if data.kind == "texts" else _media(data, job, configs)
     model = load_model(checkpoint, configs[0], "fp32")
     described: dict[str, list[dict[str, Any]]] = {}
     samples = 0
     for config, graph in zip(configs, job["graphs"], strict=True):
-        cases = cases_for(config, tokens, pad) if tokens and reads_texts(config) else probe_cases(config)
-        samples = max(samples, len(tokens) if any(case.real for case in cases) else 0)
+        cases = choose(config) or probe_cases(config)
+        if any(case.real for case in cases):
+            samples = len(data.texts or data.files)
         described[config.graph] = []
         for number, case in enumerate(cases):
             try:
@@ -66,9 +71,31 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": data.description if samples else "probes", "samples": samples, "graphs": described}
 
 
-def _tokens(job: Mapping[str, Any], configs: Sequence[ExportConfig]) -> tuple[Data, list[list[int]], int]:
-    """Return the data, its token ids, and the id of padding; no ids if the model or its tokenizer reads no texts."""
-    data = read_data(job["data"])
+def _media(data: Data, job: Mapping[str, Any], configs: Sequence[ExportConfig]) -> Chosen:
+    """Return a function that gives the cases of a graph for images or sounds."""
+    trust = configs[0].recipe["trust_remote_code"]
+    samples = prepared(data, Path(job["tokenizer"]), trust_remote_code=trust)
+
+    def choose(config: ExportConfig) -> list[Case]:
+        try:
+            return media_cases(config, samples)
+        except ValueError as error:
+            raise UnsupportedError(
+                f"eval-data {data.description}: the checkpoint's processor gives arrays that do not fit the model: {error}",
+                remedy="Check preprocessor_config.json, or leave eval-data out.",
+            ) from error
+
+    if not any(choose(config) for config in configs):
+        raise UnsupportedError(
+            f"eval-data {data.description}: holds {data.kind}, but the task {configs[0].task.name} of this model does not"
+            f" read {data.kind} alone",
+            remedy="Leave eval-data out; variants are then measured on texts or probes.",
+        )
+    return choose
+
+
+def _texts(data: Data, job: Mapping[str, Any], configs: Sequence[ExportConfig]) -> Chosen:
+    """Return a function that gives the cases of a graph for texts: none if it or the checkpoint's tokenizer reads none."""
     if not any(reads_texts(config) for config in configs):
         if job["data"]:
             raise UnsupportedError(
@@ -76,7 +103,7 @@ def _tokens(job: Mapping[str, Any], configs: Sequence[ExportConfig]) -> tuple[Da
                 " read texts alone",
                 remedy="Leave eval-data out; variants are then measured on probes.",
             )
-        return data, [], 0
+        return lambda _: []
     tokenizer = _tokenizer(Path(job["tokenizer"]), trust_remote_code=configs[0].recipe["trust_remote_code"])
     if tokenizer is None:
         if job["data"]:
@@ -84,11 +111,25 @@ def _tokens(job: Mapping[str, Any], configs: Sequence[ExportConfig]) -> tuple[Da
                 f"eval-data {data.description}: the checkpoint has no tokenizer that transformers can load",
                 remedy="Add the tokenizer's files to the checkpoint, or leave eval-data out.",
             )
-        return data, [], 0
-    ids = [[int(token) for token in tokenizer(text, truncation=False)["input_ids"]] for text in data.texts]
+        return lambda _: []
+    reading = [config for config in configs if reads_texts(config)]
+    most = {pairs: min(longest(config, pairs=pairs) for config in reading) for pairs in (False, True)}
+    tokens = [_tokens(tokenizer, parts, most[len(parts) > 1]) for parts in data.texts]
     pad = getattr(tokenizer, "pad_token_id", None)
-    vocabulary = min(config.vocabulary_size for config in configs if reads_texts(config))
-    return data, ids, pad if pad is not None and 0 <= pad < vocabulary else 0
+    vocabulary = min(config.vocabulary_size for config in reading)
+    fill = pad if pad is not None and 0 <= pad < vocabulary else 0
+    return lambda config: cases_for(config, tokens, fill) if reads_texts(config) else []
+
+
+def _tokens(tokenizer: Any, parts: Sequence[str], most: int) -> Tokens:
+    """Tokenise a text, cut on the right, or a pair, whose longer text is cut."""
+    if len(parts) == 1:
+        found = tokenizer(parts[0], truncation=False)
+    else:
+        found = tokenizer(*parts, truncation="longest_first", max_length=most)
+    ids = [int(token) for token in found["input_ids"]][:most]
+    types = [int(kind) for kind in found.get("token_type_ids") or [0] * len(ids)][:most]
+    return Tokens(tuple(ids), tuple(types))
 
 
 def _tokenizer(folder: Path, *, trust_remote_code: bool) -> Any:
