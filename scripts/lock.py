@@ -7,11 +7,15 @@
 Torch is not in the locks but in requirements/torch.txt. It comes from an index of its own, with one file for each kind
 of accelerator, and is installed first, by hash. When the version changes, copy the hashes from that index's page by
 hand. Torch's dependencies are in the locks. No lock names an index, and no package name is looked up in two indexes.
+
+requirements/wheels-arm64.txt proves that the image can be built for arm64: it has the wheel that pip takes there for every
+package of the image. pip is asked for wheels of that platform and with the locks' hashes, so `make lock` fails if there is none.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -20,10 +24,11 @@ import tempfile
 import tomllib
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -38,6 +43,18 @@ LOCKS: Final = {
     "docs": (),
 }
 """Arguments for pip-compile in addition to `_COMMON`, by file name in requirements/, in the order of compilation."""
+
+IMAGE_LOCKS: Final = ("runtime", "build")
+"""Locks of the packages that the image is built from, besides torch."""
+
+IMAGE_PYTHON: Final = "3.11"
+ARM64_WHEELS: Final = "requirements/wheels-arm64.txt"
+_ARM64_HEADER: Final = (
+    "# Written by `make lock`: the wheel of every package of the image for linux/arm64 and its Python. Do not edit.\n"
+)
+_ARM64_PLATFORMS: Final = (*(f"manylinux_2_{minor}_aarch64" for minor in range(36, 16, -1)), "manylinux2014_aarch64")
+"""Platforms of wheels that Debian bookworm, with glibc 2.36, takes on arm64."""
+_WHEEL: Final = re.compile(r"^(?P<file>\S+\.whl) --hash=(?P<hash>sha256:[0-9a-f]{64})$", re.MULTILINE)
 
 _COMMON: Final = (
     *("--quiet", "--generate-hashes", "--strip-extras", "--newline", "lf", "--unsafe-package", "torch"),
@@ -97,6 +114,36 @@ def write(*, upgrade: bool, torch_index: str) -> None:
                 wanted = {canonicalize_name(requirement.name) for requirement in _declared(ROOT, "example")}
                 entries = {key: text for key, text in entries.items() if key in wanted}
             lock.write_text(_HEADER + "".join(entries.values()), encoding="utf-8")
+        write_arm64_wheels(torch_index)
+
+
+def write_arm64_wheels(torch_index: str) -> None:
+    """Write `ARM64_WHEELS` as pip resolves the locks for that platform, from wheels alone; nothing is installed.
+
+    Where torch's index is out of reach, torch's line stays; `check` tells whether it still fits.
+    """
+    path = ROOT / ARM64_WHEELS
+    lines = [line for name in IMAGE_LOCKS for line in _resolve_for_arm64(["--requirement", f"requirements/{name}.txt"])]
+    try:
+        lines += _resolve_for_arm64(["--retries", "1", "--index-url", torch_index, "--requirement", TORCH])
+    except subprocess.CalledProcessError:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines += [line for line in text.splitlines() if line.startswith("torch-")]
+    path.write_text(_ARM64_HEADER + "".join(f"{line}\n" for line in sorted(lines)), encoding="utf-8")
+
+
+def _resolve_for_arm64(options: list[str]) -> list[str]:
+    command = ["-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed", "--no-deps", "--require-hashes"]
+    platform = ["--only-binary", ":all:", "--implementation", "cp", "--python-version", IMAGE_PYTHON]
+    platform += [part for one in _ARM64_PLATFORMS for part in ("--platform", one)]
+    with tempfile.TemporaryDirectory(prefix="hfexport-lock-") as folder:
+        report = Path(folder) / "report.json"
+        target = ["--target", str(Path(folder) / "none"), "--report", str(report)]
+        _run([sys.executable, *command, *platform, *target, *options], dict(os.environ))
+        found = [one["download_info"] for one in json.loads(report.read_text(encoding="utf-8"))["install"]]
+    hashes = [one["archive_info"]["hashes"]["sha256"] for one in found]
+    files = [unquote(one["url"].rpartition("/")[2]) for one in found]
+    return [f"{file} --hash=sha256:{digest}" for file, digest in zip(files, hashes, strict=True)]
 
 
 def check(root: Path) -> list[str]:
@@ -130,6 +177,31 @@ def check(root: Path) -> list[str]:
     missing = sorted(pins["runtime"].keys() - pins["dev"].keys())
     if missing:
         problems.append(f"dev.txt lacks {', '.join(missing)} of runtime.txt")
+    return problems + _arm64_problems((root / ARM64_WHEELS).read_text(encoding="utf-8"), texts)
+
+
+def _arm64_problems(wheels: str, texts: dict[str, str]) -> list[str]:
+    """List the packages of the image without a wheel for arm64 that has the pinned version and a hash of the lock."""
+    problems = []
+    found: dict[str, tuple[Version, str, str]] = {}
+    for match in _WHEEL.finditer(wheels):
+        try:
+            name, version, _, tags = parse_wheel_filename(match["file"])
+        except InvalidWheelFilename as error:
+            problems.append(f"wheels-arm64.txt: {error}")
+            continue
+        if not any(tag.platform == "any" or tag.platform in _ARM64_PLATFORMS for tag in tags):
+            problems.append(f"wheels-arm64.txt: {match['file']} is not for arm64")
+        found[name] = version, match["file"], match["hash"]
+    for lock in (*IMAGE_LOCKS, "torch"):
+        pins = _pins(texts[lock])
+        for key, entry in _entries(texts[lock]).items():
+            name = key.partition(" ;")[0]
+            version, file, digest = found.get(canonicalize_name(name), (None, "", ""))
+            if version is None or version.public != pins[key].public:
+                problems.append(f"{name} {pins[key]} has no wheel for arm64 in wheels-arm64.txt; run `make lock`")
+            elif f"--hash={digest}" not in entry:
+                problems.append(f"the hash of {file} is not in {lock}.txt; run `make lock`")
     return problems
 
 

@@ -50,6 +50,17 @@ def test_the_locks_fit(lock: ModuleType) -> None:
         ("requirements/neuron-inf1.txt", r"(?m)^numpy==1\.23\S+", "numpy==1.21.0", "numpy 1.21"),
         ("requirements/dev.txt", r"(?m)^numpy==\S+", "numpy==2.2.1", "numpy is"),
         ("requirements/dev.txt", r"(?m)^sympy==.*\\\n(    .*\n)+", "", "dev.txt lacks sympy"),
+        ("requirements/wheels-arm64.txt", r"(?m)^onnxruntime-.*\n", "", "onnxruntime 1.32.0 has no wheel for arm64"),
+        ("requirements/wheels-arm64.txt", r"(?m)^torch-.*\n", "", "torch 2.13.0 has no wheel for arm64"),
+        ("requirements/wheels-arm64.txt", r"(?m)^numpy-2[^-]*", "numpy-2.0.0", "numpy 2.4.6 has no wheel for arm64"),
+        ("requirements/wheels-arm64.txt", r"(?m)^(h5py-\S+)aarch64", r"\1x86_64", "is not for arm64"),
+        (
+            "requirements/wheels-arm64.txt",
+            r"(?m)^(rich-\S+ --hash=sha256:).{64}",
+            rf"\g<1>{'0' * 64}",
+            "is not in runtime.txt",
+        ),
+        ("requirements/wheels-arm64.txt", r"(?m)^rich-\S+whl", "rich.whl", "Invalid wheel filename"),
     ],
 )
 def test_drift_is_found(
