@@ -196,12 +196,12 @@ def _arm64_problems(wheels: str, texts: dict[str, str]) -> list[str]:
     for lock in (*IMAGE_LOCKS, "torch"):
         pins = _pins(texts[lock])
         for key, entry in _entries(texts[lock]).items():
-            name = key.partition(" ;")[0]
-            version, file, digest = found.get(canonicalize_name(name), (None, "", ""))
-            if version is None or version.public != pins[key].public:
-                problems.append(f"{name} {pins[key]} has no wheel for arm64 in wheels-arm64.txt; run `make lock`")
-            elif f"--hash={digest}" not in entry:
-                problems.append(f"the hash of {file} is not in {lock}.txt; run `make lock`")
+            package = canonicalize_name(key.partition(" ;")[0])
+            wheel = found.get(package)
+            if wheel is None or wheel[0].public != pins[key].public:
+                problems.append(f"{package} {pins[key]} has no wheel for arm64 in wheels-arm64.txt; run `make lock`")
+            elif f"--hash={wheel[2]}" not in entry:
+                problems.append(f"the hash of {wheel[1]} is not in {lock}.txt; run `make lock`")
     return problems
 
 
