@@ -78,6 +78,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     from hfexport.backends.onnx.backend import OnnxBackend
     from hfexport.backends.templates import template_key
     from hfexport.export_config.described import describe_config
+    from hfexport.modeling.load import load_model, tied_names
     from hfexport.modeling.unused import find_unused
     from hfexport.run.formats import open_format
     from hfexport.run.pipeline import Run
@@ -114,12 +115,13 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     )
     answer = worker.run(plain(reference))
     assert isinstance(form.backend, OnnxBackend)
-    keys = {
-        graph.graph: template_key(
-            exporter.job(graph, dtype, staging), answer["tied"], format="onnx", opset=form.backend.opset_of(graph)
-        )
-        for graph in graphs
-    }
+    keys = {}
+    for graph in graphs:
+        # As for a capture, the key is that of the config and the weights that loading the model leaves behind.
+        whole = load_model(subject.folder_in(dtype), graph, dtype)
+        graph_job = exporter.job(graph, dtype, staging)
+        opset = form.backend.opset_of(graph)
+        keys[graph.graph] = template_key(graph_job, tied_names(whole), format=form.backend.format, opset=opset)
     return {
         **answer,
         "reference": plain(reference),

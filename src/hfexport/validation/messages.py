@@ -131,13 +131,11 @@ class ReferenceAnswer(Answer, frozen=True):
         probes: names of the probes that were run.
         versions: of torch and transformers.
         left_out: names of outputs that are not compared, by graph.
-        tied: groups of names of the model's weights that share memory.
     """
 
     probes: tuple[str, ...] = ()
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     left_out: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
-    tied: tuple[tuple[str, ...], ...] = ()
 
 
 class PaddedReferenceJob(Message, frozen=True):

@@ -202,3 +202,25 @@ def test_a_shortcut_to_another_graph_is_found_out(
     assert "the checkpoint has another graph" in capfd.readouterr().err
     assert not from_template
     assert content != exported.content
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_in_another_dtype_are_converted_as_without_a_shortcut(tmp_path: Path, dtype: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def saved(seed: int) -> Path:
+        made = make_checkpoint(tmp_path / f"seed-{seed}", "llama", "causal-lm-with-past", seed=seed)
+        model = AutoModelForCausalLM.from_pretrained(made, dtype=getattr(torch, dtype))
+        model.save_pretrained(tmp_path / f"{dtype}-{seed}", max_shard_size="40KB")
+        return tmp_path / f"{dtype}-{seed}"
+
+    first, second = saved(1), saved(2)
+    _export(first, tmp_path / "first", tmp_path / "cache")
+    warm, warm_content = _export(second, tmp_path / "warm", tmp_path / "cache")
+    cold, cold_content = _export(second, tmp_path / "cold", tmp_path / "empty")
+    assert (warm, cold) == (True, False)
+    assert warm_content == cold_content
+    stages = json.loads((tmp_path / "warm" / "hfexport.json").read_text())["stages"]
+    assert "Unused tensors" not in [stage["name"] for stage in stages]

@@ -65,7 +65,7 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     import transformers
 
-    from hfexport.modeling.load import load_model, tied_names
+    from hfexport.modeling.load import load_model
     from hfexport.modeling.untrusted_config import read_model_config
     from hfexport.modeling.wrappers import flat_model
     from hfexport.validation.weights import hash_model, write_hashes
@@ -81,10 +81,8 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
         for graph, config in zip(job.graphs, configs, strict=True)
     ]
     left_out: dict[str, tuple[str, ...]] = {}
-    tied: list[list[str]] = []
     if not job.answered:
         model = load_model(checkpoint, configs[0], job.dtype)
-        tied = tied_names(model)
         for config, probes, folder in asked:
             with recorded_names(model) as given:
                 try:
@@ -108,7 +106,6 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
             probes=tuple(probe.name for _, probes, _ in asked for probe in probes),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
             left_out=left_out,
-            tied=tuple(map(tuple, tied)),
         )
     )
 
