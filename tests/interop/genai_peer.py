@@ -1,4 +1,4 @@
-"""Runs in the environment of ONNX Runtime GenAI: generates greedily from prompts of equal length. Imports nothing of hfexport.
+"""Runs in the environment of ONNX Runtime GenAI: generates greedily from a batch of prompts. Imports nothing of hfexport.
 
 python genai_peer.py folder inputs.npz steps [overlay]
 """

@@ -1,6 +1,7 @@
-"""Exports with `target: genai` in ONNX Runtime GenAI: the same 30 greedy tokens as `generate`.
+"""Exports with `target: genai` in ONNX Runtime GenAI: the same 30 greedy tokens as `generate`, and as its `q4` file.
 
-Prompts of one batch have the same length: GenAI 0.18 passes an attention mask of ones, also for padding. The package lives in an environment of its own, which `make interop-test` makes.
+Prompts of different lengths are padded on the right, as GenAI pads them, and on the left. The package lives in an environment of its own,
+which `make interop-test` makes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 import transformers
@@ -29,10 +32,18 @@ LONG_ROPE = {
 }
 
 
-def _prompts(vocabulary: int) -> tuple[Any, Any]:
-    """Return a batch of three prompts, and one of another length; ids that mean something to models are left out."""
+def _prompts(vocabulary: int) -> list[Any]:
+    """Return prompts of different lengths, each as a batch of one; ids that mean something to models are left out."""
     rng = np.random.default_rng(0)
-    return rng.integers(5, vocabulary - 2, (3, 9)), rng.integers(5, vocabulary - 2, (1, 4))
+    return [rng.integers(5, vocabulary - 2, (1, length)) for length in (9, 4, 6)]
+
+
+def _padded(prompts: Sequence[Any], pad: int, *, left: bool = False) -> Any:
+    """Return the prompts as one batch."""
+    longest = max(prompt.shape[1] for prompt in prompts)
+    widths = [(longest - prompt.shape[1], 0) if left else (0, longest - prompt.shape[1]) for prompt in prompts]
+    rows = [np.pad(prompt[0], width, constant_values=pad) for prompt, width in zip(prompts, widths, strict=True)]
+    return np.stack(rows)
 
 
 def _generated(output: Path, ids: Any, *overlay: str) -> list[list[int]]:
@@ -58,6 +69,30 @@ def _until_the_end(rows: Sequence[Sequence[int]], prompt: int, end: int | None) 
     return [row[: row.index(end) + 1] if end in row else row for row in new]
 
 
+def _greedy(model: Path, ids: Any, end: int) -> list[int]:
+    """Return the new tokens of one prompt that ONNX Runtime gives, up to the first end."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    outputs = [value.name for value in session.get_outputs()]
+    cache = {
+        value.name: np.zeros([1, value.shape[1], 0, value.shape[3]], np.float32)
+        for value in session.get_inputs()
+        if value.name.startswith("past_key_values")
+    }
+    tokens: list[int] = []
+    while len(tokens) < STEPS and tokens[-1:] != [end]:
+        start = 0 if not tokens else ids.shape[1] + len(tokens) - 1
+        given = ids if not tokens else np.array([tokens[-1:]])
+        length = start + given.shape[1]
+        inputs = {"input_ids": given, "attention_mask": np.ones((1, length), np.int64)}
+        inputs["position_ids"] = np.arange(start, length)[None]
+        known = {value.name for value in session.get_inputs()}
+        found = session.run(None, {name: array for name, array in (inputs | cache).items() if name in known})
+        answer = dict(zip(outputs, found, strict=True))
+        cache = {name: answer[name.replace("past_key_values", "present")] for name in cache}
+        tokens.append(int(answer["logits"][0, -1].argmax()))
+    return tokens
+
+
 @pytest.mark.parametrize(
     ("model_type", "saved_by"),
     [
@@ -72,30 +107,48 @@ def test_it_generates_what_the_model_generates(model_type: str, saved_by: str | 
     changes: dict[str, Any] = {} if saved_by is None else {"saved_by": saved_by}
     if model_type == "phi3":  # past this length `generate` computes the whole cache again, and GenAI does not
         changes |= {"original_max_position_embeddings": 64, "rope_parameters": LONG_ROPE}
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", model_type, TASK, eos_token_id=2, **changes)
-    output = _export(tmp_path, checkpoint)
+    end, pad = 2, 0
+    checkpoint = make_checkpoint(
+        tmp_path / "checkpoint", model_type, TASK, eos_token_id=end, pad_token_id=pad, **changes
+    )
+    output = _export(tmp_path, checkpoint, "--variants", "q4", "--validate", "off")
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()  # type: ignore[no-untyped-call]
-    end = 2
-    for ids in _prompts(model.config.vocab_size):
-        prompt = ids.shape[1]
-        tensors = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.ones(ids.shape, dtype=torch.int64)}
-        settings = {"max_new_tokens": STEPS, "do_sample": False, "num_beams": 1, "eos_token_id": end}
-        expected = _until_the_end(model.generate(**tensors, **settings).tolist(), prompt, end)
-        assert _until_the_end(_generated(output, ids), prompt, end) == expected
-        assert len(set(map(tuple, expected))) == len(ids)
+    prompts = _prompts(model.config.vocab_size)
+    settings = {"max_new_tokens": STEPS, "do_sample": False, "num_beams": 1, "eos_token_id": end}
+    expected = [
+        _until_the_end(model.generate(torch.from_numpy(ids), **settings).tolist(), ids.shape[1], end)[0]
+        for ids in prompts
+    ]
+    assert len(set(map(tuple, expected))) == len(prompts)
+    batch = _padded(prompts, pad)
+    assert _until_the_end(_generated(output, batch), batch.shape[1], end) == expected
+    (alone,) = _until_the_end(_generated(output, prompts[1]), prompts[1].shape[1], end)
+    assert alone == [token for token in expected[1] if token != end]  # GenAI leaves the end of a single prompt out
+    padded_left = _padded(prompts, pad, left=True)
+    assert _until_the_end(_generated(output, padded_left), batch.shape[1], end) == expected
+    plain = json.dumps({"model": {"decoder": {"filename": "onnx/model.onnx"}}})
+    assert _until_the_end(_generated(output, batch, plain), batch.shape[1], end) == expected
+    assert _until_the_end(_generated(output, padded_left, plain), batch.shape[1], end) != expected
+
+    q4 = output / "onnx" / "model_q4.onnx"
+    assert any(node.op_type == "MatMulNBits" for node in onnx.load(q4).graph.node)
+    chosen = json.dumps({"model": {"decoder": {"filename": "onnx/model_q4_genai.onnx"}}})
+    by_file = [_greedy(q4, ids, end) for ids in prompts]
+    assert _until_the_end(_generated(output, batch, chosen), batch.shape[1], end) == by_file
+    assert _until_the_end(_generated(output, padded_left, chosen), batch.shape[1], end) == by_file
 
 
-def test_a_variant_is_chosen_by_its_file(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "llama", TASK, hidden_size=64, intermediate_size=128)
-    output = _export(tmp_path, checkpoint, "--variants", "q4", "--min-similarity", "0.1")
-    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint)
-    ids = _prompts(model.config.vocab_size)[0]
-    chosen = json.dumps({"model": {"decoder": {"filename": "onnx/model_q4.onnx"}}})
-    assert len(_generated(output, ids, chosen)) == len(ids)
-
-
-def test_an_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bert", "default")
-    asked = ["--model", str(checkpoint), "--formats", "onnx", "--target", "genai", "--output", str(tmp_path / "out")]
-    assert main(asked) == 4
-    assert "target genai takes text decoders with a cache" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("model_type", "task"),
+    [("bert", "default"), ("t5", "seq2seq-lm-with-past"), ("whisper", "speech2seq-lm-with-past")],
+)
+def test_other_models_are_refused(
+    model_type: str, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", model_type, task)
+    asked = ["--model", str(checkpoint), "--task", task, "--formats", "onnx", "--target", "genai"]
+    assert main([*asked, "--output", str(tmp_path / "out")]) == 4
+    said = capsys.readouterr().err
+    assert (
+        f"target genai takes text decoders with a cache, but task {task} of model_type {model_type!r} is none" in said
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import onnx
 
 from hfexport.backends.base import Artifact, ExportJob
-from hfexport.backends.onnx.targets import TARGETS, chunk_limit
+from hfexport.backends.onnx.targets import TARGETS, chunk_limit, shares_weights
 from hfexport.backends.onnx.template import Skeleton, decode, encode
 from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, Data, set_metadata, write_model
 from hfexport.backends.templates import template_key
@@ -113,7 +113,7 @@ class OnnxBackend:
             ExportError: the disk is full.
         """
         size_bytes = sum(weight.size_bytes for weight in weights)
-        external = self.external_data or size_bytes > SINGLE_FILE_LIMIT_BYTES
+        external = self.external_data or shares_weights(self.targets) or size_bytes > SINGLE_FILE_LIMIT_BYTES
         model = onnx.ModelProto.FromString(skeleton.graph)
         set_metadata(model, metadata)
         opset, ir_version = _opset(model), model.ir_version

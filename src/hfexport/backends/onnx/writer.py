@@ -27,6 +27,9 @@ SINGLE_FILE_LIMIT_BYTES = 2**31 - 2**24
 ALIGNMENT_BYTES = 4096
 """Alignment of external tensors to pages, so that a runtime can map them, as in ONNX's `external_data_helper`."""
 
+SHAPE_LIMIT_BYTES = 64
+"""Largest size of an int64 tensor that can be a shape: eight axes."""
+
 _MODEL_GRAPH = (onnx.ModelProto.GRAPH_FIELD_NUMBER << 3) | 2
 _GRAPH_INITIALIZER = (onnx.GraphProto.INITIALIZER_FIELD_NUMBER << 3) | 2
 _TENSOR_RAW_DATA = (onnx.TensorProto.RAW_DATA_FIELD_NUMBER << 3) | 2
@@ -92,10 +95,16 @@ def _write_beside(
     advance: Callable[[int], None],
     chunk_bytes: int | None,
 ) -> list[Path]:
-    """Write the graph, and the weights to one or more files of external data."""
+    """Write the graph, and the weights to one or more files of external data. Shapes stay in the graph."""
     chunks: list[list[Data]] = [[]]
     size_bytes = 0
     for weight in weights:
+        if _can_be_shape(weight):
+            tensor = onnx.TensorProto(name=weight.name, data_type=weight.data_type, dims=weight.shape)
+            tensor.raw_data = bytes(weight.data())
+            skeleton.graph.initializer.append(tensor)
+            advance(weight.size_bytes)
+            continue
         needed = weight.size_bytes + ALIGNMENT_BYTES
         if chunks[-1] and chunk_bytes is not None and size_bytes + needed > chunk_bytes:
             chunks.append([])
@@ -112,6 +121,11 @@ def _write_beside(
         paths.append(data_path)
     path.write_bytes(skeleton.SerializeToString(deterministic=True))
     return paths
+
+
+def _can_be_shape(weight: Data) -> bool:
+    """Return whether a weight may be the shape of a `Reshape`, which ONNX Runtime does not read from external data."""
+    return weight.data_type == onnx.TensorProto.INT64 and weight.size_bytes <= SHAPE_LIMIT_BYTES
 
 
 def _write_inside(

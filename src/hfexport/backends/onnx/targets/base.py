@@ -47,6 +47,11 @@ class Target(Protocol):
         """Return the largest size of a file of external data; `None` for no limit."""
         ...
 
+    @property
+    def shares_weights(self) -> bool:
+        """Return whether the consumer's own graphs share the weights, which are then in a file of external data."""
+        ...
+
     def check(self, graphs: Sequence[ExportConfig]) -> None:
         """Check, before any work, that the consumer can load such graphs.
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from hfexport.backends.onnx.targets.base import Exported, write_json
+from hfexport.backends.onnx.targets.left_padding import can_find_padding, write_left_padded
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig, TensorSpec
 
 __all__ = ["GenAI"]
 
 CONFIG_FILE: Final = "genai_config.json"
+GRAPH_SUFFIX: Final = "_genai"
 
 TYPES: Final = frozenset(
     {
@@ -32,6 +34,7 @@ class GenAI:
 
     name = "genai"
     chunk_bytes: int | None = None
+    shares_weights = True
 
     def check(self, graphs: Sequence[ExportConfig]) -> None:
         """Accept a text decoder with a cache of keys and values.
@@ -53,11 +56,22 @@ class GenAI:
             )
 
     def write(self, exported: Exported) -> list[Path]:
-        """Write genai_config.json beside config.json and the tokenizer's files; it names the plain graph."""
+        """Write genai_config.json beside config.json and the tokenizer's files, and a graph beside each ONNX file.
+
+        The graphs end in `_genai`. They share the weights of that file, and find padding at the start of prompts. The
+        config names that of the plain graph.
+        """
         (config,) = exported.graphs
         path = exported.folder / "generation_config.json"
         generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return [write_json(exported.folder / CONFIG_FILE, _settings(config, generation))]
+        settings = _settings(config, generation)
+        key, pad = _cache(config)[0].name, settings["model"]["pad_token_id"]
+        graphs = [
+            write_left_padded(file, file.with_name(f"{file.stem}{GRAPH_SUFFIX}.onnx"), key, pad)
+            for file in exported.files
+            if file.suffix == ".onnx" and can_find_padding(file)
+        ]
+        return [write_json(exported.folder / CONFIG_FILE, settings), *graphs]
 
 
 def _cache(config: ExportConfig) -> list[TensorSpec]:
@@ -115,7 +129,7 @@ def _decoder(config: ExportConfig) -> dict[str, Any]:
     text = config.text_config
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
-        "filename": f"onnx/{config.graph}.onnx",
+        "filename": f"onnx/{config.graph}{GRAPH_SUFFIX}.onnx",
         "head_size": head_size,
         "hidden_size": int(text.hidden_size),
         "num_attention_heads": int(text.num_attention_heads),

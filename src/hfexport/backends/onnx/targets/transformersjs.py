@@ -24,6 +24,7 @@ class TransformersJs:
     name = "transformersjs"
     chunk_bytes: int | None = 2**31 - 2**24
     """Browsers read a file into an array of less than 2 GiB."""
+    shares_weights = False
 
     def check(self, graphs: Sequence[ExportConfig]) -> None:
         """Accept every graph."""

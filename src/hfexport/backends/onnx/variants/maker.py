@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hfexport.backends.base import unwatched
 from hfexport.backends.onnx.backend import OnnxBackend
-from hfexport.backends.onnx.targets import chunk_limit
+from hfexport.backends.onnx.targets import chunk_limit, shares_weights
 from hfexport.backends.onnx.variants.fused import fused_operators
 from hfexport.backends.onnx.variants.make import make_variant
 from hfexport.backends.onnx.variants.names import VARIANTS
@@ -50,7 +50,7 @@ class OnnxVariants:
                 base,
                 target,
                 model_type=job.config.config.model_type,
-                external=self.external,
+                external=self.external or shares_weights(self.targets),
                 chunk_bytes=chunk_limit(self.targets),
                 advance=advance,
             )
