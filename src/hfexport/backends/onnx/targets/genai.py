@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from hfexport.backends.onnx.targets.base import Exported, write_json
-from hfexport.backends.onnx.targets.left_padding import can_find_padding, write_left_padded
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig, TensorSpec
 
@@ -61,6 +60,8 @@ class GenAI:
         The graphs end in `_genai`. They share the weights of that file, and find padding at the start of prompts. The
         config names that of the plain graph.
         """
+        from hfexport.backends.onnx.targets.left_padding import can_find_padding, write_left_padded
+
         (config,) = exported.graphs
         path = exported.folder / "generation_config.json"
         generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
