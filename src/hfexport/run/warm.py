@@ -172,6 +172,12 @@ class Warm:
         self.work.manifest["artifacts"] = []
         return None
 
+    @property
+    def _timeout_s(self) -> float:
+        """Return the time limit of the reference."""
+        limit = self.work.inputs.validation_timeout or workers.timeout_for(self.checkpoint.size_bytes)
+        return float(limit)
+
     def _describing(self) -> Worker:
         """Start the process that describes the checkpoint and computes the references."""
         from hfexport.validation.reference.start import REFERENCE_WORKER, reference_threads
@@ -216,7 +222,7 @@ class Warm:
             on_made(path)
         with work.stages("Model configuration"):
             try:
-                described = worker.result(None)
+                described = worker.result(self._timeout_s)
             except (
                 HfexportError
             ) as error:  # raised again, and explained, where the model is exported without a template

@@ -97,10 +97,19 @@ class _Names:
             self._tied.setdefault(other, []).append(one)
 
     def of(self, weight: str) -> Iterator[str]:
-        """Yield names of tensors that may fill a weight; `weight` may lack the first parts of its name in the model."""
+        """Yield names of tensors that may fill a weight.
+
+        In the graph's module the weight may have fewer first parts in its name than in the model (a half of an
+        encoder-decoder), or more (a pooling around the model).
+        """
         for name in self._stored:
-            if name == weight or name.endswith(f".{weight}"):
+            if _alike(name, weight):
                 yield self._stored[name]
         for name, others in self._tied.items():
-            if name == weight or name.endswith(f".{weight}"):
+            if _alike(name, weight):
                 yield from (self._stored[other] for other in others if other in self._stored)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Return whether two names are equal, or one is the other with further parts in front."""
+    return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
