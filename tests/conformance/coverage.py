@@ -89,7 +89,7 @@ def with_half_precision(page: str, results: Results) -> str:
     sections = [_HALF_TITLE, introduction, "\n".join(rows)]
     if len(refused) > 2:
         sections += [
-            "Exit code 4, because the eager float16 model is itself too far from the float32 model, or not finite:",
+            "Exit code 4, because the eager float16 model is itself too far from the float32 model, is not finite, or does not run:",
             "\n".join(refused),
         ]
     return page.partition(f"\n{_HALF_TITLE}\n")[0].rstrip("\n") + "\n\n" + "\n\n".join(sections) + "\n"

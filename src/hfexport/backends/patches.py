@@ -12,7 +12,7 @@ import torch
 
 from hfexport._internal.upstream.models import replaced_part
 
-__all__ = ["model_patches", "model_translations"]
+__all__ = ["model_patches", "model_translations", "model_types"]
 
 _LOOK_FOR_OVERFLOW: Final = frozenset(
     {
@@ -31,11 +31,17 @@ _TRANSLATED: Final[Mapping[str, str]] = MappingProxyType({**dict.fromkeys(_SCAN,
 """Module of `traceable` with the translations of its own operators, by model type."""
 
 
+def model_types(config: Any) -> tuple[str, ...]:
+    """Return the `model_type` of a model's config, and those of the models within it, such as its text model."""
+    inner = (getattr(value, "model_type", None) for value in vars(config).values())
+    return tuple(dict.fromkeys([str(config.model_type), *(name for name in inner if isinstance(name, str))]))
+
+
 @contextmanager
-def model_patches(model_type: str) -> Iterator[None]:
-    """Apply all patches for models of a `model_type`."""
+def model_patches(model_type: str, *inner: str) -> Iterator[None]:
+    """Apply all patches for models of a `model_type` that contain models of the types `inner`."""
     with ExitStack() as stack:
-        if model_type in _LOOK_FOR_OVERFLOW:
+        if not _LOOK_FOR_OVERFLOW.isdisjoint((model_type, *inner)):
             stack.enter_context(_replaced(torch, "isfinite", _Overflowing))
             stack.enter_context(_replaced(torch, "isinf", _Overflowing))
         if model_type in _SCAN:

@@ -85,7 +85,14 @@ def find_export_config(
             trust_remote_code=trust_remote_code,
         )
     try:
-        return infer(model_config, task, dry_model(task), preprocessor, trust_remote_code=trust_remote_code)
+        try:
+            return infer(model_config, task, dry_model(task), preprocessor, trust_remote_code=trust_remote_code)
+        except UnsupportedError:
+            if dtype == "fp32":
+                raise
+            # The model may not run in float16 at all; its interface is the same in both, and the reference decides.
+            dtype = "fp32"
+            return infer(model_config, task, dry_model(task), preprocessor, trust_remote_code=trust_remote_code)
     except UnsupportedError as error:
         without = task.name.removesuffix("-with-past")
         if requested != "auto" or without == task.name:

@@ -78,7 +78,7 @@ class Proof:
 
 
 def hash_model(model: torch.nn.Module) -> dict[str, Stored]:
-    """Hash the parameters and buffers of a model by name; a tensor with several names is hashed once."""
+    """Hash the parameters, buffers and other tensors of a model by name; a tensor with several names is hashed once."""
     kept = set(model.state_dict(keep_vars=True))
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Stored] = {}
@@ -89,7 +89,27 @@ def hash_model(model: torch.nn.Module) -> dict[str, Stored]:
             turned = _digest(tensor.t()) if tensor.ndim == 2 else ""
             seen[key] = Stored(tuple(tensor.shape), tensor.nbytes, _digest(tensor), turned, name in kept)
         hashes[name] = seen[key]
+    for name, tensor in _attributes(model):
+        hashes[name] = Stored(tuple(tensor.shape), tensor.nbytes, _digest(tensor))
     return hashes
+
+
+def _attributes(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield tensors that are plain attributes of modules, such as the sinusoidal positions of VideoMAE.
+
+    `from_pretrained` does not convert them, but the model may when it is called. So each is also yielded in the dtype of
+    the model. The names are no names of weights, because an artifact may hold either.
+    """
+    import torch
+
+    floating = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
+    dtype = next(floating, torch.float32)
+    for place, module in model.named_modules():
+        for short, tensor in vars(module).items():
+            if isinstance(tensor, torch.Tensor) and tensor.numel() > 1:
+                yield f"attribute {short} of {place}", tensor
+                if tensor.is_floating_point():
+                    yield f"attribute {short} of {place} in {dtype}", tensor.to(dtype)
 
 
 def _digest(tensor: torch.Tensor) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from hfexport.backends.patches import model_patches
+from hfexport.backends.patches import model_patches, model_types
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.probes import make_inputs, trace_inputs, validation_probes
@@ -102,13 +102,14 @@ def test_longt5_attends_to_blocks_as_it_did(length: int, tmp_path: Path) -> None
 
 
 @torch.inference_mode()
-def test_a_trace_in_half_precision_clamps_what_overflows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("types", [("bart",), ("florence2", "bart")])
+def test_a_trace_in_half_precision_clamps_what_overflows(types: tuple[str, ...], tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path, "bart", "seq2seq-lm")
     encoder = load_model(checkpoint, _config(checkpoint, "bart", "seq2seq-lm"), "fp16").get_encoder()  # type: ignore[operator]
     layer = encoder.layers[0]
     states = torch.linspace(-1, 1, 24, dtype=torch.float16).reshape(1, 1, 24).repeat(1, 3, 1)
     mask = torch.zeros(1, 1, 3, 3, dtype=torch.float16)
-    with warnings.catch_warnings(), model_patches("bart"):
+    with warnings.catch_warnings(), model_patches(*types):
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(layer, (states, mask), check_trace=False)  # type: ignore[no-untyped-call]
     assert torch.equal(traced(states, mask), layer(states, mask))
@@ -132,3 +133,9 @@ def test_a_reference_forgets_earlier_calls(tmp_path: Path) -> None:
     assert (model(short).last_hidden_state - alone).abs().max() > 1e-3
     state.restore()
     assert torch.equal(model(short).last_hidden_state, alone)
+
+
+def test_the_types_of_the_models_within_a_model_are_known() -> None:
+    config = AutoConfig.for_model("florence2", text_config={"model_type": "bart"})
+    assert model_types(config)[0] == "florence2"
+    assert "bart" in model_types(config)

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from hfexport.cli.main import main
+from hfexport.validation.weights import hash_model, prove
 from tiny import make_checkpoint
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
@@ -128,3 +130,15 @@ def test_a_changed_element_of_a_torchscript_weight(
     code, said = _verify(export, made / "checkpoint", capsys)
     assert code == 6
     assert "is not the model's weight of that name" in said
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_tensors_that_are_plain_attributes_are_the_models(dtype: torch.dtype) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(40, 40).half())
+    model[0].table = torch.randn(40, 40)  # as the positions of VideoMAE, which the model converts when it is called
+    known = hash_model(model)
+    holder = torch.nn.Module()
+    holder.register_buffer("table", model[0].table.to(dtype))
+    assert not prove(hash_model(holder), [known], ["model"]).problems
+    holder.table += 1
+    assert "table is no tensor of the model" in prove(hash_model(holder), [known], ["model"]).problems[0]

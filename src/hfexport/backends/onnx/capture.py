@@ -20,7 +20,7 @@ import torch.fx
 from hfexport._internal.upstream import exporters
 from hfexport._internal.upstream.torch_core import FakeTensorMode
 from hfexport.backends.onnx.lowering import lower
-from hfexport.backends.patches import model_patches, model_translations
+from hfexport.backends.patches import model_patches, model_translations, model_types
 from hfexport.errors import MODEL_FAILURES, ExportError, first_line
 from hfexport.export_config import names_in
 from hfexport.export_config.probes import trace_inputs
@@ -65,7 +65,7 @@ def capture(
         make_traceable(empty)
         model = flat_model(empty, config)
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
-        with fake_mode, _patches("onnx"), _patches("dynamo"), model_patches(config.config.model_type):
+        with fake_mode, _patches("onnx"), _patches("dynamo"), model_patches(*model_types(config.config)):
             try:
                 program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
                 exporters.apply_fx_node_fixes("onnx", program.graph_module)

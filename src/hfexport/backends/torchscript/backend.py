@@ -20,7 +20,7 @@ import torch
 from hfexport._internal.room import writing
 from hfexport._internal.upstream.torch_core import graphs_of, list_of_ints
 from hfexport.backends.base import Artifact, ExportJob
-from hfexport.backends.patches import model_patches
+from hfexport.backends.patches import model_patches, model_types
 from hfexport.backends.torchscript.archive import make_reproducible
 from hfexport.backends.torchscript.forked import write_in_fork
 from hfexport.errors import MODEL_FAILURES, ExportError, first_line
@@ -199,10 +199,9 @@ def _trace(
     job: ExportJob,
     change: Callable[[FlatModel, Mapping[str, torch.Tensor]], None] | None,
 ) -> torch.jit.ScriptModule:
-    model_type = job.config.config.model_type
     try:
         # Validation runs the saved file in another process and at other shapes, which covers `check_trace`.
-        with quiet(), torch.no_grad(), _plain_functions(), model_patches(model_type):
+        with quiet(), torch.no_grad(), _plain_functions(), model_patches(*model_types(job.config.config)):
             if change is not None:
                 change(flat, example)
             with parsable_classes(flat):

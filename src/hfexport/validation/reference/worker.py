@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hfexport._internal.messages import plain, read
 from hfexport.checkpoint.json_file import read_bounded
 from hfexport.checkpoint.local import transformer_folder
-from hfexport.errors import MODEL_FAILURES, UnsupportedError
+from hfexport.errors import MODEL_FAILURES, UnsupportedError, first_line
 from hfexport.export_config import DecoderConfig, ExportConfig, Seq2SeqGraph, Tolerance
 from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.builtin import restore_config
@@ -152,7 +152,7 @@ class ModelFails(UnsupportedError):
 
     def __init__(self, probe: Probe, error: BaseException) -> None:
         self.probe = probe
-        self.error = f"{type(error).__name__}: {error}"
+        self.error = first_line(error, named=True)
         super().__init__(
             f"the model itself fails at {probe.name}, so there is nothing to compare with: {self.error}",
             remedy="Check that the model runs in transformers with this config.json; without a model that"
