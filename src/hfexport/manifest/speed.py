@@ -200,7 +200,7 @@ def described(benchmark: BenchmarkEntry) -> str:
     threads = benchmark["threads"]
     rounds = max((one["rounds"] for one in benchmark["contenders"]), default=0)
     return (
-        f"Latency on the machine that made the files: medians over {rounds} {'round' if rounds == 1 else 'rounds'} of"
+        f"Latency: medians over {rounds} {'round' if rounds == 1 else 'rounds'} of"
         f" new processes with {threads} {'thread' if threads == 1 else 'threads'} each. Eager PyTorch is the model with"
         f" {benchmark['attention'] or 'no'} attention; the last column is the geometric mean relative to it."
     )
