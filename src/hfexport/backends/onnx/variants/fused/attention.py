@@ -17,12 +17,9 @@ from hfexport.backends.onnx.variants.fused.matching import (
     uncast,
     whole_slice,
 )
-from hfexport.backends.onnx.variants.fused.writing import Writer, permutation
+from hfexport.backends.onnx.variants.fused.writing import SWAPPED, Writer, permutation
 
 __all__ = ["fuse_attention"]
-
-_SWAPPED = (0, 2, 1, 3)
-"""Permutation between (batch, sequence, heads, head size) and (batch, heads, sequence, head size)."""
 
 _MASKED = -3.4028234663852886e38
 """Value of masked scores: the lowest float32, as in transformers."""
@@ -80,7 +77,7 @@ def _match(softmax: ir.Node) -> _Attention | None:
     if product.op_type != "MatMul" or product.inputs[0] is None or uncast(product.inputs[0]) is not softmax.outputs[0]:
         return None
     value, result = product.inputs[1], sole_user(product.outputs[0])
-    if value is None or result is None or permutation(result) != _SWAPPED:
+    if value is None or result is None or permutation(result) != SWAPPED:
         return None
     sizes = _sizes(scores, value)
     return _Attention(scores, value, *sizes, result) if sizes is not None else None
@@ -163,7 +160,7 @@ class _Fusion:
         if (bias is None and match.scores.biases) or _declared(key, 1, match.heads) != match.heads // groups:
             return False
         stored_heads = match.heads // groups
-        flat = [self._flat(one, stored_heads) for one in (key, value)]
+        flat = [self.writer.flat(one, stored_heads, match.width) for one in (key, value)]
         if flat[0] is not None and flat[1] is not None:
             key, value = flat[0], flat[1]
         attended = self.writer.add(
@@ -190,12 +187,12 @@ class _Fusion:
         """Return the query as (batch, queries x groups, stored heads x head size)."""
         match, query = self.match, self.match.scores.query
         heads, width = match.heads, match.width
-        flat = self._flat(query, heads)
+        flat = self.writer.flat(query, heads, width)
         if groups == 1:
             return (
                 flat
                 if flat is not None
-                else self.writer.reshape(self.writer.transpose(query, *_SWAPPED), 0, 0, heads * width)
+                else self.writer.reshape(self.writer.transpose(query, *SWAPPED), 0, 0, heads * width)
             )
         stored = heads // groups
         if flat is not None:
@@ -203,20 +200,6 @@ class _Fusion:
         else:
             split = self.writer.transpose(self.writer.reshape(query, 0, stored, groups, -1, width), 0, 3, 2, 1, 4)
         return self.writer.reshape(split, 0, -1, stored * width)
-
-    def _flat(self, value: ir.Value, heads: int) -> ir.Value | None:
-        """Return (batch, sequence, heads x head size) if a value (batch, heads, sequence, head size) is a transpose of it."""
-        width = self.match.width
-        swap = producer(value, "Transpose")
-        if swap is None or permutation(swap) != _SWAPPED or swap.inputs[0] is None:
-            return None
-        split = producer(swap.inputs[0], "Reshape")
-        shape = constant(split.inputs[1]) if split is not None else None
-        if split is not None and shape is not None and shape.tolist() in ([0, 0, heads, width], [0, -1, heads, width]):
-            source = split.inputs[0]
-            if source is not None and source.shape is not None and len(source.shape) == 3:
-                return source
-        return self.writer.reshape(swap.inputs[0], 0, 0, heads * width)
 
     def _bias(self, groups: int) -> ir.Value | None:
         """Return the sum of the biases as (batch or 1, heads or 1, queries x groups, keys)."""

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from hfexport.backends.onnx.variants.blocks import MICROSOFT
 from hfexport.backends.onnx.variants.fused.matching import constant, operands, producer, size, sole_user
-from hfexport.backends.onnx.variants.fused.writing import Writer, permutation
+from hfexport.backends.onnx.variants.fused.writing import SWAPPED, Writer
 
 __all__ = ["fuse_rotations"]
 
@@ -137,13 +137,11 @@ def _write_tables(writer: Writer, match: _Rotation) -> _Tables:
 
 def _write(writer: Writer, match: _Rotation, tables: _Tables) -> None:
     """Insert the operator; a transposed input is rotated before its transposition, which attention may not need."""
-    swap = producer(match.given, "Transpose")
     heads, width = size(match.given, 1), 2 * match.half
-    given, swapped = match.given, False
-    if swap is not None and permutation(swap) == (0, 2, 1, 3) and swap.inputs[0] is not None and heads is not None:
-        given, swapped = writer.reshape(swap.inputs[0], 0, 0, heads * width), True
-    inputs = [given, tables.positions, tables.cosines, tables.sines]
+    flat = writer.flat(match.given, heads, width) if heads is not None else None
+    inputs = [match.given if flat is None else flat, tables.positions, tables.cosines, tables.sines]
     rotated = writer.add("RotaryEmbedding", inputs, domain=MICROSOFT, interleaved=0)
-    if swapped and heads is not None:
-        rotated = writer.transpose(writer.reshape(rotated, 0, 0, heads, width), 0, 2, 1, 3)
+    if flat is not None and heads is not None:
+        rotated.shape, rotated.type = ir.Shape([None, None, heads * width]), match.given.type
+        rotated = writer.transpose(writer.reshape(rotated, 0, 0, heads, width), *SWAPPED)
     writer.replace(match.result.outputs[0], rotated)

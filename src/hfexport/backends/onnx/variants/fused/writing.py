@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["Writer", "permutation"]
+from hfexport.backends.onnx.variants.fused.matching import constant, producer
+
+__all__ = ["SWAPPED", "Writer", "permutation"]
+
+SWAPPED: Final = (0, 2, 1, 3)
+"""Permutation between (batch, sequence, heads, head size) and (batch, heads, sequence, head size)."""
 
 
 def permutation(node: ir.Node) -> tuple[int, ...] | None:
@@ -55,6 +60,19 @@ class Writer:
     def transpose(self, value: ir.Value, *perm: int) -> ir.Value:
         """Insert a `Transpose`."""
         return self.add("Transpose", [value], perm=list(perm))
+
+    def flat(self, value: ir.Value, heads: int, width: int) -> ir.Value | None:
+        """Return (batch, sequence, heads x width) if a value (batch, heads, sequence, width) is a transpose of it."""
+        swap = producer(value, "Transpose")
+        if swap is None or permutation(swap) != SWAPPED or swap.inputs[0] is None:
+            return None
+        split = producer(swap.inputs[0], "Reshape")
+        shape = constant(split.inputs[1]) if split is not None else None
+        if split is not None and shape is not None and shape.tolist() in ([0, 0, heads, width], [0, -1, heads, width]):
+            source = split.inputs[0]
+            if source is not None and source.shape is not None and len(source.shape) == 3:
+                return source
+        return self.reshape(swap.inputs[0], 0, 0, heads * width)
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Let all users of a value, and the graph's outputs, read another one."""
