@@ -29,6 +29,7 @@ from results import context, load, next_call, save, source
 from scaling import scaling
 from startup import startup
 from tables import page
+from variants import variants
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENT: Final = ROOT / "docs" / "performance.md"
@@ -37,6 +38,7 @@ CHART: Final = ROOT / "docs" / "images" / "performance.svg"
 SECTIONS: Final[dict[str, Callable[[Path, int], Any]]] = {
     "startup": startup,
     "latency": latency,
+    "variants": variants,
     "scaling": scaling,
     "memory": lambda folder, _: large(folder),
     "half": lambda folder, _: half_precision(folder),

@@ -11,6 +11,7 @@ from cases import CASES, Case
 from comparison import Entry
 from latency import SHAPES, THREADS
 from peers import CONTENDERS, REFERENCE
+from variants import GOALS as VARIANT_GOALS
 
 __all__ = ["GOALS", "Goal", "page", "ratio"]
 
@@ -209,6 +210,37 @@ def _latency(found: Mapping[str, Any]) -> str:
     return title + _table(("", "hfexport", REFERENCE, "ratio"), rows)
 
 
+def _variants(found: Mapping[str, Any]) -> str:
+    parts = [
+        "## Variants",
+        (
+            f"ONNX Runtime on CPU, {THREADS} threads, each file in its own process, by (batch, sequence, past). all-MiniLM-L6-v2, and "
+            "a llama with random weights; medians in ms. PyTorch runs with `sdpa` attention."
+        ),
+    ]
+    for case, row in found.items():
+        times: Mapping[str, list[list[float]]] = row["milliseconds"]
+        heads = (case, *(f"({', '.join(map(str, call))})" for call in row["calls"]))
+        lines = [
+            _figures(name, [statistics.median(run) for run in zip(*runs, strict=True)]) for name, runs in times.items()
+        ]
+        lines += [f"| {name} | failed: {_cell(why)} |" + " |" * (len(heads) - 2) for name, why in row["failed"].items()]
+        parts.append(_table(heads, lines))
+        ratios = []
+        for name, peer, limit in VARIANT_GOALS[case]:
+            if name in times and peer in times:
+                runs = list(zip(times[name], times[peer], strict=True))
+                pairs = [[a / b for a, b in zip(ours, theirs, strict=True)] for ours, theirs in runs]
+                medians = [statistics.median(one) for one in zip(*pairs, strict=True)]
+                ratios.append(_figures(f"{name} to {peer}, goal at most {limit}", medians))
+        parts.append(_table((f"{case}, ratios", *heads[1:]), ratios) if ratios else "")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _figures(name: str, numbers: Sequence[float]) -> str:
+    return f"| {name} | {' | '.join(f'{number:.2f}' for number in numbers)} |"
+
+
 def _startup(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"| {row['name']} | {row['wall_s']:.2f} | {row['goal_s']:.1f} |" for row in rows]
     return "## Start-up\n\n" + _table(("", "median, s", "goal, s"), lines)
@@ -245,6 +277,7 @@ def _half(rows: Sequence[Mapping[str, Any]]) -> str:
 _SECTIONS: Final[dict[str, Callable[[Any], str]]] = {
     "scaling": _scaling,
     "latency": _latency,
+    "variants": _variants,
     "startup": _startup,
     "memory": _large,
     "half": _half,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from broken import ENV, METADATA, export_config
+from broken import METADATA, export_config
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.onnx.backend import OnnxBackend
 from hfexport.backends.onnx.variants.fused import fused_operators
@@ -121,7 +122,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
     made = export(folder, "bert", "default")
     configs = [artifact.config for artifact in made.plain if artifact.config is not None]
     answers = start_model(
-        made.checkpoint, configs, tokenizer=made.checkpoint, data=None, folder=folder / "answers", env=ENV
+        made.checkpoint, configs, tokenizer=made.checkpoint, data=None, folder=folder / "answers", env=os.environ
     )
     with answers.worker:
         yield Measured(made, answers)
@@ -159,7 +160,7 @@ def test_a_broken_fusion_is_refused(measured: Measured, edit: Edit, tmp_path: Pa
     quality = measure_variant(
         *([artifact], measured.made.plain, measured.answers, VARIANTS["fused"].limits),
         folder=tmp_path / "run",
-        env=ENV,
+        env=os.environ,
         timeout_s=300,
     )
     assert quality.verdict == ("passed" if edit is leave else "failed"), quality
