@@ -27,8 +27,14 @@ def onnx_calls(path: str, threads: int) -> Call:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
+    shapes = {value.name: list(value.shape) for value in session.get_inputs()}
+    genai = Path(path).with_name("genai_config.json")
+    if genai.exists():  # its graphs do not declare the head size
+        head_size = json.loads(genai.read_text(encoding="utf-8"))["model"]["decoder"]["head_size"]
+        shapes = {name: [*shape[:3], head_size] if len(shape) == 4 else shape for name, shape in shapes.items()}
+
     def prepare(batch: int, sequence: int, past: int) -> Callable[[], Any]:
-        feed = {value.name: drawn(value.name, value.shape, batch, sequence, past) for value in session.get_inputs()}
+        feed = {name: drawn(name, shape, batch, sequence, past) for name, shape in shapes.items()}
         return lambda: session.run(None, feed)
 
     return prepare

@@ -80,3 +80,12 @@ def test_processor_time_of_children_counts_and_a_timeout_ends_the_group(tmp_path
     ended = measure(["sh", "-c", "sleep 60 & sleep 60"], log=tmp_path / "log", memory=False, timeout_s=0.2)
     assert ended.exit_code == -9
     assert "took longer" in reason(tmp_path / "log", ended.exit_code)
+
+
+def test_variants_are_compared_with_the_files_that_exist() -> None:
+    times = {"plain": [[10.0, 20.0]], "int8": [[4.0, 6.0]], "fused": [[9.0, 19.0]]}
+    row = {"calls": [[1, 32, 0], [8, 128, 0]], "milliseconds": times, "failed": {"Optimum, O2": "not | installed"}}
+    document = page({"context": CONTEXT, "variants": {"minilm": row}})
+    assert "| int8 to plain, goal at most 0.5 | 0.40 | 0.30 |" in document
+    assert "fused to Optimum" not in document
+    assert "| Optimum, O2 | failed: not \\| installed | |" in document
