@@ -143,7 +143,7 @@ def test_what_the_stack_cannot_trace_is_refused_with_the_reason() -> None:
     refuse_untraceable(_config(), "inf1")
 
 
-@pytest.mark.parametrize("model_type", ["convbert", "yolos"])
+@pytest.mark.parametrize("model_type", ["convbert", "wav2vec2", "yolos"])
 def test_what_crashes_with_the_torch_of_inf2_is_refused_there_alone(model_type: str) -> None:
     config = _config()
     config.config.model_type = model_type
@@ -151,6 +151,22 @@ def test_what_crashes_with_the_torch_of_inf2_is_refused_there_alone(model_type: 
         refuse_untraceable(config, "inf2")
     refuse_untraceable(config, "inf1")
     refuse_untraceable(_config(), "inf2")
+
+
+@pytest.mark.parametrize(
+    ("asked", "arguments"),
+    [
+        ((), ["--target", "inf2", "--native-int64", "disabled", "--implicit-integer-downcast", "all"]),
+        (
+            ("--native-int64=enabled", "--target", "trn2"),
+            ["--native-int64=enabled", "--target", "trn2", "--implicit-integer-downcast", "all"],
+        ),
+    ],
+)
+def test_integer_flags_of_the_compiler_are_pinned_unless_asked_for(
+    asked: tuple[str, ...], arguments: list[str]
+) -> None:
+    assert environment.compiler_arguments(asked) == arguments
 
 
 @pytest.mark.parametrize(

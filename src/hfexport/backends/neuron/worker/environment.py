@@ -74,6 +74,18 @@ def import_sdk(target: str, compiler_args: Sequence[str] = ()) -> Any:
         raise Failure(code, "import {}: {}".format(name, first_line(error))) from None
 
 
+def compiler_arguments(asked: Sequence[str]) -> list[str]:
+    """Return the arguments of neuronx-cc: those asked for, and defaults that its releases change.
+
+    Token ids are int64, which Inf2 computes as int32. Release 2.32 of the SDK announces that the defaults of the two integer
+    flags change, and which values keep them:
+    https://awsdocs-neuron.readthedocs-hosted.com/en/v2.32.0/release-notes/components/compiler.html
+    """
+    named = {argument.split("=")[0] for argument in asked}
+    pinned = (("--target", "inf2"), ("--native-int64", "disabled"), ("--implicit-integer-downcast", "all"))
+    return [*asked, *(word for name, value in pinned if name not in named for word in (name, value))]
+
+
 def platform_of(compiler_args: Sequence[str]) -> str:
     """Return the value of `--target` in the compiler's arguments; empty if there is none."""
     for number, argument in enumerate(compiler_args):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from . import COMPILED, DESCRIPTION_FILE, PART_MARK, SDKS, Failure
-from .environment import devices, import_sdk, version_of
+from .environment import compiler_arguments, devices, import_sdk, version_of
 from .files import file_entry, first_line, read_arrays, tensors_of, time_limit, unless, write_arrays
 from .models import answer, load, wrap
 
@@ -133,10 +133,7 @@ def _inf1_arguments(sdk: Any, settings: Mapping[str, Any], separate: bool) -> di
 
 def _inf2_arguments(sdk: Any, settings: Mapping[str, Any], separate: bool) -> dict[str, Any]:
     """Build the arguments of `torch_neuronx.trace`. Newer releases need the target if there is no device."""
-    compiler_args = list(settings["compiler_args"])
-    if not any(argument.split("=")[0] == "--target" for argument in compiler_args):
-        compiler_args += ["--target", "inf2"]
-    arguments: dict[str, Any] = {"compiler_args": compiler_args}
+    arguments: dict[str, Any] = {"compiler_args": compiler_arguments(settings["compiler_args"])}
     if "cpu_backend" in inspect.signature(sdk.trace).parameters and not devices():
         arguments["cpu_backend"] = True
     if separate:
