@@ -26,20 +26,36 @@ RUN /opt/hfexport/bin/pip install --no-deps --require-hashes --retries 1 --index
 RUN /opt/hfexport/bin/pip install --no-deps --require-hashes -r requirements/runtime.txt \
     && /opt/build/bin/pip install --no-deps --require-hashes -r requirements/build.txt
 
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 COPY scripts/prune.py scripts/prune.py
+# Symbol tables that only a debugger and a static linker read are a fifth of torch's libraries.
 RUN /opt/hfexport/bin/pip check \
     && /opt/hfexport/bin/pip uninstall --yes pip \
-    && python3 scripts/prune.py /opt/hfexport
+    && python3 scripts/prune.py /opt/hfexport \
+    && strip --strip-unneeded /opt/hfexport/lib/python3.*/site-packages/torch/lib/libtorch_*.so
 
-# Code last: a change to it leaves the layers above as they are.
+# Bytecode that is not compared with its source: faster starts, and nothing to write at run time. One process compiles in order of
+# names, since bytecode depends on what its process compiled before. One file of torch's tests is written for newer Pythons.
+# Then all times are the same, so that two builds from the same packages have the same layers, and torch gets one of its own.
+RUN PYTHONHASHSEED=0 /opt/hfexport/bin/python -m compileall -q -x py312_ --invalidation-mode unchecked-hash /opt/hfexport \
+    && find /opt/hfexport -exec touch --no-dereference --date=@315532800 {} + \
+    && packages=$(echo /opt/hfexport/lib/python3.*/site-packages) \
+    && mkdir -p "/opt/torch${packages}" \
+    && mv "${packages}"/torch "${packages}"/torch-*.dist-info "/opt/torch${packages}" \
+    && find /opt/torch /opt/hfexport -type d -exec touch --date=@315532800 {} +
+
+
+# hfexport itself, in a folder that is laid over the packages.
+FROM builder AS code
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+COPY entrypoint.py /opt/code/entrypoint.py
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
-    && /opt/build/bin/pip --python /opt/hfexport/bin/python install --no-deps --no-index wheels/*.whl
-COPY entrypoint.py /opt/hfexport/entrypoint.py
-# Bytecode that is not compared with its source: faster starts, and nothing to write at run time.
-# One file of torch's tests is written for newer Pythons.
-RUN /opt/hfexport/bin/python -m compileall -q -j 0 -x py312_ --invalidation-mode unchecked-hash /opt/hfexport
+    && /opt/build/bin/pip --python /opt/hfexport/bin/python install --no-deps --no-index --prefix /opt/code wheels/*.whl \
+    && PYTHONHASHSEED=0 /opt/hfexport/bin/python -m compileall -q -s /opt/code -p /opt/hfexport \
+        --invalidation-mode unchecked-hash /opt/code \
+    && find /opt/code -exec touch --no-dereference --date=@315532800 {} +
 
 
 # The Neuron SDK comes from AWS's index, and takes an interpreter of its own.
@@ -48,6 +64,7 @@ FROM ${NEURON_PYTHON_IMAGE} AS neuron
 ARG NEURON
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG NEURON_INDEX=https://pip.repos.neuron.amazonaws.com
+ARG TARGETARCH=amd64
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PYTHONDONTWRITEBYTECODE=1
@@ -55,8 +72,11 @@ WORKDIR /build
 COPY requirements/neuron.txt requirements/neuron-inf1.txt requirements/neuron-inf1-torch.txt \
     requirements/neuron-inf1-sdk.txt requirements/neuron-inf2-torch.txt requirements/neuron-inf2-sdk.txt requirements/
 COPY scripts/install_sdk.py scripts/install_sdk.py
-# The interpreter finds its library beside itself, so it can be moved.
-RUN mkdir /opt/neuron \
+# AWS builds the SDK for amd64 alone. The interpreter finds its library beside itself, so it can be moved.
+RUN if [ "${NEURON}" != none ] && [ "${TARGETARCH}" != amd64 ]; then \
+        echo "NEURON=${NEURON} needs linux/amd64: AWS has no SDK for ${TARGETARCH}. Build with NEURON=none" >&2; exit 1; \
+    fi \
+    && mkdir /opt/neuron \
     && if [ "${NEURON}" != none ]; then \
         cp -a /usr/local /opt/neuron/python \
         && /opt/neuron/python/bin/python3 -m venv "/opt/neuron/${NEURON}" \
@@ -73,8 +93,12 @@ RUN if [ "${NEURON}" != none ]; then \
     fi
 
 
+# Layers from what changes least to what changes most: torch, the other packages, the Neuron SDK if any, hfexport. A release that
+# changes only hfexport is a pull of the last one.
 # hadolint ignore=DL3006
-FROM ${PYTHON_IMAGE} AS slim
+FROM ${PYTHON_IMAGE} AS packages
+COPY --from=builder /opt/torch/opt/hfexport /opt/hfexport
+COPY --from=builder /opt/hfexport /opt/hfexport
 
 ARG VERSION=dev
 ARG REVISION=unknown
@@ -86,8 +110,6 @@ LABEL org.opencontainers.image.title="hfexport" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-COPY --from=builder /opt/hfexport /opt/hfexport
-
 # Actions mounts the workspace here and runs the container as root, which is what its file commands need.
 WORKDIR /github/workspace
 
@@ -95,5 +117,10 @@ WORKDIR /github/workspace
 ENTRYPOINT ["/opt/hfexport/bin/python", "-I", "-u", "/opt/hfexport/entrypoint.py"]
 
 
-FROM slim AS full
+FROM packages AS slim
+COPY --from=code /opt/code /opt/hfexport
+
+
+FROM packages AS full
 COPY --from=neuron /opt/neuron /opt/neuron
+COPY --from=code /opt/code /opt/hfexport

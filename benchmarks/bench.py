@@ -3,6 +3,7 @@
     make bench                                              # every case and section; an hour on two cores
     make bench ARGS="--only export --cases bert-base,minilm"
     make bench ARGS="--only export --contenders 'hfexport cold,optimum-cli' --runs 3"
+    make bench ARGS="--only image --image hfexport:test"     # what a built image holds; not part of a plain call
     make bench ARGS=--write                                 # write the document from benchmarks/results.json again
 
 What a call measures replaces those figures in benchmarks/results.json; all others stay. Each exporter has an environment of
@@ -22,6 +23,7 @@ from typing import Any, Final
 from cases import CASES
 from chart import draw
 from comparison import compare
+from image import image
 from latency import latency
 from limits import half_precision, large
 from peers import CONTENDERS
@@ -82,17 +84,25 @@ def _measure(results: dict[str, Any], arguments: argparse.Namespace) -> None:
                 results[name] = section(Path(temporary), arguments.runs)
                 sources[name] = tree
                 save(results)
+        if "image" in arguments.only:
+            results["image"] = image(arguments.image)
+            sources["image"] = tree
+            save(results)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sections = {name: name for name in ("export", *SECTIONS)}
+    known = {**sections, "image": "image"}
     cases, contenders = {case.name: case for case in CASES}, {one.name: one for one in CONTENDERS}
     parser.add_argument(
         "--runs", type=_runs, default=5, help="counted runs of each, after one that is not (default: 5)"
     )
     parser.add_argument(
-        "--only", type=_names(sections), default=list(sections), help=f"sections: {', '.join(sections)}"
+        "--only", type=_names(known), default=list(sections), help=f"sections: {', '.join(known)}; not image by default"
+    )
+    parser.add_argument(
+        "--image", default="hfexport:test", help="name of the image to look into (default: %(default)s)"
     )
     parser.add_argument("--cases", type=_names(cases), default=list(CASES), help=f"of export: {', '.join(cases)}")
     parser.add_argument(

@@ -274,6 +274,28 @@ def _half(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _image(found: Mapping[str, Any]) -> str:
+    title = "## Image\n\n"
+    if "failed" in found:
+        return f"{title}Not measured: {found['failed']}"
+    layers, packages = found["layers"], found["packages"]
+    total, packed = (sum(layer[key] for layer in layers) for key in ("bytes", "compressed_bytes"))
+    rows = [f"| {row['name']} | {row['bytes'] / 1e6:.1f} |" for row in packages]
+    sizes = [(layer["holds"], layer["bytes"] / 1e6, layer["compressed_bytes"] / 1e6) for layer in layers]
+    return (
+        f"{title}The image without the Neuron SDK for {found['architecture']}, without its base: {total / 1e9:.2f} GB "
+        f"unpacked (goal: 1.0), {packed / 1e6:.0f} MB compressed. It has {found['compiled']} files of bytecode for "
+        f"{found['modules']} modules: nothing is compiled when it starts. A release that changes only hfexport is a pull of "
+        "the last layer: all files have the same time and bytecode is made in one order, so that the same packages are the "
+        "same layers.\n\n"
+        + _table(
+            ("layer", "unpacked, MB", "compressed, MB"), [f"| {name} | {a:.1f} | {b:.1f} |" for name, a, b in sizes]
+        )
+        + "\n\nBy package, with its bytecode:\n\n"
+        + _table(("package", "unpacked, MB"), rows)
+    )
+
+
 _SECTIONS: Final[dict[str, Callable[[Any], str]]] = {
     "scaling": _scaling,
     "latency": _latency,
@@ -281,6 +303,7 @@ _SECTIONS: Final[dict[str, Callable[[Any], str]]] = {
     "startup": _startup,
     "memory": _large,
     "half": _half,
+    "image": _image,
 }
 
 

@@ -22,12 +22,32 @@ UNUSED: Final = (
     "torch/lib/libtorchbind_test.so",
     "torch/lib/libjitbackend_test.so",
     "torch/lib/libbackend_with_compiler.so",
-    "onnx/backend/test/data",  # 4,000 small models
+    "torch/**/*.pyi",  # types for checkers
+    "torch/testing/_internal/common_methods_invocations.py",  # tables of torch's own tests; other parts are imported
+    "torch/testing/_internal/common_modules.py",
+    "torch/testing/_internal/common_nn.py",
+    "torch/testing/_internal/common_quantiz*.py",
+    "torch/testing/_internal/hop_db.py",
+    "torch/testing/_internal/opinfo",
+    "torch/testing/_internal/generated",
+    "transformers/models/*/modular_*.py",  # what modeling_*.py was generated from
+    "onnx/backend/test",  # 4,000 small models, and what makes them
     "onnxruntime/datasets",
+    "setuptools",  # for building extensions
+    "_distutils_hack",
+    "distutils-precedence.pth",
+    "setuptools-*.dist-info",
+    "pygments/lexers/[a-z]*.py",  # nothing here colours source code
+    "sympy/physics",
+    "sympy/parsing/autolev",
+    "numpy/f2py",
     "numpy/**/tests",
     "sympy/**/tests",
     "networkx/**/tests",
     "mpmath/**/tests",
+    "fsspec/tests",
+    "h5py/tests",
+    "regex/tests",
 )
 """Patterns under site-packages."""
 

@@ -12,21 +12,32 @@ from container.runs import by_hand
 
 pytestmark = pytest.mark.container
 
-SIZE_LIMIT_BYTES = 1_500_000_000
+SIZE_LIMIT_BYTES = 1_000_000_000
+CODE_LIMIT_BYTES = 10_000_000
 
-WHEELS = """
-import os
-paths = [os.path.join(folder, name) for folder, _, names in os.walk("/opt") for name in names if name.endswith(".whl")]
-print(sum(os.path.getsize(path) for path in paths))
+WITHOUT_BYTECODE = """
+import importlib.util, os
+paths = [os.path.join(folder, name) for folder, _, names in os.walk("/opt/hfexport/lib") for name in names if name.endswith(".py")]
+print(*sorted(path for path in paths if not os.path.exists(importlib.util.cache_from_source(path))), sep=chr(10))
 """
 
 
-def test_size(engine: docker.DockerClient, image: Image, base: Image, tmp_path) -> None:
-    # A base that stands in for the official one may carry wheels, for building without a network.
-    wheels = by_hand(engine, base, tmp_path, ["-c", WHEELS], entrypoint=["/usr/local/bin/python3"])
-    assert wheels.exit_code == 0, wheels.said
-    size_bytes = image.attrs["Size"] - int(wheels.stdout)
+def test_size_without_the_base(image: Image, base: Image) -> None:
+    size_bytes = image.attrs["Size"] - base.attrs["Size"]
     assert size_bytes <= SIZE_LIMIT_BYTES, f"{size_bytes / 1e9:.2f} GB"
+
+
+def test_a_release_that_changes_only_the_code_is_a_small_pull(image: Image) -> None:
+    newest, packages, torch = [step["Size"] for step in image.history() if step["Size"] > 10_000][:3]
+    assert newest <= CODE_LIMIT_BYTES, f"{newest / 1e6:.1f} MB"
+    assert min(packages, torch) > 10 * newest
+
+
+def test_nothing_is_compiled_at_the_first_start(engine: docker.DockerClient, image: Image, tmp_path) -> None:
+    python = ["/opt/hfexport/bin/python"]
+    result = by_hand(engine, image, tmp_path, ["-I", "-c", WITHOUT_BYTECODE], entrypoint=python)
+    assert result.exit_code == 0, result.said
+    assert [path for path in result.stdout.split() if "py312_" not in path] == []
 
 
 def test_labels(image: Image) -> None:
