@@ -59,7 +59,7 @@ def image(name: str) -> dict[str, Any]:
         return {"failed": f"{name}: {error}"}
     listing = json.loads(said)
     known = set(base.attrs["RootFS"]["Layers"])
-    layers = [layer for layer in _layers(found) if layer["digest"] not in known and layer["bytes"] > 10_000]
+    layers = [layer for layer in _layers(found, known) if layer["bytes"] > 10_000]
     for layer, holds in zip(layers, ("torch", "the other packages", "hfexport"), strict=True):
         layer["holds"] = holds
     return {"architecture": found.attrs["Architecture"], "layers": layers, **_grouped(listing)}
@@ -74,8 +74,8 @@ def _grouped(listing: Mapping[str, Any]) -> dict[str, Any]:
     return {"packages": large, "modules": listing["modules"], "compiled": listing["compiled"]}
 
 
-def _layers(found: Any) -> list[dict[str, Any]]:
-    """Return each layer's digest, and its size unpacked and as gzip at the level that registries get."""
+def _layers(found: Any, known: set[str]) -> list[dict[str, Any]]:
+    """Return the digest of each layer that is not `known`, and its size unpacked and as gzip at the level that registries get."""
     with tempfile.TemporaryDirectory(prefix="hfexport-image-") as folder:
         archive = Path(folder) / "image.tar"
         with archive.open("wb") as file:
@@ -83,12 +83,9 @@ def _layers(found: Any) -> list[dict[str, Any]]:
                 file.write(chunk)
         with tarfile.open(archive) as saved:
             names = json.loads(_read(saved, "manifest.json"))[0]["Layers"]
-            sizes = [_sizes(saved, name) for name in names]
-    digests = found.attrs["RootFS"]["Layers"]
-    return [
-        {"digest": digest, "bytes": size, "compressed_bytes": compressed}
-        for digest, (size, compressed) in zip(digests, sizes, strict=True)
-    ]
+            pairs = [pair for pair in zip(found.attrs["RootFS"]["Layers"], names, strict=True) if pair[0] not in known]
+            sizes = [(digest, *_sizes(saved, name)) for digest, name in pairs]
+    return [{"digest": digest, "bytes": size, "compressed_bytes": packed} for digest, size, packed in sizes]
 
 
 def _read(saved: tarfile.TarFile, name: str) -> bytes:
@@ -98,7 +95,5 @@ def _read(saved: tarfile.TarFile, name: str) -> bytes:
 
 
 def _sizes(saved: tarfile.TarFile, name: str) -> tuple[int, int]:
-    member = saved.getmember(name)
-    target = member.linkname and str(Path(name).parent / member.linkname)
-    data = _read(saved, str(Path(target).resolve().relative_to(Path.cwd())) if target else name)
+    data = _read(saved, name)
     return len(data), len(gzip.compress(data, compresslevel=6, mtime=0))
