@@ -48,7 +48,7 @@ class Variant:
         base: dtype of the graph that it is made from; empty for that of the plain file.
         size_share: size of the file relative to the float32 file, above which the report says that it is too large.
         keeps_weights: each weight of the plain file is in it, possibly rounded, and is compared with it.
-        io_in_fp32: inputs and outputs are float32, whatever the plain file's are.
+        io_in_fp32: whether inputs and outputs are float32 even where the plain file's are not.
         suffix: end of the file's name, after an underscore; the name itself if empty.
     """
 

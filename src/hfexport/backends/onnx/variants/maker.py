@@ -54,7 +54,7 @@ class OnnxVariants:
                 chunk_bytes=chunk_limit(self.targets),
                 advance=advance,
             )
-        # A variant has float32 inputs and outputs, whatever it computes in.
+        # Inputs and outputs of a variant are float32, also if it computes in another dtype.
         return replace(plain, path=files[0], files=tuple(files), details={}, config=job.config, dtype="fp32")
 
     def notes(self, variant: Variant, plain: Sequence[Artifact], made: Sequence[Artifact]) -> list[str]:
