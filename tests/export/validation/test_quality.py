@@ -135,6 +135,14 @@ def test_a_wrong_weight_is_found(model: Model, name: str, edit: Edit, tmp_path: 
     assert (worst or missing[0]) in {tensor.name for tensor in onnx.load(model.plain.path).graph.initializer}
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_weights_are_compared_in_parts(model: Model, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result does not depend on the number of rows that are compared at a time."""
+    whole = compare_stored(model.plain.path, model.variants[name].path)
+    monkeypatch.setattr("hfexport.validation.quality.stored.PART_ELEMENTS", 100)
+    assert compare_stored(model.plain.path, model.variants[name].path) == whole
+
+
 @pytest.mark.parametrize("edit", [drop_an_operator, drop_the_mask, scale_a_layer, lose_a_weight])
 @pytest.mark.parametrize("name", ["fp16", "int8", "q4", "bnb4"])
 def test_a_broken_file_fails(model: Model, name: str, edit: Edit, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from hfexport.backends.onnx.variants.blocks import BLOCK, NF4, NF4_BLOCK
 from hfexport.backends.onnx.variants.graph import Opened, Stored, open_model
+from hfexport.validation.mapped_onnx import read_mapped
 
 __all__ = ["compare_stored", "run"]
 
@@ -31,8 +33,26 @@ _SLACK: Final = 1.02
 _HALF_PRECISION: Final = 2e-3
 """Allowed share of a bound, and relative error of a weight or scale that is stored in float16."""
 
+PART_ELEMENTS: Final = 2**22
+"""Number of elements that are compared at a time, so that memory does not grow with a weight."""
+
 _SMALL: Final = 1e-7
 """Absolute rounding error that is always allowed: the smallest float16 numbers."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A weight of a variant.
+
+    Attributes:
+        shape: its shape.
+        part: returns some of its rows in float32, and the largest error that rounding allows for each element.
+        turned: it is the transpose of the plain weight.
+    """
+
+    shape: tuple[int, ...]
+    part: Callable[[slice], tuple[Array, Array]]
+    turned: bool = False
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +78,7 @@ def _compare_scripts(plain: Path, variant: Path) -> tuple[float, str, list[str]]
 
 def compare_stored(plain: Path, variant: Path) -> tuple[float, str, list[str]]:
     """Return the largest relative error of a weight, its name, and the names of weights that are missing."""
-    expected, found = open_model(plain), open_model(variant)
+    expected, found = (open_model(path, read_mapped(path)) for path in (plain, variant))
     error, worst, seen = 0.0, "", set()
     for name in found.weights:
         for ending, decode in _DECODERS.items():
@@ -67,7 +87,7 @@ def compare_stored(plain: Path, variant: Path) -> tuple[float, str, list[str]]:
                 continue
             seen.add(source)
             try:
-                value = _relative_error(_read(expected, source), *decode(found, source, name))
+                value = _relative_error(_read(expected, source), decode(found, source, name))
             except (LookupError, ValueError, StopIteration):  # a part is missing or has another shape
                 value = float("inf")
             if not value <= error:  # also for NaN
@@ -81,13 +101,22 @@ def compare_stored(plain: Path, variant: Path) -> tuple[float, str, list[str]]:
     return error, worst, sorted(large - seen)
 
 
-def _relative_error(expected: Array, decoded: Array, bound: Array) -> float:
-    """Return the largest error relative to the allowed one."""
-    expected = np.asarray(expected, np.float32)
-    if decoded.shape != expected.shape:
+def _relative_error(expected: Array, decoded: Decoded) -> float:
+    """Return the largest error relative to the allowed one; some rows are compared at a time."""
+    expected = np.atleast_1d(expected.T if decoded.turned else expected)
+    if expected.shape != decoded.shape:
         return float("inf")
-    allowed = bound * _SLACK + _HALF_PRECISION * np.abs(expected) + _SMALL
-    return float((np.abs(decoded - expected) / allowed).max(initial=0.0))
+    step = max(1, PART_ELEMENTS // max(1, int(np.prod(expected.shape[1:]))))
+    largest = 0.0
+    for start in range(0, len(expected), step):
+        rows = slice(start, start + step)
+        values, bound = decoded.part(rows)
+        wanted = np.asarray(expected[rows], np.float32)
+        allowed = bound * _SLACK + _HALF_PRECISION * np.abs(wanted) + _SMALL
+        error = float((np.abs(values - wanted) / allowed).max(initial=0.0))
+        if not error <= largest:  # also for NaN
+            largest = error
+    return largest
 
 
 def _read(opened: Opened, name: str) -> Array:
@@ -96,40 +125,58 @@ def _read(opened: Opened, name: str) -> Array:
     return tensor.read()
 
 
-def _same(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
+def _same(opened: Opened, source: str, name: str) -> Decoded:
     del source
-    return np.asarray(_read(opened, name), np.float32), np.zeros((), np.float32)
+    stored = np.atleast_1d(_read(opened, name))
+    return Decoded(stored.shape, lambda rows: (np.asarray(stored[rows], np.float32), np.zeros((), np.float32)))
 
 
-def _integers(axis: int) -> Callable[[Opened, str, str], tuple[Array, Array]]:
-    def decode(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
+def _integers(axis: int) -> Callable[[Opened, str, str], Decoded]:
+    def decode(opened: Opened, source: str, name: str) -> Decoded:
         plain = f"{source}_scales_{axis}"
         stored = plain if plain in opened.weights else f"{plain}_column"
         scales = np.asarray(_read(opened, stored), np.float32).reshape(-1)
-        scale = scales[:, None] if axis == 0 else scales[None, :]
-        return _centred(_read(opened, name)) * scale, _HALF_STEP * np.abs(scale)
+        integers = _read(opened, name)
+
+        def part(rows: slice) -> tuple[Array, Array]:
+            scale = scales[rows, None] if axis == 0 else scales[None, :]
+            return _centred(integers[rows]) * scale, _HALF_STEP * np.abs(scale)
+
+        return Decoded(integers.shape, part)
 
     return decode
 
 
-def _constant(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
-    scale = np.asarray(_read(opened, f"{source}_scales"), np.float32)
-    return _centred(_read(opened, name)) * scale, _HALF_STEP * np.abs(scale)
+def _constant(opened: Opened, source: str, name: str) -> Decoded:
+    scales = np.asarray(_read(opened, f"{source}_scales"), np.float32)
+    integers = _read(opened, name)
+
+    def part(rows: slice) -> tuple[Array, Array]:
+        scale = scales if scales.shape[0] == 1 else scales[rows]
+        return _centred(integers[rows]) * scale, _HALF_STEP * np.abs(scale)
+
+    return Decoded(integers.shape, part)
 
 
 def _centred(integers: Array) -> Array:
     return integers.astype(np.float32) - (128 if integers.dtype == np.uint8 else 0)
 
 
-def _blocks(ending: str) -> Callable[[Opened, str, str], tuple[Array, Array]]:
-    def decode(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
+def _blocks(ending: str) -> Callable[[Opened, str, str], Decoded]:
+    def decode(opened: Opened, source: str, name: str) -> Decoded:
         packed = _read(opened, name)
-        scales = np.asarray(_read(opened, f"{source}_block_scales{ending}"), np.float32)[..., None]
-        nibbles = np.stack([packed & 0xF, packed >> 4], axis=-1).reshape(*packed.shape[:2], BLOCK)
-        rows, width = _rows_and_width(opened, source, ending, packed)
-        values = ((nibbles.astype(np.float32) - 8) * scales).reshape(rows, -1)[:, :width]
-        bound = np.broadcast_to(_CLIPPED_STEP * np.abs(scales), nibbles.shape).reshape(rows, -1)[:, :width]
-        return (values, bound) if ending else (values.T, bound.T)
+        scales = _read(opened, f"{source}_block_scales{ending}")
+        count, width = _rows_and_width(opened, source, ending, packed)
+
+        def part(rows: slice) -> tuple[Array, Array]:
+            some = packed[rows]
+            scale = np.asarray(scales[rows], np.float32)[..., None]
+            nibbles = np.stack([some & 0xF, some >> 4], axis=-1).reshape(*some.shape[:2], BLOCK)
+            values = ((nibbles.astype(np.float32) - 8) * scale).reshape(len(some), -1)[:, :width]
+            bound = np.broadcast_to(_CLIPPED_STEP * np.abs(scale), nibbles.shape).reshape(len(some), -1)[:, :width]
+            return values, bound
+
+        return Decoded((count, width), part, turned=not ending)
 
     return decode
 
@@ -149,22 +196,29 @@ def _nodes(opened: Opened) -> list[onnx.NodeProto]:
     return [node for graph in graphs_of(opened.model.graph) for node in graph.node]
 
 
-def _normal_floats(ending: str) -> Callable[[Opened, str, str], tuple[Array, Array]]:
-    def decode(opened: Opened, source: str, name: str) -> tuple[Array, Array]:
-        packed = _read(opened, name)
-        largest = np.asarray(_read(opened, f"{source}_nf4_largest{ending}"), np.float32)[:, None]
-        codes = np.stack([packed >> 4, packed & 0xF], axis=-1).reshape(-1, NF4_BLOCK)
+def _normal_floats(ending: str) -> Callable[[Opened, str, str], Decoded]:
+    def decode(opened: Opened, source: str, name: str) -> Decoded:
+        packed = _read(opened, name).reshape(-1)
+        largest = _read(opened, f"{source}_nf4_largest{ending}").reshape(-1)
         node = next(node for node in _nodes(opened) if name in node.input)
         attributes = {entry.name: entry.i for entry in node.attribute}
-        shape = int(attributes["N"]), int(attributes["K"])
-        values = (np.array(NF4, np.float32)[codes] * largest).reshape(shape)
-        bound = np.broadcast_to(_NF4_STEP * np.abs(largest), codes.shape).reshape(shape)
-        return (values, bound) if ending else (values.T, bound.T)
+        count, width = int(attributes["N"]), int(attributes["K"])  # K is a multiple of the block
+
+        def part(rows: slice) -> tuple[Array, Array]:
+            start, stop, _ = rows.indices(count)
+            some = packed[start * width // 2 : stop * width // 2]
+            scale = np.asarray(largest[start * width // NF4_BLOCK : stop * width // NF4_BLOCK], np.float32)[:, None]
+            codes = np.stack([some >> 4, some & 0xF], axis=-1).reshape(-1, NF4_BLOCK)
+            values = (np.array(NF4, np.float32)[codes] * scale).reshape(stop - start, width)
+            bound = np.broadcast_to(_NF4_STEP * np.abs(scale), codes.shape).reshape(stop - start, width)
+            return values, bound
+
+        return Decoded((count, width), part, turned=not ending)
 
     return decode
 
 
-_DECODERS: Final[Mapping[str, Callable[[Opened, str, str], tuple[Array, Array]]]] = {
+_DECODERS: Final[Mapping[str, Callable[[Opened, str, str], Decoded]]] = {
     "_integers_0": _integers(0),
     "_integers_1": _integers(1),
     "_integers": _constant,

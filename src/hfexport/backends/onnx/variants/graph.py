@@ -132,9 +132,14 @@ class Opened:
         self.model.opset_import.extend(kept)
 
 
-def open_model(path: Path) -> Opened:
-    """Open an ONNX file; external weights stay in their file."""
-    model = onnx.load(path, load_external_data=False)
+def open_model(path: Path, model: onnx.ModelProto | None = None) -> Opened:
+    """Open an ONNX file; external weights stay in their file.
+
+    Args:
+        path: path of the file.
+        model: its content, if it was read before.
+    """
+    model = onnx.load(path, load_external_data=False) if model is None else model
     weights: dict[str, Stored | Derived] = {}
     for tensor in model.graph.initializer:
         kept = onnx.TensorProto()
