@@ -18,9 +18,10 @@ from unittest import mock
 
 import numpy as np
 
+from hfexport._internal.messages import plain
 from hfexport.checkpoint import look_over
 from hfexport.errors import HfexportError
-from hfexport.modeling.conversion import worker
+from hfexport.modeling.conversion import conversion_job, worker
 from hfexport.modeling.load import quiet
 
 __all__ = ["ANSWER_OTHERWISE", "COMMITTED", "TOLERANCE", "convert", "difference", "largest_difference"]
@@ -31,16 +32,7 @@ TOLERANCE = 1e-4
 
 def convert(folder: Path, target: Path) -> dict[str, Any]:
     """Convert a checkpoint in this process; the child's module does the same in one of its own."""
-    contents = look_over(folder)
-    job = {
-        "source": str(folder),
-        "format": contents.weights.format,
-        "files": [str(path) for path in contents.weights.files],
-        "sharded": contents.weights.index is not None,
-        "architectures": list(contents.architectures),
-        "folder": str(target),
-    }
-    return worker.run(job)
+    return worker.run(plain(conversion_job(look_over(folder), target)))
 
 
 def largest_difference(folder: Path, converted: Path) -> dict[str, float]:

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import onnx
 import pytest
+import transformers
 
+from hfexport.checkpoint import open_checkpoint
 from hfexport.cli.main import main
+from hfexport.errors import InputsError
+from hfexport.modeling.find_export_config import find_export_config
+from hfexport.modeling.user_class.user_file import load_class
 from tiny import make_checkpoint
 
 HEADER = """
@@ -248,11 +253,27 @@ MISTAKES = {
 }
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("bert") / "checkpoint", "bert", "masked-lm", tokenizer=True)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_names_the_class_and_the_field(
-    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_names_the_class_and_the_field(mistake: str, checkpoint: Path, tmp_path: Path) -> None:
     code, said = MISTAKES[mistake]
+    (tmp_path / "mine.py").write_text(HEADER + code)
+    own = f"{tmp_path / 'mine.py'}:Mine"
+    opened = open_checkpoint(checkpoint)
+    config = transformers.AutoConfig.from_pretrained(checkpoint)
+    with pytest.raises(InputsError) as caught:
+        find_export_config(
+            opened, config, "auto", "fp32", own=(own, load_class(own)), trust_remote_code=False, note=print
+        )
+    assert f"{own}: {said}" in caught.value.message
+
+
+def test_a_mistake_ends_the_run_with_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = MISTAKES["a property that fails"]
     exit_code, manifest = _run(tmp_path, code, "bert", "masked-lm", "--formats", "onnx")
     assert exit_code == 2
     assert f"{tmp_path / 'mine.py'}:Mine: {said}" in manifest["error"]["message"]

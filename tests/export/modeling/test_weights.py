@@ -18,8 +18,7 @@ from hfexport.cli.main import main
 from hfexport.errors import UnsupportedError
 from hfexport.export_config.builtin import known_architectures
 from hfexport.export_config.tasks import TASKS
-from hfexport.modeling.conversion import worker
-from hfexport.modeling.conversion.messages import ConversionJob
+from hfexport.modeling.conversion import conversion_job, worker
 from hfexport.modeling.load import load_model
 from tiny import make_checkpoint
 
@@ -41,18 +40,7 @@ def _as_torch_files(folder: Path, *, shards: int = 1, zipped: bool = True) -> Pa
 
 def _converted(folder: Path, target: Path) -> Path:
     """In this process; the pipeline does the same in a child."""
-    contents = look_over(folder)
-    job = ConversionJob(
-        source=str(folder),
-        format=contents.weights.format,
-        files=tuple(str(path) for path in contents.weights.files),
-        sharded=contents.weights.index is not None,
-        architectures=tuple(contents.architectures),
-        folder=str(target),
-        dequantise=False,
-        unwrap=not contents.weights.format.startswith("tensorflow"),
-    )
-    worker.run(plain(job))
+    worker.run(plain(conversion_job(look_over(folder), target)))
     return target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from broken import ENV, METADATA, export_config
+from broken import METADATA, export_config
 from command import manifest_of, run
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.torchscript.backend import TorchScriptBackend
@@ -47,7 +48,9 @@ class Model:
 
     def judge(self, variant: Artifact, folder: Path) -> Quality:
         limits = VARIANTS["frozen" if "frozen" in variant.path.name else "dynamic_int8"].limits
-        return measure_variant([variant], [self.plain], self.answers, limits, folder=folder, env=ENV, timeout_s=300)
+        return measure_variant(
+            [variant], [self.plain], self.answers, limits, folder=folder, env=os.environ, timeout_s=300
+        )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     checkpoint = make_checkpoint(folder / "checkpoint", "bert", "default", tokenizer=True, hidden_size=64)
     config = export_config(checkpoint, "default")
     plain = TorchScriptBackend().export(ExportJob(checkpoint, config, "fp32", folder, METADATA))
-    answers = start_model(checkpoint, [config], tokenizer=checkpoint, data=None, folder=folder / "answers", env=ENV)
+    answers = start_model(
+        checkpoint, [config], tokenizer=checkpoint, data=None, folder=folder / "answers", env=os.environ
+    )
     with answers.worker:
         yield Model(checkpoint, replace(plain, config=config, dtype="fp32"), answers)
 

@@ -17,7 +17,7 @@ from hfexport.checkpoint.safetensors_header import read_header
 from hfexport.modeling.conversion.child import run_child
 from hfexport.modeling.conversion.messages import ConversionAnswer, ConversionJob
 
-__all__ = ["convert"]
+__all__ = ["conversion_job", "convert"]
 
 
 def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpoint:
@@ -33,19 +33,9 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
         CheckpointError: the weights are damaged, contain objects other than tensors, or do not fit the model.
         UnsupportedError: no PyTorch class fits the TensorFlow weights, or quantised weights cannot be dequantised.
     """
-    weights = contents.weights
-    method = "" if weights.format.startswith("tensorflow") else quantization_method(contents.config)
+    weights, method = contents.weights, _quantization(contents)
     target = folder.resolve() / "checkpoint"
-    job = ConversionJob(
-        source=str(contents.folder.resolve()),
-        format=weights.format,
-        files=tuple(str(path.absolute()) for path in weights.files),
-        sharded=weights.index is not None,
-        architectures=tuple(contents.architectures),
-        folder=str(target),
-        dequantise=bool(method),
-        unwrap=not weights.format.startswith("tensorflow"),
-    )
+    job = conversion_job(contents, target)
     name = f"conversion of {weights.files[0].name}"
     size_bytes = sum(path.stat().st_size for path in weights.files)
     module = "hfexport.modeling.conversion.worker"
@@ -66,3 +56,23 @@ def convert(contents: Contents, folder: Path, env: Mapping[str, str]) -> Checkpo
         along = {**contents.along, "config.json": target / "config.json"}
         contents = replace(contents, config=plain, along=along)
     return Checkpoint(contents, target, (path,), tensors, commonest_dtype(tensors), conversion)
+
+
+def conversion_job(contents: Contents, target: Path) -> ConversionJob:
+    """Return the job that writes the weights of `contents` to the folder `target`."""
+    weights = contents.weights
+    return ConversionJob(
+        source=str(contents.folder.resolve()),
+        format=weights.format,
+        files=tuple(str(path.absolute()) for path in weights.files),
+        sharded=weights.index is not None,
+        architectures=tuple(contents.architectures),
+        folder=str(target),
+        dequantise=bool(_quantization(contents)),
+        unwrap=not weights.format.startswith("tensorflow"),
+    )
+
+
+def _quantization(contents: Contents) -> str:
+    """Return the method by which the weights are quantised; empty for none."""
+    return "" if contents.weights.format.startswith("tensorflow") else quantization_method(contents.config)
