@@ -117,7 +117,7 @@ def _versions(context: Mapping[str, Any]) -> str:
     rows = []
     for contender in CONTENDERS:
         found = context.get("versions", {}).get(contender.name)
-        text = ", ".join(f"{name} {number}" for name, number in found.items()) if found else "not installed"
+        text = ", ".join(f"{name} {number}" for name, number in sorted(found.items())) if found else "not installed"
         rows.append(f"| {contender.name} | {contender.validates} | {text} |")
     return _table(("exporter", "validates", "versions"), rows) if context else ""
 
