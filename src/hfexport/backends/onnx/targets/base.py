@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from hfexport.export_config import ExportConfig
 
-__all__ = ["Exported", "Target", "write_json"]
+__all__ = ["Exported", "Rewritten", "Target", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,21 @@ class Exported:
     def config_values(self) -> dict[str, Any]:
         """Return the content of config.json."""
         return dict(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A graph that was made from a proven one, and finds the padding at the start of prompts itself.
+
+    Attributes:
+        source: file of the proven graph.
+        path: file of the new graph.
+        pad: padding id.
+    """
+
+    source: Path
+    path: Path
+    pad: int
 
 
 class Target(Protocol):
@@ -62,6 +77,10 @@ class Target(Protocol):
 
     def write(self, exported: Exported) -> list[Path]:
         """Write or change files in the output folder; return their paths."""
+        ...
+
+    def rewritten(self, written: Sequence[Path]) -> list[Rewritten]:
+        """Return the graphs among the files that `write` returned, which have to be compared with the proven ones."""
         ...
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hfexport.backends.onnx.targets.base import Exported, write_json
+from hfexport.backends.onnx.targets.base import Exported, Rewritten, write_json
 from hfexport.errors import UnsupportedError
 from hfexport.export_config import ExportConfig, TensorSpec
 
@@ -73,6 +73,12 @@ class GenAI:
             if file.suffix == ".onnx" and can_find_padding(file)
         ]
         return [write_json(exported.folder / CONFIG_FILE, settings), *graphs]
+
+    def rewritten(self, written: Sequence[Path]) -> list[Rewritten]:
+        """Return the graphs that find padding."""
+        config, *graphs = written
+        pad = int(json.loads(config.read_text(encoding="utf-8"))["model"]["pad_token_id"])
+        return [Rewritten(path.with_name(f"{path.stem.removesuffix(GRAPH_SUFFIX)}.onnx"), path, pad) for path in graphs]
 
 
 def _cache(config: ExportConfig) -> list[TensorSpec]:
