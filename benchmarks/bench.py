@@ -59,7 +59,7 @@ def main() -> None:
 
 def write(results: dict[str, Any], document: Path = DOCUMENT, chart: Path = CHART) -> None:
     """Write the document and its chart."""
-    document.write_text(page(results), encoding="utf-8")
+    document.write_text(page(load()), encoding="utf-8")
     if results.get("comparison"):
         draw(results["comparison"], chart)
 
