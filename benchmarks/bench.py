@@ -54,12 +54,12 @@ def main() -> None:
     if not arguments.write:
         results["context"] = context()
         _measure(results, arguments)
-    write(results)
+    write(load())  # as stored, so that the document can be made again from the file
 
 
 def write(results: dict[str, Any], document: Path = DOCUMENT, chart: Path = CHART) -> None:
     """Write the document and its chart."""
-    document.write_text(page(load()), encoding="utf-8")
+    document.write_text(page(results), encoding="utf-8")
     if results.get("comparison"):
         draw(results["comparison"], chart)
 
