@@ -12,9 +12,12 @@ import pytest
 from onnx import numpy_helper
 
 from broken import Case, make_case
+from hfexport.backends.onnx.targets import left_padding
 from hfexport.backends.onnx.targets.left_padding import write_left_padded
+from hfexport.cli.main import main
 from hfexport.errors import ValidationError
 from hfexport.validation.padding import check_padding
+from tiny import make_checkpoint
 
 PAD = 3
 
@@ -46,6 +49,21 @@ def test_the_proven_graph_itself_is_refused(case: Case, tmp_path: Path) -> None:
     made.write_bytes(case.onnx.path.read_bytes())
     with pytest.raises(ValidationError, match="it differs from model.onnx by"):
         _check(case, made)
+
+
+def test_a_run_whose_graph_for_genai_is_wrong_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(source: Path, target: Path, key: str, pad: int) -> Path:
+        return write_left_padded(source, target, key, pad + 1)
+
+    monkeypatch.setattr(left_padding, "write_left_padded", wrong)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "llama", "causal-lm")
+    output = tmp_path / "output"
+    arguments = ["--model", str(checkpoint), "--formats", "onnx", "--target", "genai", "--output", str(output)]
+    assert main(arguments) == 6
+    assert "model_genai.onnx: for prompts with padding at their start" in capsys.readouterr().err
+    assert [path.name for path in output.iterdir()] == ["hfexport.json"]
 
 
 def test_changed_weights_are_noticed(case: Case, tmp_path: Path) -> None:

@@ -139,19 +139,24 @@ def open_weights(
     for weight, origin in zip(skeleton.weights, origins.weights, strict=True):
         if weight.data_type not in NUMPY_DTYPES:
             raise ValueError(f"it describes no weight by {weight.name}")
-        if not origin.tensor:
-            content = origin.constant
-            one = _Constant(weight.name, weight.data_type, weight.shape, content)
-            fits = len(content) == prod(weight.shape) * np.dtype(NUMPY_DTYPES[weight.data_type]).itemsize
-        else:
-            tensor = stored.get(origin.tensor)
-            fits = tensor is not None and prod(tensor.shape) == prod(weight.shape) and _converts(tensor, weight)
-            fits = fits and (not weight.transposed or (tensor is not None and len(tensor.shape) == 2))
-            one = CheckpointWeight(weight.name, weight.data_type, weight.shape, tensor, weight.transposed)  # type: ignore[assignment, arg-type]
-        if not fits:
+        one = _opened(weight, origin, stored)
+        if one is None:
             raise ValueError(f"the checkpoint has no tensor for {weight.name}")
         found.append(one)
     return found
+
+
+def _opened(weight: Any, origin: Origin, stored: Mapping[str, StoredTensor]) -> CheckpointWeight | _Constant | None:
+    """Return a weight with its data; `None` if the data has another size or kind."""
+    if not origin.tensor:
+        fits = len(origin.constant) == prod(weight.shape) * np.dtype(NUMPY_DTYPES[weight.data_type]).itemsize
+        return _Constant(weight.name, weight.data_type, weight.shape, origin.constant) if fits else None
+    tensor = stored.get(origin.tensor)
+    if tensor is None or prod(tensor.shape) != prod(weight.shape) or not _converts(tensor, weight):
+        return None
+    if weight.transposed and len(tensor.shape) != 2:
+        return None
+    return CheckpointWeight(weight.name, weight.data_type, weight.shape, tensor, weight.transposed)
 
 
 def _converts(tensor: StoredTensor, weight: Any) -> bool:

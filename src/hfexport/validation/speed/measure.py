@@ -321,23 +321,33 @@ class _Measurement:
             for number, call in enumerate(self.calls)
             if not call.reason and contender.takes(call)
         )
-        common = {"calls": asked, "inputs": str(self.folder / "inputs"), "folder": str(place)}
-        limits = {"threads": self.threads, "budget_s": budget_s}
+        inputs, folder = str(self.folder / "inputs"), str(place)
         if contender.format:
             graphs = tuple(
                 graph_job(artifact, branch, contender.floats)
                 for artifact, config in contender.files
                 for branch in config.branches
             )
-            job = ArtifactJob(format=contender.format, graphs=graphs, **common, **limits)  # type: ignore[arg-type]
+            job = ArtifactJob(
+                format=contender.format,
+                graphs=graphs,
+                calls=asked,
+                inputs=inputs,
+                folder=folder,
+                threads=self.threads,
+                budget_s=budget_s,
+            )
             return "hfexport.validation.speed.artifact", plain(job)
         recipes = tuple(dict(config.recipe) for config in self.configs.values())
         eager = EagerJob(
             checkpoint=str(self.setting.checkpoint().resolve()),
             recipes=recipes,
             dtype="fp16" if self.setting.dtype == "fp16" else "fp32",
-            **common,  # type: ignore[arg-type]
-            **limits,  # type: ignore[arg-type]
+            calls=asked,
+            inputs=inputs,
+            folder=folder,
+            threads=self.threads,
+            budget_s=budget_s,
         )
         return "hfexport.validation.speed.eager", plain(eager)
 
