@@ -234,6 +234,12 @@ def test_an_empty_option_is_refused(name: str) -> None:
     assert _problem(f"--{name}=").startswith(f"--{name} is ''")
 
 
+def test_an_empty_path_of_data_is_not_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "picture.png").touch()
+    monkeypatch.chdir(tmp_path)
+    assert _problem("--eval-data=").startswith("--eval-data is ''")
+
+
 def test_all_that_the_runner_sets_when_only_one_input_is_given() -> None:
     env = {f"INPUT_{name.upper()}": part.default for part in input_fields() for name in part.names[:1]}
     env |= {"INPUT_FEATURE": "", "INPUT_MODEL": "ckpt"}

@@ -145,7 +145,7 @@ def variants(value: str) -> tuple[str, ...]:
 
 def data_file(value: str) -> str:
     """Parse the path of a file with texts, or of a folder with images or sounds."""
-    if Path(value).is_dir():
+    if value and Path(value).is_dir():
         from hfexport.validation.quality.data import media_in
 
         media_in(Path(value))
