@@ -96,7 +96,7 @@ def test_the_artifacts_page_calls_any_encoder_of_text(
     assert capsys.readouterr().out.strip() == "(1, 3)"
 
 
-def test_the_class_of_the_architecture_page_serves(tmp_path: Path) -> None:
+def test_the_class_of_the_architecture_page_serves(tmp_path: Path, in_this_process: None) -> None:
     page = (DOCS / "adding-an-architecture.md").read_text(encoding="utf-8")
     (tmp_path / "my_configs.py").write_text(
         next(code for _, code in BLOCK.findall(page) if "class MPNetOnnxConfig" in code), encoding="utf-8"

@@ -34,8 +34,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     output = tmp_path_factory.mktemp("run") / "out"
     said = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-        code = main(["--model", str(checkpoint), "--output", str(output), "--variants", "O1", "--benchmark"])
+    arguments = ["--model", str(checkpoint), "--output", str(output), "--variants", "O1", "--benchmark"]
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(said),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("hfexport.validation.speed.ROUNDS", 1)
+        code = main(arguments)
     assert code == 0, said.getvalue()
     return output, said.getvalue()
 
@@ -57,7 +63,7 @@ def test_every_file_and_the_model_are_measured(made: tuple[Path, str]) -> None:
     ]
     for contender in benchmark["contenders"]:
         assert contender["reason"] == ""
-        assert contender["rounds"] == 3
+        assert contender["rounds"] == 1
         assert [timing["call"] for timing in contender["timings"]] == list(range(len(benchmark["calls"])))
         for timing in contender["timings"]:
             assert 0 < timing["p10_ms"] <= timing["median_ms"] <= timing["p90_ms"]

@@ -217,7 +217,10 @@ ParrotForSequenceClassification.__init__ = init
 
 @pytest.mark.parametrize(
     ("ending", "code", "said"),
-    [("os.kill(os.getpid(), 9)", 5, "memory ran out"), ("os.abort()", 5, "SIGABRT")],
+    [
+        ("os.kill(os.getpid(), 9)", 5, "memory ran out"),
+        pytest.param("os.abort()", 5, "SIGABRT", marks=pytest.mark.thorough),
+    ],
     ids=["killed", "aborted"],
 )
 def test_the_parent_outlives_the_exporting_process(

@@ -21,12 +21,10 @@ from hfexport.validation import Reference, resolve_tolerance, validate
 from tiny import make_checkpoint
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _new_interpreters() -> Iterator[None]:
+@pytest.fixture
+def new_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start children as users' runs do: `kill_runner` finds them by their command lines."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(FORK_SERVERS, raising=False)
-        yield
+    monkeypatch.delenv(FORK_SERVERS)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +71,7 @@ def kill_runner(folder: Path, which: signal.Signals) -> threading.Thread:
     return thread
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_killed_runner_judges_nothing(answers: Case, endless: Artifact, tmp_path: Path) -> None:
     watcher = kill_runner(tmp_path, signal.SIGKILL)
     with pytest.raises(ValidationError, match="torchscript: not checked, because .* killed by SIGKILL") as caught:
@@ -81,6 +80,7 @@ def test_a_killed_runner_judges_nothing(answers: Case, endless: Artifact, tmp_pa
     assert "memory" in caught.value.remedy
 
 
+@pytest.mark.usefixtures("new_interpreters")
 def test_a_crash_of_the_runner_is_the_artifacts(answers: Case, endless: Artifact, tmp_path: Path) -> None:
     watcher = kill_runner(tmp_path, signal.SIGSEGV)
     verdict = answers.judge(endless, tmp_path)
@@ -90,8 +90,8 @@ def test_a_crash_of_the_runner_is_the_artifacts(answers: Case, endless: Artifact
 
 
 def test_a_runner_that_never_ends_is_stopped(answers: Case, endless: Artifact, tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="not checked, because .* not finished after 5 s"):
-        answers.judge(endless, tmp_path, timeout_s=5)
+    with pytest.raises(ValidationError, match="not checked, because .* not finished after 2 s"):
+        answers.judge(endless, tmp_path, timeout_s=2)
 
 
 @pytest.fixture
