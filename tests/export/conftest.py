@@ -22,4 +22,4 @@ def _fork_servers() -> Iterator[None]:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run code of the user or of a checkpoint in the test's process, which saves the import of torch by two new interpreters."""
-    monkeypatch.setattr("hfexport.run.isolated.runs_foreign_code", lambda inputs: False)
+    monkeypatch.setattr("hfexport.run.isolated.runs_foreign_code", lambda _: False)
