@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from hfexport._internal.upstream.models import attend_eagerly
-from hfexport.backends.torchscript.backend import give_own_storage, tidy_graphs
+from hfexport.backends.torchscript.trace import give_own_storage, tidy_graphs
 from hfexport.errors import MODEL_FAILURES, ExportError, InputsError, first_line
 from hfexport.modeling.load import plain, quiet
 

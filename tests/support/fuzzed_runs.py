@@ -336,7 +336,7 @@ def merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> None:
     """Make the checkpoints, run the inputs one after the other, print what came of them."""
     import hfexport.backends.onnx.backend
-    import hfexport.backends.torchscript.backend
+    import hfexport.backends.torchscript.trace
     import hfexport.cli.main
     import hfexport.modeling.find_export_config
     import hfexport.run.pipeline  # noqa: F401

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hfexport.backends.formats import FORMATS, Variant
 from hfexport.export_config import ExportConfig, Layout
 
-__all__ = ["Artifact", "Backend", "ExportJob", "VariantMaker", "unwatched"]
+if TYPE_CHECKING:
+    from hfexport.backends.origins import StoredWeight
+
+__all__ = ["Artifact", "Backend", "Data", "ExportJob", "Template", "TemplateBackend", "VariantMaker", "unwatched"]
 
 
 def _tell_nobody(size_bytes: int) -> None:
@@ -61,6 +64,7 @@ class Artifact:
         details: facts for the manifest, such as the opset or the number of nodes; JSON values.
         config: interface of the artifact, if it differs from the job's.
         dtype: dtype of the artifact, if it differs from the job's.
+        made_template: key of the template that was made with the artifact; empty for none.
     """
 
     format: str
@@ -70,11 +74,32 @@ class Artifact:
     details: Mapping[str, Any] = field(default_factory=dict)
     config: ExportConfig | None = None
     dtype: str = ""
+    made_template: str = ""
 
     @property
     def name(self) -> str:
         """Return the name for messages: the format, and the file if the format makes a file for each graph."""
         return f"{self.format}/{self.path.name}" if FORMATS[self.format].one_file_each else self.format
+
+
+class Data(Protocol):
+    """A weight whose data can be written; see `hfexport.backends.tensors.Weight` and `hfexport.backends.origins`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def data_type(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def data(self) -> memoryview:
+        """Return the data in the file's layout: little-endian, row-major."""
+        ...
 
 
 class Backend(Protocol):
@@ -108,6 +133,65 @@ class Backend(Protocol):
         Raises:
             ExportError: the model cannot be expressed in this format.
             CheckpointError, UnsupportedError: the weights do not fit the model or the task.
+        """
+        ...
+
+
+class Template(Protocol):
+    """A file without its weights. Each format has a class of its own."""
+
+    @property
+    def weights(self) -> Sequence[StoredWeight]:
+        """Return the weights that the file needs, in the order in which they are written."""
+        ...
+
+
+class TemplateBackend(Backend, Protocol):
+    """Back end that can write artifacts from templates, without torch. It only gets templates that it has decoded."""
+
+    @property
+    def suffix(self) -> str:
+        """Return the end of the files' names."""
+        ...
+
+    def key(self, job: ExportJob, tied: Sequence[Sequence[str]]) -> str:
+        """Return the key of an artifact's template; `tied` are the names of weights that share memory."""
+        ...
+
+    def decode(self, content: bytes) -> Any:
+        """Read a `Template`.
+
+        Raises:
+            ValueError: the content is not a template of this format.
+        """
+        ...
+
+    def describes(self, template: Any, config: ExportConfig, dtype: str) -> bool:
+        """Return whether the description of inputs and outputs in a template is that of a graph."""
+        ...
+
+    def write(
+        self,
+        template: Any,
+        weights: Sequence[Data],
+        path: Path,
+        metadata: Mapping[str, str],
+        progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+        *,
+        from_template: bool,
+    ) -> Artifact:
+        """Write a template with its weights.
+
+        Args:
+            template: result of `decode`.
+            weights: its weights, in its order.
+            path: path of the file to load.
+            metadata: values to store in the file.
+            progress: see `ExportJob.progress`.
+            from_template: whether the template came from the cache, for the manifest.
+
+        Raises:
+            ExportError: the disk is full.
         """
         ...
 

@@ -26,6 +26,7 @@ class Format:
         streams_weights: artifacts hold the weights in the dtype of the export, so that their size is known beforehand.
         one_file_each: each graph is one artifact with one file to load.
         runs_on_cpu: artifacts run on any machine, so that their speed can be measured where they are made.
+        has_templates: its back end is a `hfexport.backends.base.TemplateBackend`.
         writable: folders outside the staging folder that the format's tools write to.
     """
 
@@ -34,6 +35,7 @@ class Format:
     streams_weights: bool = True
     one_file_each: bool = True
     runs_on_cpu: bool = True
+    has_templates: bool = True
     writable: tuple[str, ...] = ()
 
 
@@ -79,6 +81,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
                 streams_weights=False,
                 one_file_each=False,
                 runs_on_cpu=False,
+                has_templates=False,
                 writable=("/var/tmp",),  # noqa: S108  neuronx-cc keeps its cache there
             ),
         )

@@ -77,10 +77,18 @@ class Templates:
             raise ValueError("its digest does not match its content")
         return content
 
+    def has(self, key: str, suffix: str = SUFFIX) -> bool:
+        """Return whether the cache has a file under a key, without reading it."""
+        return (self.cache / f"{key}{suffix}").is_file()
+
     def distrust(self) -> None:
         """Read no template from now on, since one of them gave a wrong graph."""
         self.made.mkdir(parents=True, exist_ok=True)
         (self.made / _DISTRUSTED).touch()
+
+    def discard(self, key: str) -> None:
+        """Remove a template that this run has made, since its artifact is wrong."""
+        (self.made / f"{key}{SUFFIX}").unlink(missing_ok=True)
 
     def mark_used(self, key: str) -> None:
         """Record that a template was used, so that `settle` keeps it longer."""
@@ -168,7 +176,7 @@ def template_key(job: ExportJob, tied: Sequence[Sequence[str]], **options: str |
 
 
 def checkpoint_key(checkpoint: Checkpoint, inputs: Mapping[str, Any]) -> str:
-    """Return the digest of a checkpoint's files and of the inputs that lead to its templates. Torch-free.
+    """Return the digest of a checkpoint's files and of the inputs that lead to its templates of a format. Torch-free.
 
     It only finds a shortcut, whose template is used if it has the `template_key` of the loaded model.
 

@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hfexport.checkpoint import look_over
 from hfexport.errors import UnsupportedError
 from hfexport.run.inputs import Inputs
 from hfexport.run.observer import Advance, StageOutcome
+
+if TYPE_CHECKING:
+    from hfexport.backends.base import TemplateBackend
 
 __all__ = ["inputs_from", "run"]
 
@@ -69,14 +72,12 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The values of a `ReferenceAnswer`; and `notes`, `task`, `dtype`, `interface`, `unused`, `reference` (its
-        `ReferenceJob`), and `graphs`, each with the `key` of its template and its `config`.
+        `ReferenceJob`), and `graphs`, each with its `format`, the `key` of its template and its `config`.
 
     Raises:
         HfexportError: the checkpoint cannot be exported as the inputs ask.
     """
     from hfexport._internal.messages import plain
-    from hfexport.backends.onnx.backend import OnnxBackend
-    from hfexport.backends.templates import template_key
     from hfexport.export_config.described import describe_config
     from hfexport.modeling.load import load_model, tied_names
     from hfexport.modeling.unused import find_unused
@@ -99,29 +100,31 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     config = find_config(checkpoint, source, inputs, dtype, notes.note)
     resolve_opset(inputs.opset, config)
     unused = find_unused(checkpoint, config, dtype, inputs.allow_unused or (), notes.note)
-    form = open_format("onnx", work.setup)
-    exporter = replace(work.exporter(checkpoint, "", config, dtype), formats=(form,))
+    forms = tuple(open_format(name, work.setup) for name in inputs.formats)
+    exporter = replace(work.exporter(checkpoint, "", config, dtype), formats=forms)
     exporter.refuse_misfit()
-    graphs = exporter.graphs(form.backend)
-    branches = [branch for graph in graphs for branch in graph.branches]
+    graphs = {form.backend.format: exporter.graphs(form.backend) for form in forms}
+    # Every layout of an encoder-decoder's graphs has the same branches, and so the same references.
+    branches = {branch.graph: branch for made in graphs.values() for graph in made for branch in graph.branches}
     subject = exporter.subject
     reference = describe_references(
         subject.folder_in(dtype),
-        [(branch, subject.probes(branch, {})) for branch in branches],
+        [(branch, subject.probes(branch, {})) for branch in branches.values()],
         dtype,
         folder=Path(job["answers"]),
         threads=int(job["threads"]),
         exact_checkpoint=subject.folder_in("fp32") if dtype == "fp16" else None,
     )
     answer = worker.run(plain(reference))
-    assert isinstance(form.backend, OnnxBackend)
-    keys = {}
-    for graph in graphs:
-        # As for a capture, the key is that of the config and the weights that loading the model leaves behind.
-        whole = load_model(subject.folder_in(dtype), graph, dtype)
-        graph_job = exporter.job(graph, dtype, staging)
-        opset = form.backend.opset_of(graph)
-        keys[graph.graph] = template_key(graph_job, tied_names(whole), format=form.backend.format, opset=opset)
+    described = []
+    tied: dict[str, Any] = {}
+    for form in forms:
+        for graph in graphs[form.backend.format]:
+            # As for a capture, the key is that of the config and the weights that loading the model leaves behind.
+            if graph.graph not in tied:
+                tied[graph.graph] = tied_names(load_model(subject.folder_in(dtype), graph, dtype))
+            key = cast("TemplateBackend", form.backend).key(exporter.job(graph, dtype, staging), tied[graph.graph])
+            described.append({"format": form.backend.format, "key": key, "config": describe_config(graph, dtype)})
     return {
         **answer,
         "reference": plain(reference),
@@ -130,7 +133,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": dtype,
         "interface": config.origin,
         "unused": list(unused),
-        "graphs": [{"key": keys[graph.graph], "config": describe_config(graph, dtype)} for graph in graphs],
+        "graphs": described,
     }
 
 

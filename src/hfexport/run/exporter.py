@@ -226,6 +226,9 @@ class Exporter:
         )
         for file in artifact.files:
             file.unlink()
+        templates = templates_for(self.inputs, self.staging)
+        if templates is not None and artifact.made_template:
+            templates.discard(artifact.made_template)
         comparison = form.validator(self.subject, self.references).start((config,), sizes)
         with self.stages(f"Export to {artifact.format}"):
             artifact = self._export(form.backend, config, sizes)

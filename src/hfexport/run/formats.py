@@ -18,7 +18,7 @@ from hfexport.run.stages import Stages
 if TYPE_CHECKING:
     from hfexport.backends.base import Backend, VariantMaker
     from hfexport.backends.neuron.options import NeuronOptions
-    from hfexport.backends.onnx.origins import Origins
+    from hfexport.backends.origins import Origins
     from hfexport.validation.validators import References, Subject, Validator
 
 __all__ = ["MAKERS", "FormatRun", "Setup", "open_format"]
@@ -35,7 +35,7 @@ class Setup:
         observer: receives notes, warnings and the output of other programs.
         stages: records steps.
         verifying: existing artifacts are verified, none are made.
-        on_origins: see `OnnxBackend.on_origins`.
+        on_origins: called for each graph whose weights can be found in the checkpoint without loading the model.
     """
 
     inputs: Inputs
@@ -86,11 +86,12 @@ def _onnx(setup: Setup) -> FormatRun:
 
 def _torchscript(setup: Setup) -> FormatRun:
     from hfexport.backends.torchscript.backend import TorchScriptBackend
-    from hfexport.backends.torchscript.variants.make import TorchScriptVariants
+    from hfexport.backends.torchscript.variants.maker import TorchScriptVariants
     from hfexport.validation.validators import GraphValidator
 
-    del setup
-    return FormatRun(TorchScriptBackend(), GraphValidator, TorchScriptVariants())
+    templates = templates_for(setup.inputs, setup.staging)
+    backend = TorchScriptBackend(templates, setup.observer.note, setup.on_origins)
+    return FormatRun(backend, GraphValidator, TorchScriptVariants())
 
 
 def _neuron(setup: Setup) -> FormatRun:

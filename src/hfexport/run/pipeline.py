@@ -40,10 +40,10 @@ from hfexport.run.preflight import refuse_large_conversion
 from hfexport.run.selection import ConfigSource, find_config, look_up, resolve_dtype, resolve_opset
 from hfexport.run.stages import Stages
 from hfexport.run.variants import make_variants
-from hfexport.run.warm import keep_shortcut, open_shortcut
+from hfexport.run.warm import keep_shortcuts, open_shortcuts
 
 if TYPE_CHECKING:
-    from hfexport.backends.onnx.origins import Origins
+    from hfexport.backends.origins import Origins
     from hfexport.export_config.probes import Probe
     from hfexport.hub.publish import Publisher
     from hfexport.manifest.model import AdapterEntry, Manifest
@@ -236,7 +236,7 @@ class Run:
             def on_made(path: Path) -> None:  # artifacts are hashed during validation
                 files[path] = hashing.start(path)
 
-            warm = None if isinstance(given, Adapter) else open_shortcut(self, contents)
+            warm = None if isinstance(given, Adapter) else open_shortcuts(self, contents)
             made = None if warm is None else warm.export(source_identity, on_made)
             if made is None:
                 made = self.capture(contents, source, source_identity, base, on_made)
@@ -260,12 +260,11 @@ class Run:
         """
         from hfexport.manifest.entries import source_entry
 
-        origins: dict[str, Origins] = {}
+        origins: dict[str, list[Origins]] = {name: [] for name in self.inputs.formats}
         config_source = self.look_up(contents)
         checkpoint = self.read(contents, self.inputs.formats)
         dtype = resolve_dtype(self.inputs.dtype, checkpoint, config_source, self.observer.note)
-        setup = replace(self.setup, on_origins=lambda found: origins.update({found.graph: found}))
-        formats = tuple(open_format(name, setup) for name in self.inputs.formats)
+        formats = tuple(open_format(name, replace(self.setup, on_origins=origins[name].append)) for name in origins)
         self.manifest["source"] = source_entry(checkpoint, source.to_dict(), {}, base)
         with self.stages("Model configuration"):
             config = find_config(checkpoint, config_source, self.inputs, dtype, self.observer.note)
@@ -277,8 +276,8 @@ class Run:
         exporter = replace(made.exporter, formats=formats, on_made=on_made)
         exporter.ready.mkdir()
         exporter, results = within_positions(exporter, Exporter.run)
-        if len(origins) == len(results) and exporter.family is config:
-            keep_shortcut(self.inputs, self.staging, checkpoint, [origins[config.graph] for _, config, _ in results])
+        if exporter.family is config:
+            keep_shortcuts(self.inputs, self.staging, checkpoint, results, origins)
         return replace(
             made, exporter=exporter, unused=unused, results=results, variants=make_variants(exporter, results)
         )

@@ -10,35 +10,36 @@ computes. Artifacts of a template with another key are discarded, and so are tho
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from hfexport import __version__
 from hfexport._internal import workers
+from hfexport.backends.formats import FORMATS
 from hfexport.backends.templates import SHORTCUT_SUFFIX, Templates, checkpoint_key
 from hfexport.checkpoint import Checkpoint, Contents, read_checkpoint
 from hfexport.checkpoint.quantized import quantization_method
 from hfexport.errors import CheckpointError, HfexportError, first_line
 from hfexport.run.finishing import Made
+from hfexport.run.formats import open_format
 from hfexport.run.graph_cache import templates_for
 from hfexport.run.inputs import deciding_inputs, recorded
 
 if TYPE_CHECKING:
     from hfexport._internal.workers import Worker
-    from hfexport.backends.base import Artifact
-    from hfexport.backends.onnx.origins import Origins
-    from hfexport.backends.onnx.template import Skeleton
-    from hfexport.backends.onnx.writer import Data
+    from hfexport.backends.base import Artifact, Data, Template, TemplateBackend
+    from hfexport.backends.origins import Origins
+    from hfexport.export_config import ExportConfig
+    from hfexport.run.exporter import Result
+    from hfexport.run.formats import FormatRun
     from hfexport.run.inputs import Inputs
     from hfexport.run.pipeline import Run
 
-__all__ = ["Warm", "keep_shortcut", "open_shortcut"]
-
-_FORMAT: Final = "onnx"
+__all__ = ["Warm", "keep_shortcuts", "open_shortcuts"]
 
 
 class _Refused(Exception):
@@ -50,42 +51,55 @@ class _File:
     """A file to write: its template, the data of its weights, and their origins."""
 
     origins: Origins
-    skeleton: Skeleton
+    template: Template
     weights: Sequence[Data]
 
 
 def _eligible(inputs: Inputs, contents: Contents) -> bool:
-    """Return whether the weights are exported as they are, to plain ONNX files that are validated."""
+    """Return whether the weights are exported as they are, to plain files of formats with templates, and validated."""
     plain = contents.weights.format == "safetensors" and not contents.weights.variant
     foreign = inputs.trust_remote_code or inputs.export_config is not None
     more = inputs.fixed or inputs.target or inputs.variants or inputs.benchmark
-    asked = inputs.formats == (_FORMAT,) and inputs.validate == "strict"
+    asked = all(FORMATS[name].has_templates for name in inputs.formats) and inputs.validate == "strict"
     return asked and plain and not foreign and not more and not quantization_method(contents.config)
 
 
-def _key(checkpoint: Checkpoint, inputs: Inputs) -> str:
-    values = recorded(inputs)
+def _key(checkpoint: Checkpoint, inputs: Inputs, format_name: str) -> str:
+    values = {**recorded(inputs), "formats": format_name}
     return checkpoint_key(checkpoint, {name: values[name] for name in deciding_inputs()})
 
 
-def keep_shortcut(inputs: Inputs, staging: Path, checkpoint: Checkpoint, origins: Sequence[Origins]) -> None:
+def keep_shortcuts(
+    inputs: Inputs,
+    staging: Path,
+    checkpoint: Checkpoint,
+    results: Sequence[Result],
+    origins: Mapping[str, Sequence[Origins]],
+) -> None:
     """Store the way from a checkpoint to its templates, if a later run can do without torch.
 
     Args:
         inputs: the user's inputs.
         staging: folder for unfinished files.
         checkpoint: checkpoint that was exported.
-        origins: origins of the weights of each file, in the order of the files.
+        results: artifacts, in the order of formats and graphs.
+        origins: origins of the weights of the files of each format.
     """
     templates = templates_for(inputs, staging)
     if templates is None or checkpoint.conversion is not None or not _eligible(inputs, checkpoint.contents):
         return
-    if checkpoint.folder == checkpoint.contents.folder:
-        templates.keep(_key(checkpoint, inputs), msgspec.msgpack.encode(list(origins)), SHORTCUT_SUFFIX)
+    if checkpoint.folder != checkpoint.contents.folder:
+        return
+    for name in inputs.formats:
+        made = [(artifact, config) for artifact, config, _ in results if artifact.format == name]
+        known = {one.graph: one for one in origins[name]}
+        found = [known.get(config.graph) for artifact, config in made if not artifact.fixed_sizes]
+        if len(found) == len(made) and None not in found:
+            templates.keep(_key(checkpoint, inputs, name), msgspec.msgpack.encode(found), SHORTCUT_SUFFIX)
 
 
-def open_shortcut(work: Run, contents: Contents) -> Warm | None:
-    """Return the export of a checkpoint from templates; `None` if the cache has none that fits.
+def open_shortcuts(work: Run, contents: Contents) -> Warm | None:
+    """Return the export of a checkpoint from templates; `None` if the cache lacks one that fits, for any format.
 
     A shortcut or template that cannot be used is reported.
     """
@@ -96,37 +110,46 @@ def open_shortcut(work: Run, contents: Contents) -> Warm | None:
         checkpoint = read_checkpoint(contents)
     except CheckpointError:
         return None  # it is reported where the weights are read
-    key = _key(checkpoint, work.inputs)
-    try:
-        files = _open_files(templates, key, checkpoint)
-    except ValueError as error:
-        work.observer.note(f"Shortcut {key[:12]} in the cache is not used: {error}.")
+    keys = {name: _key(checkpoint, work.inputs, name) for name in work.inputs.formats}
+    if any(not templates.has(key, SHORTCUT_SUFFIX) for key in keys.values()):
         return None
-    return None if files is None else Warm(work, templates, key, checkpoint, files)
+    forms, files = {}, {}
+    for name, key in keys.items():
+        forms[name] = open_format(name, work.setup)
+        try:
+            found = _open_files(templates, key, checkpoint, cast("TemplateBackend", forms[name].backend))
+        except ValueError as error:
+            work.observer.note(f"Shortcut {key[:12]} in the cache is not used: {error}.")
+            return None
+        if not found:
+            return None
+        files[name] = found
+    return Warm(work, templates, keys, checkpoint, forms, files)
 
 
-def _open_files(templates: Templates, key: str, checkpoint: Checkpoint) -> tuple[_File, ...] | None:
-    """Read the shortcut and its templates; `None` if one is missing.
+def _open_files(
+    templates: Templates, key: str, checkpoint: Checkpoint, backend: TemplateBackend
+) -> tuple[_File, ...] | None:
+    """Read the shortcut of a format and its templates; `None` if one is missing.
 
     Raises:
         ValueError: one is damaged or does not fit the checkpoint.
     """
     if (content := templates.find(key, SHORTCUT_SUFFIX)) is None:
         return None
-    from hfexport.backends.onnx.origins import Origins, open_weights
-    from hfexport.backends.onnx.template import decode
+    from hfexport.backends.origins import Origins, open_weights
     from hfexport.checkpoint.safetensors_header import stored_tensors
 
     stored = {tensor.name: tensor for path in checkpoint.weight_files for tensor in stored_tensors(path)}
     files = []
     for origins in msgspec.msgpack.decode(content, type=tuple[Origins, ...]):
-        if (template := templates.find(origins.key)) is None:
+        if (encoded := templates.find(origins.key)) is None:
             return None
         if not origins.graph.isidentifier():
             raise ValueError(f"it names a file {origins.graph!r}")
-        skeleton = decode(template)
-        files.append(_File(origins, skeleton, open_weights(skeleton, origins, stored)))
-    return tuple(files) or None
+        template = backend.decode(encoded)
+        files.append(_File(origins, template, open_weights(template.weights, origins, stored)))
+    return tuple(files)
 
 
 @dataclass(frozen=True)
@@ -136,16 +159,18 @@ class Warm:
     Attributes:
         work: the run.
         templates: templates of the cache.
-        key: key of the shortcut.
+        keys: key of the shortcut of each format.
         checkpoint: the checkpoint.
-        files: files to write, in the order in which generation runs them.
+        forms: the formats, by name.
+        files: files to write of each format, in the order in which generation runs them.
     """
 
     work: Run
     templates: Templates
-    key: str
+    keys: Mapping[str, str]
     checkpoint: Checkpoint
-    files: tuple[_File, ...]
+    forms: Mapping[str, FormatRun]
+    files: Mapping[str, tuple[_File, ...]]
 
     def export(self, source_identity: str, on_made: Any) -> Made | None:
         """Write the artifacts and validate them.
@@ -206,20 +231,14 @@ class Warm:
 
     def _made(self, worker: Worker, ready: Path, source_identity: str, on_made: Any) -> Made:
         from hfexport._internal.messages import read
-        from hfexport.export_config.described import DescribedConfig
-        from hfexport.run.formats import open_format
         from hfexport.validation.messages import ReferenceJob
         from hfexport.validation.reference.start import started_references
         from hfexport.validation.validate import prepare_runner
 
         work = self.work
         if work.standbys is not None:
-            prepare_runner(work.standbys, _FORMAT, work.env)
-        form = open_format(_FORMAT, work.setup)
-        with work.stages(f"Export to {_FORMAT}"):
-            artifacts = self._write(form.backend, ready, source_identity)
-        for path in (path for artifact in artifacts for path in artifact.files):
-            on_made(path)
+            prepare_runner(work.standbys, next(iter(self.files)), work.env)
+        artifacts = [artifact for name in self.files for artifact in self._write(name, ready, source_identity, on_made)]
         with work.stages("Model configuration"):
             try:
                 described = worker.result(self._timeout_s)
@@ -229,48 +248,65 @@ class Warm:
                 raise _Refused(first_line(error)) from error
         for kind, text in described["notes"]:
             (work.observer.warn if kind == "warn" else work.observer.note)(text)
-        self._confirm(described["graphs"])
-        configs = tuple(DescribedConfig(graph["config"]) for graph in described["graphs"])
+        configs = self._confirmed(described["graphs"], described["dtype"])
         exporter = work.exporter(self.checkpoint, source_identity, configs[0], described["dtype"])
         made = Made(exporter, configs[0], described["dtype"], described["unused"], [])
         made.describe(work.manifest)
         exporter.references.adopt(started_references(worker, read(described["reference"], ReferenceJob)))
-        comparison = form.validator(exporter.subject, exporter.references).start(configs, {})
         results = made.results
         for artifact, config in zip(artifacts, configs, strict=True):
-            companions = [(earlier, earlier_config) for earlier, earlier_config, _ in results]
+            validator = self.forms[artifact.format].validator(exporter.subject, exporter.references)
+            comparison = validator.start((config,), {})
+            companions = [
+                (earlier, described) for earlier, described, _ in results if earlier.format == artifact.format
+            ]
             whole = replace(artifact, config=config)
             verdict = exporter.validate(whole, config, comparison, companions)
             if verdict.verdict == "failed":
                 raise _Refused(f"{artifact.name} is wrong")
             results.append((whole, config, verdict))
-        for file in self.files:
-            self.templates.mark_used(file.origins.key)
-        self.templates.mark_used(self.key)
+        for key in (*self.keys.values(), *(file.origins.key for files in self.files.values() for file in files)):
+            self.templates.mark_used(key)
         return made
 
-    def _write(self, backend: Any, ready: Path, source_identity: str) -> list[Artifact]:
-        """Write every file; the weights stay mapped from the checkpoint."""
-        (ready / _FORMAT).mkdir(parents=True)
+    def _write(self, name: str, ready: Path, source_identity: str, on_made: Callable[[Path], None]) -> list[Artifact]:
+        """Write every file of a format; the weights stay mapped from the checkpoint."""
+        (ready / name).mkdir(parents=True)
+        backend = cast("TemplateBackend", self.forms[name].backend)
         metadata = {"producer": "hfexport", "version": __version__, "source": source_identity}
-        return [
-            backend.write(
-                file.skeleton,
-                file.weights,
-                ready / _FORMAT / f"{file.origins.graph}.onnx",
-                {**metadata, "task": file.origins.task},
-                lambda name, total: self.work.observer.progress(name, total, unit="B"),
-                from_template=True,
-            )
-            for file in self.files
-        ]
+        artifacts = []
+        with self.work.stages(f"Export to {name}"):
+            for file in self.files[name]:
+                artifact = backend.write(
+                    file.template,
+                    file.weights,
+                    ready / name / f"{file.origins.graph}{backend.suffix}",
+                    {**metadata, "task": file.origins.task},
+                    lambda shown, total: self.work.observer.progress(shown, total, unit="B"),
+                    from_template=True,
+                )
+                artifacts.append(artifact)
+                for path in artifact.files:
+                    on_made(path)
+        return artifacts
 
-    def _confirm(self, graphs: Sequence[Mapping[str, Any]]) -> None:
-        """Compare the templates with those that the checkpoint's graphs have.
+    def _confirmed(self, graphs: Sequence[Mapping[str, Any]], dtype: str) -> list[ExportConfig]:
+        """Return the export config of each file, if the templates are those of the checkpoint's graphs.
 
         Raises:
-            _Refused: the shortcut led to others.
+            _Refused: a shortcut led to others, or a template describes other inputs or outputs.
         """
-        wanted = [(graph["key"], graph["config"]["graph"], graph["config"]["task"]["name"]) for graph in graphs]
-        if wanted != [(file.origins.key, file.origins.graph, file.origins.task) for file in self.files]:
+        from hfexport.export_config.described import DescribedConfig
+
+        wanted = [
+            (graph["format"], graph["key"], graph["config"]["graph"], graph["config"]["task"]["name"])
+            for graph in graphs
+        ]
+        found = [(name, file) for name, files in self.files.items() for file in files]
+        if wanted != [(name, file.origins.key, file.origins.graph, file.origins.task) for name, file in found]:
             raise _Refused("the checkpoint has another graph")
+        configs: list[ExportConfig] = [DescribedConfig(graph["config"]) for graph in graphs]
+        for (name, file), config in zip(found, configs, strict=True):
+            if not cast("TemplateBackend", self.forms[name].backend).describes(file.template, config, dtype):
+                raise _Refused("a template describes other inputs or outputs")
+        return configs

@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from hfexport.backends.onnx.origins import Origins
+from hfexport.backends.origins import Origins
 from hfexport.backends.templates import SHORTCUT_SUFFIX, Templates, settle
 from hfexport.checkpoint import look_over
 from hfexport.cli.main import main
 from hfexport.run.describing import _Notes as Notes
 from hfexport.run.inputs import Inputs
 from hfexport.run.pipeline import Run
-from hfexport.run.warm import open_shortcut
+from hfexport.run.warm import open_shortcuts
 from tiny import make_checkpoint
 
 PROGRAM = """
@@ -96,8 +96,8 @@ def test_a_run_from_a_template_imports_no_torch(exported: Exported, tmp_path: Pa
 def _opened(exported: Exported, tmp_path: Path, **changes: Any) -> tuple[Any, list[str]]:
     notes = Notes()
     inputs = replace(Inputs(), model="m", formats=("onnx",), cache=str(exported.cache), **changes)
-    work = Run(inputs, notes, {}, tmp_path, {})  # type: ignore[typeddict-item]
-    return open_shortcut(work, look_over(exported.checkpoint, "")), [text for _, text in notes.kept]
+    work = Run(inputs, notes, {}, tmp_path, {"stages": []})  # type: ignore[typeddict-item]
+    return open_shortcuts(work, look_over(exported.checkpoint, "")), [text for _, text in notes.kept]
 
 
 def _flip_a_byte(path: Path) -> None:
@@ -159,8 +159,8 @@ def test_a_shortcut_that_does_not_fit_is_not_used(exported: Exported, tmp_path: 
 def test_other_inputs_have_no_shortcut(exported: Exported, tmp_path: Path, changes: dict[str, Any]) -> None:
     notes = Notes()
     inputs = replace(Inputs(), model="m", cache=str(exported.cache), **{"formats": ("onnx",), **changes})
-    work = Run(inputs, notes, {}, tmp_path, {})  # type: ignore[typeddict-item]
-    assert open_shortcut(work, look_over(exported.checkpoint, "")) is None
+    work = Run(inputs, notes, {}, tmp_path, {"stages": []})  # type: ignore[typeddict-item]
+    assert open_shortcuts(work, look_over(exported.checkpoint, "")) is None
 
 
 def _exchange_two_weights(found: list[Origins]) -> list[Origins]:
@@ -196,7 +196,7 @@ def test_a_shortcut_to_another_graph_is_found_out(
     from hfexport.run.warm import _key
 
     inputs = replace(Inputs(), model="m", formats=("onnx",))
-    copied.change_shortcut(lambda found: found, _key(read_checkpoint(look_over(other, "")), inputs))
+    copied.change_shortcut(lambda found: found, _key(read_checkpoint(look_over(other, "")), inputs, "onnx"))
     capfd.readouterr()
     from_template, content = _export(other, tmp_path / "out", copied.cache)
     assert "the checkpoint has another graph" in capfd.readouterr().err

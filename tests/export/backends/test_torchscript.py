@@ -21,7 +21,8 @@ import transformers
 import hfexport
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.torchscript.archive import make_reproducible
-from hfexport.backends.torchscript.backend import TorchScriptBackend, give_own_storage
+from hfexport.backends.torchscript.backend import TorchScriptBackend
+from hfexport.backends.torchscript.trace import give_own_storage
 from hfexport.errors import ExportError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import config_class_for

@@ -17,7 +17,7 @@ from broken import METADATA, export_config
 from command import manifest_of, run
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.torchscript.backend import TorchScriptBackend
-from hfexport.backends.torchscript.variants.make import TorchScriptVariants
+from hfexport.backends.torchscript.variants.maker import TorchScriptVariants
 from hfexport.backends.torchscript.variants.names import VARIANTS
 from hfexport.manifest.entries import check_manifest
 from hfexport.validation.mapped_script import load_mapped

@@ -12,8 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hfexport.backends.onnx.origins import CheckpointWeight, Origin, Origins, open_weights
-from hfexport.backends.onnx.template import Skeleton, StoredWeight
+from hfexport.backends.origins import CheckpointWeight, Origin, Origins, StoredWeight, open_weights
 from hfexport.backends.templates import checkpoint_key
 from hfexport.checkpoint.safetensors_header import TensorInfo, stored_tensors
 from hfexport.checkpoint.stored import StoredTensor
@@ -49,9 +48,7 @@ def test_data_is_what_torch_converts_it_to(
 
 def _open(tensor: StoredTensor, origin: Origin, **changes: Any) -> bytes:
     weight = StoredWeight(**{"name": "w", "data_type": 1, "shape": (2, 3), "branch": 0, "tensor": "w", **changes})
-    (one,) = open_weights(
-        Skeleton(b"", 0, {}, (weight,)), Origins("model", "default", "key", (origin,)), {tensor.name: tensor}
-    )
+    (one,) = open_weights((weight,), Origins("model", "default", "key", (origin,)), {tensor.name: tensor})
     return bytes(one.data())
 
 
@@ -73,7 +70,7 @@ def test_a_weight_without_a_fitting_tensor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="describes no weight"):
         _open(tensor, Origin("weight"), data_type=99)
     with pytest.raises(ValueError, match="other weights"):
-        open_weights(Skeleton(b"", 0, {}, ()), Origins("model", "default", "key", (Origin("weight"),)), {})
+        open_weights((), Origins("model", "default", "key", (Origin("weight"),)), {})
 
 
 def _checkpoint(**changes: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfexport.backends.torchscript.backend import parsable_classes
+from hfexport.backends.torchscript.trace import parsable_classes
 
 
 class _Doubled(torch.nn.Module):

@@ -14,8 +14,8 @@ import torch
 from onnx import TensorProto, helper
 
 from hfexport.backends.onnx.targets import TARGETS, Exported
-from hfexport.backends.onnx.tensors import Weight
 from hfexport.backends.onnx.writer import write_model
+from hfexport.backends.tensors import Weight
 
 
 def _written(folder: Path, chunk_bytes: int | None) -> list[Path]:

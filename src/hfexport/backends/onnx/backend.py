@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx
 
-from hfexport.backends.base import Artifact, ExportJob
+from hfexport.backends.base import Artifact, Data, ExportJob
 from hfexport.backends.onnx.targets import TARGETS, chunk_limit, shares_weights
 from hfexport.backends.onnx.template import Skeleton, decode, encode
-from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, Data, set_metadata, write_model
+from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, set_metadata, write_model
 from hfexport.backends.templates import template_key
 from hfexport.export_config.fixed import fix_graphs
 from hfexport.runtime import DESCRIPTION_FILE, Description
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from hfexport.backends.onnx.origins import Origins
-    from hfexport.backends.onnx.tensors import Tensors
+    from hfexport.backends.origins import Origins
     from hfexport.backends.templates import Templates
+    from hfexport.backends.tensors import Tensors
     from hfexport.export_config import ExportConfig, Layout
 
 __all__ = ["OnnxBackend"]
@@ -60,6 +60,7 @@ class OnnxBackend:
     note: Callable[[str], None] = _tell_nobody
     on_origins: Callable[[Origins], None] | None = None
     format: ClassVar[str] = "onnx"
+    suffix: ClassVar[str] = ".onnx"
     can_fix_sizes: ClassVar[bool] = False
 
     def graphs(self, family: ExportConfig, layout: Layout | None) -> tuple[ExportConfig, ...]:
@@ -80,18 +81,31 @@ class OnnxBackend:
 
     def export(self, job: ExportJob) -> Artifact:
         """Capture and simplify the graph, or read it from a template; then write it and stream its weights."""
-        from hfexport.backends.onnx.tensors import fill
+        from hfexport.backends.tensors import fill
 
         skeleton, tensors, from_template = self._skeleton(job)
         path = job.folder / f"{job.config.graph}.onnx"
         made = self.write(
-            skeleton, fill(skeleton, tensors), path, _metadata(job), job.progress, from_template=from_template
+            skeleton, fill(skeleton.weights, tensors), path, _metadata(job), job.progress, from_template=from_template
         )
         return replace(made, fixed_sizes=dict(job.config.fixed_sizes), config=job.config)
 
+    def key(self, job: ExportJob, tied: Sequence[Sequence[str]]) -> str:
+        """Return the key of an artifact's template; see `TemplateBackend`."""
+        return template_key(job, tied, format=self.format, opset=self.opset_of(job.config))
+
+    def decode(self, content: bytes) -> Skeleton:
+        """Read a template; see `TemplateBackend`."""
+        return decode(content)
+
+    def describes(self, template: Skeleton, config: ExportConfig, dtype: str) -> bool:
+        """Return true: the interface is that of the graph, which the runner compares with the config."""
+        del template, config, dtype
+        return True
+
     def write(
         self,
-        skeleton: Skeleton,
+        template: Skeleton,
         weights: Sequence[Data],
         path: Path,
         metadata: Mapping[str, str],
@@ -99,22 +113,10 @@ class OnnxBackend:
         *,
         from_template: bool,
     ) -> Artifact:
-        """Write a template with its weights. Torch-free.
-
-        Args:
-            skeleton: template.
-            weights: its weights, in its order.
-            path: path of the graph's file.
-            metadata: values to store in the file.
-            progress: see `ExportJob.progress`.
-            from_template: whether the template came from the cache, for the manifest.
-
-        Raises:
-            ExportError: the disk is full.
-        """
+        """Write a template with its weights; see `TemplateBackend`. Torch-free."""
         size_bytes = sum(weight.size_bytes for weight in weights)
         external = self.external_data or shares_weights(self.targets) or size_bytes > SINGLE_FILE_LIMIT_BYTES
-        model = onnx.ModelProto.FromString(skeleton.graph)
+        model = onnx.ModelProto.FromString(template.graph)
         set_metadata(model, metadata)
         opset, ir_version = _opset(model), model.ir_version
         with progress(path.name, size_bytes) as advance:
@@ -126,8 +128,8 @@ class OnnxBackend:
             files=tuple(files),
             details={
                 "opset": opset,
-                "nodes": skeleton.nodes,
-                "operators": skeleton.operators,
+                "nodes": template.nodes,
+                "operators": template.operators,
                 "external_data": external,
                 "ir_version": ir_version,
                 "from_template": from_template,
@@ -140,7 +142,7 @@ class OnnxBackend:
         A template that cannot be used is reported, and made again.
         """
         from hfexport.backends.onnx.skeleton import capture_skeleton
-        from hfexport.backends.onnx.tensors import named_tensors, refuse_misfit
+        from hfexport.backends.tensors import named_tensors, refuse_misfit
         from hfexport.modeling.load import load_model, tied_names
         from hfexport.modeling.wrappers import flat_model
 
@@ -150,12 +152,12 @@ class OnnxBackend:
         whole = load_model(job.checkpoint, job.config, job.dtype)
         if self.templates is None or job.config.trust_remote_code:  # no digest covers the checkpoint's own code
             return *capture_skeleton(job, whole, opset), False
-        key = template_key(job, tied_names(whole), format=self.format, opset=opset)
+        key = self.key(job, tied_names(whole))
         try:
             if content := self.templates.find(key):
                 skeleton = decode(content)
                 tensors = [named_tensors(flat_model(whole, config).model) for config in job.config.branches]
-                refuse_misfit(skeleton, tensors)
+                refuse_misfit(skeleton.weights, tensors)
                 self.templates.mark_used(key)
                 self._found(job, key, skeleton, tensors)
                 return skeleton, tensors, True
@@ -169,9 +171,9 @@ class OnnxBackend:
 
     def _found(self, job: ExportJob, key: str, skeleton: Skeleton, tensors: Sequence[Tensors]) -> None:
         """Report where the weights of a graph are in the checkpoint, so that a later run can do without torch."""
-        from hfexport.backends.onnx.tracing_back import find_origins
+        from hfexport.backends.tracing_back import find_origins
 
-        if self.on_origins is not None and (origins := find_origins(job, key, skeleton, tensors)) is not None:
+        if self.on_origins is not None and (origins := find_origins(job, key, skeleton.weights, tensors)) is not None:
             self.on_origins(origins)
 
     def opset_of(self, config: ExportConfig) -> int:

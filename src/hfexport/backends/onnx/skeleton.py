@@ -16,8 +16,9 @@ from hfexport.backends.onnx.capture import MODEL_PREFIX, capture
 from hfexport.backends.onnx.merge import merge_branches
 from hfexport.backends.onnx.older_opset import LOWEST_WRITTEN, to_older_opset
 from hfexport.backends.onnx.passes import TRANSPOSED, finish_graph
-from hfexport.backends.onnx.template import Skeleton, StoredWeight, with_inputs
-from hfexport.backends.onnx.tensors import Tensors, named_tensors, tensor_bytes
+from hfexport.backends.onnx.template import Skeleton, with_inputs
+from hfexport.backends.origins import StoredWeight
+from hfexport.backends.tensors import Tensors, named_tensors, tensor_bytes
 from hfexport.errors import ExportError
 from hfexport.modeling.wrappers import flat_model
 

@@ -5,29 +5,9 @@ from __future__ import annotations
 import msgspec
 import onnx
 
-__all__ = ["Skeleton", "StoredWeight", "decode", "encode", "with_inputs"]
+from hfexport.backends.origins import StoredWeight
 
-
-class StoredWeight(msgspec.Struct, frozen=True):
-    """An initializer, and the origin of its data.
-
-    Attributes:
-        name: name in the graph.
-        data_type: data type of `onnx.TensorProto`.
-        shape: shape in the graph.
-        branch: index of the graph in the file.
-        tensor: name of the parameter or buffer of that graph's module; empty for a constant.
-        constant: data of a tensor that the model creates while it is captured, little-endian and row-major.
-        transposed: the graph expects the transpose of the tensor (a matrix).
-    """
-
-    name: str
-    data_type: int
-    shape: tuple[int, ...]
-    branch: int
-    tensor: str
-    constant: bytes = b""
-    transposed: bool = False
+__all__ = ["Skeleton", "decode", "encode", "with_inputs"]
 
 
 class Skeleton(msgspec.Struct, frozen=True):

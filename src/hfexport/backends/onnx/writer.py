@@ -10,13 +10,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import onnx
 
 from hfexport._internal.room import writing
+from hfexport.backends.base import Data
 
-__all__ = ["SINGLE_FILE_LIMIT_BYTES", "Data", "move_model", "set_metadata", "write_model"]
+__all__ = ["SINGLE_FILE_LIMIT_BYTES", "move_model", "set_metadata", "write_model"]
 
 DATA_SUFFIX = "_data"
 """Suffix of an external weights file, after the graph's file name, as in Optimum."""
@@ -33,26 +34,6 @@ SHAPE_LIMIT_BYTES = 64
 _MODEL_GRAPH = (onnx.ModelProto.GRAPH_FIELD_NUMBER << 3) | 2
 _GRAPH_INITIALIZER = (onnx.GraphProto.INITIALIZER_FIELD_NUMBER << 3) | 2
 _TENSOR_RAW_DATA = (onnx.TensorProto.RAW_DATA_FIELD_NUMBER << 3) | 2
-
-
-class Data(Protocol):
-    """An initializer whose data can be written; see `hfexport.backends.onnx.tensors.Weight`."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def data_type(self) -> int: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def size_bytes(self) -> int: ...
-
-    def data(self) -> memoryview:
-        """Return the data in the graph's layout: little-endian, row-major."""
-        ...
 
 
 def write_model(

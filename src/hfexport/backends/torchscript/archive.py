@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["make_reproducible"]
+__all__ = ["ALIGNMENT", "HEADER_BYTES", "entry", "make_reproducible"]
 
 _STAYS = re.compile(r"[^/]+/(?:extra/.+|data/\d+)")
 """Leading records with most of the bytes: extra files and the model's tensors."""
@@ -26,13 +26,13 @@ _DROPPED = re.compile(r"[^/]+/(?:.+\.debug_pkl|traced_inputs(?:\.pkl|/\d+)|\.dat
 _CONSTANT = re.compile(r"[^/]+/constants/\d+")
 """Records of tensors that the code contains."""
 
-_HEADER_BYTES = 30
+HEADER_BYTES = 30
 """Size of a local file header of a zip archive without the name and the extra field."""
 
 _SMALL_BYTES = 2**20
 """Size of all constants up to which they are rewritten with the code."""
 
-_ALIGNMENT = 64
+ALIGNMENT = 64
 """Alignment in bytes of tensors in archives of `torch.jit.save`, so that they can be mapped."""
 
 _CODE = re.compile(r"[^/]+/code/(__torch__/.+)\.py")
@@ -73,7 +73,7 @@ def make_reproducible(path: Path) -> None:
         for name in tail:
             del archive.NameToInfo[name]
         for name, data in rewritten.items():
-            archive.writestr(_entry(name), data)
+            archive.writestr(entry(name), data)
 
 
 def _write_beside(
@@ -89,7 +89,7 @@ def _write_beside(
         for record in leading:
             _copy(archive, record, target)
         for name, data in rewritten.items():
-            target.writestr(_entry(name), data)
+            target.writestr(entry(name), data)
         for record in constants:
             _copy(archive, record, target)
     os.replace(made, path)
@@ -97,20 +97,20 @@ def _write_beside(
 
 def _copy(archive: zipfile.ZipFile, record: zipfile.ZipInfo, target: zipfile.ZipFile) -> None:
     """Copy a record; its data is aligned by an extra field."""
-    entry = _entry(record.filename)
-    entry.file_size = record.file_size
-    start = target.start_dir + _HEADER_BYTES + len(entry.filename.encode())
-    padding = -(start + 4) % _ALIGNMENT
-    entry.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
-    with archive.open(record) as source, target.open(entry, "w") as copied:
+    described = entry(record.filename)
+    described.file_size = record.file_size
+    start = target.start_dir + HEADER_BYTES + len(described.filename.encode())
+    padding = -(start + 4) % ALIGNMENT
+    described.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+    with archive.open(record) as source, target.open(described, "w") as copied:
         shutil.copyfileobj(source, copied, 2**20)
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
+def entry(name: str) -> zipfile.ZipInfo:
     """Return the description of a record without the time and the system."""
-    entry = zipfile.ZipInfo(name, _EPOCH)
-    entry.create_system = 3
-    return entry
+    described = zipfile.ZipInfo(name, _EPOCH)
+    described.create_system = 3
+    return described
 
 
 def _renamed(records: Mapping[str, bytes]) -> dict[str, bytes]:

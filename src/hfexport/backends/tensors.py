@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import torch
 
-from hfexport.backends.onnx.template import Skeleton, StoredWeight
+from hfexport.backends.origins import StoredWeight
 
 __all__ = ["Tensors", "Weight", "fill", "named_tensors", "refuse_misfit", "tensor_bytes"]
 
@@ -58,13 +58,13 @@ class Weight:
         return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def refuse_misfit(skeleton: Skeleton, tensors: Sequence[Tensors]) -> None:
+def refuse_misfit(weights: Sequence[StoredWeight], tensors: Sequence[Tensors]) -> None:
     """Check that every weight has a tensor of its size.
 
     Raises:
         ValueError: a weight has none.
     """
-    for weight in skeleton.weights:
+    for weight in weights:
         size = int(np.prod(weight.shape, dtype=np.int64))
         if weight.data_type not in _TORCH_DTYPES or not 0 <= weight.branch < len(tensors):
             raise ValueError(f"it describes no weight by {weight.name}")
@@ -78,11 +78,11 @@ def refuse_misfit(skeleton: Skeleton, tensors: Sequence[Tensors]) -> None:
             raise ValueError(f"the model has no tensor for {weight.name}")
 
 
-def fill(skeleton: Skeleton, tensors: Sequence[Tensors]) -> list[Weight]:
+def fill(weights: Sequence[StoredWeight], tensors: Sequence[Tensors]) -> list[Weight]:
     """Return the weights of a template with their data, which stays mapped.
 
     Args:
-        skeleton: template that fits the model.
+        weights: weights of a template that fits the model.
         tensors: tensors of each graph in the file.
     """
     return [
@@ -94,7 +94,7 @@ def fill(skeleton: Skeleton, tensors: Sequence[Tensors]) -> list[Weight]:
             _TORCH_DTYPES[weight.data_type],
             weight.transposed,
         )
-        for weight in skeleton.weights
+        for weight in weights
     ]
 
 

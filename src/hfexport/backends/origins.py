@@ -1,6 +1,6 @@
 """Fill a template from a checkpoint's files, without torch and without loading the model.
 
-`hfexport.backends.onnx.tracing_back` finds out which tensor of the checkpoint fills each weight.
+`hfexport.backends.tracing_back` finds out which tensor of the checkpoint fills each weight.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import msgspec
 import numpy as np
 import onnx
 
-from hfexport.backends.onnx.template import Skeleton
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hfexport.checkpoint.stored import StoredTensor
 
-__all__ = ["CheckpointWeight", "Origin", "Origins", "open_weights"]
+__all__ = ["CheckpointWeight", "Origin", "Origins", "StoredWeight", "open_weights"]
 
 NUMPY_DTYPES: Final[Mapping[int, str]] = {
     onnx.TensorProto.FLOAT: "<f4",
@@ -36,6 +34,28 @@ _FLOATING: Final = frozenset(("F64", "F32", "F16", "BF16"))
 _WIDE: Final = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 _TILE: Final = 256
 """Rows and columns that are transposed at once, so that both sides stay in the processor's cache."""
+
+
+class StoredWeight(msgspec.Struct, frozen=True):
+    """A weight of a template, and the origin of its data.
+
+    Attributes:
+        name: name in the file.
+        data_type: data type of `onnx.TensorProto`.
+        shape: shape in the file.
+        branch: index of the graph in the file.
+        tensor: name of the parameter or buffer of that graph's module; empty for a constant.
+        constant: data of a tensor that the model creates while it is captured, little-endian and row-major.
+        transposed: the file holds the transpose of the tensor (a matrix).
+    """
+
+    name: str
+    data_type: int
+    shape: tuple[int, ...]
+    branch: int
+    tensor: str
+    constant: bytes = b""
+    transposed: bool = False
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -126,7 +146,7 @@ def _turned(matrix: NDArray[Any]) -> NDArray[Any]:
 
 
 def open_weights(
-    skeleton: Skeleton, origins: Origins, stored: Mapping[str, StoredTensor]
+    weights: Sequence[StoredWeight], origins: Origins, stored: Mapping[str, StoredTensor]
 ) -> Sequence[CheckpointWeight | _Constant]:
     """Return the weights of a template with their data, which stays mapped.
 
@@ -134,9 +154,9 @@ def open_weights(
         ValueError: the checkpoint has no tensor of the size and kind of a weight.
     """
     found: list[CheckpointWeight | _Constant] = []
-    if len(skeleton.weights) != len(origins.weights):
-        raise ValueError("it describes other weights than its graph has")
-    for weight, origin in zip(skeleton.weights, origins.weights, strict=True):
+    if len(weights) != len(origins.weights):
+        raise ValueError("it describes other weights than its template has")
+    for weight, origin in zip(weights, origins.weights, strict=True):
         if weight.data_type not in NUMPY_DTYPES:
             raise ValueError(f"it describes no weight by {weight.name}")
         one = _opened(weight, origin, stored)

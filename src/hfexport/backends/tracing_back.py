@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from hfexport.backends.onnx.origins import NUMPY_DTYPES, Origin, Origins, in_dtype
-from hfexport.backends.onnx.tensors import tensor_bytes
+from hfexport.backends.origins import NUMPY_DTYPES, Origin, Origins, in_dtype
+from hfexport.backends.tensors import tensor_bytes
 from hfexport.checkpoint.safetensors_header import stored_tensors
 
 if TYPE_CHECKING:
     import torch
 
     from hfexport.backends.base import ExportJob
-    from hfexport.backends.onnx.template import Skeleton, StoredWeight
-    from hfexport.backends.onnx.tensors import Tensors
+    from hfexport.backends.origins import StoredWeight
+    from hfexport.backends.tensors import Tensors
     from hfexport.checkpoint.stored import StoredTensor
 
 __all__ = ["find_origins"]
@@ -27,19 +27,21 @@ MAX_CONSTANT_BYTES: Final = 2**20
 COMPARED_ELEMENTS: Final = 2**14
 
 
-def find_origins(job: ExportJob, key: str, skeleton: Skeleton, tensors: Sequence[Tensors]) -> Origins | None:
+def find_origins(
+    job: ExportJob, key: str, weights: Sequence[StoredWeight], tensors: Sequence[Tensors]
+) -> Origins | None:
     """Return the origin of every weight; `None` if one is neither in the checkpoint as it is nor small.
 
     Args:
         job: the export.
         key: key of the template.
-        skeleton: the template.
+        weights: weights of the template.
         tensors: tensors of each graph in the file.
     """
     stored = {tensor.name: tensor for path in job.checkpoint.glob("*.safetensors") for tensor in stored_tensors(path)}
     names = _Names(job, stored)
     found = []
-    for weight in skeleton.weights:
+    for weight in weights:
         origin = _origin(weight, tensors[weight.branch].get(weight.tensor), names, stored)
         if origin is None:
             return None
