@@ -50,10 +50,14 @@ ISOLATED: Final[Mapping[str, tuple[str, ...]]] = {
 """The server for exporting processes, which fork from it before they restrict themselves."""
 
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "onnx": ("numpy", "onnx", "hfexport.validation.runner"),
     "torch": ("torch", "numpy"),
     "transformers": ("torch", "numpy", "transformers.modeling_utils", "transformers.models.auto.modeling_auto"),
 }
-"""Modules that each kind of server imports before it forks. Other kinds of children start as new interpreters."""
+"""Modules that each kind of server imports before it forks. Other kinds of children start as new interpreters.
+
+The server for ONNX does not import ONNX Runtime, which starts threads that a fork would lose.
+"""
 
 
 class Forked:

@@ -96,7 +96,7 @@ def check_padding(
         threads=workers.available_cores(env),
     )
     name, environment = f"runner for {made.name}", workers.child_environment(env)
-    with workers.start(__name__, plain(job), name=name, folder=folder, env=environment) as worker:
+    with workers.start(__name__, plain(job), name=name, folder=folder, env=environment, kind="onnx") as worker:
         answer = read(worker.result(timeout_s), PaddingAnswer)
     if not answer.difference <= MAX_SHARE * answer.largest:
         raise ValidationError(

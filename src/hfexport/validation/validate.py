@@ -87,7 +87,7 @@ def validate(
         [*companions, (artifact, config)], reference, folder, workers.available_cores(env), hash_weights=bool(known)
     )
     environment = workers.child_environment(env)
-    kind = "" if artifact.format == "onnx" else "torch"
+    kind = "onnx" if artifact.format == "onnx" else "torch"
     limits = runner_limits(job.weight_bytes, timeout_s, job.threads) if limited else None
     with workers.start(
         _RUNNER,

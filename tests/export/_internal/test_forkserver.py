@@ -23,12 +23,12 @@ def test_a_child_holds_only_its_kind(tmp_path: Path) -> None:
     env = workers.child_environment({**os.environ, "PYTHONPATH": str(tmp_path)})
     loaded = {}
     with fork_servers(env) as folder:
-        for kind in ("torch", "transformers", ""):
+        for kind in ("torch", "transformers", "onnx", ""):
             work = tmp_path / f"work {kind}"
             given = {**env, FORK_SERVERS: folder}
             with workers.start("loaded_module", {}, name="child", folder=work, env=given, kind=kind) as child:
                 loaded[kind] = child.result()["loaded"]
-    assert loaded == {"torch": ["torch"], "transformers": ["torch", "transformers"], "": []}
+    assert loaded == {"torch": ["torch"], "transformers": ["torch", "transformers"], "onnx": [], "": []}
 
 
 def test_a_private_server_serves_only_who_has_its_key(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hfexport.errors import InputsError
 from hfexport.modeling.find_export_config import find_export_config
 from hfexport.modeling.user_class.user_file import load_class
 from tiny import make_checkpoint
+from tiny.seq2seq import FEWER_LAYERS
 
 HEADER = """
 from collections import OrderedDict
@@ -100,7 +101,8 @@ def _process(request: pytest.FixtureRequest) -> None:
 
 def _run(tmp_path: Path, code: str, model_type: str, task: str, *more: str) -> tuple[int, dict]:  # type: ignore[type-arg]
     (tmp_path / "mine.py").write_text(HEADER + code)
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", model_type, task, tokenizer=True)
+    changes = FEWER_LAYERS.get(model_type, {})
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", model_type, task, tokenizer=True, **changes)
     own = f"{tmp_path / 'mine.py'}:Mine"
     output = tmp_path / "output"
     code_ = main(["--model", str(checkpoint), "--export-config", own, "--output", str(output), *more])
@@ -176,7 +178,7 @@ def test_an_opset_that_is_asked_for_goes_before_its_own(tmp_path: Path) -> None:
 
 SEQ2SEQ_MISTAKES = {
     "a cache of too few layers": (
-        "    num_layers = (2, 2)\n",
+        "    num_layers = (1, 1)\n",
         "inputs: the model does not take them: ",
     ),
     "an axis of the cache": (

@@ -27,6 +27,7 @@ from hfexport.runtime import load_torchscript
 from hfexport.validation import ArtifactVerdict, Reference, all_of, resolve_tolerance, start_references, validate
 from hfexport.validation.reference.seq2seq import generate
 from tiny import make_checkpoint
+from tiny.seq2seq import FEWER_LAYERS
 
 METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
 
@@ -71,7 +72,7 @@ def make(name: str, checkpoint: Path, config: ExportConfig, folder: Path) -> Art
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     folder = tmp_path_factory.mktemp("t5")
-    checkpoint = make_checkpoint(folder / "checkpoint", "t5", "seq2seq-lm-with-past")
+    checkpoint = make_checkpoint(folder / "checkpoint", "t5", "seq2seq-lm-with-past", **FEWER_LAYERS["t5"])
     configs = graphs_of(checkpoint, "seq2seq-lm-with-past", "split")
     asked = [(config, validation_probes(config)) for config in configs]
     references = start_references(checkpoint, asked, "fp32", folder=folder / "reference", env=os.environ)
@@ -107,8 +108,8 @@ def test_files_inputs_and_outputs_are_those_that_optimum_loads(parts: Parts) -> 
 def test_no_graph_carries_the_weights_of_another(parts: Parts) -> None:
     weights = [{tensor.name for tensor in onnx.load(artifact.path).graph.initializer} for artifact in parts.artifacts]
     encoder, decoder, with_past = weights
-    assert any(name.startswith("block.1") for name in encoder) and not any("decoder" in name for name in encoder)
-    assert any("decoder.block.2" in name for name in decoder) and not any("encoder.block" in name for name in decoder)
+    assert any(name.startswith("block.0") for name in encoder) and not any("decoder" in name for name in encoder)
+    assert any("decoder.block.1" in name for name in decoder) and not any("encoder.block" in name for name in decoder)
     # Keys and values of what the encoder said lie in the cache.
     assert any("EncDecAttention.k" in name for name in decoder)
     assert not any("EncDecAttention.k" in name or "EncDecAttention.v" in name for name in with_past)
@@ -146,7 +147,7 @@ def ignore_encoder_mask(model: onnx.ModelProto) -> None:
 
 
 def scale_cross_cache(model: onnx.ModelProto) -> None:
-    name = "past_key_values.2.encoder.value"
+    name = "past_key_values.1.encoder.value"
     replace_uses(model.graph, name, "scaled")
     before_all(model.graph, constant("factor", np.float32(1.01)), helper.make_node("Mul", [name, "factor"], ["scaled"]))
 
@@ -179,7 +180,7 @@ def test_a_wrong_decoder_fails_in_its_own_probes_and_in_generation(
 
 
 def test_an_encoder_of_another_model_shows_in_generation(parts: Parts, tmp_path: Path) -> None:
-    other = make_checkpoint(tmp_path / "other", "t5", "seq2seq-lm-with-past", seed=1)
+    other = make_checkpoint(tmp_path / "other", "t5", "seq2seq-lm-with-past", seed=1, **FEWER_LAYERS["t5"])
     encoder = make("onnx", other, parts.configs[0], tmp_path / "onnx")
     mixed = Parts(parts.checkpoint, parts.configs, parts.references, [encoder, *parts.artifacts[1:]])
     verdict = mixed.judge(parts.artifacts[-1], tmp_path)
@@ -307,7 +308,7 @@ def test_a_wrong_branch_fails(
 
 
 def test_one_graph_computes_the_cross_attention_cache_that_it_is_not_given(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bart", "seq2seq-lm-with-past")
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bart", "seq2seq-lm-with-past", **FEWER_LAYERS["bart"])
     (config,) = graphs_of(checkpoint, "seq2seq-lm-with-past", "single")
     model = load_torchscript(make("torchscript", checkpoint, config, tmp_path / "torchscript").path)
     (probe, _) = (probe for probe in validation_probes(config) if probe.greedy_steps)

@@ -17,6 +17,13 @@ T5: Final[Mapping[str, Any]] = {
     **{"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
 }
 
+FEWER_LAYERS: Final[Mapping[str, Mapping[str, int]]] = {
+    "t5": {"num_layers": 1, "num_decoder_layers": 2},
+    "bart": {"encoder_layers": 1, "decoder_layers": 2},
+    "whisper": {"encoder_layers": 1, "decoder_layers": 2},
+}
+"""Changes for tests that need an encoder-decoder, but not many layers of it: an export takes half as long."""
+
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bart": BART,
     "mbart": BART,

@@ -280,7 +280,7 @@ def _run(
         name=f"runner for {artifact.path.name}",
         folder=folder,
         env=workers.child_environment(env),
-        kind="" if artifact.format == "onnx" else "torch",
+        kind="onnx" if artifact.format == "onnx" else "torch",
         limits=runner_limits(job.weight_bytes, timeout_s, job.threads) if limited else None,
     ) as worker:
         answer = read(worker.result(timeout_s), RunnerAnswer)

@@ -277,7 +277,7 @@ class _Measurement:
         place = self.folder / "process"
         shutil.rmtree(place, ignore_errors=True)
         module, job = self._job(contender, place, share_s * CALLS_SHARE)
-        kind = "transformers" if not contender.format else "" if contender.format == "onnx" else "torch"
+        kind = "transformers" if not contender.format else "onnx" if contender.format == "onnx" else "torch"
         timed_out = False
         try:
             with workers.start(
