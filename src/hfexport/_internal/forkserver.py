@@ -12,6 +12,7 @@ the client closes the connection earlier, the server kills the child, so that no
 from __future__ import annotations
 
 import contextlib
+import gc
 import hmac
 import importlib
 import json
@@ -28,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from hfexport._internal.process import python_command
+from hfexport._internal.process import collect_rarely, python_command
 
 __all__ = ["FORK_SERVERS", "ISOLATED", "WARM_SERVERS", "Forked", "fork", "fork_servers", "main"]
 
@@ -154,8 +155,10 @@ def main(address: str, *modules: str) -> None:
     The first line of standard input is the key that each request must have; empty if there is none.
     """
     key = _first_line(sys.stdin.fileno())
+    collect_rarely()
     for module in modules:
         importlib.import_module(module)
+    gc.freeze()  # children do not look through the imported objects, whose memory they share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # let the kernel reap the handler processes
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(address)

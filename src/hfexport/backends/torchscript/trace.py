@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hfexport._internal.room import writing
-from hfexport._internal.upstream.torch_core import graphs_of, list_of_ints
+from hfexport._internal.upstream.torch_core import TorchDispatchMode, graphs_of, list_of_ints
 from hfexport.backends.base import ExportJob
 from hfexport.backends.patches import model_patches, model_types
 from hfexport.backends.torchscript.archive import make_reproducible
