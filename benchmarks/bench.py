@@ -23,6 +23,7 @@ from typing import Any, Final
 from cases import CASES
 from chart import draw
 from comparison import compare
+from copying import copying
 from image import image
 from latency import latency
 from limits import half_precision, large
@@ -42,6 +43,7 @@ SECTIONS: Final[dict[str, Callable[[Path, int], Any]]] = {
     "latency": latency,
     "variants": variants,
     "scaling": scaling,
+    "copying": copying,
     "memory": lambda folder, _: large(folder),
     "half": lambda folder, _: half_precision(folder),
 }

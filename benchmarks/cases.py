@@ -34,7 +34,7 @@ class Architecture:
     model: str
     config: str
     sizes: Mapping[str, int | str | bool] = field(default_factory=dict)
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_shard_size: str = "50GB"
     tokenizer: bool = True
     feature_extractor: bool = False

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from cases import CASES, Case  # noqa: E402  of benchmarks
+import copying  # noqa: E402  of benchmarks
+from cases import CASES, Case  # noqa: E402
 from comparison import Entry, compare, reason  # noqa: E402
 from peers import CONTENDERS, REFERENCE, Contender, Places  # noqa: E402
 from process_tree import measure  # noqa: E402
@@ -80,6 +81,39 @@ def test_processor_time_of_children_counts_and_a_timeout_ends_the_group(tmp_path
     ended = measure(["sh", "-c", "sleep 60 & sleep 60"], log=tmp_path / "log", memory=False, timeout_s=0.2)
     assert ended.exit_code == -9
     assert "took longer" in reason(tmp_path / "log", ended.exit_code)
+
+
+def test_speed_of_writing_is_compared_with_a_plain_copy() -> None:
+    figures = {"size_bytes": 10**6, "wall_s": 2.0, "processor_s": 3.0, "peak_bytes": 2**20}
+    speeds = {"written_bytes_per_s": 4e8, "copied_bytes_per_s": 10e8}
+    rows = [
+        *({"table": "layers", "name": str(count), **figures, **speeds, "wall_s": count} for count in (2, 4, 8)),
+        {"table": "sizes", "name": "one", **figures, **speeds},
+        {"table": "sizes", "name": "two", "size_bytes": 0, "failed": "not run: no disk"},
+    ]
+    document = page({"context": CONTEXT, "scaling": rows})
+    assert "| one | 1 | 2.0 | 3.0 | 1 | 400 | 1000 | 0.40 |" in document
+    assert "| two | 0 | failed: not run: no disk |  |  |  |  |  |" in document
+    assert "| 8 | 1 | 8.0 | 3.0 | 1 |" in document
+    assert "1.00 s for each layer and 0.0 s besides" in document
+
+
+def test_imports_are_in_the_document_with_a_cold_cache() -> None:
+    rows = [
+        {"name": "`--help`", "wall_s": 0.05, "goal_s": 0.5},
+        {"name": "import of torch", "wall_s": 1.2, "cold_s": 3.4},
+    ]
+    document = page({"context": CONTEXT, "startup": rows})
+    assert "| `--help` | 0.05 | 0.5 |" in document
+    assert "| import of torch | 1.20 | 3.40 |" in document
+
+
+def test_writing_and_hashing_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "SIZE_BYTES", 2**24)
+    rows = copying.copying(tmp_path, 1)
+    assert len(rows) == 5 and all(row["wall_s"] > 0 for row in rows)
+    assert list(tmp_path.iterdir()) == []
+    assert "## Writing weights" in page({"context": CONTEXT, "copying": rows})
 
 
 def test_variants_are_compared_with_the_files_that_exist() -> None:
