@@ -13,6 +13,7 @@ from hfexport.checkpoint.adapter import ADAPTER_CONFIG, find_adapter
 from hfexport.checkpoint.model_id import is_hub_id
 from hfexport.errors import CheckpointError, InputsError
 from hfexport.hub.client import Hub
+from hfexport.hub.messages import FetchedMessage, HubMessage
 from hfexport.hub.snapshot import HubModel, download, resolve
 from hfexport.manifest.model import GivenEntry
 
@@ -70,27 +71,28 @@ class Fetched:
     digests: Mapping[Path, str]
     base: Fetched | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to JSON values."""
+    def to_message(self) -> FetchedMessage:
+        """Convert to the part of a job that `from_message` reads."""
         model = self.source.model
-        return {
-            "given": self.source.given,
-            "located": str(self.source.folder),
-            "hub": None if model is None else model.to_dict(),
-            "folder": str(self.folder),
-            "digests": {str(path): digest for path, digest in self.digests.items()},
-            "base": None if self.base is None else self.base.to_dict(),
-        }
+        return FetchedMessage(
+            given=self.source.given,
+            located=str(self.source.folder),
+            hub=None if model is None else HubMessage(**model.to_dict()),
+            folder=str(self.folder),
+            digests={str(path): digest for path, digest in self.digests.items()},
+            base=None if self.base is None else self.base.to_message(),
+        )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Fetched:
-        """Create from the result of `to_dict`."""
-        model = None if values["hub"] is None else HubModel(**values["hub"])
+    def from_message(cls, message: FetchedMessage) -> Fetched:
+        """Create from the result of `to_message`."""
+        hub = message.hub
+        model = None if hub is None else HubModel(hub.repository, hub.revision, hub.commit, hub.subfolder)
         return cls(
-            Source(values["given"], Path(values["located"]), model),
-            Path(values["folder"]),
-            {Path(path): digest for path, digest in values["digests"].items()},
-            None if values["base"] is None else cls.from_dict(values["base"]),
+            Source(message.given, Path(message.located), model),
+            Path(message.folder),
+            {Path(path): digest for path, digest in message.digests.items()},
+            None if message.base is None else cls.from_message(message.base),
         )
 
 

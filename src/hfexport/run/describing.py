@@ -10,19 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hfexport.checkpoint import look_over
 from hfexport.errors import UnsupportedError
-from hfexport.run.inputs import Inputs
+from hfexport.run.messages import DescribingJob
 from hfexport.run.observer import Advance, StageOutcome
 
 if TYPE_CHECKING:
     from hfexport.backends.base import TemplateBackend
 
-__all__ = ["inputs_from", "run"]
+__all__ = ["run"]
 
 
 def _nothing(amount: int) -> None:
@@ -63,12 +63,11 @@ class _Notes:
         """Report nothing: no other program runs here."""
 
 
-def run(job: Mapping[str, Any]) -> dict[str, Any]:
+def run(values: Mapping[str, Any]) -> dict[str, Any]:
     """Describe the checkpoint and run its model on all probes.
 
     Args:
-        job: `folder` of the checkpoint, `inputs`, `staging` (for files of this process), `answers` (folder for the
-            outputs of the model) and `threads`.
+        values: those of a `DescribingJob`.
 
     Returns:
         The values of a `ReferenceAnswer`; and `notes`, `task`, `dtype`, `interface`, `unused`, `reference` (its
@@ -77,7 +76,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         HfexportError: the checkpoint cannot be exported as the inputs ask.
     """
-    from hfexport._internal.messages import plain
+    from hfexport._internal.messages import plain, read
     from hfexport.export_config.described import describe_config
     from hfexport.modeling.load import load_model, tied_names
     from hfexport.modeling.unused import find_unused
@@ -87,11 +86,12 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     from hfexport.validation.reference import worker
     from hfexport.validation.reference.start import describe_references
 
-    inputs = inputs_from(job["inputs"])
+    job = read(values, DescribingJob)
+    inputs = job.inputs
     notes = _Notes()
-    staging = Path(job["staging"])
+    staging = Path(job.staging)
     work = Run(inputs, notes, os.environ, staging, cast("Any", {"stages": []}))
-    contents = look_over(Path(job["folder"]), work.variant)
+    contents = look_over(Path(job.folder), work.variant)
     source = work.look_up(contents)
     checkpoint = work.read(contents, inputs.formats)
     if checkpoint.conversion is not None:
@@ -111,8 +111,8 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         subject.folder_in(dtype),
         [(branch, subject.probes(branch, {})) for branch in branches.values()],
         dtype,
-        folder=Path(job["answers"]),
-        threads=int(job["threads"]),
+        folder=Path(job.answers),
+        threads=job.threads,
         exact_checkpoint=subject.folder_in("fp32") if dtype == "fp16" else None,
     )
     answer = worker.run(plain(reference))
@@ -135,12 +135,3 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         "unused": list(unused),
         "graphs": described,
     }
-
-
-def inputs_from(values: Mapping[str, Any]) -> Inputs:
-    """Rebuild inputs from JSON, in which tuples are lists."""
-    known = {part.name for part in fields(Inputs)}
-    given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known
-    }
-    return Inputs(**given)

@@ -11,24 +11,25 @@ import json
 import os
 import site
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from hfexport._internal import workers
 from hfexport._internal.blame import explain
 from hfexport._internal.confined import DENIED, confine, secret_places
 from hfexport._internal.forkserver import FORK_SERVERS, WARM_SERVERS
+from hfexport._internal.messages import plain, read
 from hfexport._internal.standby import Standbys
 from hfexport.backends.formats import FORMATS
 from hfexport.errors import ExportError, HfexportError, InternalError, ValidationError, first_line
 from hfexport.hub.source import Fetched
-from hfexport.run.describing import inputs_from
 from hfexport.run.inputs import Inputs
+from hfexport.run.messages import ExportSubject, IsolatedJob, VerifySubject
 from hfexport.run.relay import Reporter, relay
 
 if TYPE_CHECKING:
-    from hfexport.manifest.entries import Manifest
+    from hfexport.manifest.model import IsolationEntry, Manifest
     from hfexport.run.observer import Observer
     from hfexport.run.pipeline import Run
 
@@ -61,9 +62,9 @@ def export(work: Run, fetched: Fetched) -> Path:
     """
     if _stays_here(work.inputs, work.env):
         return work.export_and_validate(fetched)
-    job = {"do": "export", "fetched": fetched.to_dict(), "manifest": work.manifest}
+    subject = ExportSubject(manifest=cast("dict[str, Any]", work.manifest))
     try:
-        _in_child(job, work.inputs, work.staging, work.observer, work.env)
+        _in_child(subject, fetched, work.inputs, work.staging, work.observer, work.env)
     finally:
         _take_over(work.staging, work.manifest)
     ready = work.staging / "ready"
@@ -72,7 +73,7 @@ def export(work: Run, fetched: Fetched) -> Path:
 
 
 def verify(
-    export: Mapping[str, Any],
+    export: VerifySubject,
     fetched: Fetched,
     inputs: Inputs,
     staging: Path,
@@ -82,7 +83,7 @@ def verify(
     """Run every artifact of an export against its model in a child process.
 
     Args:
-        export: `name`, `folder` and `manifest` of the export.
+        export: the export to verify.
         fetched: source checkpoint.
         inputs: see `hfexport.run.verify.verify`.
         staging: folder for unfinished files.
@@ -95,19 +96,19 @@ def verify(
     if _stays_here(inputs, env):
         from hfexport.run.verify import Export, run_again
 
-        run_again(Export.from_dict(export), fetched, inputs, observer, env, staging)
+        run_again(Export.from_message(export), fetched, inputs, observer, env, staging)
         return
-    _in_child({"do": "verify", "fetched": fetched.to_dict(), "export": export}, inputs, staging, observer, env)
+    _in_child(export, fetched, inputs, staging, observer, env)
 
 
-def run(job: Mapping[str, Any]) -> dict[str, Any]:
+def run(values: Mapping[str, Any]) -> dict[str, Any]:
     """Run a job of the parent in the child.
 
     Args:
-        job: `do` (`export` or `verify`), `inputs`, `fetched`, `staging`, `directory`, `hidden`, `events`, and the
-            subject: `manifest` or `export`.
+        values: those of an `IsolatedJob`.
     """
-    subject = job["export"]["name"] if job["do"] == "verify" else job["inputs"]["model"]
+    job = read(values, IsolatedJob)
+    subject = job.subject.name if isinstance(job.subject, VerifySubject) else job.inputs.model
     try:
         return _work(job)
     except HfexportError:
@@ -119,41 +120,38 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         raise found from error
 
 
-def _work(job: Mapping[str, Any]) -> dict[str, Any]:
-    os.chdir(job["directory"])
-    staging = Path(job["staging"])
-    inputs = inputs_from(job["inputs"])
-    isolation = _isolate(job, inputs, staging)
-    fetched = Fetched.from_dict(job["fetched"])
-    observer = Reporter(Path(job["events"]))
+def _work(job: IsolatedJob) -> dict[str, Any]:
+    os.chdir(job.directory)
+    isolation = _isolate(job)
+    fetched = Fetched.from_message(job.fetched)
+    observer = Reporter(Path(job.events))
     with Standbys() as standbys:
-        if job["do"] == "verify" or inputs.validate == "strict":
+        if isinstance(job.subject, VerifySubject) or job.inputs.validate == "strict":
             from hfexport.validation.reference.start import prepare_reference
 
             # Before this process imports torch, so that both import it at the same time.
             prepare_reference(standbys, fetched.folder, os.environ)
-        return _make(job, inputs, fetched, observer, standbys, isolation)
+        return _make(job, fetched, observer, standbys, isolation)
 
 
 def _make(
-    job: Mapping[str, Any],
-    inputs: Inputs,
+    job: IsolatedJob,
     fetched: Fetched,
     observer: Observer,
     standbys: Standbys,
     isolation: dict[str, str],
 ) -> dict[str, Any]:
     """Export or verify in this process, which is isolated by now."""
-    staging = Path(job["staging"])
-    if job["do"] == "verify":
+    staging, inputs = Path(job.staging), job.inputs
+    if isinstance(job.subject, VerifySubject):
         from hfexport.run.verify import Export, run_again
 
-        run_again(Export.from_dict(job["export"]), fetched, inputs, observer, os.environ, staging, standbys)
+        run_again(Export.from_message(job.subject), fetched, inputs, observer, os.environ, staging, standbys)
         return {}
     from hfexport.run.pipeline import Run
 
-    manifest = job["manifest"]
-    manifest["isolation"] = isolation
+    manifest = cast("Manifest", job.subject.manifest)
+    manifest["isolation"] = cast("IsolationEntry", isolation)
     if runs_foreign_code(inputs):
         for reached in (name for name, how in isolation.items() if how != DENIED and not inputs.allow_network):
             observer.warn(f"Code that is not hfexport's is run with {reached} {isolation[reached]}.")
@@ -171,26 +169,32 @@ def _stays_here(inputs: Inputs, env: Mapping[str, str]) -> bool:
 
 
 def _in_child(
-    job: Mapping[str, Any], inputs: Inputs, staging: Path, observer: Observer, env: Mapping[str, str]
+    subject: ExportSubject | VerifySubject,
+    fetched: Fetched,
+    inputs: Inputs,
+    staging: Path,
+    observer: Observer,
+    env: Mapping[str, str],
 ) -> None:
     folder = staging.resolve() / "child"
     folder.mkdir(parents=True)
     events = folder / "events.jsonl"
-    request = {
-        **job,
-        "inputs": asdict(replace(inputs, hub_token=None)),
-        "staging": str(staging.resolve()),
-        "directory": str(Path.cwd()),
-        "hidden": [str(path) for path in secret_places(env)],
-        "events": str(events),
-    }
-    name = "the exporting process" if job["do"] == "export" else "the verifying process"
+    job = IsolatedJob(
+        subject=subject,
+        inputs=replace(inputs, hub_token=None),
+        fetched=fetched.to_message(),
+        staging=str(staging.resolve()),
+        directory=str(Path.cwd()),
+        hidden=tuple(str(path) for path in secret_places(env)),
+        events=str(events),
+    )
+    name = "the exporting process" if isinstance(subject, ExportSubject) else "the verifying process"
     environment = _environment(env, folder)
     # Code of a checkpoint gets an interpreter of its own, whose modules were imported with its own environment.
     servers = "" if runs_foreign_code(inputs) else env.get(WARM_SERVERS, "")
     with workers.start(
         __name__,
-        request,
+        plain(job),
         name=name,
         folder=folder,
         env=environment,
@@ -230,13 +234,14 @@ def _hub_home(env: Mapping[str, str]) -> Path:
     return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface")
 
 
-def _isolate(job: Mapping[str, Any], inputs: Inputs, staging: Path) -> dict[str, str]:
+def _isolate(job: IsolatedJob) -> dict[str, str]:
     """Restrict this process as far as possible while it has one thread."""
     from hfexport.backends.neuron.worker.network import NONE, leave_network
 
+    inputs = job.inputs
     network = "as outside: it was asked for" if inputs.allow_network else leave_network()
-    writable = [staging, *(Path(folder) for name in inputs.formats for folder in FORMATS[name].writable)]
-    held = confine([Path(path) for path in job["hidden"]], writable, network=inputs.allow_network)
+    writable = [Path(job.staging), *(Path(folder) for name in inputs.formats for folder in FORMATS[name].writable)]
+    held = confine([Path(path) for path in job.hidden], writable, network=inputs.allow_network)
     if network == NONE:
         network = DENIED
     elif held["tcp"] == DENIED:

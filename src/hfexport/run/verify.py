@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hfexport._internal.standby import Standbys
 from hfexport.backends.formats import FORMATS
@@ -31,6 +31,7 @@ from hfexport.run import isolated
 from hfexport.run.exporter import Exporter
 from hfexport.run.formats import FormatRun, open_format
 from hfexport.run.inputs import Inputs, recorded
+from hfexport.run.messages import VerifySubject
 from hfexport.run.observer import Observer
 from hfexport.run.pipeline import Run
 from hfexport.run.positions import within_positions
@@ -55,14 +56,14 @@ class Export:
     folder: Path
     manifest: Manifest
 
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to JSON values."""
-        return {"name": self.name, "folder": str(self.folder), "manifest": self.manifest}
+    def to_message(self) -> VerifySubject:
+        """Convert to the part of a job that `from_message` reads."""
+        return VerifySubject(name=self.name, folder=str(self.folder), manifest=cast("dict[str, Any]", self.manifest))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Export:
-        """Rebuild from the values of `to_dict`."""
-        return cls(values["name"], Path(values["folder"]), values["manifest"])
+    def from_message(cls, message: VerifySubject) -> Export:
+        """Create from the result of `to_message`."""
+        return cls(message.name, Path(message.folder), cast("Manifest", message.manifest))
 
 
 def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str]) -> Manifest:
@@ -102,7 +103,7 @@ def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str
         base = None if adapter is None else _fetch_base(export, adapter, inputs, hub, observer)
     fetched = Fetched(source, folder, digests, base)
     with tempfile.TemporaryDirectory(prefix="hfexport-") as staging:
-        isolated.verify(export.to_dict(), fetched, inputs, Path(staging), observer, env)
+        isolated.verify(export.to_message(), fetched, inputs, Path(staging), observer, env)
     return export.manifest
 
 

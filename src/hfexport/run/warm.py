@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,7 @@ import msgspec
 
 from hfexport import __version__
 from hfexport._internal import workers
+from hfexport._internal.messages import plain
 from hfexport.backends.formats import FORMATS
 from hfexport.backends.templates import SHORTCUT_SUFFIX, Templates, checkpoint_key
 from hfexport.checkpoint import Checkpoint, Contents, read_checkpoint
@@ -28,6 +29,7 @@ from hfexport.run.finishing import Made
 from hfexport.run.formats import open_format
 from hfexport.run.graph_cache import templates_for
 from hfexport.run.inputs import deciding_inputs, recorded
+from hfexport.run.messages import DescribingJob
 
 if TYPE_CHECKING:
     from hfexport._internal.workers import Worker
@@ -211,16 +213,16 @@ class Warm:
         folder = (work.staging / "described").resolve()
         staging = folder / "staging"
         staging.mkdir(parents=True)
-        job = {
-            "folder": str(self.checkpoint.contents.root.resolve()),
-            "inputs": asdict(replace(work.inputs, hub_token=None, cache=None)),
-            "staging": str(staging),
-            "answers": str(folder),
-            "threads": reference_threads(work.env),
-        }
+        job = DescribingJob(
+            folder=str(self.checkpoint.contents.root.resolve()),
+            inputs=replace(work.inputs, hub_token=None, cache=None),
+            staging=str(staging),
+            answers=str(folder),
+            threads=reference_threads(work.env),
+        )
         return workers.start(
             "hfexport.run.describing",
-            job,
+            plain(job),
             name="reference",
             folder=folder,
             env=workers.child_environment(work.env),

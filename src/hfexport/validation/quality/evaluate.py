@@ -7,12 +7,15 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from hfexport._internal import workers
+from hfexport._internal.messages import plain as to_values
+from hfexport._internal.messages import read
 from hfexport.errors import HfexportError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.probes import Probe
+from hfexport.validation.quality.messages import ModelAnswer, ModelGraph, ModelJob, StoredAnswer, StoredJob
 from hfexport.validation.quality.thresholds import LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -146,16 +149,16 @@ def start_model(
         env: environment; the process gets an allow-list of it.
     """
     folder = folder.resolve()
-    job = {
-        "checkpoint": str(checkpoint.resolve()),
-        "tokenizer": str(tokenizer.resolve()),
-        "data": data,
-        "threads": workers.available_cores(env),
-        "graphs": [{"recipe": dict(config.recipe), "folder": str(folder / config.graph)} for config in graphs],
-    }
+    job = ModelJob(
+        checkpoint=str(checkpoint.resolve()),
+        tokenizer=str(tokenizer.resolve()),
+        data=data,
+        threads=workers.available_cores(env),
+        graphs=tuple(ModelGraph(recipe=dict(graph.recipe), folder=str(folder / graph.graph)) for graph in graphs),
+    )
     worker = workers.start(
         "hfexport.validation.quality.reference",
-        job,
+        to_values(job),
         name="model for variants",
         folder=folder,
         env=workers.child_environment(env),
@@ -194,24 +197,24 @@ def measure_variant(
     Raises:
         HfexportError: the model could not be run.
     """
-    described = answers.worker.result(timeout_s)
-    data, samples = str(described["data"]), int(described["samples"])
+    described = read(answers.worker.result(timeout_s), ModelAnswer)
+    data, samples = described.data, described.samples
     made: list[tuple[Artifact, ExportConfig]] = []
     measures: list[Measure] = []
     for artifact, source in zip(artifacts, plain, strict=True):
         assert artifact.config is not None
         try:
-            stored = _stored(artifact, source, folder, env, timeout_s) if compare_weights else {}
+            stored = _stored(artifact, source, folder, env, timeout_s) if compare_weights else None
         except HfexportError as error:
             return Quality("failed", error.message.replace(f"{artifact.path.parent}/", ""), data, samples)
-        if stored.get("missing"):
-            reason = f"{artifact.path.name}: lacks the weights {', '.join(stored['missing'][:5])}"
+        if stored is not None and stored.missing:
+            reason = f"{artifact.path.name}: lacks the weights {', '.join(stored.missing[:5])}"
             return Quality("failed", reason, data, samples)
-        if stored:
-            measures.append(Measure(artifact.config.graph, "weight_error", float(stored["error"]), at_most=1.0))
+        if stored is not None:
+            measures.append(Measure(artifact.config.graph, "weight_error", stored.error, at_most=1.0))
         for config in artifact.config.branches:
             made.append((artifact, config))
-            cases = [(Probe.from_dict(case["probe"]), bool(case["real"])) for case in described["graphs"][config.graph]]
+            cases = [(Probe.from_dict(case.probe), case.real) for case in described.graphs[config.graph]]
             place = folder / config.graph
             try:
                 refused = _run(made, cases, answers.folder / config.graph, place, env, timeout_s, limited=limited)
@@ -229,18 +232,26 @@ def measure_variant(
 
 def _stored(
     artifact: Artifact, plain: Artifact, folder: Path, env: Mapping[str, str], timeout_s: float
-) -> dict[str, Any]:
-    """Compare the stored weights of a file with the plain file's; see `stored.run`."""
+) -> StoredAnswer:
+    """Compare the stored weights of a file with the plain file's."""
     assert artifact.config is not None
     place = folder / f"stored-{artifact.config.graph}"
-    paths = {"plain": str(plain.path.absolute()), "variant": str(artifact.path.absolute())}
-    job = {"format": artifact.format, **paths}
+    job = StoredJob(
+        format=cast("Literal['onnx', 'torchscript']", artifact.format),
+        plain=str(plain.path.absolute()),
+        variant=str(artifact.path.absolute()),
+    )
     name = f"weights of {artifact.path.name}"
     environment = workers.child_environment(env)
     with workers.start(
-        "hfexport.validation.quality.stored", job, name=name, folder=place, env=environment, kind="transformers"
+        "hfexport.validation.quality.stored",
+        to_values(job),
+        name=name,
+        folder=place,
+        env=environment,
+        kind="transformers",
     ) as worker:
-        return worker.result(timeout_s)
+        return read(worker.result(timeout_s), StoredAnswer)
 
 
 def _run(
@@ -254,7 +265,6 @@ def _run(
     limited: bool,
 ) -> str:
     """Run the last of `graphs` on all cases; return the runtime's error if it rejects one."""
-    from hfexport._internal.messages import plain, read
     from hfexport.validation.limits import runner_limits
     from hfexport.validation.messages import RunnerAnswer, RunnerJob
     from hfexport.validation.validate import graph_job
@@ -276,7 +286,7 @@ def _run(
     )
     with workers.start(
         "hfexport.validation.runner",
-        plain(job),
+        to_values(job),
         name=f"runner for {artifact.path.name}",
         folder=folder,
         env=workers.child_environment(env),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hfexport._internal.messages import plain, read
 from hfexport.errors import MODEL_FAILURES, UnsupportedError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import restore_config
@@ -18,23 +19,21 @@ from hfexport.validation.arrays import write_arrays
 from hfexport.validation.quality.cases import Case, Tokens, cases_for, longest, media_cases, probe_cases, reads_texts
 from hfexport.validation.quality.data import Data, read_data
 from hfexport.validation.quality.media import prepared
+from hfexport.validation.quality.messages import ModelAnswer, ModelCase, ModelJob
 
 __all__ = ["run"]
 
 Chosen = Callable[[ExportConfig], list[Case]]
 
 
-def run(job: Mapping[str, Any]) -> dict[str, Any]:
+def run(values: Mapping[str, Any]) -> dict[str, Any]:
     """Choose inputs and run the model in float32 on them.
 
     Args:
-        job: `checkpoint` (folder with float32 weights), `tokenizer` (folder), `data` (path of the user's data, or null),
-            `threads`, and `graphs`, each with the `recipe` of its export config and the `folder` for `inputs/{n}` and
-            `outputs/{n}`.
+        values: those of a `ModelJob`.
 
     Returns:
-        `data`: description of the inputs; `samples`: number of texts, images or sounds; `graphs`: by graph, its cases, each with the
-            `probe` and `real`.
+        Values of a `ModelAnswer`.
 
     Raises:
         UnsupportedError: the model fails, or it cannot read the user's data.
@@ -44,37 +43,38 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     from hfexport.modeling.load import load_model
     from hfexport.modeling.untrusted_config import read_model_config
 
-    torch.set_num_threads(int(job["threads"]))
-    checkpoint = Path(job["checkpoint"])
-    recipe = job["graphs"][0]["recipe"]
+    job = read(values, ModelJob)
+    torch.set_num_threads(job.threads)
+    checkpoint = Path(job.checkpoint)
+    recipe = job.graphs[0].recipe
     model_config = read_model_config(checkpoint, trust_remote_code=recipe["trust_remote_code"])
-    configs = [restore_config(graph["recipe"], model_config) for graph in job["graphs"]]
-    data = read_data(job["data"])
+    configs = [restore_config(graph.recipe, model_config) for graph in job.graphs]
+    data = read_data(job.data)
     choose = _texts(data, job, configs) if data.kind == "texts" else _media(data, job, configs)
     model = load_model(checkpoint, configs[0], "fp32")
-    described: dict[str, list[dict[str, Any]]] = {}
+    described: dict[str, tuple[ModelCase, ...]] = {}
     samples = 0
-    for config, graph in zip(configs, job["graphs"], strict=True):
+    for config, graph in zip(configs, job.graphs, strict=True):
         cases = choose(config) or probe_cases(config)
         if any(case.real for case in cases):
             samples = len(data.texts or data.files)
-        described[config.graph] = []
         for number, case in enumerate(cases):
             try:
-                _answer(model, config, case, Path(graph["folder"]), number)
+                _answer(model, config, case, Path(graph.folder), number)
             except MODEL_FAILURES as error:
                 raise UnsupportedError(
                     f"the model itself fails at {case.probe.name} of the data for variants: {error}",
                     remedy="Give eval-data that the model can read.",
                 ) from error
-            described[config.graph].append({"probe": case.probe.to_dict(), "real": case.real})
-    return {"data": data.description if samples else "probes", "samples": samples, "graphs": described}
+        described[config.graph] = tuple(ModelCase(probe=case.probe.to_dict(), real=case.real) for case in cases)
+    description = data.description if samples else "probes"
+    return plain(ModelAnswer(data=description, samples=samples, graphs=described))
 
 
-def _media(data: Data, job: Mapping[str, Any], configs: Sequence[ExportConfig]) -> Chosen:
+def _media(data: Data, job: ModelJob, configs: Sequence[ExportConfig]) -> Chosen:
     """Return a function that gives the cases of a graph for images or sounds."""
     trust = configs[0].recipe["trust_remote_code"]
-    samples = prepared(data, Path(job["tokenizer"]), trust_remote_code=trust)
+    samples = prepared(data, Path(job.tokenizer), trust_remote_code=trust)
 
     def choose(config: ExportConfig) -> list[Case]:
         try:
@@ -94,19 +94,19 @@ def _media(data: Data, job: Mapping[str, Any], configs: Sequence[ExportConfig]) 
     return choose
 
 
-def _texts(data: Data, job: Mapping[str, Any], configs: Sequence[ExportConfig]) -> Chosen:
+def _texts(data: Data, job: ModelJob, configs: Sequence[ExportConfig]) -> Chosen:
     """Return a function that gives the cases of a graph for texts: none if it or the checkpoint's tokenizer reads none."""
     if not any(reads_texts(config) for config in configs):
-        if job["data"]:
+        if job.data:
             raise UnsupportedError(
                 f"eval-data {data.description}: holds texts, but the task {configs[0].task.name} of this model does not"
                 " read texts alone",
                 remedy="Leave eval-data out; variants are then measured on probes.",
             )
         return lambda _: []
-    tokenizer = _tokenizer(Path(job["tokenizer"]), trust_remote_code=configs[0].recipe["trust_remote_code"])
+    tokenizer = _tokenizer(Path(job.tokenizer), trust_remote_code=configs[0].recipe["trust_remote_code"])
     if tokenizer is None:
-        if job["data"]:
+        if job.data:
             raise UnsupportedError(
                 f"eval-data {data.description}: the checkpoint has no tokenizer that transformers can load",
                 remedy="Add the tokenizer's files to the checkpoint, or leave eval-data out.",

@@ -12,9 +12,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hfexport._internal.messages import plain, read
 from hfexport.backends.onnx.variants.blocks import BLOCK, NF4, NF4_BLOCK
 from hfexport.backends.onnx.variants.graph import Opened, Stored, open_model
 from hfexport.validation.mapped_onnx import read_mapped
+from hfexport.validation.quality.messages import StoredAnswer, StoredJob
 
 __all__ = ["compare_stored", "run"]
 
@@ -55,19 +57,12 @@ class Decoded:
     turned: bool = False
 
 
-def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Compare the files of one graph.
-
-    Args:
-        job: `format` of the files, and their paths `plain` and `variant`.
-
-    Returns:
-        `error`: largest error of a weight relative to what rounding allows; `worst`: name of that weight; `missing`:
-        names of weights of the plain file that the variant lacks.
-    """
-    compare = {"onnx": compare_stored, "torchscript": _compare_scripts}[job["format"]]
-    error, worst, missing = compare(Path(job["plain"]), Path(job["variant"]))
-    return {"error": error, "worst": worst, "missing": missing}
+def run(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare the files of one graph. Takes a `StoredJob` and returns a `StoredAnswer`."""
+    job = read(values, StoredJob)
+    compare = {"onnx": compare_stored, "torchscript": _compare_scripts}[job.format]
+    error, worst, missing = compare(Path(job.plain), Path(job.variant))
+    return plain(StoredAnswer(error=error, worst=worst, missing=tuple(missing)))
 
 
 def _compare_scripts(plain: Path, variant: Path) -> tuple[float, str, list[str]]:

@@ -1,0 +1,46 @@
+"""Jobs and answers of the processes that measure variants."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hfexport._internal.messages import plain, read
+from hfexport.errors import InternalError
+from hfexport.export_config.probes import Probe
+from hfexport.validation.quality.messages import ModelAnswer, ModelCase, ModelGraph, ModelJob, StoredAnswer, StoredJob
+
+GRAPH = ModelGraph(recipe={"model_type": "bert"}, folder="/a/model")
+JOB = ModelJob(checkpoint="/c", tokenizer="/t", data=None, threads=1, graphs=(GRAPH,))
+PROBE = Probe("batch 2", {"batch": 2, "sequence": 5}, padding="right")
+ANSWER = ModelAnswer(
+    data="texts", samples=3, graphs={"model": (ModelCase(probe=PROBE.to_dict(), real=True),)}, wall_s=1.5
+)
+STORED = StoredJob(format="onnx", plain="/a/model.onnx", variant="/a/model_q4.onnx")
+
+
+@pytest.mark.parametrize("message", [JOB, ANSWER, STORED, StoredAnswer(error=0.5, worst="w", missing=("a", "b"))])
+def test_a_message_is_read_as_it_was_written(message: ModelJob | ModelAnswer | StoredJob | StoredAnswer) -> None:
+    assert read(json.loads(json.dumps(plain(message))), type(message)) == message
+
+
+def test_a_probe_comes_back() -> None:
+    found = read(json.loads(json.dumps(plain(ANSWER))), ModelAnswer)
+    assert Probe.from_dict(found.graphs["model"][0].probe) == PROBE
+
+
+@pytest.mark.parametrize(
+    ("message", "change", "said"),
+    [
+        (JOB, {"graphs": [{"folder": "/a"}]}, "missing required field `recipe`"),
+        (JOB, {"threads": "1"}, r"Expected `int`, got `str` - at `\$.threads`"),
+        (STORED, {"format": "neuron"}, "Invalid enum value 'neuron'"),
+        (ANSWER, {"samples": None}, r"Expected `int`, got `null` - at `\$.samples`"),
+    ],
+)
+def test_another_message_is_refused(
+    message: ModelJob | ModelAnswer | StoredJob, change: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InternalError, match=said):
+        read({**plain(message), **change}, type(message))
