@@ -7,12 +7,14 @@ checkpoint and by the same functions as without a shortcut; nothing is taken fro
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from hfexport.checkpoint import look_over
 from hfexport.errors import UnsupportedError
@@ -20,9 +22,16 @@ from hfexport.run.messages import DescribingJob
 from hfexport.run.observer import Advance, StageOutcome
 
 if TYPE_CHECKING:
+    from hfexport._internal.workers import Worker
     from hfexport.backends.base import TemplateBackend
 
-__all__ = ["run"]
+__all__ = ["DESCRIPTION", "await_description", "run"]
+
+DESCRIPTION: Final = "description.json"
+"""Name of the file with the description of a checkpoint."""
+
+_POLL_S: Final = 0.005
+"""Interval for looking whether the description is complete."""
 
 
 def _nothing(amount: int) -> None:
@@ -70,8 +79,7 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
         values: those of a `DescribingJob`.
 
     Returns:
-        The values of a `ReferenceAnswer`; and `notes`, `task`, `dtype`, `interface`, `unused`, `reference` (its
-        `ReferenceJob`), and `graphs`, each with its `format`, the `key` of its template and its `config`.
+        The values of a `ReferenceAnswer`. The description is in a file before, see `await_description`.
 
     Raises:
         HfexportError: the checkpoint cannot be exported as the inputs ask.
@@ -115,7 +123,6 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
         threads=job.threads,
         exact_checkpoint=subject.folder_in("fp32") if dtype == "fp16" else None,
     )
-    answer = worker.run(plain(reference))
     described = []
     tied: dict[str, Any] = {}
     for form in forms:
@@ -125,8 +132,7 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
                 tied[graph.graph] = tied_names(load_model(subject.folder_in(dtype), graph, dtype))
             key = cast("TemplateBackend", form.backend).key(exporter.job(graph, dtype, staging), tied[graph.graph])
             described.append({"format": form.backend.format, "key": key, "config": describe_config(graph, dtype)})
-    return {
-        **answer,
+    description = {
         "reference": plain(reference),
         "notes": notes.kept,
         "task": config.task.name,
@@ -135,3 +141,34 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
         "unused": list(unused),
         "graphs": described,
     }
+    staged = Path(job.answers, f"{DESCRIPTION}.part")
+    staged.write_text(json.dumps(description), encoding="utf-8")
+    os.replace(staged, Path(job.answers, DESCRIPTION))
+    return worker.run(plain(reference))
+
+
+def await_description(process: Worker, folder: Path, timeout_s: float) -> dict[str, Any]:
+    """Wait for the description that the process of `run` writes to `folder` before it runs the model.
+
+    Args:
+        process: the process.
+        folder: the folder `answers` of its job.
+        timeout_s: time limit in seconds.
+
+    Returns:
+        `notes`, `task`, `dtype`, `interface`, `unused`, `reference` (a `ReferenceJob`), and `graphs`, each with its
+        `format`, the `key` of its template and its `config`.
+
+    Raises:
+        HfexportError: the checkpoint cannot be exported as the inputs ask, or the process did not describe it.
+    """
+    path = folder / DESCRIPTION
+    end = time.monotonic() + timeout_s
+    while process.running and time.monotonic() < end:
+        if path.exists():
+            break
+        time.sleep(_POLL_S)
+    if not path.exists():
+        process.result(max(0.0, end - time.monotonic()))
+    description: dict[str, Any] = json.loads(path.read_bytes())
+    return description

@@ -233,6 +233,7 @@ class Warm:
 
     def _made(self, worker: Worker, ready: Path, source_identity: str, on_made: Any) -> Made:
         from hfexport._internal.messages import read
+        from hfexport.run.describing import await_description
         from hfexport.validation.messages import ReferenceJob
         from hfexport.validation.reference.start import started_references
         from hfexport.validation.validate import prepare_runner
@@ -243,7 +244,7 @@ class Warm:
         artifacts = [artifact for name in self.files for artifact in self._write(name, ready, source_identity, on_made)]
         with work.stages("Model configuration"):
             try:
-                described = worker.result(self._timeout_s)
+                described = await_description(worker, worker.folder, self._timeout_s)
             except (
                 HfexportError
             ) as error:  # raised again, and explained, where the model is exported without a template
@@ -263,13 +264,24 @@ class Warm:
                 (earlier, described) for earlier, described, _ in results if earlier.format == artifact.format
             ]
             whole = replace(artifact, config=config)
-            verdict = exporter.validate(whole, config, comparison, companions)
+            try:
+                verdict = exporter.validate(whole, config, comparison, companions)
+            except HfexportError:
+                self._refuse_failed(worker)
+                raise
             if verdict.verdict == "failed":
                 raise _Refused(f"{artifact.name} is wrong")
             results.append((whole, config, verdict))
         for key in (*self.keys.values(), *(file.origins.key for files in self.files.values() for file in files)):
             self.templates.mark_used(key)
         return made
+
+    def _refuse_failed(self, worker: Worker) -> None:
+        """Raise `_Refused` if the model itself failed: that is explained where it is exported without a template."""
+        try:
+            worker.result(0)
+        except HfexportError as error:
+            raise _Refused(first_line(error)) from error
 
     def _write(self, name: str, ready: Path, source_identity: str, on_made: Callable[[Path], None]) -> list[Artifact]:
         """Write every file of a format; the weights stay mapped from the checkpoint."""

@@ -7,16 +7,21 @@ not held in memory.
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hfexport.export_config.arrays import Arrays
 
-__all__ = ["read_arrays", "write_arrays"]
+__all__ = ["await_arrays", "read_arrays", "write_arrays"]
+
+POLL_S: Final = 0.005
+"""Interval for looking whether arrays of another process are complete."""
 
 
 def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -24,8 +29,19 @@ def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     folder.mkdir(parents=True)
     for number, array in enumerate(arrays.values()):
         np.save(folder / f"{number}.npy", np.asarray(array, order="C"), allow_pickle=False)
-    # The index is written last, so a folder with an index is complete.
-    (folder / "index.json").write_text(json.dumps(list(arrays)), encoding="utf-8")
+    # The index appears last and whole, so a folder with an index is complete.
+    (folder / "index.json.part").write_text(json.dumps(list(arrays)), encoding="utf-8")
+    os.replace(folder / "index.json.part", folder / "index.json")
+
+
+def await_arrays(folder: Path) -> Arrays:
+    """Return the arrays of `folder` as soon as another process has written them; that process may not have begun.
+
+    The caller is ended from outside if they never come.
+    """
+    while not (folder / "index.json").exists():
+        time.sleep(POLL_S)
+    return read_arrays(folder)
 
 
 def read_arrays(folder: Path) -> Arrays:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hfexport._internal.messages import plain, read
-from hfexport.validation.arrays import read_arrays, write_arrays
+from hfexport.validation.arrays import await_arrays, read_arrays, write_arrays
 from hfexport.validation.generation import decode
 from hfexport.validation.messages import GraphFile, RunnerAnswer, RunnerJob
 from hfexport.validation.sessions import (
@@ -39,7 +39,7 @@ def prepare(format_name: str) -> None:
 
 
 def run(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the artifact on every probe, one at a time.
+    """Run the artifact on every probe, one at a time, each as soon as the reference has written what it needs.
 
     Args:
         values: those of a `RunnerJob`.
@@ -67,10 +67,10 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
     reference = Path(job.reference)
     refusals: dict[str, str] = {}
     for number, (steps, reorders) in enumerate(zip(job.greedy_steps, job.reorders, strict=True)):
-        inputs = read_arrays(reference / "inputs" / str(number))
+        inputs = await_arrays(reference / "inputs" / str(number))
         try:
             if steps:
-                tokens = np.asarray(read_arrays(reference / "outputs" / str(number))["tokens"])
+                tokens = np.asarray(await_arrays(reference / "outputs" / str(number))["tokens"])
                 outputs = decode(sessions, inputs, tokens, job.start_token, reorders=reorders)
             else:
                 outputs = session.ask(inputs)

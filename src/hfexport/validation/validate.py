@@ -78,14 +78,18 @@ def validate(
     from hfexport.validation.judge import Answers, judge_all
     from hfexport.validation.weights import prove, read_hashes
 
-    answered = read(reference.worker.result(timeout_s), ReferenceAnswer)
-    stages = {"reference": _stage(answered)}
     folder = folder.resolve()
     name = f"runner for {artifact.format}"
-    known = _known_weights(artifact, config, reference) if compare_weights else {}
+    first = config.graph == (artifact.config or config).branches[0].graph
     job = _runner_job(
-        [*companions, (artifact, config)], reference, folder, workers.available_cores(env), hash_weights=bool(known)
+        [*companions, (artifact, config)],
+        reference,
+        folder,
+        workers.available_cores(env),
+        hash_weights=compare_weights and first,  # a file with several graphs is checked with the first of them
     )
+    if not _fits_beside_reference(job.weight_bytes):
+        reference.worker.result(timeout_s)
     environment = workers.child_environment(env)
     kind = "onnx" if artifact.format == "onnx" else "torch"
     limits = runner_limits(job.weight_bytes, timeout_s, job.threads) if limited else None
@@ -99,6 +103,9 @@ def validate(
         limits=limits,
         standbys=standbys,
     ) as worker:
+        # The runner loads the artifact and runs each probe as soon as the reference has written it.
+        answered = read(reference.worker.result(timeout_s), ReferenceAnswer)
+        stages = {"reference": _stage(answered)}
         try:
             answer = read(worker.result(timeout_s), RunnerAnswer)
         except ValidationError as error:
@@ -128,6 +135,7 @@ def validate(
     shutil.rmtree(folder / "outputs", ignore_errors=True)
     verdict = _verdict(results, tolerance, reference.dtype, by_precision, answer.session, stages)
     verdict = replace(verdict, left_out=answered.left_out.get(config.graph, ()))
+    known = _known_weights(artifact, config, reference) if job.hash_weights else {}
     stored = read_hashes(folder) if known else None
     return verdict if stored is None else verdict.with_weights(prove(stored, tuple(known.values()), tuple(known)))
 
@@ -215,15 +223,10 @@ def _ask_exactly(reference: Reference, exact: Exact, env: Mapping[str, str], tim
 
 
 def _known_weights(artifact: Artifact, config: ExportConfig, reference: Reference) -> dict[str, dict[str, Stored]]:
-    """Return the hashes of the model's tensors for each graph of a file; empty if the file is not to be checked here.
-
-    A file with several graphs is checked with the first of them.
-    """
+    """Return the hashes of the model's tensors for each graph of a file, as far as the reference has written them."""
     from hfexport.validation.weights import read_hashes
 
     branches = (artifact.config or config).branches
-    if config.graph != branches[0].graph:
-        return {}
     folders = {branch.graph: reference.folder.parent / branch.graph for branch in branches}
     if len(branches) == 1:
         folders = {config.graph: reference.folder}
@@ -238,6 +241,19 @@ def _fits_in_memory(checkpoint: Path) -> bool:
     available = available_bytes()
     weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
     return available is None or 6 * weights < available
+
+
+def _fits_beside_reference(weight_bytes: int) -> bool:
+    """Return whether memory has room for the runner while the reference runs; else it starts afterwards.
+
+    Args:
+        weight_bytes: size of the artifact, in bytes.
+    """
+    from hfexport.validation.memory import available_bytes
+    from hfexport.validation.sessions import MAPPED_FROM_BYTES, ROOM_FOR_COPIES
+
+    available = available_bytes()
+    return weight_bytes <= MAPPED_FROM_BYTES and (available is None or 2 * ROOM_FOR_COPIES * weight_bytes < available)
 
 
 def _stage(answer: Answer) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +99,7 @@ def test_a_runner_that_never_ends_is_stopped(answers: Case, endless: Artifact, t
 
 @pytest.fixture
 def nothing(tmp_path: Path) -> Artifact:
-    """An artifact that is never looked at."""
+    """An artifact that does not exist."""
     return Artifact("onnx", tmp_path / "model.onnx", ())
 
 
@@ -109,7 +112,52 @@ def test_a_reference_without_the_heads_weights_says_so(nothing: Artifact, tmp_pa
         with pytest.raises(UnsupportedError, match="qa_outputs") as caught:
             validate(nothing, config, reference, tolerance, folder=tmp_path / "run", env=os.environ, timeout_s=900.0)
     assert caught.value.exit_code == 4
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "outputs").exists()
+
+
+@dataclass(frozen=True)
+class Late:
+    """A reference that writes its arrays only when it is waited for.
+
+    Attributes:
+        made: folder with the arrays.
+        folder: folder to write them to.
+        run: folder of the runner.
+        begun: whether the runner had been started then.
+    """
+
+    made: Path
+    folder: Path
+    run: Path
+    begun: list[bool]
+
+    def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+        self.begun.append((self.run / "job.json").exists())
+        for part in sorted(path.relative_to(self.made) for path in self.made.glob("*puts/*")):
+            if not (self.folder / part).exists():
+                shutil.copytree(self.made / part, self.folder / part)
+        for path in self.made.iterdir():
+            if path.is_file():
+                shutil.copy(path, self.folder)
+        return {"wall_s": 0.0, "peak_rss_bytes": 0, "probes": [], "versions": {}, "left_out": {}}
+
+    def stop(self) -> None:
+        """There is no process."""
+
+
+@pytest.mark.parametrize(("free_bytes", "beside"), [(1 << 40, True), (0, False)])
+def test_a_runner_starts_before_the_reference_ends_if_memory_allows(
+    answers: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, beside: bool
+) -> None:
+    monkeypatch.setattr("hfexport.validation.memory.available_bytes", lambda: free_bytes)
+    answers.reference.worker.result()
+    late = Late(answers.reference.folder, tmp_path / "late", tmp_path / "run", [])
+    case = replace(answers, reference=replace(answers.reference, worker=late, folder=late.folder))
+    late.folder.mkdir()
+    verdict = case.judge(answers.onnx, tmp_path)
+    assert verdict.verdict == "passed"
+    assert verdict.weights is not None
+    assert late.begun[0] is beside
 
 
 def test_a_model_without_an_answer_is_not_a_bug_of_ours(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hfexport.validation.arrays import read_arrays, write_arrays
+from hfexport.validation.arrays import await_arrays, read_arrays, write_arrays
 from hfexport.validation.generation import next_inputs
 from hfexport.validation.memory import available_bytes
 
@@ -40,6 +41,20 @@ def test_a_folder_without_its_index_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "0" / "index.json").unlink()
     with pytest.raises(FileNotFoundError):
         read_arrays(tmp_path / "0")
+
+
+def test_arrays_that_another_process_still_writes_are_awaited(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "made", {"a": np.arange(3)})
+    (tmp_path / "0").mkdir()
+
+    def finish() -> None:
+        for name in ("0.npy", "index.json"):
+            (tmp_path / "made" / name).rename(tmp_path / "0" / name)
+
+    timer = threading.Timer(0.05, finish)
+    timer.start()
+    assert await_arrays(tmp_path / "0")["a"].tolist() == [0, 1, 2]
+    timer.join()
 
 
 def test_the_next_step_appends_to_mask_positions_and_cache() -> None:
