@@ -132,6 +132,7 @@ class Late:
     begun: list[bool]
 
     def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+        del timeout_s
         self.begun.append((self.run / "job.json").exists())
         for part in sorted(path.relative_to(self.made) for path in self.made.glob("*puts/*")):
             if not (self.folder / part).exists():
