@@ -23,8 +23,11 @@ HALF = (
     Case("t5", "default", dtype="fp16"),
     Case("longt5", "default", dtype="fp16"),
     Case("marian", "default", dtype="fp16"),
+    Case("deepseek_v3", "auto", dtype="fp16"),
+    Case("led", "auto", dtype="fp16"),
+    Case("nllb-moe", "auto", dtype="fp16"),
 )
-"""Models that keep weights in float32, and that clamp states which overflow."""
+"""Models that keep weights or buffers in float32, that convert weights when called, and that clamp states."""
 
 INFERRED = tuple(Case(name, "auto") for name in ("autoformer", "canine", "encodec", "mamba", "mistral", "vivit"))
 """A model of each kind that takes something else than the others: series, operators of our own, placeholders, a cache, videos."""

@@ -105,7 +105,20 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
                 remedy="Check that config.json belongs to these weights.",
             ) from error
     _refuse_partial_load(folder, config, info)
+    _convert_routers(model)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _convert_routers(model: torch.nn.Module) -> None:
+    """Convert the classifiers of routers to the dtype that they compute in.
+
+    Switch Transformers and NLLB-MoE do so when they are called. An artifact stores the converted weights, so a model
+    that was not called yet must have them too.
+    """
+    for module in model.modules():
+        classifier, dtype = getattr(module, "classifier", None), getattr(module, "dtype", None)
+        if type(module).__name__.endswith("Router") and isinstance(classifier, torch.nn.Module) and dtype is not None:
+            classifier.to(dtype)
 
 
 def _shown(folder: Path) -> str:
@@ -233,17 +246,26 @@ def _faked(model: Any, fake_mode: FakeTensorMode, loaded: torch.nn.Module | None
 
 
 def _keep_dtypes(model: torch.nn.Module, loaded: torch.nn.Module) -> None:
-    """Give the weights of a model on the meta device the dtypes of the loaded ones.
+    """Give the weights and buffers of a model on the meta device the dtypes of the loaded ones.
 
-    `from_pretrained` keeps some weights in float32, such as `wo` of T5; a constructor does not.
+    `from_pretrained` keeps some of them in float32, such as `wo` of T5 and the correction bias of DeepSeek's routers; a
+    constructor does not.
     """
-    dtypes = {name: weight.dtype for name, weight in loaded.named_parameters()}
-    for name, weight in list(model.named_parameters()):
-        if (dtype := dtypes.get(name, weight.dtype)) == weight.dtype:
+    dtypes = {name: tensor.dtype for name, tensor in _named_tensors(loaded)}
+    for name, tensor in list(_named_tensors(model)):
+        if (dtype := dtypes.get(name, tensor.dtype)) == tensor.dtype:
             continue
         owner, _, short = name.rpartition(".")
-        kept = torch.nn.Parameter(torch.empty_like(weight, dtype=dtype), requires_grad=weight.requires_grad)
+        kept = torch.empty_like(tensor, dtype=dtype)
+        if isinstance(tensor, torch.nn.Parameter):
+            kept = torch.nn.Parameter(kept, requires_grad=tensor.requires_grad)
         setattr(model.get_submodule(owner), short, kept)
+
+
+def _named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the parameters and buffers of a model with their names, each once."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def tied_names(model: torch.nn.Module) -> list[list[str]]:

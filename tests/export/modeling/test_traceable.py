@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from hfexport.backends.patches import model_patches, model_types
 from hfexport.export_config import ExportConfig
@@ -139,3 +139,34 @@ def test_the_types_of_the_models_within_a_model_are_known() -> None:
     config = AutoConfig.for_model("florence2", text_config={"model_type": "bart"})
     assert model_types(config)[0] == "florence2"
     assert "bart" in model_types(config)
+
+
+@pytest.mark.parametrize("model_type", ["led", "nllb-moe"])
+@torch.inference_mode()
+def test_encoder_decoders_answer_as_before(model_type: str, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path, model_type, "auto")
+    wanted = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    found = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    make_traceable(found)
+    for length in (1, 5, 8, 21):  # within the window of 8, at it, and beyond it
+        ids = torch.randint(3, 100, (2, length), generator=torch.Generator().manual_seed(length))
+        mask = torch.ones_like(ids)
+        mask[1, -(-length // 2) :] = 0
+        inputs = {"input_ids": ids.masked_fill(mask == 0, 1), "attention_mask": mask, "decoder_input_ids": ids[:, :4]}
+        assert _off((found(**inputs).logits,), (wanted(**inputs).logits,)) < 1e-5, length
+
+
+@torch.inference_mode()
+def test_global_tokens_of_an_led_attend_to_all(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path, "led", "auto")
+    wanted = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    found = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    make_traceable(found)
+    ids = torch.randint(3, 100, (1, 21), generator=torch.Generator().manual_seed(0))
+    tokens = torch.zeros_like(ids)
+    tokens[:, :2] = 1
+    inputs = {"input_ids": ids, "global_attention_mask": tokens, "decoder_input_ids": ids[:, :4]}
+    logits = found(**inputs).logits
+    assert _off((logits,), (wanted(**inputs).logits,)) < 1e-5
+    inputs["global_attention_mask"] = torch.zeros_like(ids)
+    assert _off((logits,), (wanted(**inputs).logits,)) > 1e-3

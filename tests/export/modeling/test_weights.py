@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hfexport._internal.messages import plain
 from hfexport.checkpoint import look_over
@@ -19,7 +20,7 @@ from hfexport.errors import UnsupportedError
 from hfexport.export_config.builtin import known_architectures
 from hfexport.export_config.tasks import TASKS
 from hfexport.modeling.conversion import conversion_job, worker
-from hfexport.modeling.load import load_model
+from hfexport.modeling.load import empty_model, load_model
 from tiny import make_checkpoint
 
 
@@ -194,3 +195,25 @@ def test_auto_takes_a_task_whose_weights_are_there(
     error = json.loads((tmp_path / "output" / "hfexport.json").read_bytes())["error"]
     assert "needs weights that the checkpoint does not have: lm_head" in error["message"]
     assert error["remedy"] == "The checkpoint has all weights for: default."
+
+
+def test_buffers_that_stay_in_float32_do_so_without_data(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path, "deepseek_v3", "auto", dtype="fp16")
+    config = known_architectures()["llama"](transformers.AutoConfig.from_pretrained(folder), TASKS["causal-lm"])
+    loaded = load_model(folder, config, "fp16")
+    bias = "model.layers.1.mlp.gate.e_score_correction_bias"
+    assert dict(loaded.named_buffers())[bias].dtype == torch.float32
+    empty = empty_model(config, "fp16", FakeTensorMode(allow_non_fake_inputs=True), loaded=loaded)
+    assert dict(empty.named_buffers())[bias].dtype == torch.float32
+    assert {name: one.dtype for name, one in empty.named_parameters()} == {
+        name: one.dtype for name, one in loaded.named_parameters()
+    }
+
+
+def test_routers_have_the_dtype_that_they_compute_in(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path, "nllb-moe", "auto", dtype="fp16")
+    config = known_architectures()["bart"](transformers.AutoConfig.from_pretrained(folder), TASKS["seq2seq-lm"])
+    loaded = load_model(folder, config, "fp16")
+    weights = dict(loaded.named_parameters())
+    assert weights["model.encoder.layers.1.ffn.router.classifier.weight"].dtype == torch.float32
+    assert weights["model.encoder.layers.1.ffn.experts.expert_0.fc1.weight"].dtype == torch.float16

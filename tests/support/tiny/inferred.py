@@ -46,6 +46,12 @@ _TWO_STREAMS: Final[Mapping[str, Any]] = {
     **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1},
 }
 
+_TRANSLATION: Final[Mapping[str, Any]] = {
+    **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "vocab_size": 101},
+    **{"decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "decoder_start_token_id": 2},
+    **{"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2},
+}
+
 INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     # Encoders of text
     "modernbert": ("ModernBertForMaskedLM", {**TEXT, "local_attention": 8, "global_attn_every_n_layers": 2}),
@@ -59,10 +65,32 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     ),
     # Encoder-decoders
     "prophetnet": ("ProphetNetForConditionalGeneration", _TWO_STREAMS),
+    "led": (
+        "LEDForConditionalGeneration",
+        {
+            **{**_TRANSLATION, "attention_window": [8, 8], "max_encoder_position_embeddings": 64},
+            "max_decoder_position_embeddings": 48,
+        },
+    ),
+    "nllb-moe": (
+        "NllbMoeForConditionalGeneration",
+        {
+            **{**_TRANSLATION, "num_experts": 4, "encoder_sparse_step": 2, "decoder_sparse_step": 2},
+            "max_position_embeddings": 64,
+        },
+    ),
     # Decoders
     "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 12}),
     "mixtral": ("MixtralForCausalLM", {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2": ("Qwen2ForCausalLM", LLAMA),
+    "deepseek_v3": (
+        "DeepseekV3ForCausalLM",
+        {
+            **{**LLAMA, "num_hidden_layers": 3, "num_key_value_heads": 4, "n_routed_experts": 8, "n_group": 2},
+            **{"num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1, "topk_group": 1},
+            **{"kv_lora_rank": 8, "q_lora_rank": 12, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8},
+        },
+    ),
     "gemma": ("GemmaForCausalLM", {**LLAMA, "head_dim": 8}),
     "gemma2": ("Gemma2ForCausalLM", {**LLAMA, "head_dim": 8, "sliding_window": 12}),
     "gemma3_text": ("Gemma3ForCausalLM", {**LLAMA, "head_dim": 8, "sliding_window": 12, "layer_types": None}),
@@ -216,6 +244,20 @@ MISSES: Final[Mapping[str, tuple[str, Mapping[str, Any], tuple[str, str]]]] = {
         (
             "It attends to keys that it draws at random, so its own answers differ from call to call.",
             "answers differently when asked twice",
+        ),
+    ),
+    "pix2struct": (
+        "Pix2StructForConditionalGeneration",
+        {
+            "text_config": {
+                **{"vocab_size": 101, "hidden_size": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+                **{"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
+            },
+            "vision_config": {**_IMAGE, "patch_embed_hidden_size": 32, "d_ff": 48, "d_kv": 8, "seq_len": 64},
+        },
+        (
+            "Its images come as flattened patches that begin with row and column numbers, which hfexport cannot draw.",
+            "nothing is known of its main input flattened_patches",
         ),
     ),
     "smolvlm": (

@@ -27,7 +27,9 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
             "bigbird_pegasus": "bigbird_pegasus",
             "canine": "canine",
             "encodec": "encodec",
+            "led": "led",
             "longformer": "longformer",
+            "nllb-moe": "nllb_moe",
         },
         **{"autoformer": "forecast", "informer": "forecast", "time_series_transformer": "forecast"},
     }

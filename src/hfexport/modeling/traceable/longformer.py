@@ -21,7 +21,7 @@ from transformers.models.longformer.modeling_longformer import (
     LongformerSelfAttention,
 )
 
-__all__ = ["make_traceable"]
+__all__ = ["make_traceable", "masked_attention"]
 
 
 def make_traceable(model: torch.nn.Module) -> None:
@@ -87,29 +87,44 @@ class _MaskedSelfAttention(LongformerSelfAttention):
         del attention_mask, is_global_attn, output_attentions
         assert is_index_masked is not None
         assert is_index_global_attn is not None
-        positions = torch.arange(hidden_states.shape[1], device=hidden_states.device)
-        near = (positions[:, None] - positions[None, :]).abs() <= self.one_sided_attn_window_size
-        to_masked, to_global = is_index_masked[:, None, None, :], is_index_global_attn[:, None, None, :]
-        local = _attend(
-            self._heads(self.query, hidden_states) / math.sqrt(self.head_dim),
-            self._heads(self.key, hidden_states),
-            self._heads(self.value, hidden_states),
-            ~to_masked & near | to_global,
-        )
-        everywhere = _attend(
-            self._heads(self.query_global, hidden_states) / math.sqrt(self.head_dim),
-            self._heads(self.key_global, hidden_states),
-            self._heads(self.value_global, hidden_states),
-            ~to_masked,
-        )
-        local = local.masked_fill(is_index_masked[:, None, :, None], 0.0)
-        context = torch.where(is_index_global_attn[:, None, :, None], everywhere, local)
-        return (context.transpose(1, 2).flatten(2),)
+        return (masked_attention(self, hidden_states, is_index_masked, is_index_global_attn),)
 
-    def _heads(self, projection: torch.nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Project and split into heads: (batch, heads, sequence, head_size)."""
+
+def masked_attention(
+    attention: Any, hidden_states: torch.Tensor, is_masked: torch.Tensor, is_global: torch.Tensor | None
+) -> torch.Tensor:
+    """Attend to a window and to global tokens by the projections of a self-attention module.
+
+    Args:
+        attention: self-attention of Longformer, or of LED, which has the same attributes.
+        hidden_states: (batch, sequence, hidden).
+        is_masked: (batch, sequence), true at padding.
+        is_global: (batch, sequence), true at global tokens; never true at padding. `None` if there are none.
+
+    Returns:
+        (batch, sequence, hidden); zeros at padding.
+    """
+
+    def heads(projection: torch.nn.Module) -> torch.Tensor:
         projected: torch.Tensor = projection(hidden_states)
-        return projected.view(*projected.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
+        return projected.view(*projected.shape[:2], attention.num_heads, attention.head_dim).transpose(1, 2)
+
+    scale = math.sqrt(attention.head_dim)
+    positions = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+    near = (positions[:, None] - positions[None, :]).abs() <= attention.one_sided_attn_window_size
+    unmasked = ~is_masked[:, None, None, :]
+    allowed = unmasked & near if is_global is None else unmasked & near | is_global[:, None, None, :]
+    context = _attend(heads(attention.query) / scale, heads(attention.key), heads(attention.value), allowed)
+    context = context.masked_fill(is_masked[:, None, :, None], 0.0)
+    if is_global is not None:
+        everywhere = _attend(
+            heads(attention.query_global) / scale,
+            heads(attention.key_global),
+            heads(attention.value_global),
+            unmasked,
+        )
+        context = torch.where(is_global[:, None, :, None], everywhere, context)
+    return context.transpose(1, 2).flatten(2)
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
