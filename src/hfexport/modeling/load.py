@@ -22,6 +22,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from hfexport._internal.room import STAGING_PREFIX
 from hfexport._internal.upstream.models import attention_of, from_config
 from hfexport.errors import CheckpointError, UnsupportedError
+from hfexport.modeling.kept_dtypes import convert_routers, keep_dtypes
 from hfexport.modeling.untrusted_config import BUILD_FAILURES, bounded, refuse_implausible
 
 if TYPE_CHECKING:
@@ -105,20 +106,8 @@ def load_model(folder: Path, config: ExportConfig, dtype: str) -> torch.nn.Modul
                 remedy="Check that config.json belongs to these weights.",
             ) from error
     _refuse_partial_load(folder, config, info)
-    _convert_routers(model)
+    convert_routers(model)
     return model.eval()  # type: ignore[no-any-return]
-
-
-def _convert_routers(model: torch.nn.Module) -> None:
-    """Convert the classifiers of routers to the dtype that they compute in.
-
-    Switch Transformers and NLLB-MoE do so when they are called. An artifact stores the converted weights, so a model
-    that was not called yet must have them too.
-    """
-    for module in model.modules():
-        classifier, dtype = getattr(module, "classifier", None), getattr(module, "dtype", None)
-        if type(module).__name__.endswith("Router") and isinstance(classifier, torch.nn.Module) and dtype is not None:
-            classifier.to(dtype)
 
 
 def _shown(folder: Path) -> str:
@@ -236,36 +225,13 @@ def empty_like(model: torch.nn.Module, fake_mode: FakeTensorMode) -> torch.nn.Mo
 
 def _faked(model: Any, fake_mode: FakeTensorMode, loaded: torch.nn.Module | None) -> torch.nn.Module:
     if loaded is not None:
-        _keep_dtypes(model, loaded)
+        keep_dtypes(model, loaded)
     with fake_mode, quiet():
         model.to_empty(device="cpu")
         if loaded is not None:
             model.all_tied_weights_keys = dict(loaded.all_tied_weights_keys)  # type: ignore[arg-type]
         model.tie_weights(recompute_mapping=loaded is None)
     return model.eval()  # type: ignore[no-any-return]
-
-
-def _keep_dtypes(model: torch.nn.Module, loaded: torch.nn.Module) -> None:
-    """Give the weights and buffers of a model on the meta device the dtypes of the loaded ones.
-
-    `from_pretrained` keeps some of them in float32, such as `wo` of T5 and the correction bias of DeepSeek's routers; a
-    constructor does not.
-    """
-    dtypes = {name: tensor.dtype for name, tensor in _named_tensors(loaded)}
-    for name, tensor in list(_named_tensors(model)):
-        if (dtype := dtypes.get(name, tensor.dtype)) == tensor.dtype:
-            continue
-        owner, _, short = name.rpartition(".")
-        kept = torch.empty_like(tensor, dtype=dtype)
-        if isinstance(tensor, torch.nn.Parameter):
-            kept = torch.nn.Parameter(kept, requires_grad=tensor.requires_grad)
-        setattr(model.get_submodule(owner), short, kept)
-
-
-def _named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the parameters and buffers of a model with their names, each once."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
 
 
 def tied_names(model: torch.nn.Module) -> list[list[str]]:
