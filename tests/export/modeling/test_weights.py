@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from hfexport._internal import workers
 from hfexport._internal.messages import plain
 from hfexport.checkpoint import look_over
 from hfexport.cli.main import main
@@ -101,6 +105,32 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     source = json.loads((tmp_path / "output" / "hfexport.json").read_bytes())["source"]
     assert source["weight_format"] == "pytorch"
     assert {entry["path"] for entry in source["files"]} == {path.name for path in folder.iterdir()}
+
+
+def test_a_conversion_that_does_not_end_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = _as_torch_files(make_checkpoint(tmp_path / "checkpoint", "bert", "default"))
+    started: list[workers.Worker] = []
+    start = workers.start
+
+    def noted(*arguments: Any, **options: Any) -> workers.Worker:
+        started.append(start(*arguments, **options))
+        if "conversion" in started[-1].name:
+            os.kill(started[-1].pid, signal.SIGSTOP)  # it hangs
+        return started[-1]
+
+    monkeypatch.setattr(workers, "start", noted)
+    monkeypatch.setattr(workers, "timeout_for", lambda size_bytes: 0.5)
+    output = tmp_path / "out"
+    assert main([str(folder), "--formats", "onnx", "--output", str(output)]) == 3
+    said = capsys.readouterr().err
+    assert "conversion" in said and "not finished after 0.5 s; stopped" in said and "Use a machine" in said
+    assert "Traceback" not in said
+    assert [path.name for path in output.iterdir()] == ["hfexport.json"]
+    assert json.loads((output / "hfexport.json").read_text())["verdict"] == "error"
+    assert any("conversion" in worker.name for worker in started)
+    assert not any(worker.running for worker in started)
 
 
 def test_a_pickle_that_would_run_ends_in_exit_code_3(tmp_path: Path) -> None:
