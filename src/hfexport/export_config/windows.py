@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from hfexport.export_config.base import ExportConfig
 from hfexport.export_config.decoder import rope_growth
 
-__all__ = ["unasked_thresholds"]
+__all__ = ["unasked_thresholds", "window_sizes"]
 
 _WINDOWS: Final = ("sliding_window", "local_attention", "attention_window", "local_transformer_stride")
 """Fields of a model's config that hold the length of an attention window."""
+
+
+def window_sizes(text_config: Any) -> dict[str, int]:
+    """Return the length of each attention window that a model's config has, by field; the longest of a list of layers."""
+    values = {name: getattr(text_config, name, None) for name in _WINDOWS}
+    longest = {
+        name: max((size for size in value if isinstance(size, int)), default=0) if isinstance(value, list) else value
+        for name, value in values.items()
+    }
+    return {name: size for name, size in longest.items() if isinstance(size, int) and size > 0}
 
 
 def unasked_thresholds(config: ExportConfig, asked: Iterable[Mapping[str, int]]) -> dict[str, int]:
@@ -24,17 +34,14 @@ def unasked_thresholds(config: ExportConfig, asked: Iterable[Mapping[str, int]])
         asked: sizes by axis, for each probe. Tokens of a cache count as tokens of the text.
     """
     growth = rope_growth(config.text_config)
-    sizes = {name: getattr(config.text_config, name, None) for name in _WINDOWS}
-    sizes["rope_parameters"] = None if growth is None else growth.threshold
+    sizes = window_sizes(config.text_config)
+    if growth is not None:
+        sizes["rope_parameters"] = growth.threshold
     axes = {axis for axis in config.free_axes if axis.endswith("sequence")}
     longest = max((_tokens(probe) for probe in asked), default=0)
     maxima = [limit.maximum for axis, limit in config.limits.items() if axis in axes and limit.maximum is not None]
     most = max(maxima) if maxima else None
-    return {
-        name: size
-        for name, size in sizes.items()
-        if axes and isinstance(size, int) and size >= longest and (most is None or size < most)
-    }
+    return {name: size for name, size in sizes.items() if axes and size >= longest and (most is None or size < most)}
 
 
 def _tokens(sizes: Mapping[str, int]) -> int:

@@ -15,6 +15,7 @@ from hfexport.export_config import ExportConfig
 from hfexport.export_config.builtin import known_architectures, restore_config
 from hfexport.export_config.tasks import TASKS
 from hfexport.modeling.inferred.dry_run import DryModel
+from hfexport.modeling.inferred.measure import position_limit, thresholds
 from hfexport.modeling.inferred.positions import measured_positions
 from hfexport.modeling.load import empty_model, load_model
 from tiny import make_checkpoint
@@ -97,3 +98,13 @@ def test_a_model_with_fewer_positions_than_its_config_says_is_exported(
     assert artifact["limits"]["decoder_sequence"]["maximum"] == 38
     assert artifact["validation"]["verdict"] == "passed"
     assert main(["verify", str(output), "--model", str(checkpoint)]) == 0
+
+
+def test_encoder_and_decoder_have_positions_of_their_own(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path, "led", "auto", attention_window=[4, 8])
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(checkpoint)
+    assert position_limit(model, model.config, "encoder") == 64
+    assert position_limit(model, model.config, "decoder") == 48
+    assert position_limit(model, model.config) == 48
+    assert thresholds(model.config, "sequence", 64) == {"sequence": 8}
+    assert thresholds(model.config, "sequence", 12) == {}

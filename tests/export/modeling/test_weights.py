@@ -121,7 +121,7 @@ def test_a_conversion_that_does_not_end_is_stopped(
         return started[-1]
 
     monkeypatch.setattr(workers, "start", noted)
-    monkeypatch.setattr(workers, "timeout_for", lambda size_bytes: 0.5)
+    monkeypatch.setattr(workers, "timeout_for", lambda _: 0.5)
     output = tmp_path / "out"
     assert main([str(folder), "--formats", "onnx", "--output", str(output)]) == 3
     said = capsys.readouterr().err

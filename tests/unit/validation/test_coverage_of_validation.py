@@ -95,6 +95,13 @@ def test_windows_that_no_probe_passes_are_named(
     assert (r"onnx/model.onnx: not asked past sliding\_window" in lines) == bool(unasked)
 
 
+def test_the_longest_window_of_all_layers_counts() -> None:
+    values = AutoConfig.for_model("longformer", max_position_embeddings=4098, attention_window=[512, 1024, 2048])
+    config = config_class_for("longformer")(values, TASKS["default"])
+    assert unasked_thresholds(config, [{"batch": 1, "sequence": 512}]) == {"attention_window": 2048}
+    assert unasked_thresholds(config, [{"batch": 1, "sequence": 2049}]) == {}
+
+
 def test_the_table_shows_a_difference_relative_to_its_tolerance() -> None:
     """One value of 1e-9 that is off by 1e-7 is 100 times itself, and a hundredth of the tolerance."""
     wanted, found = np.array([1e-9, 1.0], np.float32), np.array([1.01e-7, 1.0], np.float32)

@@ -57,8 +57,8 @@ def infer(
     reader = _Reader(model_config, task, dry, preprocessor)
     inputs, known = reader.inputs()
     text_config = reader.text_config
-    limit = position_limit(dry.module, text_config)
-    limits = _limits(reader, limit)
+    limit = position_limit(dry.module, text_config, "encoder")
+    limits = _limits(reader, limit, position_limit(dry.module, text_config, "decoder"))
     interface = Interface(
         origin=ORIGIN,
         inputs=inputs,
@@ -84,10 +84,12 @@ def infer(
     return DeclaredConfig(model_config, task, interface, trust_remote_code=trust_remote_code)
 
 
-def _limits(reader: _Reader, positions: int | None) -> dict[str, Limit]:
+def _limits(reader: _Reader, positions: int | None, decoder_positions: int | None) -> dict[str, Limit]:
     limits: dict[str, Limit] = {}
     if positions is not None:
-        limits |= {"sequence": Limit(1, positions), "decoder_sequence": Limit(1, positions)}
+        limits["sequence"] = Limit(1, positions)
+    if decoder_positions is not None:
+        limits["decoder_sequence"] = Limit(1, decoder_positions)
     if reader.image_tokens:
         limits["sequence"] = Limit(reader.image_tokens + 1, positions)
     if reader.task.with_past:

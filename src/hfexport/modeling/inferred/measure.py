@@ -12,6 +12,7 @@ import torch
 from hfexport.export_config import Axis, DeclaredConfig, Limit, TensorSpec, names_of
 from hfexport.export_config.decoder import AFFORDABLE_THRESHOLD, rope_growth
 from hfexport.export_config.probes import make_inputs
+from hfexport.export_config.windows import window_sizes
 from hfexport.modeling.inferred.dry_run import DryModel, Given, Refused, axes_between
 
 __all__ = [
@@ -211,18 +212,28 @@ def _rows(module: Any) -> int | None:
     return int(table.num_embeddings) if isinstance(table, torch.nn.Embedding) else None
 
 
-def position_limit(module: torch.nn.Module, model_config: Any) -> int | None:
-    """Return the longest sequence that the model has positions for; `None` if there is no maximum.
+def position_limit(module: torch.nn.Module, model_config: Any, part: str | None = None) -> int | None:
+    """Return the longest sequence that the model, or one part of it, has positions for; `None` if there is no maximum.
 
     Sources are the rows of its position tables (less the rows up to a padding row) and its config.
+
+    Args:
+        module: the model.
+        model_config: its config, or that of its text model.
+        part: `encoder` or `decoder`, so that tables of the other part do not count if this part has its own; by default
+            all tables count.
     """
-    bounds = [
-        table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    tables = [
+        (set(name.split(".")), table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1))
         for name, table in module.named_modules()
         if isinstance(table, torch.nn.Embedding)
         and "position" in name
-        and not any(part in name for part in ("relative", "distance", "vision", "image", "axial"))
+        and not any(word in name for word in ("relative", "distance", "vision", "image", "axial"))
     ]
+    if part is not None and any({"encoder", "decoder"} & names == {part} for names, _ in tables):
+        other = {"encoder": "decoder", "decoder": "encoder"}[part]
+        tables = [(names, size) for names, size in tables if other not in names]
+    bounds = [size for _, size in tables]
     growth = rope_growth(model_config)
     configured = getattr(model_config, "max_position_embeddings", None) if growth is None else growth.maximum
     if isinstance(configured, int) and configured > 0:
@@ -232,10 +243,9 @@ def position_limit(module: torch.nn.Module, model_config: Any) -> int | None:
 
 def thresholds(model_config: Any, axis: str, maximum: int | None) -> dict[str, int]:
     """Return the size of `axis` above which attention leaves out tokens, if probes can reach it."""
-    names = ("sliding_window", "local_attention", "attention_window", "local_transformer_stride")
     growth = rope_growth(model_config)
-    sizes = [None if growth is None else growth.threshold, *(getattr(model_config, name, None) for name in names)]
-    found = [size for size in sizes if isinstance(size, int) and 0 < size <= AFFORDABLE_THRESHOLD]
+    sizes = [*window_sizes(model_config).values(), *([] if growth is None else [growth.threshold])]
+    found = [size for size in sizes if 0 < size <= AFFORDABLE_THRESHOLD]
     return {axis: max(found)} if found and (maximum is None or max(found) + 5 < maximum) else {}
 
 
