@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hfexport.backends.base import ExportJob
     from hfexport.checkpoint import Checkpoint
     from hfexport.export_config import ExportConfig
+    from hfexport.export_config.recipe import Recipe
 
 __all__ = ["CACHE_LIMIT_BYTES", "SHORTCUT_SUFFIX", "Templates", "checkpoint_key", "settle", "template_key"]
 
@@ -217,7 +218,7 @@ def _graph_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _without_files(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _without_files(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe without the paths of dense layers, which differ in each run."""
     if "sentence" not in recipe:
         return dict(recipe)

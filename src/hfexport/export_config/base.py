@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, cast
 
 from hfexport.export_config.axes import Axis, names_of
+from hfexport.export_config.recipe import Recipe, TensorValues
 from hfexport.export_config.sentence import SentenceModules
 from hfexport.export_config.tasks import Task
 
@@ -72,6 +73,15 @@ class TensorSpec:
     dtype: Literal["int64", "bool", "float"]
     role: Role
 
+    def to_dict(self) -> TensorValues:
+        """Convert to JSON values that `from_dict` reads."""
+        return {"name": self.name, "axes": list(self.axes), "dtype": self.dtype, "role": self.role}
+
+    @classmethod
+    def from_dict(cls, values: TensorValues) -> TensorSpec:
+        """Create from the result of `to_dict`."""
+        return cls(values["name"], tuple(values["axes"]), cast("Any", values["dtype"]), cast("Role", values["role"]))
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -114,9 +124,9 @@ class Tolerance:
         return self.atol > TOLERANCE_CAP or self.rtol > TOLERANCE_CAP
 
 
-def _plain(outputs: Mapping[str, tuple[TensorSpec, ...]]) -> dict[str, list[dict[str, Any]]]:
+def _plain(outputs: Mapping[str, tuple[TensorSpec, ...]]) -> dict[str, list[TensorValues]]:
     """Convert `outputs` to JSON values."""
-    return {graph: [{**vars(spec), "axes": list(spec.axes)} for spec in specs] for graph, specs in outputs.items()}
+    return {graph: [spec.to_dict() for spec in specs] for graph, specs in outputs.items()}
 
 
 class ExportConfig(ABC):
@@ -180,16 +190,20 @@ class ExportConfig(ABC):
         return "built in"
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
+    def recipe(self) -> Recipe:
         """Return JSON values from which `builtin.restore_config` builds the same config in another process."""
-        return {
+        recipe: Recipe = {
             "model_type": self.config.model_type,
             "task": self.task.name,
             "trust_remote_code": self.trust_remote_code,
-            **({} if self.sentence is None else {"sentence": self.sentence.to_dict()}),
-            **({} if not self.more_outputs else {"more_outputs": _plain(self.more_outputs)}),
-            **({} if not self.measured_positions else {"positions": dict(self.measured_positions)}),
         }
+        if self.sentence is not None:
+            recipe["sentence"] = self.sentence.to_dict()
+        if self.more_outputs:
+            recipe["more_outputs"] = _plain(self.more_outputs)
+        if self.measured_positions:
+            recipe["positions"] = dict(self.measured_positions)
+        return recipe
 
     @property
     def graph(self) -> str:

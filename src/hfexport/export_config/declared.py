@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from hfexport.export_config.base import ExportConfig, Limit, TensorSpec, Tolerance
+from hfexport.export_config.recipe import InterfaceValues, Recipe
 from hfexport.export_config.sentence import SentenceModules
 from hfexport.export_config.tasks import Task
 
@@ -48,22 +49,18 @@ class Interface:
     opset: int | None = None
     config_values: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> InterfaceValues:
         """Convert to JSON values that `from_dict` reads."""
-        return asdict(self)
+        return cast("InterfaceValues", asdict(self))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Interface:
-        changed = {
-            "inputs": tuple(_spec(entry) for entry in values["inputs"]),
-            "outputs": tuple(_spec(entry) for entry in values["outputs"]),
+    def from_dict(cls, values: InterfaceValues) -> Interface:
+        changed: dict[str, Any] = {
+            "inputs": tuple(TensorSpec.from_dict(entry) for entry in values["inputs"]),
+            "outputs": tuple(TensorSpec.from_dict(entry) for entry in values["outputs"]),
             "limits": {name: Limit(**limit) for name, limit in values["limits"].items()},
         }
         return cls(**{**values, **changed})
-
-
-def _spec(values: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(**{**values, "axes": tuple(values["axes"])})
 
 
 def changed_config(config: Any, values: Mapping[str, Any]) -> Any:
@@ -105,7 +102,7 @@ class DeclaredConfig(ExportConfig):
         return self.interface.origin
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
+    def recipe(self) -> Recipe:
         return {**super().recipe, "task": self.task.to_dict(), "interface": self.interface.to_dict()}
 
     @property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hfexport.export_config.base import ExportConfig, Layout, TensorSpec, Tolerance
 from hfexport.export_config.declared import changed_config
+from hfexport.export_config.recipe import Recipe, Seq2SeqValues
 from hfexport.export_config.seq2seq import Seq2SeqConfig, WholeModel
 from hfexport.export_config.tasks import Task
 
@@ -47,8 +48,9 @@ class Seq2SeqInterface:
     config_values: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Seq2SeqInterface:
-        return cls(**{**values, "inputs": tuple(values["inputs"]), "outputs": tuple(values["outputs"])})
+    def from_dict(cls, values: Seq2SeqValues) -> Seq2SeqInterface:
+        names: dict[str, Any] = {"inputs": tuple(values["inputs"]), "outputs": tuple(values["outputs"])}
+        return cls(**{**values, **names})
 
 
 class DeclaredSeq2Seq(Seq2SeqConfig):
@@ -72,8 +74,8 @@ class DeclaredSeq2Seq(Seq2SeqConfig):
         return self.interface.origin
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
-        return {**super().recipe, "task": self.task.to_dict(), "seq2seq": asdict(self.interface)}
+    def recipe(self) -> Recipe:
+        return {**super().recipe, "task": self.task.to_dict(), "seq2seq": cast("Seq2SeqValues", asdict(self.interface))}
 
     @property
     def encoder_inputs(self) -> tuple[TensorSpec, ...]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hfexport.export_config.base import ExportConfig, Layout, Limit, TensorSpec, Tolerance
+from hfexport.export_config.recipe import Recipe
 from hfexport.export_config.tasks import Task
 
 __all__ = ["DescribedConfig", "describe_config"]
@@ -32,8 +33,8 @@ def describe_config(config: ExportConfig, dtype: str) -> dict[str, Any]:
         "model_type": config.config.model_type,
         "task": config.task.to_dict(),
         "recipe": dict(config.recipe),
-        "inputs": [asdict(spec) for spec in config.inputs],
-        "outputs": [asdict(spec) for spec in config.outputs],
+        "inputs": [spec.to_dict() for spec in config.inputs],
+        "outputs": [spec.to_dict() for spec in config.outputs],
         "limits": {axis: asdict(limit) for axis, limit in config.limits.items()},
         "thresholds": dict(config.thresholds),
         "trace_sizes": dict(config.trace_sizes),
@@ -61,9 +62,8 @@ class DescribedConfig(ExportConfig):
         return str(self.values["origin"])
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
-        recipe: Mapping[str, Any] = self.values["recipe"]
-        return recipe
+    def recipe(self) -> Recipe:
+        return cast("Recipe", self.values["recipe"])
 
     @property
     def graph(self) -> str:
@@ -93,11 +93,11 @@ class DescribedConfig(ExportConfig):
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(_spec(spec) for spec in self.values["inputs"])
+        return tuple(TensorSpec.from_dict(spec) for spec in self.values["inputs"])
 
     @property
     def own_outputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(_spec(spec) for spec in self.values["outputs"])
+        return tuple(TensorSpec.from_dict(spec) for spec in self.values["outputs"])
 
     @property
     def limits(self) -> Mapping[str, Limit]:
@@ -119,7 +119,3 @@ class DescribedConfig(ExportConfig):
         """Return the tolerance for the dtype of the description."""
         del dtype
         return Tolerance(**self.values["tolerance"])
-
-
-def _spec(values: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(**{**values, "axes": tuple(values["axes"])})

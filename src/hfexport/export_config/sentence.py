@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal, cast
+
+from hfexport.export_config.recipe import SentenceValues
 
 __all__ = ["ACTIVATIONS", "POOLING_MODES", "Dense", "SentenceModules", "Splade"]
 
@@ -62,12 +63,14 @@ class SentenceModules:
     truncate_dim: int | None = None
     splade: Splade | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SentenceValues:
         """Convert to JSON values that `from_dict` reads."""
-        return {**asdict(self), "pooling": list(self.pooling), "dense": [asdict(layer) for layer in self.dense]}
+        return cast(
+            "SentenceValues", {**asdict(self), "pooling": list(self.pooling), "dense": list(map(asdict, self.dense))}
+        )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SentenceModules:
+    def from_dict(cls, values: SentenceValues) -> SentenceModules:
         splade = values["splade"]
         return cls(
             tuple(values["pooling"]),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hfexport.export_config.axes import Axis, names_of
 from hfexport.export_config.base import ExportConfig, Layout, Limit, Part, Role, TensorSpec, Tolerance
 from hfexport.export_config.decoder import DecoderConfig
+from hfexport.export_config.recipe import Recipe
 
 if TYPE_CHECKING:
     from hfexport.export_config.probes.probe import Probe
@@ -192,7 +193,7 @@ class Seq2SeqGraph(ExportConfig):
         return self._prompt or self
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
+    def recipe(self) -> Recipe:
         return {**self.family.recipe, "graph": self.graph}
 
     def probes(self) -> list[Probe]:

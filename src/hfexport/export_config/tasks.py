@@ -6,11 +6,12 @@ Torch-free. Users give the name of a task; its heads say which weights the check
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from hfexport.errors import UnsupportedError
+from hfexport.export_config.recipe import TaskValues
 from hfexport.export_config.sentence import SentenceModules
 
 __all__ = [
@@ -43,14 +44,24 @@ class Task:
     outputs: Mapping[str, tuple[str, ...]]
     with_past: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> TaskValues:
         """Convert to JSON values that `from_dict` reads."""
-        return {part.name: getattr(self, part.name) for part in fields(self)} | {"outputs": dict(self.outputs)}
+        outputs = {name: list(axes) for name, axes in self.outputs.items()}
+        heads, with_past = list(self.heads), self.with_past
+        return {
+            "name": self.name,
+            "auto_class": self.auto_class,
+            "heads": heads,
+            "outputs": outputs,
+            "with_past": with_past,
+        }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Task:
+    def from_dict(cls, values: TaskValues) -> Task:
+        """Create from the result of `to_dict`."""
         outputs = {name: tuple(axes) for name, axes in values["outputs"].items()}
-        return cls(**{**values, "heads": tuple(values["heads"]), "outputs": MappingProxyType(outputs)})
+        heads = tuple(values["heads"])
+        return cls(values["name"], values["auto_class"], heads, MappingProxyType(outputs), values["with_past"])
 
     @property
     def generates(self) -> bool:

@@ -8,6 +8,7 @@ import msgspec
 
 from hfexport._internal.messages import Answer, Message
 from hfexport.backends.neuron.messages import GenerateCall
+from hfexport.export_config.recipe import Recipe
 
 __all__ = [
     "Branch",
@@ -97,7 +98,7 @@ class ReferenceGraph(Message, frozen=True):
         folder: folder in which `inputs/{n}` and `outputs/{n}` are written.
     """
 
-    recipe: dict[str, Any]
+    recipe: Recipe
     probes: tuple[dict[str, Any], ...]
     folder: str
 

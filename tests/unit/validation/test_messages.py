@@ -10,6 +10,7 @@ import pytest
 from hfexport._internal.messages import plain, read
 from hfexport.backends.neuron.messages import GenerateCall
 from hfexport.errors import InternalError
+from hfexport.export_config.recipe import Recipe
 from hfexport.modeling.conversion.messages import ConversionAnswer, ConversionJob, MergeJob
 from hfexport.validation.messages import (
     Branch,
@@ -29,6 +30,7 @@ GRAPH = GraphFile(
     outputs=("logits",),
     branch=Branch(inputs=("input_ids",), outputs=("logits",)),
 )
+RECIPE: Recipe = {"model_type": "bert", "task": "default", "trust_remote_code": False}
 RUNNER = RunnerJob(
     format="onnx",
     weight_bytes=4,
@@ -43,7 +45,7 @@ RUNNER = RunnerJob(
 )
 REFERENCE = ReferenceJob(
     checkpoint="/a",
-    graphs=(ReferenceGraph(recipe={"task": "default"}, probes=({"name": "batch 1"},), folder="/a/reference"),),
+    graphs=(ReferenceGraph(recipe=RECIPE, probes=({"name": "batch 1"},), folder="/a/reference"),),
     dtype="fp32",
     threads=1,
     exact=None,

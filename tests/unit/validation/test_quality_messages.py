@@ -11,7 +11,7 @@ from hfexport.errors import InternalError
 from hfexport.export_config.probes import Probe
 from hfexport.validation.quality.messages import ModelAnswer, ModelCase, ModelGraph, ModelJob, StoredAnswer, StoredJob
 
-GRAPH = ModelGraph(recipe={"model_type": "bert"}, folder="/a/model")
+GRAPH = ModelGraph(recipe={"model_type": "bert", "task": "default", "trust_remote_code": False}, folder="/a/model")
 JOB = ModelJob(checkpoint="/c", tokenizer="/t", data=None, threads=1, graphs=(GRAPH,))
 PROBE = Probe("batch 2", {"batch": 2, "sequence": 5}, padding="right")
 ANSWER = ModelAnswer(
@@ -44,3 +44,21 @@ def test_another_message_is_refused(
 ) -> None:
     with pytest.raises(InternalError, match=said):
         read({**plain(message), **change}, type(message))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"task": 3}, r"Expected `str \| object`, got `int` - at `\$.graphs\[0\].recipe.task`"),
+        ({"positions": {"max_positions": "many"}}, r"Expected `int`, got `str` - at .*recipe.positions"),
+        ({"more_outputs": {"model": [{"name": "x"}]}}, r"missing required field .* at .*recipe.more_outputs"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(change: dict[str, object], said: str) -> None:
+    values = plain(JOB)
+    recipe = {"model_type": "bert", "task": "default", "trust_remote_code": False}
+    values["graphs"] = [{"recipe": recipe, "folder": "/a"}]
+    assert read(values, ModelJob).graphs[0].recipe == recipe
+    values["graphs"] = [{"recipe": {**recipe, **change}, "folder": "/a"}]
+    with pytest.raises(InternalError, match=said):
+        read(values, ModelJob)

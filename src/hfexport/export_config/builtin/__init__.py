@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -19,6 +18,7 @@ from hfexport.export_config import (
     Seq2SeqInterface,
     TensorSpec,
 )
+from hfexport.export_config.recipe import Recipe, TaskValues
 from hfexport.export_config.tasks import TASKS, Task, sentence_task
 
 __all__ = ["config_class_for", "known_architectures", "restore_config"]
@@ -53,15 +53,19 @@ def config_class_for(model_type: str) -> type[ExportConfig]:
     return known[model_type]
 
 
-def _more_outputs(recipe: Mapping[str, Any]) -> dict[str, tuple[TensorSpec, ...]]:
+def _more_outputs(recipe: Recipe) -> dict[str, tuple[TensorSpec, ...]]:
     found = recipe.get("more_outputs", {})
-    return {
-        graph: tuple(TensorSpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in specs)
-        for graph, specs in found.items()
-    }
+    return {graph: tuple(TensorSpec.from_dict(spec) for spec in specs) for graph, specs in found.items()}
 
 
-def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig:
+def _task(task: str | TaskValues, sentence: SentenceModules | None) -> Task:
+    """Return the task of a recipe."""
+    if not isinstance(task, str):
+        return Task.from_dict(task)
+    return TASKS[task] if sentence is None else sentence_task(sentence)
+
+
+def restore_config(recipe: Recipe, model_config: Any) -> ExportConfig:
     """Rebuild the export config that produced `recipe`.
 
     Args:
@@ -70,16 +74,16 @@ def restore_config(recipe: Mapping[str, Any], model_config: Any) -> ExportConfig
     """
     trust = bool(recipe["trust_remote_code"])
     sentence = SentenceModules.from_dict(recipe["sentence"]) if "sentence" in recipe else None
+    task = _task(recipe["task"], sentence)
     if "interface" in recipe:
-        task, interface = Task.from_dict(recipe["task"]), Interface.from_dict(recipe["interface"])
+        interface = Interface.from_dict(recipe["interface"])
         declared = DeclaredConfig(model_config, task, interface, trust_remote_code=trust, sentence=sentence)
         return declared.with_more_outputs(_more_outputs(recipe))
     if "seq2seq" in recipe:
         seq2seq = Seq2SeqInterface.from_dict(recipe["seq2seq"])
-        family = DeclaredSeq2Seq(model_config, Task.from_dict(recipe["task"]), seq2seq, trust_remote_code=trust)
+        family = DeclaredSeq2Seq(model_config, task, seq2seq, trust_remote_code=trust)
         return family.graphs("single")[0]
     config_class = config_class_for(recipe["model_type"])
-    task = TASKS[recipe["task"]] if sentence is None else sentence_task(sentence)
     known = config_class(model_config, task, trust_remote_code=trust, sentence=sentence)
     config: ExportConfig = known.with_more_outputs(_more_outputs(recipe))
     if measured := recipe.get("positions"):

@@ -154,7 +154,7 @@ def start_model(
         tokenizer=str(tokenizer.resolve()),
         data=data,
         threads=workers.available_cores(env),
-        graphs=tuple(ModelGraph(recipe=dict(graph.recipe), folder=str(folder / graph.graph)) for graph in graphs),
+        graphs=tuple(ModelGraph(recipe=graph.recipe, folder=str(folder / graph.graph)) for graph in graphs),
     )
     worker = workers.start(
         "hfexport.validation.quality.reference",

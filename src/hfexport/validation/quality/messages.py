@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from hfexport._internal.messages import Answer, Message
+from hfexport.export_config.recipe import Recipe
 
 __all__ = ["ModelAnswer", "ModelCase", "ModelGraph", "ModelJob", "StoredAnswer", "StoredJob"]
 
@@ -19,7 +20,7 @@ class ModelGraph(Message, frozen=True):
         folder: folder in which `inputs/{n}` and `outputs/{n}` are written.
     """
 
-    recipe: dict[str, Any]
+    recipe: Recipe
     folder: str
 
 

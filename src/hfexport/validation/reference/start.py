@@ -111,7 +111,7 @@ def describe_references(
     """
     graphs = tuple(
         ReferenceGraph(
-            recipe=dict(config.recipe),
+            recipe=config.recipe,
             probes=tuple(probe.to_dict() for probe in probes),
             folder=str(folder / config.graph),
         )

@@ -338,7 +338,7 @@ class _Measurement:
                 budget_s=budget_s,
             )
             return "hfexport.validation.speed.artifact", plain(job)
-        recipes = tuple(dict(config.recipe) for config in self.configs.values())
+        recipes = tuple(config.recipe for config in self.configs.values())
         eager = EagerJob(
             checkpoint=str(self.setting.checkpoint().resolve()),
             recipes=recipes,

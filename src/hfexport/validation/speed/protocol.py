@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from hfexport._internal.messages import Message
+from hfexport.export_config.recipe import Recipe
 from hfexport.validation.messages import GraphFile
 
 __all__ = ["ArtifactJob", "EagerJob", "TimedCall"]
@@ -59,7 +60,7 @@ class EagerJob(Message, frozen=True):
     """
 
     checkpoint: str
-    recipes: tuple[dict[str, Any], ...]
+    recipes: tuple[Recipe, ...]
     dtype: Literal["fp32", "fp16"]
     calls: tuple[TimedCall, ...]
     inputs: str
