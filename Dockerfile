@@ -15,15 +15,14 @@ FROM ${PYTHON_IMAGE} AS builder
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
-    PIP_NO_COMPILE=1 \
     PYTHONDONTWRITEBYTECODE=1
 
 WORKDIR /build
 RUN python3 -m venv /opt/hfexport && python3 -m venv /opt/build
 COPY requirements/torch.txt requirements/runtime.txt requirements/build.txt requirements/
-RUN /opt/hfexport/bin/pip install --no-deps --require-hashes --retries 1 --index-url "${TORCH_INDEX}" \
+RUN /opt/hfexport/bin/pip install --no-compile --no-deps --require-hashes --retries 1 --index-url "${TORCH_INDEX}" \
     -r requirements/torch.txt
-RUN /opt/hfexport/bin/pip install --no-deps --require-hashes -r requirements/runtime.txt \
+RUN /opt/hfexport/bin/pip install --no-compile --no-deps --require-hashes -r requirements/runtime.txt \
     && /opt/build/bin/pip install --no-deps --require-hashes -r requirements/build.txt
 
 # hadolint ignore=DL3008
@@ -35,10 +34,17 @@ RUN /opt/hfexport/bin/pip check \
     && python3 scripts/prune.py /opt/hfexport \
     && strip --strip-unneeded /opt/hfexport/lib/python3.*/site-packages/torch/lib/libtorch_*.so
 
-# Bytecode that is not compared with its source: faster starts, and nothing to write at run time. One process compiles in order of
-# names, since bytecode depends on what its process compiled before. One file of torch's tests is written for newer Pythons.
-# Then all times are the same, so that two builds from the same packages have the same layers, and torch gets one of its own.
-RUN PYTHONHASHSEED=0 /opt/hfexport/bin/python -m compileall -q -x py312_ --invalidation-mode unchecked-hash /opt/hfexport \
+# Bytecode that is not compared with its source, since all times of files are the same below: a time would not match, and each
+# start would compile again. -f replaces bytecode that is there. One process compiles in order of names, since bytecode depends on
+# what its process compiled before. One file of torch's tests is written for newer Pythons. Python's own modules have no bytecode in
+# the base. Then all times are made the same, so that two builds from the same packages have the same layers; torch gets one of its own.
+RUN PYTHONHASHSEED=0 /opt/hfexport/bin/python -m compileall -f -q -x py312_ --invalidation-mode unchecked-hash /opt/hfexport \
+    && standard=$(python3 -c "import sysconfig; print(sysconfig.get_path('stdlib'))") \
+    && PYTHONHASHSEED=0 python3 -m compileall -f -q --invalidation-mode unchecked-hash \
+        -x '/(ensurepip|idlelib|lib2to3|site-packages|dist-packages|test|tests|tkinter|turtledemo)/' "${standard}" \
+    && mkdir /opt/standard \
+    && find "${standard}" -path '*-packages/*' -prune -o -path '*/__pycache__/*.pyc' -exec cp --parents -t /opt/standard {} + \
+    && find /opt/standard -exec touch --date=@315532800 {} + \
     && find /opt/hfexport -exec touch --no-dereference --date=@315532800 {} + \
     && packages=$(echo /opt/hfexport/lib/python3.*/site-packages) \
     && mkdir -p "/opt/torch${packages}" \
@@ -52,8 +58,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY entrypoint.py /opt/code/entrypoint.py
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir wheels . \
-    && /opt/build/bin/pip --python /opt/hfexport/bin/python install --no-deps --no-index --prefix /opt/code wheels/*.whl \
-    && PYTHONHASHSEED=0 /opt/hfexport/bin/python -m compileall -q -s /opt/code -p /opt/hfexport \
+    && /opt/build/bin/pip --python /opt/hfexport/bin/python install --no-compile --no-deps --no-index --prefix /opt/code wheels/*.whl \
+    && PYTHONHASHSEED=0 /opt/hfexport/bin/python -m compileall -f -q -s /opt/code -p /opt/hfexport \
         --invalidation-mode unchecked-hash /opt/code \
     && find /opt/code -exec touch --no-dereference --date=@315532800 {} +
 
@@ -89,14 +95,17 @@ RUN if [ "${NEURON}" != none ]; then \
         "/opt/neuron/${NEURON}/bin/pip" install --no-deps --require-hashes --retries 1 --index-url "${TORCH_INDEX}" \
             -r "requirements/neuron-${NEURON}-torch.txt" \
         && "/opt/neuron/${NEURON}/bin/python" scripts/install_sdk.py "${NEURON_INDEX}" \
-            "requirements/neuron-${NEURON}-sdk.txt"; \
+            "requirements/neuron-${NEURON}-sdk.txt" \
+        && { PYTHONHASHSEED=0 "/opt/neuron/${NEURON}/bin/python" -m compileall -f -q -q --invalidation-mode unchecked-hash \
+            /opt/neuron || echo "some files of the SDK are written for another Python and have no bytecode" >&2; }; \
     fi
 
 
-# Layers from what changes least to what changes most: torch, the other packages, the Neuron SDK if any, hfexport. A release that
+# Layers from what changes least to what changes most: bytecode of Python's own modules, torch, the other packages, the Neuron SDK if any, hfexport. A release that
 # changes only hfexport is a pull of the last one.
 # hadolint ignore=DL3006
 FROM ${PYTHON_IMAGE} AS packages
+COPY --from=builder /opt/standard /
 COPY --from=builder /opt/torch/opt/hfexport /opt/hfexport
 COPY --from=builder /opt/hfexport /opt/hfexport
 

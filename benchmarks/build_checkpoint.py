@@ -25,7 +25,7 @@ def build(recipe: dict[str, Any], folder: Path) -> None:
     torch.set_default_dtype(getattr(torch, recipe["dtype"]))
     getattr(transformers, recipe["model"])(config).save_pretrained(folder, max_shard_size=recipe["max_shard_size"])
     if recipe["tokenizer"]:
-        add_tokenizer(folder)
+        (add_speech_tokenizer if recipe["feature_extractor"] else add_tokenizer)(folder)
     if recipe["feature_extractor"]:
         transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
 
@@ -48,6 +48,19 @@ def add_tokenizer(folder: Path) -> None:
         "eos_token": "[SEP]",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+
+
+def add_speech_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of Whisper whose tokens are bytes, in the files that its class reads in every version."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    # Bytes that do not print have the characters from 256 on, as in GPT-2.
+    characters = [*map(chr, printable), *(chr(256 + number) for number, _ in enumerate(others))]
+    vocabulary = {text: number for number, text in enumerate([*characters, "<|endoftext|>"])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    config = {"tokenizer_class": "WhisperTokenizer", "model_max_length": 448}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def pickle(source: Path, folder: Path) -> None:

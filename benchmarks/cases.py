@@ -51,6 +51,7 @@ class Case:
         feature: task in the terms of hfexport and `transformers.onnx`.
         optimum_task: task in the terms of `optimum-cli`.
         generates: whether `transformers.exporters` exports it with `export_for_generation`.
+        opset: opset that `transformers.onnx` needs, if its default is too low.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Case:
     feature: str
     optimum_task: str
     generates: bool = False
+    opset: int | None = None
 
 
 _LLAMA_125M: Final = Architecture(
@@ -144,6 +146,7 @@ CASES: Final = (
         "speech2seq-lm-with-past",
         "automatic-speech-recognition-with-past",
         generates=True,
+        opset=14,
     ),
 )
 """All cases, in the order in which they are measured: the most important first."""

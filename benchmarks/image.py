@@ -60,7 +60,7 @@ def image(name: str) -> dict[str, Any]:
     listing = json.loads(said)
     known = set(base.attrs["RootFS"]["Layers"])
     layers = [layer for layer in _layers(found, known) if layer["bytes"] > 10_000]
-    for layer, holds in zip(layers, ("torch", "the other packages", "hfexport"), strict=True):
+    for layer, holds in zip(layers, ("bytecode of Python", "torch", "the other packages", "hfexport"), strict=True):
         layer["holds"] = holds
     return {"architecture": found.attrs["Architecture"], "layers": layers, **_grouped(listing)}
 

@@ -99,7 +99,8 @@ def _optimum(case: Case, places: Places) -> list[str]:
 
 def _transformers_onnx(case: Case, places: Places) -> list[str]:
     command = [str(TRANSFORMERS / "python"), "-m", "transformers.onnx", "--model", str(places.checkpoint)]
-    return [*command, "--feature", case.feature, str(places.output)]
+    opset = [] if case.opset is None else ["--opset", str(case.opset)]
+    return [*command, "--feature", case.feature, *opset, str(places.output)]
 
 
 def _exporters(case: Case, places: Places) -> list[str]:

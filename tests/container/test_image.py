@@ -17,9 +17,20 @@ CODE_LIMIT_BYTES = 10_000_000
 
 WITHOUT_BYTECODE = """
 import importlib.util, os
+
+def used(path):
+    # https://peps.python.org/pep-0552/: 1 after the magic number is a hash of the source that is not compared with it
+    cached = importlib.util.cache_from_source(path)
+    if not os.path.exists(cached):
+        return False
+    with open(cached, "rb") as file:
+        return file.read(8) == importlib.util.MAGIC_NUMBER + bytes([1, 0, 0, 0])
+
 paths = [os.path.join(folder, name) for folder, _, names in os.walk("/opt/hfexport/lib") for name in names if name.endswith(".py")]
-print(*sorted(path for path in paths if not os.path.exists(importlib.util.cache_from_source(path))), sep=chr(10))
+print(*sorted(path for path in paths if not used(path)), sep=chr(10))
 """
+
+IMPORTS = "import torch, transformers, onnxscript, onnxruntime, hfexport.run.pipeline"
 
 
 def test_size_without_the_base(image: Image, base: Image) -> None:
@@ -38,6 +49,11 @@ def test_nothing_is_compiled_at_the_first_start(engine: docker.DockerClient, ima
     result = by_hand(engine, image, tmp_path, ["-I", "-c", WITHOUT_BYTECODE], entrypoint=python)
     assert result.exit_code == 0, result.said
     assert [path for path in result.stdout.split() if "py312_" not in path] == []
+    result = by_hand(engine, image, tmp_path, ["-I", "-v", "-c", IMPORTS], entrypoint=python)
+    assert result.exit_code == 0, result.said
+    loaded = [line for line in result.said.splitlines() if line.startswith("# code object from ")]
+    assert len(loaded) > 1000
+    assert [line for line in loaded if not line.endswith(".pyc'")] == []
 
 
 def test_labels(image: Image) -> None:
