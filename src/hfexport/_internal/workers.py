@@ -24,7 +24,7 @@ from hfexport._internal.forkserver import FORK_SERVERS, Forked, fork
 from hfexport._internal.peak_memory import own_peak_bytes
 from hfexport._internal.process import Limits, collect_rarely, die_with, end_process, python_command
 from hfexport._internal.room import is_no_room, no_room
-from hfexport._internal.standby import Standbys
+from hfexport._internal.standby import ForkedHere, Standbys
 from hfexport.errors import HfexportError, InternalError, ValidationError
 
 __all__ = ["Worker", "available_cores", "child_environment", "launch", "main", "run_job", "start", "timeout_for"]
@@ -122,7 +122,11 @@ class Worker:
     """
 
     def __init__(
-        self, name: str, folder: Path, process: subprocess.Popen[bytes] | Forked, failure: type[HfexportError]
+        self,
+        name: str,
+        folder: Path,
+        process: subprocess.Popen[bytes] | Forked | ForkedHere,
+        failure: type[HfexportError],
     ) -> None:
         self.name = name
         self.folder = folder
@@ -335,7 +339,7 @@ def launch(
     return Worker(name, folder, process, failure)
 
 
-def _kill(process: subprocess.Popen[bytes] | Forked) -> None:
+def _kill(process: subprocess.Popen[bytes] | Forked | ForkedHere) -> None:
     if process.stdin is not None:
         process.stdin.close()
     if process.poll() is None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hfexport.run.observer import Observer
     from hfexport.run.pipeline import Run
 
-__all__ = ["export", "run", "runs_foreign_code", "verify"]
+__all__ = ["export", "forks_reference", "run", "runs_foreign_code", "verify"]
 
 _FROM_THE_CHILD: Final = (
     *("source", "task", "interface", "dtype", "stages", "artifacts", "variants", "files", "verdict", "benchmark"),
@@ -45,6 +45,14 @@ _FROM_THE_CHILD: Final = (
 def runs_foreign_code(inputs: Inputs) -> bool:
     """Return whether the run executes code of the checkpoint or of a user's file."""
     return inputs.trust_remote_code or inputs.export_config is not None
+
+
+def forks_reference(inputs: Inputs) -> bool:
+    """Return whether an exporting process forks the reference once it has imported torch.
+
+    With a cache the exporting process may do without torch. Foreign code must not run in it before the fork.
+    """
+    return inputs.validate == "strict" and inputs.cache is None and not runs_foreign_code(inputs)
 
 
 def export(work: Run, fetched: Fetched) -> Path:
@@ -126,7 +134,8 @@ def _work(job: IsolatedJob) -> dict[str, Any]:
     fetched = Fetched.from_message(job.fetched)
     observer = Reporter(Path(job.events))
     with Standbys() as standbys:
-        if isinstance(job.subject, VerifySubject) or job.inputs.validate == "strict":
+        validates = isinstance(job.subject, VerifySubject) or job.inputs.validate == "strict"
+        if validates and not (isinstance(job.subject, ExportSubject) and forks_reference(job.inputs)):
             from hfexport.validation.reference.start import prepare_reference
 
             # Before this process imports torch, so that both import it at the same time.

@@ -259,9 +259,12 @@ class Run:
         `base` is that of an adapter; `on_made` is called with each complete file of an artifact.
         """
         from hfexport.manifest.entries import source_entry
+        from hfexport.validation.reference.start import fork_reference
 
         origins: dict[str, list[Origins]] = {name: [] for name in self.inputs.formats}
         config_source = self.look_up(contents)
+        if self.standbys is not None and isolated.forks_reference(self.inputs):
+            fork_reference(self.standbys, contents.root, self.env)
         checkpoint = self.read(contents, self.inputs.formats)
         dtype = resolve_dtype(self.inputs.dtype, checkpoint, config_source, self.observer.note)
         formats = tuple(open_format(name, replace(self.setup, on_origins=origins[name].append)) for name in origins)

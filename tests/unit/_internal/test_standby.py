@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from hfexport._internal.workers import Worker, child_environment
 from hfexport.errors import CheckpointError, ValidationError
 
 MODULE = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from hfexport.errors import CheckpointError
 
@@ -28,11 +29,22 @@ def prepare(path=""):
         raise ImportError("no such package")
     Path(path).write_text(str(os.getpid()))
 
+def attempt(act):
+    try:
+        act()
+    except PermissionError:
+        return False
+    return True
+
 def run(job):
     if job["kind"] == "refuse":
         raise CheckpointError("the file is short", remedy="Copy it again.")
     if job["kind"] == "greedy":
         bytearray(2**31)
+    if job["kind"] == "sleep":
+        time.sleep(600)
+    if job["kind"] == "reach":
+        return {"read": attempt(Path(job["hidden"]).read_text), "written": attempt(Path(job["outside"]).touch)}
     print("noise")
     read = sys.stdin.read()
     return {"pid": os.getpid(), "env": dict(os.environ), "cwd": os.getcwd(), "session": os.getsid(0), "read": read}
@@ -153,3 +165,72 @@ def test_none_outlives_a_parent_that_was_killed(tmp_path: Path, env: dict[str, s
     waiting = int(path.read_text())
     while is_running(waiting):
         time.sleep(0.02)
+
+
+def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], standbys: Standbys) -> None:
+    """Fork a standby from this process, which can import the module."""
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    standbys.fork("early_module", env)
+
+
+def test_a_fork_runs_its_job_as_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], standbys: Standbys
+) -> None:
+    forked(tmp_path, monkeypatch, env, standbys)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with start(tmp_path, env, standbys) as worker:
+        result = worker.result(60.0)
+    assert result["pid"] == worker.pid == result["session"] != os.getpid()
+    assert result["env"] == env
+    assert result["cwd"] == str((tmp_path / "work").resolve())
+    assert result["read"] == ""
+    assert "noise" in (tmp_path / "work" / "output.log").read_text()
+    assert not is_running(worker.pid)
+
+
+def test_an_error_of_a_fork_is_raised_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], standbys: Standbys
+) -> None:
+    forked(tmp_path, monkeypatch, env, standbys)
+    with start(tmp_path, env, standbys, kind="refuse") as worker, pytest.raises(CheckpointError, match="short"):
+        worker.result(60.0)
+
+
+def test_a_killed_fork_says_so_and_an_unused_one_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], standbys: Standbys
+) -> None:
+    forked(tmp_path, monkeypatch, env, standbys)
+    with start(tmp_path, env, standbys, kind="sleep") as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(ValidationError, match="killed by SIGKILL"):
+            worker.result(60.0)
+    forked(tmp_path, monkeypatch, env, standbys)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = set(children.read_text().split())
+    standbys.stop()
+    ended = before - set(children.read_text().split())
+    assert len(ended) == 1
+
+
+def test_a_fork_has_the_restrictions_of_its_origin(tmp_path: Path, env: dict[str, str]) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from hfexport._internal import workers\n"
+        "from hfexport._internal.confined import confine\n"
+        "from hfexport._internal.standby import Standbys\n"
+        "work, env = Path(sys.argv[1]), json.loads(sys.argv[2])\n"
+        "work.mkdir()\n"
+        "held = confine([work.parent / 'hidden'], [work], network=False)\n"
+        "with Standbys() as standbys:\n"
+        "    standbys.fork('early_module', env)\n"
+        "    job = {'kind': 'reach', 'hidden': str(work.parent / 'hidden'), 'outside': str(work.parent / 'outside')}\n"
+        "    with workers.start('early_module', job, name='it', folder=work, env=env, standbys=standbys) as child:\n"
+        "        print(json.dumps([held['files'], child.result(60.0)]))\n"
+    )
+    (tmp_path / "hidden").write_text("secret")
+    command = [sys.executable, str(script), str(tmp_path / "work"), json.dumps(env)]
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    files, result = json.loads(found.stdout)
+    assert (result["read"], result["written"]) == ((False, False) if files == "denied" else (True, True))

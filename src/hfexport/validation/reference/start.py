@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,6 +23,7 @@ __all__ = [
     "Answering",
     "Reference",
     "describe_references",
+    "fork_reference",
     "prepare_reference",
     "reference_threads",
     "start_reference",
@@ -74,6 +76,23 @@ def prepare_reference(standbys: Standbys, checkpoint: Path, env: Mapping[str, st
         env: environment; the process gets an allow-list of it.
     """
     standbys.prepare(REFERENCE_WORKER, workers.child_environment(env), [str(checkpoint.resolve())])
+
+
+def fork_reference(standbys: Standbys, checkpoint: Path, env: Mapping[str, str]) -> None:
+    """Import torch and the model's code, and fork the process of the next reference from this one.
+
+    It spares the time and the memory of a second import. The fork has seen no model and nothing of an export.
+
+    Args:
+        standbys: processes of the run; `start_references` takes the process from there.
+        checkpoint: folder of the checkpoint, or the folder that contains it.
+        env: environment; the process gets an allow-list of it.
+    """
+    from hfexport.validation.reference.worker import prepare
+
+    with suppress(Exception):  # reported where the model is read; the reference then is a new interpreter
+        prepare(str(checkpoint.resolve()))
+        standbys.fork(REFERENCE_WORKER, workers.child_environment(env))
 
 
 def start_reference(
