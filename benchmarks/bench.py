@@ -3,6 +3,7 @@
     make bench                                              # every case and section; an hour on two cores
     make bench ARGS="--only export --cases bert-base,minilm"
     make bench ARGS="--only export --contenders 'hfexport cold,optimum-cli' --runs 3"
+    make bench ARGS="--only stages --runs 3"                  # where the time of an export goes
     make bench ARGS="--only image --image hfexport:test"     # what a built image holds; not part of a plain call
     make bench ARGS=--write                                 # write the document from benchmarks/results.json again
 
@@ -30,6 +31,7 @@ from limits import half_precision, large
 from peers import CONTENDERS
 from results import context, load, next_call, save, source
 from scaling import scaling
+from stages import stages
 from startup import startup
 from tables import page
 from variants import variants
@@ -40,6 +42,7 @@ CHART: Final = ROOT / "docs" / "images" / "performance.svg"
 
 SECTIONS: Final[dict[str, Callable[[Path, int], Any]]] = {
     "startup": startup,
+    "stages": stages,
     "latency": latency,
     "variants": variants,
     "scaling": scaling,

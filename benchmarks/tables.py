@@ -11,6 +11,7 @@ from cases import CASES, Case
 from comparison import Entry
 from latency import SHAPES, THREADS
 from peers import CONTENDERS, REFERENCE
+from stage_tables import stages_section
 from variants import GOALS as VARIANT_GOALS
 
 __all__ = ["GOALS", "Goal", "page", "ratio"]
@@ -324,6 +325,7 @@ def _image(found: Mapping[str, Any]) -> str:
 
 
 _SECTIONS: Final[dict[str, Callable[[Any], str]]] = {
+    "stages": stages_section,
     "scaling": _scaling,
     "copying": _copying,
     "latency": _latency,

@@ -16,6 +16,7 @@ from comparison import Entry, compare, reason  # noqa: E402
 from peers import CONTENDERS, REFERENCE, Contender, Places  # noqa: E402
 from process_tree import measure  # noqa: E402
 from results import load  # noqa: E402
+from stages import TRACED, read_processes  # noqa: E402
 from tables import COLD, page, ratio  # noqa: E402
 
 CONTEXT = {"machine": {"architecture": "x", "processor": "y", "cores": 2, "memory_bytes": 2**30}, "versions": {}}
@@ -96,6 +97,32 @@ def test_speed_of_writing_is_compared_with_a_plain_copy() -> None:
     assert "| two | 0 | failed: not run: no disk |  |  |  |  |  |" in document
     assert "| 8 | 1 | 8.0 | 3.0 | 1 |" in document
     assert "1.00 s for each layer and 0.0 s besides" in document
+
+
+def test_stages_of_each_process_are_sampled_and_shown(tmp_path: Path) -> None:
+    package = tmp_path / "hfexport" / "backends" / "onnx"
+    package.mkdir(parents=True)
+    (package / "capture.py").write_text("import time\ndef run():\n    time.sleep(0.3)\n")
+    code = (
+        f"import os, runpy; capture = runpy.run_path({str(package / 'capture.py')!r}); pid = os.fork(); capture['run'](); "
+        "pid and os.waitpid(pid, 0); os._exit(0)"
+    )
+    samples = tmp_path / "samples"
+    env = {"PYTHONPATH": str(TRACED), "TZ": f"stages:{samples}"}
+    assert measure([sys.executable, "-c", code], log=tmp_path / "log", env=env, memory=False).exit_code == 0
+    processes = read_processes(samples)
+    assert [process["role"] for process in processes] == ["command line", "reference"]
+    for process in processes:
+        (capture,) = (stage for stage in process["stages"] if stage["name"] == "capture")
+        assert 0.05 < capture["wall_s"] <= process["end_s"]
+    ways = {
+        "hfexport cold": {"wall_s": 5.0, "processor_s": 6.0, "processes": processes},
+        "hfexport warm": {"failed": "no cache"},
+    }
+    document = page({"context": CONTEXT, "stages": {"imports_s": 2.0, "cases": {"minilm": ways}}})
+    assert "| | capture | " in document
+    assert "imports alone are 40% of the wall time" in document
+    assert "Not measured: no cache" in document
 
 
 def test_imports_are_in_the_document_with_a_cold_cache() -> None:

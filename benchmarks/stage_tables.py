@@ -1,0 +1,59 @@
+"""The section of docs/performance.md on where the time of an export goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from cases import CASES
+
+__all__ = ["stages_section"]
+
+LEAST_S: Final = 0.05
+"""Shorter stages are left out."""
+
+_TEXT: Final = """Wall times of the main thread of each process, from samples of one run; *from* and *to* are seconds since the start of
+the command. Imports count as such wherever they happen. Stages under {least:.2f} s are left out.
+
+An interpreter that only runs `import torch, transformers` and looks up `AutoModel` takes **{imports:.2f} s** on this machine: no
+exporter that uses both can be faster, and `optimum-cli` imports them once as well. In a cold run the exporting process imports
+them, and the reference is its fork. In a warm run only the reference does.
+
+| tried | result |
+|---|---|
+| reference as a fork of the exporting process instead of an interpreter of its own | about 2 s less processor time in a cold run, and torch in memory once |
+| runner beside the reference: each probe as soon as the model has answered it | a warm run of a decoder no longer waits for all answers before it loads the artifact |
+| description of the model before its answers | the runner of a warm run starts before the model has run |
+| imports that transformers makes without need: `torch._dynamo`, `torch.distributed.tensor`, sympy | left: they are imported from several of its modules, and only stand-ins in `sys.modules` would prevent it; without them 0.1 to 0.4 s less |
+| list of transformers' 1,500 modules, which it reads twice at each import | left: keeping it saves 0.15 to 0.3 s of processor time in each process that imports transformers, but needs a hook in the import system |
+| fewer probes, or shorter ones | not tried: validation would prove less |"""
+
+
+def stages_section(found: Mapping[str, Any]) -> str:
+    """Return the section: text, then a table for each case and way."""
+    parts = ["## Where the time goes", _TEXT.format(least=LEAST_S, imports=found["imports_s"])]
+    titles = {case.name: case.title for case in CASES}
+    for case, ways in found["cases"].items():
+        for way, entry in ways.items():
+            parts += [f"### {titles[case]}: {way}", _way(entry, found["imports_s"])]
+    return "\n\n".join(parts)
+
+
+def _way(entry: Mapping[str, Any], imports_s: float) -> str:
+    if "failed" in entry:
+        return f"Not measured: {entry['failed']}"
+    text = (
+        f"Without samples {entry['wall_s']:.1f} s, {entry['processor_s']:.1f} s of processor time; imports alone are "
+        f"{imports_s / entry['wall_s']:.0%} of the wall time."
+    )
+    rows = [row for process in entry["processes"] for row in _rows(process)]
+    head = "| process | stage | s | from | to |\n|---|---|---|---|---|"
+    return "\n".join([text, "", head, *rows])
+
+
+def _rows(process: Mapping[str, Any]) -> Iterator[str]:
+    start, end = process["start_s"], process["end_s"]
+    yield f"| **{process['role']}** | {process['processor_s']:.1f} s of processor time | {end - start:.1f} | {start:.1f} | {end:.1f} |"
+    for stage in process["stages"]:
+        if stage["wall_s"] >= LEAST_S:
+            yield f"| | {stage['name']} | {stage['wall_s']:.2f} | {stage['start_s']:.1f} | {stage['end_s']:.1f} |"
