@@ -37,6 +37,10 @@ def _manifest() -> Manifest:
     return new_manifest(recorded(Inputs()), "2026-01-01T00:00:00+00:00")
 
 
+def test_the_schema_is_valid() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
 def test_a_new_manifest_fits() -> None:
     check_manifest(_manifest())
 
