@@ -141,7 +141,7 @@ def test_the_types_of_the_models_within_a_model_are_known() -> None:
     assert "bart" in model_types(config)
 
 
-@pytest.mark.parametrize("model_type", ["led", "nllb-moe"])
+@pytest.mark.parametrize("model_type", ["led", "nllb-moe", "switch_transformers"])
 @torch.inference_mode()
 def test_encoder_decoders_answer_as_before(model_type: str, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path, model_type, "auto")

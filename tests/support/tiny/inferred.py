@@ -79,6 +79,14 @@ INFERRED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
             "max_position_embeddings": 64,
         },
     ),
+    "switch_transformers": (
+        "SwitchTransformersForConditionalGeneration",
+        {
+            **{"vocab_size": 101, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 2},
+            **{"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1, "num_heads": 4, "num_experts": 4},
+            "decoder_start_token_id": 0,
+        },
+    ),
     # Decoders
     "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 12}),
     "mixtral": ("MixtralForCausalLM", {**LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}),

@@ -30,6 +30,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
             "led": "led",
             "longformer": "longformer",
             "nllb-moe": "nllb_moe",
+            "switch_transformers": "switch_transformers",
         },
         **{"autoformer": "forecast", "informer": "forecast", "time_series_transformer": "forecast"},
     }
