@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -46,7 +47,12 @@ def _measure(case: Case, name: str, folder: Path, runs: int) -> dict[str, Any]:
     """Return `wall_s` and `processor_s` of plain runs, and the `processes` of one with samples; or why it `failed`."""
     (contender,) = (one for one in CONTENDERS if one.name == name)
     places = Places(checkpoint(case.architecture, folder / "checkpoint"), folder / "out", folder / "cache")
-    command, log, samples = contender.command(case, places), folder / "run.log", folder / "samples"
+    command, log, samples = (
+        contender.command(case, places),
+        folder / "run.log",
+        Path(f"/dev/shm/hfexport-stages-{os.getpid()}"),
+    )
+    # Every process opens the file of the samples; hfexport's child processes can write to /dev/shm, but not to `folder`.
     traced = {**quiet(), "PYTHONPATH": str(TRACED), "TZ": f"stages:{samples}"}
     results = []
     for env in (quiet(), *[quiet()] * runs, traced):  # the first fills the page cache, and the cache of a warm run

@@ -1,7 +1,6 @@
 """Sample the main thread of every process of a run, and append the seconds of each stage to a file when it ends.
 
-`stages.py` puts this folder into PYTHONPATH, and the path of the file into TZ, which child processes of hfexport keep. The
-file is opened at the start, since a process cannot open it once it has restricted itself.
+`stages.py` puts this folder into PYTHONPATH, and the path of the file into TZ, which child processes of hfexport keep.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ INTERVAL_S = 0.01
 
 RULES = (
     ("_internal/standby.py", ("_become", "main"), "waits for its job"),
-    ("run/relay.py", (), "waits for the exporting process"),
+    ("run/relay.py", ("relay",), "waits for the exporting process"),
     ("run/describing.py", ("await_description",), "waits for the description"),
     ("_internal/workers.py", ("wait", "result"), "waits for reference and runner"),
     ("validation/arrays.py", ("await_arrays",), "waits for the reference"),
