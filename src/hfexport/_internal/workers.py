@@ -43,6 +43,9 @@ LOG_LINE_BYTES: Final = 4096
 POLL_S: Final = 0.2
 """Interval for reading new lines of a child's output."""
 
+REMOVAL_S: Final = 0.4
+"""Longest wait for job.json to disappear when an answer is missing."""
+
 NO_ROOM: Final = 28
 """Exit code of a child that cannot write its answer because the disk is full; the number of ENOSPC."""
 
@@ -244,12 +247,23 @@ class Worker:
             ).by("machine")
         return self._failure(f"{self.name}: ended by {which.name}{self.log_tail()}")
 
+    def _is_folder_removed(self) -> bool:
+        """Whether something else removes the folder; a removal that has begun gets a moment to reach job.json."""
+        end = time.monotonic() + REMOVAL_S
+        while (self.folder / "job.json").exists():
+            if time.monotonic() > end:
+                return False
+            time.sleep(POLL_S)
+        return True
+
     def _read_answer(self, code: int) -> dict[str, Any]:
         if code == NO_ROOM:
             raise no_room(self.folder)
         try:
             answer = json.loads((self.folder / "result.json").read_bytes())
         except (OSError, ValueError) as error:
+            if isinstance(error, FileNotFoundError) and self._is_folder_removed():
+                raise
             raise InternalError(
                 f"{self.name}: ended with exit code {code} and no readable answer{self.log_tail()}"
             ) from error

@@ -44,6 +44,9 @@ def run(job):
         os._exit(0)
     if kind == "silent":
         os._exit(3)
+    if kind == "robbed":
+        Path("job.json").unlink()
+        os._exit(0)
     if kind == "late":
         Path("result.json").write_text('{"status": "ok", "result": {}, "wall_s": 0, "peak_rss_bytes": 0}')
         os._exit(1)
@@ -192,6 +195,11 @@ def test_a_child_without_an_answer_is_a_bug(tmp_path: Path, env: dict[str, str],
         start(tmp_path, env, kind).result()
     assert caught.value.exit_code == 1
     assert ("Traceback" in caught.value.details) == (kind == "bug")
+
+
+def test_an_answer_that_was_removed_is_no_bug(tmp_path: Path, env: dict[str, str]) -> None:
+    with pytest.raises(FileNotFoundError, match="result.json"):
+        start(tmp_path, env, "robbed").result()
 
 
 def test_an_old_answer_is_not_taken_for_a_new_one(tmp_path: Path, env: dict[str, str]) -> None:
