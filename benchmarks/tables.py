@@ -267,7 +267,7 @@ def _copying(rows: Sequence[Mapping[str, Any]]) -> str:
     return (
         "## Writing weights\n\n"
         "1 GiB in the page cache. Weights that need no conversion are written from their mapping in the checkpoint: "
-        "`copy_file_range` saves nothing measurable, and at the alignment of tensors it is slower. Safetensors aligns tensors to "
+        "`copy_file_range` saves nothing measurable. Safetensors aligns tensors to "
         "8 bytes and TorchScript to 64, so a file system cannot share their blocks (reflinks) either. Each byte is read again "
         "for the SHA-256 in the manifest, which is computed during validation.\n\n"
         + _table(("", "wall, s", "processor, s"), lines)
