@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import onnxruntime
 import pytest
 import torch
 import transformers
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import GenerationMixin
 
 from hfexport.cli.main import main
 from tiny import make_checkpoint
@@ -25,6 +28,9 @@ from tiny import make_checkpoint
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-genai" / "bin" / "python"
 PEER = Path(__file__).with_name("genai_peer.py")
 TASK = "causal-lm-with-past"
+WHISPER_PEER = Path(__file__).with_name("genai_whisper_peer.py")
+SPOKEN = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
+WHISPER = {"encoder": "encoder_model", "decoder": "decoder_model_merged"}
 STEPS = 30
 LONG_ROPE = {
     **{"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64},
@@ -140,7 +146,7 @@ def test_it_generates_what_the_model_generates(model_type: str, saved_by: str | 
 
 @pytest.mark.parametrize(
     ("model_type", "task"),
-    [("bert", "default"), ("t5", "seq2seq-lm-with-past"), ("whisper", "speech2seq-lm-with-past")],
+    [("bert", "default"), ("t5", "seq2seq-lm-with-past"), ("whisper", "speech2seq-lm")],
 )
 def test_other_models_are_refused(
     model_type: str, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -150,5 +156,100 @@ def test_other_models_are_refused(
     assert main([*asked, "--output", str(tmp_path / "out")]) == 4
     said = capsys.readouterr().err
     assert (
-        f"target genai takes text decoders with a cache, but task {task} of model_type {model_type!r} is none" in said
+        f"target genai takes whisper and text decoders with a cache, but task {task} of model_type {model_type!r} is none"
+        in said
     )
+
+
+def _write_processor(folder: Path) -> None:
+    """Write a feature extractor and a tokenizer of bytes and special tokens beside a checkpoint."""
+    special = ["<|endoftext|>", *SPOKEN]
+    vocabulary = {token: number for number, token in enumerate([*sorted(ByteLevel.alphabet()), *special])}
+    tokenizer = transformers.WhisperTokenizer(vocab=vocabulary, merges=[], additional_special_tokens=special[1:])
+    extractor = transformers.WhisperFeatureExtractor(feature_size=80)
+    transformers.WhisperProcessor(extractor, tokenizer).save_pretrained(folder)
+
+
+def _write_sound(path: Path, seconds: float, seed: int) -> Any:
+    """Write a sound as a WAV file of 16 bits; return its samples."""
+    noise = np.random.default_rng(seed).standard_normal(int(seconds * 16000))
+    samples = (noise * 3000).clip(-(2**15), 2**15 - 1).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(samples.tobytes())
+    return samples.astype(np.float32) / 2**15
+
+
+def test_whisper_transcribes_what_the_model_transcribes(tmp_path: Path) -> None:
+    task, end = "speech2seq-lm-with-past", 256
+    checkpoint = make_checkpoint(
+        *(tmp_path / "checkpoint", "whisper", task),
+        max_source_positions=1500,
+        num_mel_bins=80,
+        vocab_size=261,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        decoder_start_token_id=end + 1,
+    )
+    _write_processor(checkpoint)
+    output = tmp_path / "output"
+    asked = ["--model", str(checkpoint), "--task", task, "--formats", "onnx", "--target", "genai", "--variants", "q4"]
+    assert main([*asked, "--validate", "off", "--output", str(output)]) == 0
+    sounds = [_write_sound(tmp_path / f"{number}.wav", 1.0 + number, number) for number in range(2)]
+    paths = [str(tmp_path / f"{number}.wav") for number in range(2)]
+    found = _transcribed(output, paths)
+    features = np.load(tmp_path / "features.npy")
+    _compare_features(features, checkpoint, sounds)
+    model: Any = transformers.WhisperForConditionalGeneration.from_pretrained(checkpoint).eval()
+    prompt = torch.tensor([[end + 1, end + 2, end + 3, end + 4]] * 2)
+    settings = {"max_new_tokens": STEPS, "do_sample": False, "num_beams": 1, "begin_suppress_tokens": None}
+    given = {"input_features": torch.from_numpy(features), "decoder_input_ids": prompt}
+    expected = GenerationMixin.generate(model, **given, **settings).tolist()
+    assert len({tuple(row) for row in expected}) == len(expected)
+    assert _until_the_end(found, 4, end) == _until_the_end(expected, 4, end)
+
+    q4 = {part: {"filename": f"onnx/{name}_q4_genai.onnx"} for part, name in WHISPER.items()}
+    found = _transcribed(output, paths, json.dumps({"model": q4}))
+    by_file = _transcribed_by_file(output, features, prompt.numpy())
+    assert _until_the_end(found, 4, end) == _until_the_end(by_file, 4, end)
+
+
+def _compare_features(found: Any, checkpoint: Path, sounds: Sequence[Any]) -> None:
+    """Compare with the feature extractor of transformers, but for two frames where a sound starts and ends.
+
+    GenAI pads a sound with zeros there, and transformers mirrors it.
+    """
+    extractor: Any = transformers.AutoFeatureExtractor.from_pretrained(checkpoint)
+    expected = extractor(sounds, sampling_rate=16000, return_tensors="np").input_features
+    assert found.shape == expected.shape
+    for row, samples in enumerate(sounds):
+        frames = len(samples) // extractor.hop_length
+        np.testing.assert_allclose(found[row, :, 2 : frames - 2], expected[row, :, 2 : frames - 2], atol=1e-3)
+
+
+def _transcribed(output: Path, sounds: Sequence[str], overlay: str = "") -> list[list[int]]:
+    """Return the tokens that GenAI gives for sounds, with its own processor."""
+    command = [str(PYTHON), str(WHISPER_PEER), str(output), "".join(SPOKEN), str(STEPS), overlay, *sounds]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    (answer,) = [line.removeprefix("answer ") for line in result.stdout.splitlines() if line.startswith("answer ")]
+    return list(json.loads(answer))
+
+
+def _transcribed_by_file(output: Path, features: Any, tokens: Any) -> list[list[int]]:
+    """Return the tokens that ONNX Runtime gives with the proven `q4` graphs."""
+    encoder, decoder = (
+        onnxruntime.InferenceSession(output / "onnx" / f"{name}_q4.onnx", providers=["CPUExecutionProvider"])
+        for name in WHISPER.values()
+    )
+    (states,) = encoder.run(None, {"input_features": features})
+    shapes = {value.name: value.shape for value in decoder.get_inputs()}
+    empty = {name: np.zeros((2, 1, 0, 1), np.float32) for name in shapes if name.startswith("past_key_values")}
+    for _ in range(STEPS):  # the whole text in each call: the branch without a cache
+        given = {"input_ids": tokens, "encoder_hidden_states": states, "use_cache_branch": np.array([False])}
+        logits = decoder.run(["logits"], {**given, **empty})[0]
+        tokens = np.concatenate([tokens, logits[:, -1:].argmax(-1)], axis=1)
+    return list(tokens.tolist())

@@ -1,14 +1,16 @@
-"""Copy the checkpoint's other files into the output, and write the files of the input `target`."""
+"""Copy the checkpoint's other files into the output, and write or verify the files of the input `target`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfexport.backends.onnx.targets import TARGETS, Exported
+from hfexport.backends.onnx.targets import TARGETS, Divided, Exported
 from hfexport.backends.onnx.variants.names import FORMAT
 from hfexport.checkpoint import copy_along
+from hfexport.errors import ValidationError
 
 if TYPE_CHECKING:
     from hfexport.backends.base import Artifact
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from hfexport.run.exporter import Exporter, Result
     from hfexport.validation.quality import MadeVariant
 
-__all__ = ["write_along"]
+__all__ = ["compare_again", "write_along"]
 
 
 def write_along(exporter: Exporter, results: Sequence[Result], variants: Sequence[MadeVariant]) -> list[Path]:
@@ -39,8 +41,7 @@ def write_along(exporter: Exporter, results: Sequence[Result], variants: Sequenc
     files = [path for artifact, _ in plain for path in artifact.files]
     further = [variant for variant in variants if variant.artifacts[0].format == FORMAT]
     files += [path for variant in further for artifact in variant.artifacts for path in artifact.files]
-    artifacts = {artifact.path: (artifact, config) for artifact, config in plain}
-    artifacts |= {made.path: (made, made.config or plain[0][1]) for one in further for made in one.artifacts}
+    artifacts = _by_path(results, further)
     for name in exporter.inputs.target or ():
         exported = Exported(
             folder=exporter.ready,
@@ -49,19 +50,77 @@ def write_along(exporter: Exporter, results: Sequence[Result], variants: Sequenc
             variants=[variant.name for variant in further],
         )
         made = TARGETS[name].write(exported)
-        for rewritten in TARGETS[name].rewritten(made):
-            _compare(exporter, rewritten, artifacts[rewritten.source])
+        for rewritten in TARGETS[name].rewritten(exporter.ready, made):
+            _compare(exporter, rewritten, artifacts)
         written |= dict.fromkeys(made)
     return list(written)
 
 
-def _compare(exporter: Exporter, rewritten: Rewritten, proven: tuple[Artifact, ExportConfig]) -> None:
-    """Compare a graph that a target made with the proven one."""
+def compare_again(
+    exporter: Exporter, results: Sequence[Result], variants: Sequence[MadeVariant], folder: Path, files: Sequence[Path]
+) -> None:
+    """Compare the graphs that targets made in an existing export with the proven ones.
+
+    Args:
+        exporter: exporter of the export's model.
+        results: its artifacts, which were validated.
+        variants: its variants, which were measured.
+        folder: folder of the export.
+        files: its files that are no artifact and no variant.
+
+    Raises:
+        ValidationError: a graph differs from the proven one, or there is no proven one.
+    """
+    artifacts = _by_path(results, [variant for variant in variants if variant.artifacts[0].format == FORMAT])
+    for target in TARGETS.values():
+        for rewritten in target.rewritten(folder, files):
+            exporter.observer.note(_compare(exporter, rewritten, artifacts))
+
+
+def _by_path(results: Sequence[Result], variants: Sequence[MadeVariant]) -> dict[Path, tuple[Artifact, ExportConfig]]:
+    """Return the ONNX artifacts and variants by the path of their graph."""
+    plain = [(artifact, config) for artifact, config, _ in results if artifact.format == FORMAT]
+    by_path = {artifact.path: (artifact, config) for artifact, config in plain}
+    return by_path | {made.path: (made, made.config or plain[0][1]) for one in variants for made in one.artifacts}
+
+
+def _compare(
+    exporter: Exporter, made: Rewritten | Divided, artifacts: Mapping[Path, tuple[Artifact, ExportConfig]]
+) -> str:
+    """Compare graphs that a target made with the proven ones; return the names of both."""
+    from hfexport.validation.divided import check_divided
     from hfexport.validation.padding import check_padding
 
-    artifact, config = proven
     subject = exporter.subject
-    folder = subject.staging / f"padding-{rewritten.path.stem}"
+
+    def proven(path: Path) -> tuple[Artifact, ExportConfig]:
+        if path not in artifacts:
+            raise ValidationError(f"{path.name}: is no graph of this export, but a graph of a target is made from it")
+        artifact, config = artifacts[path]
+        return replace(artifact, dtype=artifact.dtype or subject.dtype), config
+
+    if isinstance(made, Divided):
+        check_divided(
+            (proven(made.encoder), proven(made.decoder)),
+            (made.new_encoder, made.new_decoder),
+            is_variant=made.decoder.stem not in {config.graph for _, config in artifacts.values()},
+            folder=subject.staging / f"divided-{made.new_decoder.stem}",
+            env=subject.env,
+            timeout_s=subject.timeout_s,
+            limited=subject.limited,
+        )
+        return (
+            f"{made.new_encoder.name}, {made.new_decoder.name}: answer as {made.encoder.name}, {made.decoder.name} do"
+        )
+    artifact, config = proven(made.source)
     check_padding(
-        artifact, rewritten.path, config, rewritten.pad, folder=folder, env=subject.env, timeout_s=subject.timeout_s
+        artifact,
+        made.path,
+        config,
+        made.pad,
+        folder=subject.staging / f"padding-{made.path.stem}",
+        env=subject.env,
+        timeout_s=subject.timeout_s,
+        limited=subject.limited,
     )
+    return f"{made.path.name}: answers as {made.source.name} does"

@@ -37,6 +37,7 @@ from hfexport.run.pipeline import Run
 from hfexport.run.positions import within_positions
 from hfexport.run.selection import find_config
 from hfexport.run.speed import measure_export
+from hfexport.run.targets import compare_again
 from hfexport.run.variants import measure_again
 from hfexport.validation import ArtifactVerdict
 
@@ -257,6 +258,8 @@ def run_again(
                 ran = f"{verdict.reason}; it " if verdict.reason else ""
                 observer.note(f"{artifact.name}: {ran}answers as the model does, within {verdict.max_abs:.2g}")
         variants = measure_again(exporter, forms, export.folder, manifest)
+        further = [export.folder / entry["path"] for entry in manifest["files"]]
+        compare_again(exporter, results, variants, export.folder, further)
         if given.benchmark:
             measure_export(exporter, export.folder, results, variants)
     finally:

@@ -16,6 +16,7 @@ from hfexport.backends.base import Artifact
 from hfexport.errors import ValidationError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.arrays import Arrays
+from hfexport.validation.limits import runner_limits
 from hfexport.validation.messages import GraphFile
 
 __all__ = ["MAX_SHARE", "PaddingAnswer", "PaddingJob", "check_padding", "run"]
@@ -67,6 +68,7 @@ def check_padding(
     folder: Path,
     env: Mapping[str, str],
     timeout_s: float,
+    limited: bool = False,
 ) -> None:
     """Check that a graph gives the logits of `proven` for prompts with padding at their start.
 
@@ -78,6 +80,7 @@ def check_padding(
         folder: folder for the child's files.
         env: environment; the child gets an allow-list of it.
         timeout_s: time limit.
+        limited: limit memory, processor time and file size of the child, see `runner_limits`.
 
     Raises:
         ValidationError: the logits differ, or the graph does not run.
@@ -96,7 +99,10 @@ def check_padding(
         threads=workers.available_cores(env),
     )
     name, environment = f"runner for {made.name}", workers.child_environment(env)
-    with workers.start(__name__, plain(job), name=name, folder=folder, env=environment, kind="onnx") as worker:
+    limits = runner_limits(job.weight_bytes, timeout_s, job.threads) if limited else None
+    with workers.start(
+        __name__, plain(job), name=name, folder=folder, env=environment, kind="onnx", limits=limits
+    ) as worker:
         answer = read(worker.result(timeout_s), PaddingAnswer)
     if not answer.difference <= MAX_SHARE * answer.largest:
         raise ValidationError(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hfexport.backends.onnx.targets.left_padding import write_left_padded
 from hfexport.cli import main as cli
 from tiny import make_checkpoint
 
@@ -228,3 +229,27 @@ def test_an_artifact_that_takes_more_than_it_may(
     code, told = verify(out, *options)
     assert code == (0 if said is None else 6), told
     assert said is None or said in told
+
+
+def test_a_forged_graph_of_a_target(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "llama", "causal-lm")
+    folder = tmp_path / "out"
+    asked = ["--model", str(checkpoint), "--formats", "onnx", "--target", "genai"]
+    assert cli.main([*asked, "--variants", "q4", "--min-similarity", "0", "--output", str(folder)]) == 0
+    capfd.readouterr()
+    assert cli.main(["verify", str(folder), "--model", str(checkpoint), "--min-similarity", "0"]) == 0
+    said = capfd.readouterr().err
+    assert "model_genai.onnx: answers as model.onnx does" in said
+    assert "model_q4_genai.onnx: answers as model_q4.onnx does" in said
+    pad = json.loads((folder / "genai_config.json").read_text())["model"]["pad_token_id"]
+    path = folder / "onnx" / "model_genai.onnx"
+    write_left_padded(folder / "onnx" / "model.onnx", path, "past_key_values.0.key", pad + 1)
+    rehash(folder)
+    assert cli.main(["verify", str(folder), "--model", str(checkpoint), "--min-similarity", "0"]) == 6
+    assert "model_genai.onnx: for prompts with padding at their start it differs" in capfd.readouterr().err
+    path.rename(path.with_name("model_more_genai.onnx"))
+    with edited(folder) as manifest:
+        for entry in manifest["files"]:
+            entry["path"] = entry["path"].replace("model_genai", "model_more_genai")
+    assert cli.main(["verify", str(folder), "--model", str(checkpoint), "--min-similarity", "0"]) == 6
+    assert "model_more.onnx: is no graph of this export" in capfd.readouterr().err

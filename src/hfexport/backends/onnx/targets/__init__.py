@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from hfexport.backends.onnx.targets.base import Exported, Rewritten, Target
+from hfexport.backends.onnx.targets.base import Divided, Exported, Rewritten, Target
 from hfexport.backends.onnx.targets.genai import GenAI
 from hfexport.backends.onnx.targets.transformersjs import TransformersJs
 
-__all__ = ["TARGETS", "Exported", "Rewritten", "Target", "chunk_limit", "shares_weights"]
+__all__ = ["TARGETS", "Divided", "Exported", "Rewritten", "Target", "chunk_limit", "shares_weights"]
 
 TARGETS: Final[Mapping[str, Target]] = MappingProxyType({target.name: target for target in (TransformersJs(), GenAI())})
 """Every target by its name in the input `target`."""

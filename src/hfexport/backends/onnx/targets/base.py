@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from hfexport.export_config import ExportConfig
 
-__all__ = ["Exported", "Rewritten", "Target", "write_json"]
+__all__ = ["Divided", "Exported", "Rewritten", "Target", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,23 @@ class Rewritten:
     pad: int
 
 
+@dataclass(frozen=True)
+class Divided:
+    """Two graphs that do the work of two proven ones, divided differently.
+
+    Attributes:
+        encoder: file of the proven encoder.
+        decoder: file of the proven decoder, with two branches.
+        new_encoder: file of an encoder that also returns the keys and values of cross-attention.
+        new_decoder: file of a decoder that takes them in every call.
+    """
+
+    encoder: Path
+    decoder: Path
+    new_encoder: Path
+    new_decoder: Path
+
+
 class Target(Protocol):
     """A consumer of ONNX files."""
 
@@ -79,8 +96,16 @@ class Target(Protocol):
         """Write or change files in the output folder; return their paths."""
         ...
 
-    def rewritten(self, written: Sequence[Path]) -> list[Rewritten]:
-        """Return the graphs among the files that `write` returned, which have to be compared with the proven ones."""
+    def rewritten(self, folder: Path, files: Sequence[Path]) -> list[Rewritten | Divided]:
+        """Return the graphs among `files` that this target makes, which have to be compared with the proven ones.
+
+        Args:
+            folder: output folder.
+            files: files in it.
+
+        Raises:
+            ValidationError: a file that describes them is missing or wrong.
+        """
         ...
 
 

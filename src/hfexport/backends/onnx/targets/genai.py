@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hfexport.backends.onnx.targets.base import Exported, Rewritten, write_json
-from hfexport.errors import UnsupportedError
+from hfexport.backends.onnx.targets import genai_whisper as whisper
+from hfexport.backends.onnx.targets.base import Divided, Exported, Rewritten, write_json
+from hfexport.errors import UnsupportedError, ValidationError
 from hfexport.export_config import ExportConfig, TensorSpec
 
 __all__ = ["GenAI"]
@@ -36,19 +37,22 @@ class GenAI:
     shares_weights = True
 
     def check(self, graphs: Sequence[ExportConfig]) -> None:
-        """Accept a text decoder with a cache of keys and values.
+        """Accept a text decoder with a cache of keys and values, and whisper.
 
         Raises:
             UnsupportedError: the graphs are something else.
         """
         config = graphs[0]
-        if len(graphs) != 1 or config.task.name != "causal-lm-with-past" or not _cache(config):
+        if config.config.model_type == "whisper" and config.task.name == whisper.TASK:
+            whisper.check(graphs)
+        elif len(graphs) != 1 or config.task.name != "causal-lm-with-past" or not _cache(config):
             raise UnsupportedError(
-                f"target genai takes text decoders with a cache, but task {config.task.name} of model_type"
+                f"target genai takes whisper and text decoders with a cache, but task {config.task.name} of model_type"
                 f" {config.config.model_type!r} is none",
-                remedy="Use --task causal-lm-with-past with a text decoder, or leave the target out.",
+                remedy=f"Use --task causal-lm-with-past with a text decoder, --task {whisper.TASK} with whisper, or leave"
+                " the target out.",
             )
-        if config.fixed_sizes:
+        if any(graph.fixed_sizes for graph in graphs):
             raise UnsupportedError(
                 "target genai calls a graph at many sizes, but fixed gives its axes one size",
                 remedy="Leave fixed or the target out.",
@@ -58,13 +62,22 @@ class GenAI:
         """Write genai_config.json beside config.json and the tokenizer's files, and a graph beside each ONNX file.
 
         The graphs end in `_genai`. They share the weights of that file, and find padding at the start of prompts. The
-        config names that of the plain graph.
+        config names that of the plain graph. For whisper, see `genai_whisper`.
         """
         from hfexport.backends.onnx.targets.left_padding import can_find_padding, write_left_padded
 
-        (config,) = exported.graphs
         path = exported.folder / "generation_config.json"
         generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if len(exported.graphs) > 1:
+            model = {
+                **whisper.settings(exported.graphs, GRAPH_SUFFIX),
+                **_tokens(exported.graphs[0].config, generation),
+            }
+            config_file = write_json(
+                exported.folder / CONFIG_FILE, {"model": model, "search": _search(model["context_length"], generation)}
+            )
+            return [config_file, *whisper.write(exported, GRAPH_SUFFIX)]
+        (config,) = exported.graphs
         settings = _settings(config, generation)
         key, pad = _cache(config)[0].name, settings["model"]["pad_token_id"]
         graphs = [
@@ -74,11 +87,25 @@ class GenAI:
         ]
         return [write_json(exported.folder / CONFIG_FILE, settings), *graphs]
 
-    def rewritten(self, written: Sequence[Path]) -> list[Rewritten]:
-        """Return the graphs that find padding."""
-        config, *graphs = written
-        pad = int(json.loads(config.read_text(encoding="utf-8"))["model"]["pad_token_id"])
+    def rewritten(self, folder: Path, files: Sequence[Path]) -> list[Rewritten | Divided]:
+        """Return the graphs that find padding, and those of whisper."""
+        if divided := whisper.divided(files, GRAPH_SUFFIX):
+            return list(divided)
+        graphs = [path for path in files if path.name.endswith(f"{GRAPH_SUFFIX}.onnx")]
+        pad = _read_pad(folder / CONFIG_FILE) if graphs else 0
         return [Rewritten(path.with_name(f"{path.stem.removesuffix(GRAPH_SUFFIX)}.onnx"), path, pad) for path in graphs]
+
+
+def _read_pad(path: Path) -> int:
+    """Return the padding id of a genai_config.json.
+
+    Raises:
+        ValidationError: the file has none.
+    """
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["model"]["pad_token_id"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValidationError(f"{CONFIG_FILE}: has no pad_token_id, which the {GRAPH_SUFFIX} graphs need") from error
 
 
 def _cache(config: ExportConfig) -> list[TensorSpec]:
@@ -102,6 +129,11 @@ def _settings(config: ExportConfig, generation: Mapping[str, Any]) -> dict[str, 
         **_tokens(text, generation),
         "decoder": _decoder(config),
     }
+    return {"model": model, "search": _search(length, generation)}
+
+
+def _search(length: int, generation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a search, with those of generation_config.json."""
     search = {
         **{"do_sample": False, "early_stopping": True, "num_beams": 1, "num_return_sequences": 1},
         **{"min_length": 0, "max_length": length, "past_present_share_buffer": False},
@@ -109,7 +141,7 @@ def _settings(config: ExportConfig, generation: Mapping[str, Any]) -> dict[str, 
     }
     given = {name: generation[name] for name in search if generation.get(name) is not None}
     fixed = {"past_present_share_buffer": False, "min_length": 0, "max_length": length}
-    return {"model": model, "search": {**search, **given, **fixed}}
+    return {**search, **given, **fixed}
 
 
 def _tokens(text: Any, generation: Mapping[str, Any]) -> dict[str, Any]:

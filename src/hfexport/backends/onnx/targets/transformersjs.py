@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hfexport.backends.onnx.targets.base import Exported, Rewritten, write_json
+from hfexport.backends.onnx.targets.base import Divided, Exported, Rewritten, write_json
 from hfexport.export_config import ExportConfig
 
 __all__ = ["TransformersJs"]
@@ -44,9 +44,9 @@ class TransformersJs:
             settings["use_external_data_format"] = chunks
         return [write_json(exported.folder / "config.json", {**values, "transformers.js_config": settings})]
 
-    def rewritten(self, written: Sequence[Path]) -> list[Rewritten]:
+    def rewritten(self, folder: Path, files: Sequence[Path]) -> list[Rewritten | Divided]:
         """Return nothing: the graphs stay as they are."""
-        del written
+        del folder, files
         return []
 
 
