@@ -117,6 +117,33 @@ def test_the_same_model_gives_the_same_bytes(model: Model, name: str, tmp_path: 
     assert str(tmp_path).encode() not in files[0]
 
 
+def change_a_bias(weights: dict[str, torch.Tensor]) -> None:
+    """Change one element of a bias."""
+    weights[next(name for name in sorted(weights) if name.endswith("intermediate.dense.bias"))][3] += 0.01
+
+
+def test_a_large_bias_is_compared_with_that_of_the_layer(tmp_path: Path) -> None:
+    """A bias of a layer with 8-bit weights is not among the file's tensors."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bert", "default", intermediate_size=1200)
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    weights = load_file(other / "model.safetensors")
+    change_a_bias(weights)
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    (tmp_path / "plain").mkdir()
+    config = export_config(checkpoint, "default")
+    plain = TorchScriptBackend().export(ExportJob(checkpoint, config, "fp32", tmp_path / "plain", METADATA))
+    model = Model(checkpoint, replace(plain, config=config, dtype="fp32"), None)  # type: ignore[arg-type]
+    found = []
+    for name, source in (("right", checkpoint), ("wrong", other)):
+        (tmp_path / name).mkdir()
+        found.append(compare_scripts(plain.path, model.make("dynamic_int8", tmp_path / name, source).path))
+    (error, _, missing), (wrong, name, _) = found
+    assert (error <= 1, missing) == (True, [])
+    assert wrong == float("inf")
+    assert name.endswith("intermediate.dense.bias")
+
+
 @pytest.mark.parametrize("change", [scale_a_layer, zero_a_weight, change_a_row])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_wrong_weight_is_found(model: Model, name: str, change: Change, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from hfexport.hub.client import HubFile
 from hfexport.hub.publish.plan import LocalFile, make_plan
 
 
-@pytest.mark.parametrize("path", ["genai_config.json", "onnx/model.onnx", "hfexport.json"])
+@pytest.mark.parametrize(
+    "path", ["genai_config.json", "audio_processor_config.json", "onnx/model.onnx", "hfexport.json"]
+)
 def test_files_of_an_export_are_replaced(path: str, tmp_path: Path) -> None:
     (change,) = make_plan([_local(tmp_path, path)], _tree(path), earlier=None, prefix="", place="owner/name").changes
     assert (change.operation, change.path) == ("replace", path)

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from hfexport.backends.formats import FORMATS
 from hfexport.backends.onnx.targets.genai import CONFIG_FILE
+from hfexport.backends.onnx.targets.genai_whisper import AUDIO_FILE
 from hfexport.checkpoint.local import goes_along
 from hfexport.errors import PublishError
 from hfexport.hub.client import HubFile
@@ -148,7 +149,7 @@ def _is_there(file: LocalFile, tree: Mapping[str, HubFile]) -> bool:
 def _is_free(path: str, prefix: str) -> bool:
     """Return whether any file at `path` may be replaced: artifacts, files of a target, the manifest and the card."""
     name = path.removeprefix(prefix)
-    return name in (MANIFEST_FILE, CARD, CONFIG_FILE) or name.split("/", 1)[0] in ARTIFACT_FOLDERS
+    return name in (MANIFEST_FILE, CARD, CONFIG_FILE, AUDIO_FILE) or name.split("/", 1)[0] in ARTIFACT_FOLDERS
 
 
 def _listed(earlier: Manifest | None, tree: Mapping[str, HubFile], prefix: str) -> list[str]:

@@ -25,8 +25,8 @@ _SMALL: Final = 1e-7
 def compare_scripts(plain: Path, variant: Path) -> tuple[float, str, list[str]]:
     """Compare two files of the same graph.
 
-    Weights of quantised layers are compared with those of the same name; all others must be equal bit for bit, under any
-    name, since freezing turns them into constants, or transposed. Kernels and vectors that freezing may fold are not.
+    Weights and biases of quantised layers are compared with those of the same name, biases exactly. All others must be
+    equal bit for bit, under any name, since freezing turns them into constants, or transposed. Kernels and vectors that freezing may fold are not.
 
     Returns:
         The largest error of a weight relative to what rounding allows, its name, and the names of missing weights.
@@ -38,11 +38,16 @@ def compare_scripts(plain: Path, variant: Path) -> tuple[float, str, list[str]]:
     error, worst = 0.0, ""
     weights = dict(expected.named_parameters()) | dict(expected.named_buffers())
     seen = set()
-    for name, packed in _quantised(found):
-        value = _relative_error(weights.get(name), packed)
-        seen.add(name)
-        if not value <= error:  # also for NaN
-            error, worst = value, name
+    for layer, packed, bias in _quantised(found):
+        pairs = [(f"{layer}.weight", _relative_error(weights.get(f"{layer}.weight"), packed))]
+        if bias is not None and f"{layer}.bias" in weights:
+            pairs.append(
+                (f"{layer}.bias", 0.0 if torch.equal(weights[f"{layer}.bias"].float(), bias) else float("inf"))
+            )
+        for name, value in pairs:
+            seen.add(name)
+            if not value <= error:  # also for NaN
+                error, worst = value, name
     stored = hash_torchscript(found).values()
     digests = {digest for one in stored for digest in (one.digest, one.transposed) if digest}
     missing = [
@@ -65,12 +70,12 @@ def _load(path: Path) -> Any:
         raise ValidationError(f"{path.name}: torch.jit.load cannot load it: {first_line(error)}") from error
 
 
-def _quantised(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the name of the plain weight and the 8-bit weight of each quantised layer."""
+def _quantised(module: Any) -> Iterator[tuple[str, torch.Tensor, torch.Tensor | None]]:
+    """Yield the name of each quantised layer, its 8-bit weight, and its bias if it has one."""
     for name, part in module.named_modules():
         if getattr(part, "original_name", "") == _PACKED:
-            weight, _ = torch.ops.quantized.linear_unpack(part._packed_params)
-            yield f"{name.rpartition('.')[0]}.weight", weight
+            weight, bias = torch.ops.quantized.linear_unpack(part._packed_params)
+            yield name.rpartition(".")[0], weight, bias
 
 
 def _relative_error(expected: torch.Tensor | None, packed: torch.Tensor) -> float:
