@@ -292,7 +292,9 @@ def _half(rows: Sequence[Mapping[str, Any]]) -> str:
             lines.append(f"| {row['artifact']} | failed: {_cell(row['failed'])} | |")
         else:
             peak = row["peak_anonymous_bytes"] / MEBIBYTE
-            lines.append(f"| {row['artifact']} | {row['verdict']} | {peak:.0f} |")
+            quality = (f"{name.replace('_', ' ')} {value:.3g}" for name, value in row.get("quality", {}).items())
+            said = "; ".join([row["verdict"], *quality])
+            lines.append(f"| {row['artifact']} | {said} | {peak:.0f} |")
     size, limit = rows[0].get("size_bytes", 0) / 1e9, rows[0]["limit_bytes"] / 1e9
     return (
         "## Half precision in bounded memory\n\n"
