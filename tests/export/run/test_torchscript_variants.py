@@ -17,6 +17,7 @@ from broken import METADATA, export_config
 from command import manifest_of, run
 from hfexport.backends.base import Artifact, ExportJob
 from hfexport.backends.torchscript.backend import TorchScriptBackend
+from hfexport.backends.torchscript.variants.linear import LARGEST
 from hfexport.backends.torchscript.variants.maker import TorchScriptVariants
 from hfexport.backends.torchscript.variants.names import VARIANTS
 from hfexport.manifest.entries import check_manifest
@@ -115,6 +116,20 @@ def test_the_same_model_gives_the_same_bytes(model: Model, name: str, tmp_path: 
     assert files[0] == files[1]
     assert b"/work" not in files[0]
     assert str(tmp_path).encode() not in files[0]
+
+
+def test_sums_of_products_fit_into_16_bits_and_activations_have_8(model: Model, tmp_path: Path) -> None:
+    """Processors without VNNI add pairs of products in 16 bits."""
+    module = torch.jit.load(str(model.make("dynamic_int8", tmp_path).path))
+    packed = [part for part in module.modules() if part.original_name == "LinearPackedParams"]
+    weights = [torch.ops.quantized.linear_unpack(part._packed_params)[0].int_repr() for part in packed]
+    largest = max(int(weight.int().abs().max()) for weight in weights)
+    assert 60 <= largest <= LARGEST
+    assert 2 * 255 * LARGEST < 2**15
+    parts = [part for part in module.modules() if part.original_name == "DynamicLinear"]
+    calls = [node for part in parts for node in part.graph.findAllNodes("quantized::linear_dynamic")]
+    assert len(calls) == len(parts) == len(packed)
+    assert {list(node.inputs())[2].toIValue() for node in calls} == {False}
 
 
 def change_a_bias(weights: dict[str, torch.Tensor]) -> None:
