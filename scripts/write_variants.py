@@ -45,7 +45,10 @@ def _measured(path: Path) -> str:
     source = manifest["source"]
     data = manifest["variants"][0]["quality"]["data"]
     title = f"{source['model_type']}, {source['architectures'][0]}, task `{manifest['task']}`, measured on {data}:"
-    return title + "\n\n" + _table([list(VARIANT_COLUMNS), ["---"] * len(VARIANT_COLUMNS), *variant_rows(manifest)])
+    rows = variant_rows(manifest)
+    measured = [column for column in range(len(VARIANT_COLUMNS)) if any(row[column] != "-" for row in rows)]
+    cells = [[row[column] for column in measured] for row in (VARIANT_COLUMNS, ["---"] * len(VARIANT_COLUMNS), *rows)]
+    return title + "\n\n" + _table(cells)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
