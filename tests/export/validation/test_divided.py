@@ -49,7 +49,7 @@ def test_graphs_that_divide_the_work_pass_and_a_forged_one_does_not(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "output"
-    assert main(_asked(checkpoint, output, "--variants", "q4", "--min-similarity", "0")) == 0
+    assert main(_asked(checkpoint, output, "--variants", "q4,fp16", "--min-similarity", "0")) == 0
     capsys.readouterr()
     verify = ["verify", str(output), "--model", str(checkpoint), "--min-similarity", "0"]
     assert main(verify) == 0
@@ -59,6 +59,7 @@ def test_graphs_that_divide_the_work_pass_and_a_forged_one_does_not(
         " decoder_model_merged.onnx do" in said
     )
     assert "encoder_model_q4_genai.onnx, decoder_model_merged_q4_genai.onnx: answer as encoder_model_q4.onnx" in said
+    assert "encoder_model_fp16_genai.onnx, decoder_model_merged_fp16_genai.onnx: answer" in said
     _forge(output / "onnx" / "encoder_model_genai.onnx")
     assert main(verify) == 6
     assert (

@@ -73,6 +73,7 @@ def _branch(path: Path, branch: str) -> onnx.ModelProto:
             nodes.append(node)
             continue
         (inner,) = chosen
+        _set_apart(inner)
         nodes.extend(inner.node)
         model.graph.initializer.extend(inner.initializer)
         pairs = zip(inner.output, node.output, strict=True)
@@ -82,6 +83,17 @@ def _branch(path: Path, branch: str) -> onnx.ModelProto:
     model.graph.node.extend(copies)
     model.graph.ClearField("value_info")
     return model
+
+
+def _set_apart(branch: onnx.GraphProto) -> None:
+    """Rename the values that a branch computes: around it, others may have the same names."""
+    made = {name for node in branch.node for name in node.output} | {tensor.name for tensor in branch.initializer}
+    for part in graphs_of(branch):
+        for node in part.node:
+            for names in (node.input, node.output):
+                names[:] = [f"branch.{name}" if name in made else name for name in names]
+    for value in (*branch.initializer, *branch.output):
+        value.name = f"branch.{value.name}" if value.name in made else value.name
 
 
 def _keep(graph: onnx.GraphProto, names: Sequence[str]) -> None:
