@@ -93,6 +93,7 @@ def watch(path: str) -> None:
         current[0].write()
         end(code)
 
+    # Child processes end with this function, which runs no exit handlers.
     os._exit = write_and_end  # type: ignore[assignment]
     os.register_at_fork(after_in_child=lambda: current.__setitem__(0, Sampler(output, "reference")))
 

@@ -96,6 +96,7 @@ def test_a_run_from_a_template_imports_no_torch(exported: Exported, tmp_path: Pa
 def _opened(exported: Exported, tmp_path: Path, **changes: Any) -> tuple[Any, list[str]]:
     notes = Notes()
     inputs = replace(Inputs(), model="m", formats=("onnx",), cache=str(exported.cache), **changes)
+    # Opening shortcuts needs no other field of a manifest than its stages.
     work = Run(inputs, notes, {}, tmp_path, {"stages": []})  # type: ignore[typeddict-item]
     return open_shortcuts(work, look_over(exported.checkpoint, "")), [text for _, text in notes.kept]
 
@@ -159,6 +160,7 @@ def test_a_shortcut_that_does_not_fit_is_not_used(exported: Exported, tmp_path: 
 def test_other_inputs_have_no_shortcut(exported: Exported, tmp_path: Path, changes: dict[str, Any]) -> None:
     notes = Notes()
     inputs = replace(Inputs(), model="m", cache=str(exported.cache), **{"formats": ("onnx",), **changes})
+    # Opening shortcuts needs no other field of a manifest than its stages.
     work = Run(inputs, notes, {}, tmp_path, {"stages": []})  # type: ignore[typeddict-item]
     assert open_shortcuts(work, look_over(exported.checkpoint, "")) is None
 

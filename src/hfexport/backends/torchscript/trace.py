@@ -206,13 +206,13 @@ def _trace(
             if change is not None:
                 change(flat, example)
             with parsable_classes(flat):
-                traced = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
+                traced: torch.jit.ScriptModule = torch.jit.trace(flat, tuple(example.values()), check_trace=False)
     except (*MODEL_FAILURES, torch.jit.Error) as error:
         raise ExportError(
             f"{job.checkpoint}: task {job.config.task.name} cannot be traced to TorchScript: {first_line(error, limit=200, named=True)}",
             remedy="Export this model to ONNX alone: formats onnx.",
         ) from error
-    return traced  # type: ignore[no-any-return]
+    return traced
 
 
 @contextmanager
@@ -229,6 +229,7 @@ def _plain_functions() -> Iterator[None]:
         context = (torch.autograd.function.FunctionCtx(),) if takes_context else ()
         return function.forward(*context, *args, **kwargs)
 
+    # mypy does not let a method be replaced, which is what this context does.
     torch.autograd.Function.apply = classmethod(call)  # type: ignore[method-assign, assignment]
     try:
         yield

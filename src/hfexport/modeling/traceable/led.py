@@ -25,6 +25,7 @@ def make_traceable(model: torch.nn.Module) -> None:
 
 
 class _Encoder(LEDEncoder):
+    # mypy objects to fewer parameters; the others arrive in `kwargs`.
     def forward(  # type: ignore[override]
         self,
         input_ids: torch.Tensor | None = None,
