@@ -110,7 +110,7 @@ class Harness:
 
         The reference answers from the checkpoint and the probes alone, so a mutant changes nothing of it.
         """
-        probes = [[dict(config.recipe), [probe.to_dict() for probe in probes]] for config, probes in asked]
+        probes = [[dict(config.recipe), [repr(probe) for probe in probes]] for config, probes in asked]
         key = hashlib.sha256(json.dumps([str(checkpoint), dtype, probes], default=str).encode()).hexdigest()
         if key not in self._references:
             folder = self._folder / "references" / key

@@ -38,7 +38,9 @@ def plain(message: msgspec.Struct) -> dict[str, Any]:
 
 
 def _base_value(value: object) -> object:
-    """Convert a value of a subclass, such as torch's version, to its base class, as `json` does."""
+    """Convert a value of a subclass, such as torch's version, to its base class, as `json` does; a mapping to a dict."""
+    if isinstance(value, Mapping):
+        return dict(value)
     for base in (str, int, float):
         if isinstance(value, base):
             return base(value)

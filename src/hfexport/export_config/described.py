@@ -6,15 +6,16 @@ The process of the reference, which has, describes its export configs to the exp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final
+
+import msgspec
 
 from hfexport.export_config.base import ExportConfig, Layout, Limit, TensorSpec, Tolerance
 from hfexport.export_config.recipe import Recipe
 from hfexport.export_config.tasks import Task
 
-__all__ = ["DescribedConfig", "describe_config"]
+__all__ = ["ConfigDescription", "DescribedConfig", "describe_config"]
 
 _TEXT_FIELDS: Final = (
     *("sliding_window", "local_attention", "attention_window", "local_transformer_stride"),
@@ -23,27 +24,65 @@ _TEXT_FIELDS: Final = (
 """Fields of a model's config that are read while an artifact is validated and described."""
 
 
-def describe_config(config: ExportConfig, dtype: str) -> dict[str, Any]:
-    """Return JSON values from which `DescribedConfig` restores what validation and the manifest read."""
+class ConfigDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What validation and the manifest read of an export config.
+
+    Attributes:
+        graph: name of the graph.
+        origin: origin of the interface.
+        model_type: `model_type` in config.json.
+        task: task of the export.
+        recipe: values from which another process builds the export config.
+        inputs: inputs in the artifact's order.
+        outputs: outputs in the artifact's order.
+        limits: smallest and largest sizes by axis.
+        thresholds: by axis, the size above which the model computes differently.
+        trace_sizes: sizes of the free axes in the traced example.
+        tolerance: default tolerance for the dtype of the export.
+        start_token: first token of a decoder.
+        text: fields of the model's text config, see `_TEXT_FIELDS`.
+        prompt: graph that takes the prompt of a generation; `None` for this graph.
+        branches: graphs that this one contains; `None` for only itself.
+    """
+
+    graph: str
+    origin: str
+    model_type: str
+    task: Task
+    recipe: Recipe
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    limits: dict[str, Limit]
+    thresholds: dict[str, int]
+    trace_sizes: dict[str, int]
+    tolerance: Tolerance
+    start_token: int
+    text: dict[str, Any]
+    prompt: ConfigDescription | None
+    branches: tuple[ConfigDescription, ...] | None
+
+
+def describe_config(config: ExportConfig, dtype: str) -> ConfigDescription:
+    """Return the values from which `DescribedConfig` restores what validation and the manifest read."""
     text = config.text_config
     branches = config.branches
-    return {
-        "graph": config.graph,
-        "origin": config.origin,
-        "model_type": config.config.model_type,
-        "task": config.task.to_dict(),
-        "recipe": dict(config.recipe),
-        "inputs": [spec.to_dict() for spec in config.inputs],
-        "outputs": [spec.to_dict() for spec in config.outputs],
-        "limits": {axis: asdict(limit) for axis, limit in config.limits.items()},
-        "thresholds": dict(config.thresholds),
-        "trace_sizes": dict(config.trace_sizes),
-        "tolerance": asdict(config.tolerance(dtype)),
-        "start_token": config.start_token,
-        "text": {name: getattr(text, name) for name in _TEXT_FIELDS if hasattr(text, name)},
-        "prompt": None if config.prompt is config else describe_config(config.prompt, dtype),
-        "branches": None if branches == (config,) else [describe_config(branch, dtype) for branch in branches],
-    }
+    return ConfigDescription(
+        graph=config.graph,
+        origin=config.origin,
+        model_type=config.config.model_type,
+        task=config.task,
+        recipe=config.recipe,
+        inputs=config.inputs,
+        outputs=config.outputs,
+        limits=dict(config.limits),
+        thresholds=dict(config.thresholds),
+        trace_sizes=dict(config.trace_sizes),
+        tolerance=config.tolerance(dtype),
+        start_token=config.start_token,
+        text={name: getattr(text, name) for name in _TEXT_FIELDS if hasattr(text, name)},
+        prompt=None if config.prompt is config else describe_config(config.prompt, dtype),
+        branches=None if branches == (config,) else tuple(describe_config(branch, dtype) for branch in branches),
+    )
 
 
 class DescribedConfig(ExportConfig):
@@ -53,21 +92,21 @@ class DescribedConfig(ExportConfig):
         values: result of `describe_config`.
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__(SimpleNamespace(model_type=values["model_type"]), Task.from_dict(values["task"]))
+    def __init__(self, values: ConfigDescription) -> None:
+        super().__init__(SimpleNamespace(model_type=values.model_type), values.task)
         self.values = values
 
     @property
     def origin(self) -> str:
-        return str(self.values["origin"])
+        return self.values.origin
 
     @property
     def recipe(self) -> Recipe:
-        return cast("Recipe", self.values["recipe"])
+        return self.values.recipe
 
     @property
     def graph(self) -> str:
-        return str(self.values["graph"])
+        return self.values.graph
 
     def graphs(self, layout: Layout) -> tuple[ExportConfig, ...]:
         """Raise an error: only the described graph is known.
@@ -79,43 +118,43 @@ class DescribedConfig(ExportConfig):
 
     @property
     def branches(self) -> tuple[ExportConfig, ...]:
-        branches = self.values["branches"]
+        branches = self.values.branches
         return (self,) if branches is None else tuple(DescribedConfig(branch) for branch in branches)
 
     @property
     def prompt(self) -> ExportConfig:
-        prompt = self.values["prompt"]
+        prompt = self.values.prompt
         return self if prompt is None else DescribedConfig(prompt)
 
     @property
     def start_token(self) -> int:
-        return int(self.values["start_token"])
+        return self.values.start_token
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec.from_dict(spec) for spec in self.values["inputs"])
+        return self.values.inputs
 
     @property
     def own_outputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec.from_dict(spec) for spec in self.values["outputs"])
+        return self.values.outputs
 
     @property
     def limits(self) -> Mapping[str, Limit]:
-        return {axis: Limit(**limit) for axis, limit in self.values["limits"].items()}
+        return self.values.limits
 
     @property
     def thresholds(self) -> Mapping[str, int]:
-        return dict(self.values["thresholds"])
+        return self.values.thresholds
 
     @property
     def trace_sizes(self) -> Mapping[str, int]:
-        return dict(self.values["trace_sizes"])
+        return self.values.trace_sizes
 
     @property
     def text_config(self) -> Any:
-        return SimpleNamespace(**self.values["text"])
+        return SimpleNamespace(**self.values.text)
 
     def tolerance(self, dtype: str) -> Tolerance:
         """Return the tolerance for the dtype of the description."""
         del dtype
-        return Tolerance(**self.values["tolerance"])
+        return self.values.tolerance

@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from hfexport._internal.messages import plain, read
 from hfexport.checkpoint import look_over
 from hfexport.errors import UnsupportedError
-from hfexport.run.messages import DescribingJob
+from hfexport.run.messages import DescribedGraph, DescribingJob, Description
 from hfexport.run.observer import Advance, StageOutcome
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _nothing(amount: int) -> None:
 class _Notes:
     """An `Observer` that keeps notes and warnings for the exporting process."""
 
-    kept: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[tuple[Literal["note", "warn"], str]] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageOutcome | None]:
@@ -84,7 +85,6 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         HfexportError: the checkpoint cannot be exported as the inputs ask.
     """
-    from hfexport._internal.messages import plain, read
     from hfexport.export_config.described import describe_config
     from hfexport.modeling.load import load_model, tied_names
     from hfexport.modeling.unused import find_unused
@@ -123,41 +123,35 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
         threads=job.threads,
         exact_checkpoint=subject.folder_in("fp32") if dtype == "fp16" else None,
     )
-    described = []
-    tied: dict[str, Any] = {}
+    described: list[DescribedGraph] = []
+    tied: dict[str, Sequence[Sequence[str]]] = {}
     for form in forms:
         for graph in graphs[form.backend.format]:
             # As for a capture, the key is that of the config and the weights that loading the model leaves behind.
             if graph.graph not in tied:
                 tied[graph.graph] = tied_names(load_model(subject.folder_in(dtype), graph, dtype))
             key = cast("TemplateBackend", form.backend).key(exporter.job(graph, dtype, staging), tied[graph.graph])
-            described.append({"format": form.backend.format, "key": key, "config": describe_config(graph, dtype)})
-    description = {
-        "reference": plain(reference),
-        "notes": notes.kept,
-        "task": config.task.name,
-        "dtype": dtype,
-        "interface": config.origin,
-        "unused": list(unused),
-        "graphs": described,
-    }
+            described.append(DescribedGraph(format=form.backend.format, key=key, config=describe_config(graph, dtype)))
+    description = Description(
+        notes=tuple(notes.kept),
+        dtype="fp16" if dtype == "fp16" else "fp32",
+        unused=tuple(unused),
+        reference=reference,
+        graphs=tuple(described),
+    )
     staged = Path(job.answers, f"{DESCRIPTION}.part")
-    staged.write_text(json.dumps(description), encoding="utf-8")
+    staged.write_text(json.dumps(plain(description)), encoding="utf-8")
     os.replace(staged, Path(job.answers, DESCRIPTION))
     return worker.run(plain(reference))
 
 
-def await_description(process: Worker, folder: Path, timeout_s: float) -> dict[str, Any]:
+def await_description(process: Worker, folder: Path, timeout_s: float) -> Description:
     """Wait for the description that the process of `run` writes to `folder` before it runs the model.
 
     Args:
         process: the process.
         folder: the folder `answers` of its job.
         timeout_s: time limit in seconds.
-
-    Returns:
-        `notes`, `task`, `dtype`, `interface`, `unused`, `reference` (a `ReferenceJob`), and `graphs`, each with its
-        `format`, the `key` of its template and its `config`.
 
     Raises:
         HfexportError: the checkpoint cannot be exported as the inputs ask, or the process did not describe it.
@@ -170,5 +164,4 @@ def await_description(process: Worker, folder: Path, timeout_s: float) -> dict[s
         time.sleep(_POLL_S)
     if not path.exists():
         process.result(max(0.0, end - time.monotonic()))
-    description: dict[str, Any] = json.loads(path.read_bytes())
-    return description
+    return read(json.loads(path.read_bytes()), Description)

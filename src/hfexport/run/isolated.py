@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import site
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -70,7 +70,7 @@ def export(work: Run, fetched: Fetched) -> Path:
     """
     if _stays_here(work.inputs, work.env):
         return work.export_and_validate(fetched)
-    subject = ExportSubject(manifest=cast("dict[str, Any]", work.manifest))
+    subject = ExportSubject(manifest=work.manifest)
     try:
         _in_child(subject, fetched, work.inputs, work.staging, work.observer, work.env)
     finally:
@@ -159,7 +159,7 @@ def _make(
         return {}
     from hfexport.run.pipeline import Run
 
-    manifest = cast("Manifest", job.subject.manifest)
+    manifest = job.subject.manifest
     manifest["isolation"] = cast("IsolationEntry", isolation)
     if runs_foreign_code(inputs):
         for reached in (name for name, how in isolation.items() if how != DENIED and not inputs.allow_network):
@@ -267,7 +267,7 @@ def _take_over(staging: Path, manifest: Manifest) -> None:
         return
     from hfexport.manifest.entries import check_manifest
 
-    candidate: Any = {**manifest, **taken}
+    candidate = cast("Manifest", {**manifest, **taken})
     try:
         check_manifest(candidate)
     except Exception as error:
@@ -288,7 +288,7 @@ def _hold_files(ready: Path, manifest: Manifest) -> None:
         present.add(path.relative_to(ready).as_posix())
     from hfexport.manifest.entries import listed_files
 
-    listed: Sequence[Any] = listed_files(manifest)
-    for name in (PurePosixPath(entry["path"]).as_posix() for entry in (*listed, *manifest["artifacts"])):
+    listed = (*(entry["path"] for entry in listed_files(manifest)), *(entry["path"] for entry in manifest["artifacts"]))
+    for name in (PurePosixPath(path).as_posix() for path in listed):
         if name not in present:
             raise ExportError(f"{name}: is listed, but the exporting process did not make it")

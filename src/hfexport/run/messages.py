@@ -1,24 +1,27 @@
-"""Jobs of the exporting and of the verifying process; they are checked when they are read."""
+"""Jobs and answers of the exporting, verifying and describing processes; they are checked when they are read."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 from hfexport._internal.messages import Message
+from hfexport.export_config.described import ConfigDescription
 from hfexport.hub.messages import FetchedMessage
+from hfexport.manifest.model import Dtype, Manifest
 from hfexport.run.inputs import Inputs
+from hfexport.validation.messages import ReferenceJob
 
-__all__ = ["DescribingJob", "ExportSubject", "IsolatedJob", "VerifySubject"]
+__all__ = ["DescribedGraph", "DescribingJob", "Description", "ExportSubject", "IsolatedJob", "VerifySubject"]
 
 
 class ExportSubject(Message, frozen=True, tag="export"):
     """Export and validate a checkpoint.
 
     Attributes:
-        manifest: manifest so far; see `hfexport.manifest.model.Manifest`.
+        manifest: manifest so far.
     """
 
-    manifest: dict[str, Any]
+    manifest: Manifest
 
 
 class VerifySubject(Message, frozen=True, tag="verify"):
@@ -32,7 +35,7 @@ class VerifySubject(Message, frozen=True, tag="verify"):
 
     name: str
     folder: str
-    manifest: dict[str, Any]
+    manifest: Manifest
 
 
 class IsolatedJob(Message, frozen=True):
@@ -73,3 +76,35 @@ class DescribingJob(Message, frozen=True):
     staging: str
     answers: str
     threads: int
+
+
+class DescribedGraph(Message, frozen=True):
+    """A graph that a checkpoint is exported as.
+
+    Attributes:
+        format: name of the format.
+        key: key that its template must have.
+        config: its export config.
+    """
+
+    format: str
+    key: str
+    config: ConfigDescription
+
+
+class Description(Message, frozen=True):
+    """What a `DescribingJob` finds out before it runs the model.
+
+    Attributes:
+        notes: notes and warnings for the user, in order.
+        dtype: dtype of the export.
+        unused: names of the checkpoint's tensors that the model does not use.
+        reference: the references that it computes next.
+        graphs: graphs of all formats, in the order in which they are exported.
+    """
+
+    notes: tuple[tuple[Literal["note", "warn"], str], ...]
+    dtype: Dtype
+    unused: tuple[str, ...]
+    reference: ReferenceJob
+    graphs: tuple[DescribedGraph, ...]

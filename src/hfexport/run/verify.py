@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from hfexport._internal.standby import Standbys
 from hfexport.backends.formats import FORMATS
@@ -59,12 +61,12 @@ class Export:
 
     def to_message(self) -> VerifySubject:
         """Convert to the part of a job that `from_message` reads."""
-        return VerifySubject(name=self.name, folder=str(self.folder), manifest=cast("dict[str, Any]", self.manifest))
+        return VerifySubject(name=self.name, folder=str(self.folder), manifest=self.manifest)
 
     @classmethod
     def from_message(cls, message: VerifySubject) -> Export:
         """Create from the result of `to_message`."""
-        return cls(message.name, Path(message.folder), cast("Manifest", message.manifest))
+        return cls(message.name, Path(message.folder), message.manifest)
 
 
 def verify(place: str, inputs: Inputs, observer: Observer, env: Mapping[str, str]) -> Manifest:
@@ -139,8 +141,10 @@ def _read_manifest(path: Path) -> Manifest:
     if path.stat().st_size > MAX_MANIFEST_BYTES:
         raise ValidationError(f"{path.name}: has {path.stat().st_size} bytes, too many for a manifest")
     try:
-        manifest: Manifest = json.loads(path.read_bytes())
-        check_manifest(manifest)
+        content = json.loads(path.read_bytes())
+        check_manifest(content)
+        # The schema also accepts values that the types do not, such as 1.0 for a whole number.
+        manifest = msgspec.convert(content, Manifest)
     except (ValueError, RecursionError, AttributeError, jsonschema.ValidationError) as error:
         problem = error.message if isinstance(error, jsonschema.ValidationError) else first_line(error)
         raise ValidationError(f"{path.name}: is no manifest of hfexport: {problem.splitlines()[0][:200]}") from error

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -29,7 +29,7 @@ from hfexport.run.finishing import Made
 from hfexport.run.formats import open_format
 from hfexport.run.graph_cache import templates_for
 from hfexport.run.inputs import deciding_inputs, recorded
-from hfexport.run.messages import DescribingJob
+from hfexport.run.messages import DescribedGraph, DescribingJob
 
 if TYPE_CHECKING:
     from hfexport._internal.workers import Worker
@@ -174,7 +174,7 @@ class Warm:
     forms: Mapping[str, FormatRun]
     files: Mapping[str, tuple[_File, ...]]
 
-    def export(self, source_identity: str, on_made: Any) -> Made | None:
+    def export(self, source_identity: str, on_made: Callable[[Path], None]) -> Made | None:
         """Write the artifacts and validate them.
 
         Args:
@@ -231,10 +231,8 @@ class Warm:
             prepared_by=REFERENCE_WORKER,
         )
 
-    def _made(self, worker: Worker, ready: Path, source_identity: str, on_made: Any) -> Made:
-        from hfexport._internal.messages import read
+    def _made(self, worker: Worker, ready: Path, source_identity: str, on_made: Callable[[Path], None]) -> Made:
         from hfexport.run.describing import await_description
-        from hfexport.validation.messages import ReferenceJob
         from hfexport.validation.reference.start import started_references
         from hfexport.validation.validate import prepare_runner
 
@@ -249,13 +247,13 @@ class Warm:
                 HfexportError
             ) as error:  # raised again, and explained, where the model is exported without a template
                 raise _Refused(first_line(error)) from error
-        for kind, text in described["notes"]:
+        for kind, text in described.notes:
             (work.observer.warn if kind == "warn" else work.observer.note)(text)
-        configs = self._confirmed(described["graphs"], described["dtype"])
-        exporter = work.exporter(self.checkpoint, source_identity, configs[0], described["dtype"])
-        made = Made(exporter, configs[0], described["dtype"], described["unused"], [])
+        configs = self._confirmed(described.graphs, described.dtype)
+        exporter = work.exporter(self.checkpoint, source_identity, configs[0], described.dtype)
+        made = Made(exporter, configs[0], described.dtype, described.unused, [])
         made.describe(work.manifest)
-        exporter.references.adopt(started_references(worker, read(described["reference"], ReferenceJob)))
+        exporter.references.adopt(started_references(worker, described.reference))
         results = made.results
         for artifact, config in zip(artifacts, configs, strict=True):
             validator = self.forms[artifact.format].validator(exporter.subject, exporter.references)
@@ -304,7 +302,7 @@ class Warm:
                     on_made(path)
         return artifacts
 
-    def _confirmed(self, graphs: Sequence[Mapping[str, Any]], dtype: str) -> list[ExportConfig]:
+    def _confirmed(self, graphs: Sequence[DescribedGraph], dtype: str) -> list[ExportConfig]:
         """Return the export config of each file, if the templates are those of the checkpoint's graphs.
 
         Raises:
@@ -312,14 +310,11 @@ class Warm:
         """
         from hfexport.export_config.described import DescribedConfig
 
-        wanted = [
-            (graph["format"], graph["key"], graph["config"]["graph"], graph["config"]["task"]["name"])
-            for graph in graphs
-        ]
+        wanted = [(graph.format, graph.key, graph.config.graph, graph.config.task.name) for graph in graphs]
         found = [(name, file) for name, files in self.files.items() for file in files]
         if wanted != [(name, file.origins.key, file.origins.graph, file.origins.task) for name, file in found]:
             raise _Refused("the checkpoint has another graph")
-        configs: list[ExportConfig] = [DescribedConfig(graph["config"]) for graph in graphs]
+        configs: list[ExportConfig] = [DescribedConfig(graph.config) for graph in graphs]
         for (name, file), config in zip(found, configs, strict=True):
             if not cast("TemplateBackend", self.forms[name].backend).describes(file.template, config, dtype):
                 raise _Refused("a template describes other inputs or outputs")

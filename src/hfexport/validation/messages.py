@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from hfexport._internal.messages import Answer, Message
 from hfexport.backends.neuron.messages import GenerateCall
+from hfexport.export_config.probes import Probe
 from hfexport.export_config.recipe import Recipe
 
 __all__ = [
@@ -94,12 +95,12 @@ class ReferenceGraph(Message, frozen=True):
 
     Attributes:
         recipe: see `ExportConfig.recipe`.
-        probes: see `Probe.to_dict`.
+        probes: inputs on which it is run.
         folder: folder in which `inputs/{n}` and `outputs/{n}` are written.
     """
 
     recipe: Recipe
-    probes: tuple[dict[str, Any], ...]
+    probes: tuple[Probe, ...]
     folder: str
 
 

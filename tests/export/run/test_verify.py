@@ -125,7 +125,7 @@ def test_paths_that_lead_out(export: Path, verify: Callable[..., tuple[int, str]
     assert "outside" in said
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 1.0}'])
 def test_what_is_no_manifest(export: Path, verify: Callable[..., tuple[int, str]], content: str) -> None:
     (export / "hfexport.json").write_text(content)
     code, said = verify(export)

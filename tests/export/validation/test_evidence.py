@@ -77,7 +77,7 @@ def test_what_the_model_gives_beside_the_outputs_is_named(
     checkpoint = make_checkpoint(tmp_path / "checkpoint", model_type, task)
     (config,) = export_config(checkpoint, task).graphs("split")
     probe = validation_probes(config)[0]
-    graph = {"recipe": dict(config.recipe), "probes": [probe.to_dict()], "folder": str(tmp_path / "answers")}
+    graph = {"recipe": dict(config.recipe), "probes": [probe], "folder": str(tmp_path / "answers")}
     job = {"checkpoint": str(checkpoint), "dtype": "fp32", "threads": 1, "graphs": [graph]}
     answered = answer({**job, "exact": None, "exact_checkpoint": str(checkpoint), "answered": False})
     assert answered["left_out"] == {config.graph: tuple(left_out)}

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, ViTConfig
 
+from hfexport._internal.messages import plain, read
 from hfexport.errors import CheckpointError
 from hfexport.export_config import LAYOUTS, ExportConfig, Seq2SeqConfig, axis_size
 from hfexport.export_config.builtin import config_class_for, known_architectures
 from hfexport.export_config.probes import Probe, beam_rows, fixed_probes, make_inputs, trace_inputs, validation_probes
 from hfexport.export_config.tasks import TASKS
 from hfexport.export_config.windows import unasked_thresholds
+from hfexport.validation.quality.messages import ModelCase
 
 TINY = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
 PAIRS = [(model_type, task) for model_type, cls in known_architectures().items() for task in cls.tasks]
@@ -49,7 +51,8 @@ def test_every_probe_is_within_the_limits_and_asks_what_export_did_not_see(model
 def test_a_probe_through_json_is_the_same_question(model_type: str, task: str) -> None:
     config = graphs(model_type, task)[-1]
     for probe in validation_probes(config):
-        again = Probe.from_dict(json.loads(json.dumps(probe.to_dict())))
+        case = ModelCase(probe=probe, real=False)
+        again = read(json.loads(json.dumps(plain(case))), ModelCase).probe
         assert again == probe
     first, second = probe.inputs(config, "fp32"), again.inputs(config, "fp32")
     for spec in (config.prompt if probe.greedy_steps else config).inputs:

@@ -10,6 +10,7 @@ import pytest
 from hfexport._internal.messages import plain, read
 from hfexport.backends.neuron.messages import GenerateCall
 from hfexport.errors import InternalError
+from hfexport.export_config.probes import Probe
 from hfexport.export_config.recipe import Recipe
 from hfexport.modeling.conversion.messages import ConversionAnswer, ConversionJob, MergeJob
 from hfexport.validation.messages import (
@@ -45,7 +46,7 @@ RUNNER = RunnerJob(
 )
 REFERENCE = ReferenceJob(
     checkpoint="/a",
-    graphs=(ReferenceGraph(recipe=RECIPE, probes=({"name": "batch 1"},), folder="/a/reference"),),
+    graphs=(ReferenceGraph(recipe=RECIPE, probes=(Probe("batch 1", {"batch": 1}),), folder="/a/reference"),),
     dtype="fp32",
     threads=1,
     exact=None,

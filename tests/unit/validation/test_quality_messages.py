@@ -14,9 +14,7 @@ from hfexport.validation.quality.messages import ModelAnswer, ModelCase, ModelGr
 GRAPH = ModelGraph(recipe={"model_type": "bert", "task": "default", "trust_remote_code": False}, folder="/a/model")
 JOB = ModelJob(checkpoint="/c", tokenizer="/t", data=None, threads=1, graphs=(GRAPH,))
 PROBE = Probe("batch 2", {"batch": 2, "sequence": 5}, padding="right")
-ANSWER = ModelAnswer(
-    data="texts", samples=3, graphs={"model": (ModelCase(probe=PROBE.to_dict(), real=True),)}, wall_s=1.5
-)
+ANSWER = ModelAnswer(data="texts", samples=3, graphs={"model": (ModelCase(probe=PROBE, real=True),)}, wall_s=1.5)
 STORED = StoredJob(format="onnx", plain="/a/model.onnx", variant="/a/model_q4.onnx")
 
 
@@ -27,7 +25,7 @@ def test_a_message_is_read_as_it_was_written(message: ModelJob | ModelAnswer | S
 
 def test_a_probe_comes_back() -> None:
     found = read(json.loads(json.dumps(plain(ANSWER))), ModelAnswer)
-    assert Probe.from_dict(found.graphs["model"][0].probe) == PROBE
+    assert found.graphs["model"][0].probe == PROBE
 
 
 @pytest.mark.parametrize(
@@ -37,6 +35,16 @@ def test_a_probe_comes_back() -> None:
         (JOB, {"threads": "1"}, r"Expected `int`, got `str` - at `\$.threads`"),
         (STORED, {"format": "neuron"}, "Invalid enum value 'neuron'"),
         (ANSWER, {"samples": None}, r"Expected `int`, got `null` - at `\$.samples`"),
+        (
+            ANSWER,
+            {"graphs": {"model": [{"probe": {"name": "x", "sizes": {"batch": "two"}}, "real": True}]}},
+            r"Expected `int`, got `str` - at `\$.graphs\[...\]\[0\].probe.sizes\[...\]`",
+        ),
+        (
+            ANSWER,
+            {"graphs": {"model": [{"probe": {"name": "x", "sizes": {}, "padding": "top"}, "real": True}]}},
+            r"Invalid enum value 'top' - at .*probe.padding",
+        ),
     ],
 )
 def test_another_message_is_refused(

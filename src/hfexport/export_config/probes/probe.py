@@ -1,11 +1,9 @@
-"""One question of validation, and its JSON form."""
+"""Inputs for one call of a model, described by the sizes of their axes and a seed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass
 
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.arrays import Arrays
@@ -61,11 +59,3 @@ class Probe:
         if self.greedy_steps and "decoder_input_ids" in arrays:
             arrays["decoder_input_ids"][:] = config.start_token
         return arrays
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to JSON values that `from_dict` reads."""
-        return {part.name: getattr(self, part.name) for part in fields(self)} | {"sizes": dict(self.sizes)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Probe:
-        return cls(**{**values, "sizes": MappingProxyType(dict(values["sizes"]))})

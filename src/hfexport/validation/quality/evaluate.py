@@ -214,7 +214,7 @@ def measure_variant(
             measures.append(Measure(artifact.config.graph, "weight_error", stored.error, at_most=1.0))
         for config in artifact.config.branches:
             made.append((artifact, config))
-            cases = [(Probe.from_dict(case.probe), case.real) for case in described.graphs[config.graph]]
+            cases = [(case.probe, case.real) for case in described.graphs[config.graph]]
             place = folder / config.graph
             try:
                 refused = _run(made, cases, answers.folder / config.graph, place, env, timeout_s, limited=limited)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from hfexport._internal.messages import Answer, Message
+from hfexport.export_config.probes import Probe
 from hfexport.export_config.recipe import Recipe
 
 __all__ = ["ModelAnswer", "ModelCase", "ModelGraph", "ModelJob", "StoredAnswer", "StoredJob"]
@@ -46,11 +47,11 @@ class ModelCase(Message, frozen=True):
     """An input on which the model was run.
 
     Attributes:
-        probe: see `Probe.to_dict`.
+        probe: sizes and seed of the input.
         real: whether it comes from data, and not from a seed.
     """
 
-    probe: dict[str, Any]
+    probe: Probe
     real: bool
 
 

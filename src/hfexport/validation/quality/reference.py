@@ -66,7 +66,7 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
                     f"the model itself fails at {case.probe.name} of the data for variants: {error}",
                     remedy="Give eval-data that the model can read.",
                 ) from error
-        described[config.graph] = tuple(ModelCase(probe=case.probe.to_dict(), real=case.real) for case in cases)
+        described[config.graph] = tuple(ModelCase(probe=case.probe, real=case.real) for case in cases)
     description = data.description if samples else "probes"
     return plain(ModelAnswer(data=description, samples=samples, graphs=described))
 

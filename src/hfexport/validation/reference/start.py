@@ -131,7 +131,7 @@ def describe_references(
     graphs = tuple(
         ReferenceGraph(
             recipe=config.recipe,
-            probes=tuple(probe.to_dict() for probe in probes),
+            probes=tuple(probes),
             folder=str(folder / config.graph),
         )
         for config, probes in asked
@@ -158,7 +158,7 @@ def started_references(worker: Answering, job: ReferenceJob) -> dict[str, Refere
     return {
         Path(graph.folder).name: Reference(
             worker,
-            tuple(Probe.from_dict(probe) for probe in graph.probes),
+            graph.probes,
             job.dtype,
             Path(graph.folder),
             replace(job, graphs=(graph,)),

@@ -76,10 +76,7 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
     recipe = job.graphs[0].recipe
     model_config = read_model_config(checkpoint, trust_remote_code=recipe["trust_remote_code"])
     configs = [restore_config(graph.recipe, model_config) for graph in job.graphs]
-    asked = [
-        (config, [Probe.from_dict(probe) for probe in graph.probes], Path(graph.folder))
-        for graph, config in zip(job.graphs, configs, strict=True)
-    ]
+    asked = [(config, graph.probes, Path(graph.folder)) for graph, config in zip(job.graphs, configs, strict=True)]
     left_out: dict[str, tuple[str, ...]] = {}
     if not job.answered:
         model = load_model(checkpoint, configs[0], job.dtype)
