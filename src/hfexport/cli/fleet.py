@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from hfexport.cli.console import Console
 from hfexport.cli.jobs import submit_fleet
@@ -142,11 +142,11 @@ def _tell_of_all(planned: Sequence[Planned], output: str, console: Console) -> N
 
 def outcome_text(outcome: Outcome) -> str:
     """Return the result of one attempt in one line."""
+    from hfexport.manifest.entries import published_url
+
     manifest = outcome.manifest
     if outcome.exit_code == 0 and manifest is not None:
-        publication: Mapping[str, Any] = manifest["publication"] or {}
-        place = publication.get("pull_request_url") or publication.get("commit_url")
-        shown = place or outcome.planned.member.inputs.output
+        shown = published_url(manifest) or outcome.planned.member.inputs.output
         return f"{manifest['verdict'].replace('_', ' ')} after {outcome.seconds:.0f} s: {shown}"
     error = None if manifest is None else manifest["error"]
     said = " ".join((error["message"] if error else "its process was ended").split())[:300]

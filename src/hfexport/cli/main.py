@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from hfexport import __version__
 from hfexport._internal.blame import explain
@@ -179,15 +179,14 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
         failure: HfexportError | None = None
     except Failed as failed:
         manifest, failure = failed.manifest, failed.error
-    from hfexport.manifest.entries import MANIFEST_FILE, to_json
+    from hfexport.manifest.entries import MANIFEST_FILE, published_url, to_json
     from hfexport.manifest.speed import speed_tables
     from hfexport.manifest.summary import TABLE_COLUMNS, job_summary, table_rows
     from hfexport.manifest.variants import VARIANT_COLUMNS, variant_rows
 
-    publication: Mapping[str, Any] = manifest["publication"] or {}
-    here = (
-        manifest["verdict"] in ("passed", "incomplete", "not_validated") and publication.get("state") != "nothing_to_do"
-    )
+    publication = manifest["publication"]
+    state = "" if publication is None else publication["state"]
+    here = manifest["verdict"] in ("passed", "incomplete", "not_validated") and state != "nothing_to_do"
     paths = {artifact["format"]: artifact["path"] for artifact in manifest["artifacts"]} if here else {}
     differences = [artifact["validation"]["max_abs_diff"] for artifact in manifest["artifacts"]]
     console.write_outputs(
@@ -198,9 +197,9 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
             **{name: str(Path(inputs.output, paths[name])) if name in paths else "" for name in FORMATS},
             "max-abs-diff": str(max((value for value in differences if isinstance(value, float)), default="")),
             "verdict": manifest["verdict"],
-            "published": publication.get("state", ""),
-            "commit-url": publication.get("commit_url") or "",
-            "pr-url": publication.get("pull_request_url") or "",
+            "published": state,
+            "commit-url": (publication and publication["commit_url"]) or "",
+            "pr-url": (publication and publication["pull_request_url"]) or "",
         }
     )
     console.append_summary(job_summary(manifest))
@@ -215,6 +214,6 @@ def _export(inputs: Inputs, console: Console, env: Mapping[str, str], *, as_json
     if failure is not None:
         console.error(failure)
         return failure.exit_code
-    where = publication.get("pull_request_url") or publication.get("commit_url") or Path(inputs.output, MANIFEST_FILE)
+    where = published_url(manifest) or Path(inputs.output, MANIFEST_FILE)
     console.note(f"{manifest['verdict'].replace('_', ' ')}: {where}")
     return 0

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from hfexport.checkpoint import look_over, sha256
 from hfexport.checkpoint.adapter import ADAPTER_CONFIG, find_adapter
@@ -15,9 +15,9 @@ from hfexport.errors import CheckpointError, InputsError
 from hfexport.hub.client import Hub
 from hfexport.hub.messages import FetchedMessage, HubMessage
 from hfexport.hub.snapshot import HubModel, download, resolve
-from hfexport.manifest.model import GivenEntry
+from hfexport.manifest.model import GivenEntry, HubEntry
 
-__all__ = ["Fetched", "Source", "describe_source", "identity", "locate"]
+__all__ = ["Fetched", "Source", "SourceIdentity", "describe_source", "identity", "locate"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ class Source:
             return self.folder, {}
         snapshot = download(hub(), self.model, code=code, variant=variant, note=note)
         return snapshot.folder, snapshot.digests
+
+
+class SourceIdentity(TypedDict):
+    """Identity of a checkpoint: `hub` as in a manifest; for a folder also SHA-256 by file name."""
+
+    hub: HubEntry | None
+    files: NotRequired[Mapping[str, str]]
+    along: NotRequired[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ def identity(source: Source, folder: Path) -> str:
     return f"{name}@sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}"
 
 
-def describe_source(source: Source, variant: str = "") -> dict[str, Any]:
+def describe_source(source: Source, variant: str = "") -> SourceIdentity:
     """Identify a source: by the commit on the Hub, or for a folder by the SHA-256 of every relevant file.
 
     Args:

@@ -30,12 +30,11 @@ from hfexport.manifest.model import (
     LimitEntry,
     Manifest,
     ProvenanceEntry,
-    QualityEntry,
     SourceEntry,
     TensorEntry,
-    ValidationEntry,
     VariantEntry,
 )
+from hfexport.manifest.results import quality_entry, validation_entry
 from hfexport.validation.quality import MadeVariant
 from hfexport.validation.verdict import ArtifactVerdict
 
@@ -49,6 +48,7 @@ __all__ = [
     "error_entry",
     "listed_files",
     "provenance_entry",
+    "published_url",
     "source_entry",
     "source_of",
     "variant_entry",
@@ -202,14 +202,11 @@ def artifact_entry(
         "fixed_sizes": dict(artifact.fixed_sizes) or None,
         "limits": limits,
         "details": dict(artifact.details),
-        "validation": cast(
-            "ValidationEntry",
-            {
-                **verdict.to_dict(),
-                "validated_up_to": _validated(artifact, config, verdict),
-                "unasked_thresholds": _unasked(artifact, config, verdict),
-            },
-        ),
+        "validation": {
+            **validation_entry(verdict),
+            "validated_up_to": _validated(artifact, config, verdict),
+            "unasked_thresholds": _unasked(artifact, config, verdict),
+        },
     }
 
 
@@ -226,8 +223,14 @@ def variant_entry(
         "files": [_file_entry(path, folder, digest(path)) for artifact in made.artifacts for path in artifact.files],
         "size_share": made.size_share,
         "notes": list(made.notes),
-        "quality": cast("QualityEntry", made.quality.to_dict()),
+        "quality": quality_entry(made.quality),
     }
+
+
+def published_url(manifest: Manifest) -> str:
+    """Return the URL of the pull request or commit of a published export; empty if it was not published."""
+    publication = manifest["publication"]
+    return "" if publication is None else publication.get("pull_request_url") or publication.get("commit_url") or ""
 
 
 def listed_files(manifest: Manifest) -> list[FileEntry]:

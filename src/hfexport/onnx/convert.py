@@ -114,6 +114,7 @@ def validate_model_outputs(
         ValueError: a tolerance is negative or not finite.
     """
     from hfexport.backends.base import Artifact
+    from hfexport.manifest.results import validation_entry
     from hfexport.modeling.load import plain
     from hfexport.modeling.user_class.properties import config_values
     from hfexport.validation import Reference, timeout_for, validate
@@ -151,7 +152,7 @@ def validate_model_outputs(
             timeout_s=timeout_for(sum(file.stat().st_size for file in files)),
         )
         shutil.rmtree(folder / "reference")
-    log_outputs(_logger, verdict.to_dict(), declared, atol)
+    log_outputs(_logger, validation_entry(verdict), declared, atol)
     if verdict.verdict != "passed":
         raise OutputsDifferError("\n".join((*verdict.failures[:5],)) or verdict.reason)
 

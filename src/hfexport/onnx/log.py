@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hfexport.manifest.model import OutputEntry, ToleranceEntry, ValidationEntry
 
 __all__ = ["log_outputs", "log_validating"]
 
@@ -18,7 +21,7 @@ def log_validating(logger: logging.Logger) -> None:
 
 
 def log_outputs(
-    logger: logging.Logger, validation: Mapping[str, Any], outputs: Sequence[str], asked: float | None = None
+    logger: logging.Logger, validation: ValidationEntry, outputs: Sequence[str], asked: float | None = None
 ) -> None:
     """Log for every output whether its shapes and values match the model's.
 
@@ -44,25 +47,26 @@ def log_outputs(
                 logger.info("\t\t-[x] %s", wrong[0])
             else:
                 logger.info("\t\t-[✓] %s matches %s", shape, shape)
-        _log_values(logger, results, validation["tolerance"], asked)
+        if validation["tolerance"] is not None:
+            _log_values(logger, results, validation["tolerance"], asked)
     for probe in validation["probes"]:
         if probe["greedy_steps"] and probe["verdict"] == "passed":
             logger.info("\t-[✓] %d greedily decoded tokens are the model's", probe["greedy_steps"])
 
 
-def _misshapen(result: Mapping[str, Any]) -> bool:
-    return result["problem"] and result["max_abs"] is None
+def _misshapen(result: OutputEntry) -> bool:
+    return bool(result["problem"]) and result["max_abs"] is None
 
 
 def _log_values(
     logger: logging.Logger,
-    results: Sequence[Mapping[str, Any]],
-    tolerance: Mapping[str, float],
+    results: Sequence[OutputEntry],
+    tolerance: ToleranceEntry,
     asked: float | None,
 ) -> None:
     compared = [result for result in results if not _misshapen(result)]
     atol, rtol = tolerance["atol"], tolerance["rtol"]
-    largest = max((result["max_abs"] for result in compared if result["max_abs"] is not None), default=0.0)
+    largest = max((float(result["max_abs"]) for result in compared if result["max_abs"] is not None), default=0.0)
     # Name the strictest true statement: the older default if it holds, and rtol only if it is needed.
     absolute = min(OLDER_ATOL, atol) if asked is None and largest <= OLDER_ATOL else atol
     allowed = f"atol: {absolute}" if largest <= absolute or not rtol else f"atol: {absolute}, rtol: {rtol}"

@@ -25,6 +25,7 @@ from hfexport.run.observer import Advance, StageOutcome
 if TYPE_CHECKING:
     from hfexport._internal.workers import Worker
     from hfexport.backends.base import TemplateBackend
+    from hfexport.manifest.model import Manifest
 
 __all__ = ["DESCRIPTION", "await_description", "run"]
 
@@ -98,7 +99,7 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
     inputs = job.inputs
     notes = _Notes()
     staging = Path(job.staging)
-    work = Run(inputs, notes, os.environ, staging, cast("Any", {"stages": []}))
+    work = Run(inputs, notes, os.environ, staging, cast("Manifest", {"stages": []}))
     contents = look_over(Path(job.folder), work.variant)
     source = work.look_up(contents)
     checkpoint = work.read(contents, inputs.formats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hfexport import __version__
 from hfexport.backends.formats import FORMATS
@@ -19,6 +19,7 @@ from hfexport.run.stages import Stages
 if TYPE_CHECKING:
     from hfexport.backends.base import Artifact, Backend, ExportJob
     from hfexport.export_config import Layout
+    from hfexport.manifest.model import ArtifactEntry
     from hfexport.run.inputs import Inputs
     from hfexport.run.observer import Observer
     from hfexport.validation.compare import ArtifactVerdict
@@ -235,7 +236,7 @@ class Exporter:
         return artifact, config, self.validate(artifact, config, comparison, [])
 
     def revalidate(
-        self, form: FormatRun, folder: Path, entries: Sequence[Mapping[str, Any]]
+        self, form: FormatRun, folder: Path, entries: Sequence[ArtifactEntry]
     ) -> list[tuple[Artifact, ArtifactVerdict]]:
         """Validate existing artifacts of one format.
 

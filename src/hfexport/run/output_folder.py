@@ -13,14 +13,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hfexport._internal.room import STAGING_PREFIX
 from hfexport.errors import InputsError
 from hfexport.run.report import REPORT_FILE
+
+if TYPE_CHECKING:
+    from hfexport.manifest.model import Manifest
 
 __all__ = [
     "STAGING_PREFIX",
@@ -137,11 +140,13 @@ def withdraw(output: Path) -> None:
     _finish(output)
 
 
-def lists_same_files(output: Path, manifest: Mapping[str, Any]) -> bool:
+def lists_same_files(output: Path, manifest: Manifest) -> bool:
     """Return whether the manifest in the output folder lists the same files and hashes as `manifest`."""
+    from hfexport.manifest.entries import listed_files
+
     try:
-        here = json.loads((output / _MANIFEST).read_bytes())
-        return _entries(here) == _entries(manifest)
+        here: Manifest = json.loads((output / _MANIFEST).read_bytes())
+        return listed_files(here) == listed_files(manifest)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
@@ -200,12 +205,9 @@ def _remove(output: Path, names: Iterable[str]) -> None:
 
 
 def _listed_files(path: Path) -> list[str]:
+    from hfexport.manifest.entries import listed_files
+
     try:
-        return [str(entry["path"]) for entry in _entries(json.loads(path.read_bytes()))]
+        return [str(entry["path"]) for entry in listed_files(json.loads(path.read_bytes()))]
     except (ValueError, LookupError, TypeError, RecursionError):
         return []
-
-
-def _entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    made = [*manifest["artifacts"], *manifest.get("variants", [])]
-    return [*manifest["files"], *(file for artifact in made for file in artifact["files"])]

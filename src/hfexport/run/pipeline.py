@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hfexport._internal.standby import Standbys
 from hfexport.checkpoint import Checkpoint, Contents, look_over, read_checkpoint, sha256
@@ -22,7 +22,7 @@ from hfexport.errors import InputsError, PublishError
 from hfexport.export_config import ExportConfig
 from hfexport.hub.client import Hub
 from hfexport.hub.credentials import publishing_token, reading_token
-from hfexport.hub.source import Fetched, Source, describe_source, identity, locate
+from hfexport.hub.source import Fetched, Source, SourceIdentity, describe_source, identity, locate
 from hfexport.modeling.conversion.variant import link_variant
 from hfexport.modeling.unused import find_unused
 from hfexport.modeling.wrapped_names import unwrapped_names
@@ -348,7 +348,7 @@ class Run:
         """Find the base of an adapter."""
         return locate(*base_of(adapter, self.inputs.base_model), None, self.hub)
 
-    def describe_base(self, source: Source) -> dict[str, Any] | None:
+    def describe_base(self, source: Source) -> SourceIdentity | None:
         """Return the description of an adapter's base, see `describe_source`; `None` if the source is no adapter."""
         adapter = find_adapter(source.fetch(self.hub, self.observer.note, variant=self.variant)[0])
         return None if adapter is None else describe_source(self.locate_base(adapter), self.variant)

@@ -6,7 +6,7 @@ import json
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from hfexport.errors import InternalError
 
@@ -16,7 +16,7 @@ REPORT_FILE: Final = "hfexport-report.txt"
 
 
 def write_report(
-    error: InternalError, manifest: Mapping[str, Any], folder: Path, hide: Callable[[str], str]
+    error: InternalError, manifest: Mapping[str, object], folder: Path, hide: Callable[[str], str]
 ) -> Path | None:
     """Write the report that a maintainer needs to find a bug.
 

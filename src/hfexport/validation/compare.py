@@ -17,7 +17,7 @@ from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.probes import Probe
 from hfexport.validation.precision import FAR, measure
 from hfexport.validation.scan import Scan, for_dtype, scan
-from hfexport.validation.verdict import ArtifactVerdict, OutputResult, ProbeResult, Values
+from hfexport.validation.verdict import ArtifactVerdict, OutputResult, ProbeResult, Values, Worst
 
 __all__ = [
     "ArtifactVerdict",
@@ -170,7 +170,7 @@ def compare_outputs(
 def _judge(name: str, found: NDArray[Any], wanted: NDArray[Any], tolerance: Tolerance, seen: Scan) -> OutputResult:
     at = seen.worst_at if seen.not_finite_at is None else seen.not_finite_at
     index = tuple(int(part) for part in np.unravel_index(at, found.shape))
-    worst = {"index": list(index), "artifact": _recorded(found[index]), "reference": _recorded(wanted[index])}
+    worst = Worst(index, _recorded(found[index]), _recorded(wanted[index]))
     answer, model = _shown(found[index]), _shown(wanted[index])
     problem = ""
     if seen.not_finite_at is not None:
@@ -226,13 +226,13 @@ def _compare_tokens(
     problem, worst = "", None
     for row, step in np.argwhere(found != wanted):
         artifact, model = int(found[row, step]), int(wanted[row, step])
-        worst = worst or {"index": [int(row), int(step)], "artifact": artifact, "reference": model}
+        worst = worst or Worst((int(row), int(step)), artifact, model)
         chosen, other = float(logits[row, step, model]), float(logits[row, step, artifact])
         if not chosen - other <= 2 * tolerance.atol + tolerance.rtol * (abs(chosen) + abs(other)):
             problem = (
                 f"row {row}, greedy step {step}: it chooses token {artifact}, the model {model},"
                 f" whose logit is {chosen - other:.3g} larger"
             )
-            worst = {"index": [int(row), int(step)], "artifact": artifact, "reference": model}
+            worst = Worst((int(row), int(step)), artifact, model)
             break
     return OutputResult("tokens", str(found.dtype), tuple(found.shape), None, None, worst, problem)

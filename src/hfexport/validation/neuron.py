@@ -123,7 +123,6 @@ def validate_neuron(
         tolerance,
         tuple(result for one in traced for result in one.probes),
         session=traced[0].session,
-        stages=traced[0].stages,
         checks=tuple(checks),
     )
 

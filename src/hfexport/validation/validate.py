@@ -7,12 +7,12 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from msgspec import structs
 
 from hfexport._internal import workers
-from hfexport._internal.messages import Answer, plain, read
+from hfexport._internal.messages import plain, read
 from hfexport._internal.standby import Standbys
 from hfexport.backends.base import Artifact
 from hfexport.errors import HfexportError, ValidationError
@@ -105,7 +105,6 @@ def validate(
     ) as worker:
         # The runner loads the artifact and runs each probe as soon as the reference has written it.
         answered = read(reference.worker.result(timeout_s), ReferenceAnswer)
-        stages = {"reference": _stage(answered)}
         try:
             answer = read(worker.result(timeout_s), RunnerAnswer)
         except ValidationError as error:
@@ -113,8 +112,7 @@ def validate(
                 raise ValidationError(
                     f"{artifact.format}: not checked, because {error.message}", remedy=error.remedy
                 ).by(error.failed_by) from error
-            return ArtifactVerdict("failed", tolerance, reason=error.message, stages=stages)
-    stages["runner"] = _stage(answer)
+            return ArtifactVerdict("failed", tolerance, reason=error.message)
     answers = Answers(
         config,
         reference.probes,
@@ -133,7 +131,7 @@ def validate(
         ),
     )
     shutil.rmtree(folder / "outputs", ignore_errors=True)
-    verdict = _verdict(results, tolerance, reference.dtype, by_precision, answer.session, stages)
+    verdict = _verdict(results, tolerance, reference.dtype, by_precision, answer.session)
     verdict = replace(verdict, left_out=answered.left_out.get(config.graph, ()))
     known = _known_weights(artifact, config, reference) if job.hash_weights else {}
     stored = read_hashes(folder) if known else None
@@ -146,19 +144,18 @@ def _verdict(
     dtype: str,
     by_precision: bool,
     session: str,
-    stages: Mapping[str, Mapping[str, Any]],
 ) -> ArtifactVerdict:
     """Combine the results of all probes. An artifact that passed is `incomplete` if its values prove too little."""
     from hfexport.validation.evidence import unproved
 
     if not results:
-        return ArtifactVerdict("failed", tolerance, (), "no probe was asked", session, stages)
+        return ArtifactVerdict("failed", tolerance, (), "no probe was asked", session)
     if not all(result.passed for result in results):
-        return ArtifactVerdict("failed", tolerance, results, "", session, stages)
+        return ArtifactVerdict("failed", tolerance, results, "", session)
     check = unproved(results, tolerance, dtype, by_precision=by_precision)
     if check is None:
-        return ArtifactVerdict("passed", tolerance, results, "", session, stages)
-    return ArtifactVerdict("incomplete", tolerance, results, check.reason, session, stages, (check,))
+        return ArtifactVerdict("passed", tolerance, results, "", session)
+    return ArtifactVerdict("incomplete", tolerance, results, check.reason, session, (check,))
 
 
 def _runner_job(
@@ -254,7 +251,3 @@ def _fits_beside_reference(weight_bytes: int) -> bool:
 
     available = available_bytes()
     return weight_bytes <= MAPPED_FROM_BYTES and (available is None or 2 * ROOM_FOR_COPIES * weight_bytes < available)
-
-
-def _stage(answer: Answer) -> dict[str, Any]:
-    return {"wall_s": answer.wall_s, "peak_rss_bytes": answer.peak_rss_bytes}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from hfexport.export_config import Tolerance
 from hfexport.export_config.probes import Probe
@@ -19,6 +19,7 @@ __all__ = [
     "ProbeResult",
     "Values",
     "Verdict",
+    "Worst",
     "all_of",
     "not_run",
 ]
@@ -51,8 +52,20 @@ class Distances:
     def holds(self) -> bool:
         return self.artifact <= self.allowed
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"exact": self.exact, "artifact": self.artifact, "eager": self.eager, "allowed": self.allowed}
+
+@dataclass(frozen=True)
+class Worst:
+    """The element of an output that comes closest to its tolerance, or exceeds it most.
+
+    Attributes:
+        index: index of the element.
+        artifact: the artifact's value; text for complex numbers.
+        reference: the model's value, likewise.
+    """
+
+    index: tuple[int, ...]
+    artifact: float | str
+    reference: float | str
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,7 @@ class OutputResult:
         shape: shape of the artifact's output.
         max_abs: largest absolute difference; `None` if it could not be computed.
         max_rel: largest difference relative to the reference, if the reference is not 0.
-        worst: element that comes closest to its tolerance, or exceeds it most: `index`, and both values.
+        worst: element that comes closest to its tolerance, or exceeds it most.
         problem: reason of the failure; empty if it passed.
         slightly_off: it failed, but only by differences that rounding might explain.
         distances: differences from the model in higher precision, if that judged the output.
@@ -99,7 +112,7 @@ class OutputResult:
     shape: tuple[int, ...]
     max_abs: float | None = None
     max_rel: float | None = None
-    worst: Mapping[str, Any] | None = None
+    worst: Worst | None = None
     problem: str = ""
     slightly_off: bool = False
     distances: Distances | None = None
@@ -115,19 +128,6 @@ class OutputResult:
             return 0.0 if self.distances.artifact == 0 else float("inf")
         return self.distances.artifact / self.distances.allowed
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "max_abs": self.max_abs,
-            "max_rel": self.max_rel,
-            "tolerance_share": self.tolerance_share,
-            "worst": None if self.worst is None else dict(self.worst),
-            "problem": self.problem,
-            "distances": None if self.distances is None else self.distances.to_dict(),
-        }
-
 
 @dataclass(frozen=True)
 class ProbeResult:
@@ -140,17 +140,6 @@ class ProbeResult:
     @property
     def passed(self) -> bool:
         return not self.problem and bool(self.outputs) and not any(output.problem for output in self.outputs)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.probe.name,
-            "sizes": dict(self.probe.sizes),
-            "padding": self.probe.padding,
-            "greedy_steps": self.probe.greedy_steps,
-            "verdict": "passed" if self.passed else "failed",
-            "problem": self.problem,
-            "outputs": [output.to_dict() for output in self.outputs],
-        }
 
 
 @dataclass(frozen=True)
@@ -180,16 +169,9 @@ class Check:
         if self.verdict == "passed" and not all(result.passed for result in self.probes):
             raise ValueError(f"check {self.name}: verdict `passed` with a probe that failed")
 
-    def to_dict(self) -> dict[str, Any]:
-        tolerance = self.tolerance
-        return {
-            "name": self.name,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "tolerance": None if tolerance is None else {"atol": tolerance.atol, "rtol": tolerance.rtol},
-            "max_abs_diff": _largest(output.max_abs for result in self.probes for output in result.outputs),
-            "probes": [result.to_dict() for result in self.probes],
-        }
+    @property
+    def max_abs(self) -> float | None:
+        return _largest(output.max_abs for result in self.probes for output in result.outputs)
 
 
 @dataclass(frozen=True)
@@ -203,7 +185,6 @@ class ArtifactVerdict:
         probes: results of the probes, in order.
         reason: why it was not run, or what failed other than the probes.
         session: `default`, or `frugal` if memory was short or the weights were large.
-        stages: by process (`reference`, `runner`): `wall_s` in seconds and `peak_rss_bytes`.
         checks: further checks besides the probes.
         weights: result of comparing the stored tensors; `None` if they were not compared.
         left_out: names of the model's outputs that were not compared.
@@ -217,7 +198,6 @@ class ArtifactVerdict:
     probes: tuple[ProbeResult, ...] = ()
     reason: str = ""
     session: str = ""
-    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
     weights: Proof | None = None
     left_out: tuple[str, ...] = ()
@@ -300,33 +280,11 @@ class ArtifactVerdict:
             )
         return tuple(lines)
 
-    def to_dict(self) -> dict[str, Any]:
-        tolerance = self.tolerance
-        return {
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "session": self.session,
-            "tolerance": None if tolerance is None else {"atol": tolerance.atol, "rtol": tolerance.rtol},
-            "tolerance_share": self.tolerance_share,
-            "loose_tolerance": tolerance is not None and tolerance.is_loose,
-            "max_abs_diff": self.max_abs,
-            "max_rel_diff": self.max_rel,
-            "probes": [result.to_dict() for result in self.probes],
-            "checks": [check.to_dict() for check in self.checks],
-            "weights": None if self.weights is None else self.weights.to_dict(),
-            "left_out": list(self.left_out),
-        }
-
 
 def all_of(verdicts: Sequence[ArtifactVerdict]) -> ArtifactVerdict:
     """Combine the verdicts of the graphs of one artifact; it passes if all do."""
     if len(verdicts) == 1:
         return verdicts[0]
-    runs = [verdict.stages["runner"] for verdict in verdicts if "runner" in verdict.stages]
-    stages = {name: stage for verdict in verdicts for name, stage in verdict.stages.items()}
-    if runs:
-        wall, peak = sum(run["wall_s"] for run in runs), max(run["peak_rss_bytes"] for run in runs)
-        stages["runner"] = {"wall_s": wall, "peak_rss_bytes": peak}
     found = {verdict.verdict for verdict in verdicts}
     together: Verdict = (
         "passed" if found == {"passed"} else "incomplete" if found <= {"passed", "incomplete"} else "failed"
@@ -337,7 +295,6 @@ def all_of(verdicts: Sequence[ArtifactVerdict]) -> ArtifactVerdict:
         tuple(result for verdict in verdicts for result in verdict.probes),
         "; ".join(dict.fromkeys(verdict.reason for verdict in verdicts if verdict.reason)),
         "frugal" if any(verdict.session == "frugal" for verdict in verdicts) else verdicts[-1].session,
-        stages,
         tuple(check for verdict in verdicts for check in verdict.checks),
         next((verdict.weights for verdict in verdicts if verdict.weights is not None), None),
         tuple(dict.fromkeys(name for verdict in verdicts for name in verdict.left_out)),

@@ -72,10 +72,6 @@ class Proof:
     constants: tuple[tuple[str, int], ...]
     problems: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        constants = [{"name": name, "size_bytes": size_bytes} for name, size_bytes in self.constants]
-        return {"proved_bytes": self.proved_bytes, "constants": constants}
-
 
 def hash_model(model: torch.nn.Module) -> dict[str, Stored]:
     """Hash the parameters, buffers and other tensors of a model by name; a tensor with several names is hashed once."""

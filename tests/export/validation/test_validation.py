@@ -159,7 +159,7 @@ def test_one_nan_is_one_failure_in_one_place(answers: Case, tmp_path: Path) -> N
     verdict = answers.judge(edited(answers, tmp_path, put_one_nan), tmp_path)
     failed = [output for result in verdict.probes for output in result.outputs if output.problem]
     assert {output.name for output in failed} == {"start_logits"}
-    assert all(output.worst is not None and output.worst["index"] == [0, 0] for output in failed)
+    assert all(output.worst is not None and output.worst.index == (0, 0) for output in failed)
 
 
 def test_weights_of_another_checkpoint_fail(answers: Case, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.probes import Probe
 from hfexport.export_config.tasks import TASKS
 from hfexport.export_config.windows import unasked_thresholds
+from hfexport.manifest.results import validation_entry
 from hfexport.manifest.summary import TABLE_COLUMNS, job_summary, loose_lines, table_rows
 from hfexport.run.loose_tolerance import refuse_loose
 from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult, not_run
@@ -57,9 +58,10 @@ def test_the_summary_says_how_far_an_axis_goes_past_what_was_asked() -> None:
 
 
 def test_a_loose_tolerance_is_said() -> None:
-    loose = ArtifactVerdict("failed", Tolerance(0.5, 0.0)).to_dict()
+    loose = validation_entry(ArtifactVerdict("failed", Tolerance(0.5, 0.0)))
     assert (
-        loose["loose_tolerance"] and not ArtifactVerdict("failed", Tolerance(0.02, 0.02)).to_dict()["loose_tolerance"]
+        loose["loose_tolerance"]
+        and not validation_entry(ArtifactVerdict("failed", Tolerance(0.02, 0.02)))["loose_tolerance"]
     )
     summary = job_summary(manifest_with({"loose_tolerance": True, "tolerance": loose["tolerance"]}))
     assert "onnx/model.onnx: held to a loose tolerance, 0.5 + 0 times the model's value" in summary
@@ -110,12 +112,12 @@ def test_the_table_shows_a_difference_relative_to_its_tolerance() -> None:
     verdict = ArtifactVerdict("passed", Tolerance(1e-5, 0.0), (result,))
     assert verdict.tolerance_share == pytest.approx(0.01, rel=1e-3) and (verdict.max_rel or 0) > 90
     assert verdict.probe_lines == ("  batch 1: passed, off by 1e-07 at most, 0.01 of the tolerance",)
-    (row,) = table_rows(manifest_with(verdict.to_dict()))
+    (row,) = table_rows(manifest_with(validation_entry(verdict)))
     assert dict(zip(TABLE_COLUMNS, row, strict=True))["of tolerance"] == "1 %"
     wrong = compare_probe(probe, {"logits": found + 1}, {"logits": wanted}, Tolerance(0.5, 0.0))
     failed = ArtifactVerdict("failed", Tolerance(0.5, 0.0), (wrong,))
     assert (
-        dict(zip(TABLE_COLUMNS, table_rows(manifest_with(failed.to_dict()))[0], strict=True))["of tolerance"]
+        dict(zip(TABLE_COLUMNS, table_rows(manifest_with(validation_entry(failed)))[0], strict=True))["of tolerance"]
         == "2 times"
     )
     assert failed.probe_lines[0].startswith("  batch 1: failed, off by 1 at most, 2 of")

@@ -15,9 +15,11 @@ from hfexport.export_config.builtin import config_class_for
 from hfexport.export_config.probes import Probe
 from hfexport.export_config.tasks import TASKS
 from hfexport.manifest.entries import to_json
+from hfexport.manifest.results import validation_entry
 from hfexport.validation import ArtifactVerdict, OutputResult, ProbeResult, not_run, resolve_tolerance
 from hfexport.validation.compare import compare_outputs, compare_probe, declared_problem
 from hfexport.validation.precision import measure, relative_errors
+from hfexport.validation.verdict import Worst
 
 TOLERANCE = Tolerance(1e-3, 1e-2)
 PROBE = Probe("batch 2, sequence 3", {"batch": 2, "sequence": 3})
@@ -56,7 +58,7 @@ def test_the_worst_element_is_the_one_farthest_past_its_tolerance() -> None:
     found = wanted + 5.0
     wanted[1, 2], found[1, 2] = 1.0, 2.0
     result = compare(found, wanted)
-    assert result.worst == {"index": [1, 2], "artifact": 2.0, "reference": 1.0}
+    assert result.worst == Worst((1, 2), 2.0, 1.0)
     assert result.max_abs == 5.0
     assert result.problem == (
         "1 of 6 values differ too much; at [1, 2] it is 2, the model gives 1"
@@ -71,12 +73,12 @@ def test_one_wrong_element_is_found_wherever_it_is(place: int) -> None:
     found.reshape(-1)[place] += 1
     result = compare(found, wanted)
     assert result.worst is not None
-    assert result.worst["index"] == [place // 100_000, place % 100_000]
+    assert result.worst.index == (place // 100_000, place % 100_000)
     assert result.problem.startswith("1 of 300000 values")
     found.reshape(-1)[place] = np.nan
     result = compare(found, wanted)
     assert result.worst is not None
-    assert result.worst["index"] == [place // 100_000, place % 100_000]
+    assert result.worst.index == (place // 100_000, place % 100_000)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -134,7 +136,7 @@ def test_integers_are_compared_exactly_however_large(dtype: Any, found: int, wan
     )
     assert (result.max_abs, result.worst) == (
         max_abs,
-        {"index": [1], "artifact": int(found), "reference": int(wanted)},
+        Worst((1,), int(found), int(wanted)),
     )
     assert compare(np.array([found], dtype), np.array([found], dtype)).problem == ""
 
@@ -150,7 +152,7 @@ def test_complex_values_are_compared_as_complex_numbers() -> None:
     )
     assert (result.max_abs, result.max_rel) == (8.0, pytest.approx(8 / 5**0.5 / 2))
     verdict = ArtifactVerdict("failed", TOLERANCE, (ProbeResult(PROBE, (result,)),))
-    assert json.loads(to_json(verdict.to_dict()))["probes"][0]["outputs"][0]["worst"]["artifact"] == "3-4j"
+    assert json.loads(to_json(validation_entry(verdict)))["probes"][0]["outputs"][0]["worst"]["artifact"] == "3-4j"
     wrong = wanted.copy()
     wrong[1] = complex(1, np.nan)
     assert compare(wrong, wanted).problem == "at [1] it is 1+nanj; the model gives 1-2j"
@@ -187,7 +189,7 @@ def test_other_tokens_fail_unless_the_model_itself_ties_them() -> None:
     wanted = decoded([2, 0], [[0.0, 1.0, 2.0], [1.0, 0.9999, 0.5]])
     tied = compare_probe(GREEDY, wanted | {"tokens": np.array([[2, 1]])}, wanted, TOLERANCE)
     assert tied.passed
-    assert tied.outputs[0].worst == {"index": [0, 1], "artifact": 1, "reference": 0}
+    assert tied.outputs[0].worst == Worst((0, 1), 1, 0)
     other = compare_probe(GREEDY, wanted | {"tokens": np.array([[1, 1]])}, wanted, TOLERANCE)
     assert other.outputs[0].problem == (
         "row 0, greedy step 0: it chooses token 1, the model 2, whose logit is 1 larger"
@@ -216,7 +218,7 @@ def test_passed_cannot_be_said_of_what_did_not_pass() -> None:
             ArtifactVerdict("passed", TOLERANCE, probes)
     with pytest.raises(ValueError, match="not_run"):
         not_run("")
-    assert not_run("validate is off").to_dict()["verdict"] == "not_run"
+    assert validation_entry(not_run("validate is off"))["verdict"] == "not_run"
 
 
 def test_a_failure_names_probe_and_output_and_is_json() -> None:
@@ -226,7 +228,7 @@ def test_a_failure_names_probe_and_output_and_is_json() -> None:
         "batch 2, sequence 3: a: at [0] it is nan; the model gives 2",
         "batch 2, sequence 3: refused",
     )
-    assert json.loads(to_json(verdict.to_dict()))["probes"][0]["outputs"][0]["worst"]["artifact"] == "nan"
+    assert json.loads(to_json(validation_entry(verdict)))["probes"][0]["outputs"][0]["worst"]["artifact"] == "nan"
 
 
 def test_a_users_atol_alone_is_absolute() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from hfexport.export_config import Tolerance
 from hfexport.export_config.probes import Probe
+from hfexport.manifest.results import validation_entry
 from hfexport.validation import ArtifactVerdict, Check, OutputResult, ProbeResult
 
 
@@ -19,7 +20,7 @@ NOT_RUN = Check("device", "not_run", "no Neuron device")
 
 
 def test_what_could_not_be_checked_is_never_passed() -> None:
-    assert _verdict(NOT_RUN).to_dict()["checks"][0]["reason"] == "no Neuron device"
+    assert validation_entry(_verdict(NOT_RUN))["checks"][0]["reason"] == "no Neuron device"
     assert _verdict(Check("device", "passed"), verdict="passed").failures == ()
     for checks, verdict, passed in [
         ((NOT_RUN,), "passed", True),

@@ -6,20 +6,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, Literal, cast
 
 from hfexport.checkpoint import sha256
 from hfexport.errors import ValidationError
 from hfexport.hub.client import Hub, HubFile
+from hfexport.hub.source import SourceIdentity
 from hfexport.manifest.entries import MANIFEST_FILE, listed_files, source_of
 from hfexport.manifest.model import BaseEntry, FileEntry, Manifest, SourceEntry
 
-__all__ = ["Described", "Place", "difference", "published_manifest"]
+__all__ = ["Place", "difference", "published_manifest"]
 
 MAX_MANIFEST_BYTES: Final = 2**26
-
-Described = Mapping[str, Any]
-"""Identity of a source: `hub` as in a manifest; for a folder also `files` and `along`, which map paths to SHA-256."""
 
 _WRITTEN_BY_MERGING: Final = frozenset(("config.json", "generation_config.json"))
 """Files that merging an adapter into its base writes, even if neither has them."""
@@ -53,8 +51,8 @@ def difference(
     found: Manifest,
     wanted: Manifest,
     deciding: Mapping[str, str],
-    source: Described,
-    base: Callable[[], Described | None],
+    source: SourceIdentity,
+    base: Callable[[], SourceIdentity | None],
     place: Place | Path,
 ) -> str | None:
     """Say in a few words why an export does not satisfy the request; return `None` if it does.
@@ -102,19 +100,18 @@ def _differs(found: Manifest, wanted: Manifest, name: str) -> bool:
     return bool(found["versions"].get(name) != wanted["versions"].get(name))
 
 
-def _other_source(found: SourceEntry | BaseEntry, source: Described) -> str | None:
+def _other_source(found: SourceEntry | BaseEntry, source: SourceIdentity) -> str | None:
     before, now = found["hub"], source["hub"]
     if (before is None) != (now is None):
         return "it was made from somewhere else"
     if before is not None and now is not None:
-        same = (before["repository"], before["commit"], before["subfolder"]) == tuple(
-            now[name] for name in ("repository", "commit", "subfolder")
-        )
+        names: tuple[Literal["repository", "commit", "subfolder"], ...] = ("repository", "commit", "subfolder")
+        same = all(before[name] == now[name] for name in names)
         return None if same else f"it was made from commit {before['commit'][:12]}"
     return None if _hashes(found["files"]) == source["files"] else "the checkpoint has changed"
 
 
-def _other_along(found: Manifest, source: Described, base: Callable[[], Described | None]) -> str | None:
+def _other_along(found: Manifest, source: SourceIdentity, base: Callable[[], SourceIdentity | None]) -> str | None:
     """Say whether an adapter's base model, or the files copied along with the model, have changed."""
     along = _hashes(found["files"])
     adapter = source_of(found)["adapter"]

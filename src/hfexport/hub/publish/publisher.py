@@ -12,7 +12,7 @@ from hfexport.checkpoint import sha256
 from hfexport.checkpoint.local import goes_along
 from hfexport.errors import PublishError, ValidationError
 from hfexport.hub.client import Hub
-from hfexport.hub.publish.answered import Described, Place, difference, published_manifest
+from hfexport.hub.publish.answered import Place, difference, published_manifest
 from hfexport.hub.publish.card import Metadata, section, updated_card
 from hfexport.hub.publish.commit import Moved, Request, commit, operations_of, upload
 from hfexport.hub.publish.destination import Base, Destination, created, head_of, look
@@ -28,7 +28,7 @@ from hfexport.hub.publish.plan import (
 )
 from hfexport.hub.publish.pull_request import describe, find_own, marker_of, update_texts
 from hfexport.hub.snapshot import BESIDE, HubModel
-from hfexport.hub.source import Source
+from hfexport.hub.source import Source, SourceIdentity
 from hfexport.manifest.entries import MANIFEST_FILE, source_of
 from hfexport.manifest.model import Manifest, PublicationEntry, PublicationState
 
@@ -75,8 +75,8 @@ class Publisher:
         self,
         wanted: Manifest,
         deciding: Mapping[str, str],
-        source: Described,
-        base: Callable[[], Described | None],
+        source: SourceIdentity,
+        base: Callable[[], SourceIdentity | None],
     ) -> Manifest | None:
         """Return the manifest of a published export that already satisfies this request; `None` if there is none.
 
@@ -148,7 +148,7 @@ class Publisher:
                 remedy=f"Export the revision {self._to.branch}, or publish to a branch of that commit.",
             )
 
-    def _as_published(self, found: Manifest, source: Described, place: Place) -> Described:
+    def _as_published(self, found: Manifest, source: SourceIdentity, place: Place) -> SourceIdentity:
         """Return `source` at the commit of a published export, if no file that an export reads has changed since.
 
         Pushing to the model's own repository creates such a commit. Beside an adapter, the push adds files that an
@@ -182,7 +182,7 @@ class Publisher:
             if goes_along(name) or name in BESIDE or holds_weights([path], self._prefix)
         )
 
-    def _places(self, source: Described) -> list[tuple[str, Base]]:
+    def _places(self, source: SourceIdentity) -> list[tuple[str, Base]]:
         """List the refs that may hold a published export: the branch, and our open pull request against it."""
         base = self._base
         places = [(base.ref, base)] if base.commit else []

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from hfexport.hub.client import Hub
 from hfexport.hub.publish.card import CLAIMS, hub_snippet, table
 from hfexport.manifest.entries import source_of
-from hfexport.manifest.model import Manifest
+from hfexport.manifest.model import HubEntry, Manifest
 
 __all__ = ["describe", "find_own", "marker_of", "update_texts"]
 
 
-def marker_of(hub: Mapping[str, Any] | None) -> str:
+def marker_of(hub: HubEntry | None) -> str:
     """Return the hidden comment by which a later run finds the pull request for the same source.
 
     Args:

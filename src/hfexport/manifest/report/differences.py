@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from hfexport.manifest.model import ArtifactEntry, Number, OutputEntry, ProbeEntry, ToleranceEntry
 
@@ -94,9 +94,9 @@ def _ratio(difference: float | None, allowed: float | None) -> float | None:
     return difference / allowed
 
 
-def as_float(value: Number | Any) -> float | None:
+def as_float(value: Number) -> float | None:
     """Return a number of the manifest, in which `inf` and `nan` are texts; `None` if it is none."""
     try:
-        return None if value is None or isinstance(value, list | dict) else float(value)
+        return None if value is None else float(value)
     except ValueError:
         return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from markupsafe import Markup
 
-from hfexport.manifest.model import ArtifactEntry, Manifest, VariantEntry
+from hfexport.manifest.model import ArtifactEntry, Manifest, Number, ToleranceEntry, VariantEntry
 from hfexport.manifest.report.charts import MAX_BARS, Chart, Series, bars, difference_chart
-from hfexport.manifest.report.differences import Group, as_float, groups_of
+from hfexport.manifest.report.differences import Comparison, Group, as_float, groups_of
 from hfexport.manifest.report.formats import percent, seconds, size
 from hfexport.manifest.report.printable import printable
 from hfexport.manifest.report.speed import Speed, speed_of
@@ -41,10 +41,18 @@ class Differences:
     """Differences of one validation or check, with their picture."""
 
     title: str
-    tolerance: Any
-    comparisons: Sequence[Any]
+    tolerance: ToleranceEntry | None
+    comparisons: Sequence[Comparison]
     svg: Markup
     caption: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A fact about the validation that is neither in a table nor in a picture; `value` is a part of the manifest."""
+
+    title: str
+    value: object
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,11 @@ class Artifact:
     share: float | None
     passed: int
     cells: Mapping[str, str]
-    notes: Sequence[Mapping[str, Any]]
+    notes: Sequence[Note]
     groups: Sequence[Differences]
     operators: Mapping[str, int]
     operators_chart: Markup | None
-    details: Mapping[str, Any]
+    details: Mapping[str, object]
     snippet: str
 
 
@@ -88,8 +96,8 @@ class Model:
     charts: Sequence[Chart]
     speed: Speed | None
     stage_charts: Sequence[Chart]
-    source: Mapping[str, Any]
-    background: Mapping[str, Any]
+    source: Mapping[str, object]
+    background: Mapping[str, object]
 
     @property
     def size_bytes(self) -> int:
@@ -164,7 +172,7 @@ def _artifact(entry: ArtifactEntry, manifest: Manifest) -> Artifact:
     )
 
 
-def _notes(entry: ArtifactEntry) -> list[dict[str, Any]]:
+def _notes(entry: ArtifactEntry) -> list[Note]:
     """List facts about the validation that are neither in a table nor in a picture."""
     validation = entry["validation"]
     known = {
@@ -173,7 +181,7 @@ def _notes(entry: ArtifactEntry) -> list[dict[str, Any]]:
         "outputs of the model that were not compared": validation.get("left_out"),
         "stored tensors": validation.get("weights"),
     }
-    return [{"title": title, "value": value} for title, value in known.items() if value]
+    return [Note(title, value) for title, value in known.items() if value]
 
 
 def _differences(group: Group, entry: ArtifactEntry) -> Differences:
@@ -259,10 +267,10 @@ def _stage_charts(manifest: Manifest) -> list[Chart]:
     ]
 
 
-def _without(entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _without(entry: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
     return {name: value for name, value in entry.items() if name not in names}
 
 
-def _largest(values: Iterable[Any]) -> float | None:
+def _largest(values: Iterable[Number]) -> float | None:
     numbers = [number for value in values if (number := as_float(value)) is not None and not math.isnan(number)]
     return max(numbers, default=None)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from hfexport.checkpoint import look_over
 from hfexport.checkpoint.adapter import find_adapter
@@ -17,7 +17,7 @@ from hfexport.hub.publish import Destination, open_publisher
 from hfexport.hub.publish.answered import difference
 from hfexport.hub.snapshot import HubModel, weights_bytes
 from hfexport.hub.source import Source, describe_source, locate
-from hfexport.manifest.entries import MANIFEST_FILE, new_manifest
+from hfexport.manifest.entries import MANIFEST_FILE, new_manifest, published_url
 from hfexport.manifest.model import Manifest
 from hfexport.run.inputs import Inputs, deciding_inputs, recorded
 from hfexport.run.observer import Observer
@@ -137,8 +137,7 @@ def _published(work: Run, source: Source) -> str:
     found = publisher.answered(
         wanted, deciding_inputs(), describe_source(source, work.variant), lambda: work.describe_base(source)
     )
-    publication: Mapping[str, Any] = {} if found is None else found["publication"] or {}
-    return str(publication.get("pull_request_url") or publication.get("commit_url") or "")
+    return "" if found is None else published_url(found)
 
 
 def read_manifest(output: Path) -> Manifest | None:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from hfexport._internal import workers
 from hfexport._internal.messages import plain as to_values
@@ -52,10 +52,6 @@ class Measure:
         high = math.inf if self.at_most is None else self.at_most
         return not math.isnan(self.value) and low <= self.value <= high
 
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to an entry of the manifest."""
-        return {**vars(self), "verdict": "passed" if self.passed else "failed"}
-
 
 @dataclass(frozen=True)
 class Quality:
@@ -86,10 +82,6 @@ class Quality:
                 )
                 lines.append(f"{measure.graph}: {measure.name} is {measure.value:.4g}, should be {limit}")
         return tuple(lines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to an entry of the manifest."""
-        return {**vars(self), "measures": [measure.to_dict() for measure in self.measures]}
 
 
 def not_measured(reason: str) -> Quality:
