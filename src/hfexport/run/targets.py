@@ -89,6 +89,7 @@ def _compare(
 ) -> str:
     """Compare graphs that a target made with the proven ones; return the names of both."""
     from hfexport.validation.divided import check_divided
+    from hfexport.validation.logits import Child
     from hfexport.validation.padding import check_padding
 
     subject = exporter.subject
@@ -99,15 +100,15 @@ def _compare(
         artifact, config = artifacts[path]
         return replace(artifact, dtype=artifact.dtype or subject.dtype), config
 
+    def child(path: Path) -> Child:
+        return Child(subject.staging / f"compared-{path.stem}", subject.env, subject.timeout_s, subject.limited)
+
     if isinstance(made, Divided):
         check_divided(
             (proven(made.encoder), proven(made.decoder)),
             (made.new_encoder, made.new_decoder),
+            child(made.new_decoder),
             is_variant=made.decoder.stem not in {config.graph for _, config in artifacts.values()},
-            folder=subject.staging / f"divided-{made.new_decoder.stem}",
-            env=subject.env,
-            timeout_s=subject.timeout_s,
-            limited=subject.limited,
         )
         return (
             f"{made.new_encoder.name}, {made.new_decoder.name}: answer as {made.encoder.name}, {made.decoder.name} do"
@@ -118,9 +119,6 @@ def _compare(
         made.path,
         config,
         made.pad,
-        folder=subject.staging / f"padding-{made.path.stem}",
-        env=subject.env,
-        timeout_s=subject.timeout_s,
-        limited=subject.limited,
+        child(made.path),
     )
     return f"{made.path.name}: answers as {made.source.name} does"

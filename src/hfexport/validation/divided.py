@@ -12,24 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hfexport._internal import workers
-from hfexport._internal.messages import Answer, Message, plain, read
+from hfexport._internal.messages import read
 from hfexport.backends.base import Artifact
-from hfexport.errors import ValidationError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.arrays import Arrays
-from hfexport.validation.limits import runner_limits
+from hfexport.validation.logits import MAX_SHARE, Child, LogitsJob, answer_logits, check_logits
 from hfexport.validation.messages import GraphFile
 
 if TYPE_CHECKING:
     from hfexport.validation.sessions import Session
 
-__all__ = ["MAX_SHARE", "MAX_SHARE_OF_VARIANT", "DividedAnswer", "DividedJob", "check_divided", "run"]
-
-MAX_SHARE: Final = 1e-3
-"""Largest difference, as a share of the largest logit: all graphs do the same arithmetic on the same weights."""
+__all__ = ["MAX_SHARE_OF_VARIANT", "DividedJob", "check_divided", "run"]
 
 MAX_SHARE_OF_VARIANT: Final = 3e-2
-"""The same for a variant: rounding to 8 bits makes a step of the last bit of an activation."""
+"""Like `MAX_SHARE`, for a variant: rounding to 8 bits makes a step of the last bit of an activation."""
 
 ROWS: Final = 2
 PROMPT: Final = 4
@@ -37,7 +33,7 @@ STEPS: Final = 2
 """Tokens after the prompt, one in each call."""
 
 
-class DividedJob(Message, frozen=True):
+class DividedJob(LogitsJob, frozen=True):
     """Call two pairs of graphs on the same sound and tokens.
 
     Attributes:
@@ -48,9 +44,6 @@ class DividedJob(Message, frozen=True):
         new_decoder: decoder for all calls.
         features: shape of the encoder's input without the batch.
         heads: heads of the decoder, and their size.
-        vocabulary: number of token ids.
-        weight_bytes: size of the weights.
-        threads: number of threads.
     """
 
     encoder: GraphFile
@@ -60,55 +53,35 @@ class DividedJob(Message, frozen=True):
     new_decoder: GraphFile
     features: tuple[int, ...]
     heads: tuple[int, int]
-    vocabulary: int
-    weight_bytes: int
-    threads: int
-
-
-class DividedAnswer(Answer, frozen=True):
-    """Largest difference between logits, and the largest of these logits."""
-
-    difference: float
-    largest: float
 
 
 def check_divided(
     proven: Sequence[tuple[Artifact, ExportConfig]],
     made: tuple[Path, Path],
+    child: Child,
     *,
     is_variant: bool,
-    folder: Path,
-    env: Mapping[str, str],
-    timeout_s: float,
-    limited: bool = False,
 ) -> None:
     """Check that a new encoder and decoder give the logits of the proven ones.
 
     Args:
         proven: encoder and merged decoder that were compared with the model.
         made: new encoder and new decoder; their weights are those of `proven`.
+        child: child process that runs both.
         is_variant: whether they are variants, whose arithmetic may be rounded to 8 bits.
-        folder: folder for the child's files.
-        env: environment; the child gets an allow-list of it.
-        timeout_s: time limit.
-        limited: limit memory, processor time and file size of the child, see `runner_limits`.
 
     Raises:
         ValidationError: the logits differ, or a graph does not run.
     """
-    job = _job(proven, made, workers.available_cores(env))
-    name, environment = f"runner for {made[1].name}", workers.child_environment(env)
-    limits = runner_limits(job.weight_bytes, timeout_s, job.threads) if limited else None
-    with workers.start(
-        __name__, plain(job), name=name, folder=folder, env=environment, kind="onnx", limits=limits
-    ) as worker:
-        answer = read(worker.result(timeout_s), DividedAnswer)
-    if not answer.difference <= (MAX_SHARE_OF_VARIANT if is_variant else MAX_SHARE) * answer.largest:
-        raise ValidationError(
-            f"{made[0].name} and {made[1].name}: their logits differ from those of {proven[0][0].path.name} and"
-            f" {proven[1][0].path.name} by {answer.difference:.2g}, where the largest is {answer.largest:.2g}",
-            remedy="Do not use this export; please report it. Without target genai the other files can be exported.",
-        )
+    check_logits(
+        __name__,
+        _job(proven, made, workers.available_cores(child.env)),
+        child,
+        name=f"runner for {made[1].name}",
+        finding=f"{made[0].name} and {made[1].name}: their logits differ from those of {proven[0][0].path.name} and"
+        f" {proven[1][0].path.name}",
+        max_share=MAX_SHARE_OF_VARIANT if is_variant else MAX_SHARE,
+    )
 
 
 def _job(proven: Sequence[tuple[Artifact, ExportConfig]], made: tuple[Path, Path], threads: int) -> DividedJob:
@@ -143,7 +116,7 @@ def _job(proven: Sequence[tuple[Artifact, ExportConfig]], made: tuple[Path, Path
 
 
 def run(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Call both pairs. Takes a `DividedJob` and returns a `DividedAnswer`."""
+    """Call both pairs. Takes a `DividedJob` and returns a `LogitsAnswer`."""
     import numpy as np
 
     from hfexport.validation.runner import open_graph
@@ -166,9 +139,7 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
     cache = {one: empty for one, _ in job.new_decoder.inputs if ".decoder." in one}
     cross = {one.replace("present", "past_key_values"): array for one, array in found.items() if ".encoder." in one}
     decoder = opened(job.new_decoder)
-    pairs = list(zip(wanted, _generate((decoder, decoder), tokens, {**cache, **cross}), strict=True))
-    difference = max(float(np.abs(one - other).max()) for one, other in pairs)
-    return plain(DividedAnswer(difference=difference, largest=max(float(np.abs(one).max()) for one, _ in pairs)))
+    return answer_logits(wanted, _generate((decoder, decoder), tokens, {**cache, **cross}))
 
 
 def _generate(decoders: tuple[Session, Session], tokens: Any, given: Arrays) -> list[Any]:

@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from hfexport._internal import workers
-from hfexport._internal.messages import Answer, Message, plain, read
+from hfexport._internal.messages import read
 from hfexport.backends.base import Artifact
-from hfexport.errors import ValidationError
 from hfexport.export_config import ExportConfig
 from hfexport.export_config.arrays import Arrays
-from hfexport.validation.limits import runner_limits
+from hfexport.validation.logits import Child, LogitsJob, answer_logits, check_logits
 from hfexport.validation.messages import GraphFile
 
-__all__ = ["MAX_SHARE", "PaddingAnswer", "PaddingJob", "check_padding", "run"]
-
-MAX_SHARE: Final = 1e-3
-"""Largest difference, as a share of the largest logit: both graphs do the same arithmetic on the same weights."""
+__all__ = ["PaddingJob", "check_padding", "run"]
 
 PADDING: Final = (0, 2, 3)
 """Padding at the start of each prompt."""
@@ -32,31 +28,18 @@ STEPS: Final = 2
 """Tokens after the prompt, one in each call."""
 
 
-class PaddingJob(Message, frozen=True):
+class PaddingJob(LogitsJob, frozen=True):
     """Call two graphs on the same padded prompts.
 
     Attributes:
         proven: graph that was compared with the model.
         made: graph that finds the padding itself.
         pad: padding id.
-        vocabulary: number of token ids.
-        weight_bytes: size of the weights.
-        threads: number of threads.
     """
 
     proven: GraphFile
     made: GraphFile
     pad: int
-    vocabulary: int
-    weight_bytes: int
-    threads: int
-
-
-class PaddingAnswer(Answer, frozen=True):
-    """Largest difference between logits of tokens that are not padding, and the largest of these logits."""
-
-    difference: float
-    largest: float
 
 
 def check_padding(
@@ -64,11 +47,7 @@ def check_padding(
     made: Path,
     config: ExportConfig,
     pad: int,
-    *,
-    folder: Path,
-    env: Mapping[str, str],
-    timeout_s: float,
-    limited: bool = False,
+    child: Child,
 ) -> None:
     """Check that a graph gives the logits of `proven` for prompts with padding at their start.
 
@@ -77,10 +56,7 @@ def check_padding(
         made: graph that finds the padding itself; its weights are those of `proven`.
         config: export config of both.
         pad: padding id.
-        folder: folder for the child's files.
-        env: environment; the child gets an allow-list of it.
-        timeout_s: time limit.
-        limited: limit memory, processor time and file size of the child, see `runner_limits`.
+        child: child process that runs both.
 
     Raises:
         ValidationError: the logits differ, or the graph does not run.
@@ -96,31 +72,16 @@ def check_padding(
         pad=pad,
         vocabulary=config.vocabulary_size,
         weight_bytes=sum(file.stat().st_size for file in proven.files),
-        threads=workers.available_cores(env),
+        threads=workers.available_cores(child.env),
     )
-    name, environment = f"runner for {made.name}", workers.child_environment(env)
-    limits = runner_limits(job.weight_bytes, timeout_s, job.threads) if limited else None
-    with workers.start(
-        __name__, plain(job), name=name, folder=folder, env=environment, kind="onnx", limits=limits
-    ) as worker:
-        answer = read(worker.result(timeout_s), PaddingAnswer)
-    if not answer.difference <= MAX_SHARE * answer.largest:
-        raise ValidationError(
-            f"{made.name}: for prompts with padding at their start it differs from {proven.path.name} by"
-            f" {answer.difference:.2g}, where the largest logit is {answer.largest:.2g}",
-            remedy="Do not use this export; please report it. Without target genai the other files can be exported.",
-        )
+    finding = f"{made.name}: for prompts with padding at their start it differs from {proven.path.name}"
+    check_logits(__name__, job, child, name=f"runner for {made.name}", finding=finding)
 
 
 def run(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Call both graphs. Takes a `PaddingJob` and returns a `PaddingAnswer`."""
-    import numpy as np
-
+    """Call both graphs. Takes a `PaddingJob` and returns a `LogitsAnswer` for the tokens that are not padding."""
     job = read(values, PaddingJob)
-    wanted, found = _logits(job, job.proven, hides=True), _logits(job, job.made, hides=False)
-    pairs = list(zip(wanted, found, strict=True))
-    difference = max(float(np.abs(one - other).max()) for one, other in pairs)
-    return plain(PaddingAnswer(difference=difference, largest=max(float(np.abs(one).max()) for one, _ in pairs)))
+    return answer_logits(_logits(job, job.proven, hides=True), _logits(job, job.made, hides=False))
 
 
 def _logits(job: PaddingJob, graph: GraphFile, *, hides: bool) -> list[Any]:

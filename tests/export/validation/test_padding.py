@@ -16,6 +16,7 @@ from hfexport.backends.onnx.targets import left_padding
 from hfexport.backends.onnx.targets.left_padding import write_left_padded
 from hfexport.cli.main import main
 from hfexport.errors import ValidationError
+from hfexport.validation.logits import Child
 from hfexport.validation.padding import check_padding
 from tiny import make_checkpoint
 
@@ -32,7 +33,7 @@ def _made(case: Case, folder: Path, pad: int) -> Path:
 
 
 def _check(case: Case, made: Path) -> None:
-    check_padding(case.onnx, made, case.config, PAD, folder=made.parent / "run", env=os.environ, timeout_s=300)
+    check_padding(case.onnx, made, case.config, PAD, Child(made.parent / "run", os.environ, timeout_s=300))
 
 
 def test_a_graph_that_finds_padding_passes(case: Case, tmp_path: Path) -> None:
