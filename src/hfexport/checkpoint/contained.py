@@ -32,18 +32,7 @@ def file_in(folder: Path, name: str, *, named_by: str = "") -> Path | None:
             f"{source} a file {name!r} outside the folder",
             remedy="All files of a checkpoint lie beside its config.json.",
         )
-    path = folder / name
-    try:
-        if not path.is_file():
-            return None
-        real = path.resolve(strict=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy="Restore the file.") from error
-    if not any(real.is_relative_to(root) for root in _roots(folder)):
-        raise CheckpointError(
-            f"{path}: is a link that leads out of the folder", remedy="Put the file itself into the folder."
-        )
-    return path
+    return _contained(folder, folder / name)
 
 
 def file_below(folder: Path, name: str, *, named_by: str) -> Path | None:
@@ -64,19 +53,7 @@ def file_below(folder: Path, name: str, *, named_by: str) -> Path | None:
         raise CheckpointError(
             f"{folder / named_by}: names a file {name!r} outside the folder", remedy="Restore the file."
         )
-    path = folder / place
-    try:
-        if not path.is_file():
-            return None
-        real = path.resolve(strict=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy="Restore the file.") from error
-    if not any(real.is_relative_to(root) for root in _roots(folder)):
-        raise CheckpointError(
-            f"{path}: is or lies behind a link that leads out of the folder",
-            remedy="Put the file itself into the folder.",
-        )
-    return path
+    return _contained(folder, folder / place)
 
 
 def files_beside(folder: Path) -> tuple[Path, ...]:
@@ -92,6 +69,22 @@ def files_beside(folder: Path) -> tuple[Path, ...]:
 def folders_in(folder: Path) -> tuple[Path, ...]:
     """Return the folders directly in `folder`; links to folders are left out."""
     return tuple(sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()))
+
+
+def _contained(folder: Path, path: Path) -> Path | None:
+    """Return `path` if it is a file of `folder`, and `None` if there is no such file."""
+    try:
+        if not path.is_file():
+            return None
+        real = path.resolve(strict=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy="Restore the file.") from error
+    if not any(real.is_relative_to(root) for root in _roots(folder)):
+        raise CheckpointError(
+            f"{path}: is a link that leads out of the folder, or lies behind one",
+            remedy="Put the file itself into the folder.",
+        )
+    return path
 
 
 def _roots(folder: Path) -> tuple[Path, ...]:

@@ -146,8 +146,7 @@ def _read_manifest(path: Path) -> Manifest:
         # The schema also accepts values that the types do not, such as 1.0 for a whole number.
         manifest = msgspec.convert(content, Manifest)
     except (ValueError, RecursionError, AttributeError, jsonschema.ValidationError) as error:
-        problem = error.message if isinstance(error, jsonschema.ValidationError) else first_line(error)
-        raise ValidationError(f"{path.name}: is no manifest of hfexport: {problem.splitlines()[0][:200]}") from error
+        raise ValidationError(f"{path.name}: is no manifest of hfexport: {first_line(error, limit=200)}") from error
     if manifest["verdict"] not in ("passed", "incomplete"):
         raise ValidationError(f"{path.name}: says itself that the verdict is {manifest['verdict']}")
     return manifest

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from hfexport._internal.varint import varint
 from hfexport.errors import ValidationError
 
 if TYPE_CHECKING:
@@ -96,14 +97,14 @@ def _fields(file: BinaryIO, start: int, end: int) -> Iterator[_Field]:
     """Yield the fields of the message between two positions of a file."""
     while start < end:
         file.seek(start)
-        tag = _read_varint(file)
+        tag = _readvarint(file)
         kind = tag & 7
         if kind == _BYTES:
-            length = _read_varint(file)
+            length = _readvarint(file)
         elif kind in (_FIXED_64, _FIXED_32):
             length = 8 if kind == _FIXED_64 else 4
         elif kind == _VARINT:
-            _read_varint(file)
+            _readvarint(file)
             length = 0
         else:
             raise _Broken(f"a field of unknown kind {kind} at byte {start}")
@@ -121,10 +122,10 @@ def _bytes(file: BinaryIO, field: _Field) -> bytes:
 
 
 def _field(tag: int, content: bytes) -> bytes:
-    return _varint(tag) + _varint(len(content)) + content
+    return varint(tag) + varint(len(content)) + content
 
 
-def _read_varint(file: BinaryIO) -> int:
+def _readvarint(file: BinaryIO) -> int:
     """Read an integer in base 128, least significant group first, of at most ten bytes."""
     value = 0
     for shift in range(0, 70, 7):
@@ -135,12 +136,3 @@ def _read_varint(file: BinaryIO) -> int:
         if byte[0] < 0x80:
             return value
     raise _Broken("a number does not end")
-
-
-def _varint(value: int) -> bytes:
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from hfexport._internal import workers
 from hfexport._internal.messages import plain
@@ -22,16 +22,13 @@ from hfexport.backends.neuron.artifact import NeuronArtifact, NeuronPart
 from hfexport.backends.neuron.messages import GenerateCall, GenerateRequest, Request, RunRequest, WorkerAnswer
 from hfexport.backends.neuron.plan import DTYPE, PartPlan
 from hfexport.backends.neuron.protocol import NoDevice, ask
-from hfexport.errors import NeuronError, ValidationError
+from hfexport.errors import NeuronError, ValidationError, first_line
 from hfexport.export_config import Tolerance
+from hfexport.export_config.arrays import Arrays
 from hfexport.validation.messages import PaddedReferenceJob
 from hfexport.validation.reference.start import Reference, start_reference
 from hfexport.validation.validate import validate
 from hfexport.validation.verdict import ArtifactVerdict, Check, ProbeResult, Verdict
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["DEVICE_TOLERANCE", "NeuronReference", "start_neuron_reference", "validate_neuron", "validate_on_device"]
 
@@ -293,7 +290,7 @@ def _device(artifact: NeuronArtifact, reference: NeuronReference, folder: Path, 
         if isinstance(error, ValidationError) or _devices():
             return Check("device", "failed", error.message)
         # The runtime may also crash if there is no driver.
-        return Check("device", "not_run", f"no Neuron device ({error.message.splitlines()[0]})")
+        return Check("device", "not_run", f"no Neuron device ({first_line(error)})")
     if all(result.passed for result in results):
         reason = f"the compiled artifact ran on a Neuron device{written}"
         return Check("device", "passed", reason, DEVICE_TOLERANCE, tuple(results))
@@ -353,12 +350,12 @@ def _compare(path: Path, part: NeuronPart, reference: NeuronReference, tolerance
     return tuple(results)
 
 
-def _read_answers(path: Path) -> dict[str, NDArray[np.generic]]:
+def _read_answers(path: Path) -> Arrays:
     import zipfile
 
     import numpy as np
 
-    arrays: dict[str, Any] = {}
+    arrays: Arrays = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

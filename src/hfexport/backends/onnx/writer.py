@@ -15,6 +15,7 @@ from typing import BinaryIO
 import onnx
 
 from hfexport._internal.room import writing
+from hfexport._internal.varint import varint
 from hfexport.backends.base import Data
 
 __all__ = ["SINGLE_FILE_LIMIT_BYTES", "move_model", "set_metadata", "write_model"]
@@ -117,19 +118,19 @@ def _write_inside(
     skeleton.ClearField("graph")
     headers = [_header(weight) for weight in weights]
     fields = [
-        (_varint(_GRAPH_INITIALIZER), header + _varint(_TENSOR_RAW_DATA) + _varint(weight.size_bytes), weight)
+        (varint(_GRAPH_INITIALIZER), header + varint(_TENSOR_RAW_DATA) + varint(weight.size_bytes), weight)
         for header, weight in zip(headers, weights, strict=True)
     ]
     lengths = [len(header) + weight.size_bytes for _, header, weight in fields]
     total = len(graph) + sum(
-        len(tag) + len(_varint(length)) + length for (tag, _, _), length in zip(fields, lengths, strict=True)
+        len(tag) + len(varint(length)) + length for (tag, _, _), length in zip(fields, lengths, strict=True)
     )
     with path.open("wb") as file:
         file.write(skeleton.SerializeToString(deterministic=True))
-        file.write(_varint(_MODEL_GRAPH) + _varint(total))
+        file.write(varint(_MODEL_GRAPH) + varint(total))
         file.write(graph)
         for (tag, header, weight), length in zip(fields, lengths, strict=True):
-            file.write(tag + _varint(length) + header)
+            file.write(tag + varint(length) + header)
             file.write(weight.data())
             advance(weight.size_bytes)
     return [path]
@@ -194,13 +195,3 @@ def _write_external(weight: Data, file: BinaryIO, file_name: str) -> onnx.Tensor
     for key, value in location.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
-
-
-def _varint(value: int) -> bytes:
-    """Encode an integer in base 128, least significant group first."""
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)

@@ -19,6 +19,7 @@ __all__ = [
     "decoder_vocabulary_size",
     "fix_refused_axes",
     "image_shape",
+    "known_axes",
     "lower_refused_maximum",
     "measured_outputs",
     "position_limit",
@@ -170,11 +171,12 @@ def measured_outputs(dry: DryModel, config: DeclaredConfig) -> tuple[TensorSpec,
         if name not in other or len(other[name].shape) != len(given.shape):
             continue
         axes = axes_between(given.shape, config.trace_sizes, other[name].shape, other_sizes)
-        specs.append(TensorSpec(name, _known(axes), _element(given), "output"))
+        specs.append(TensorSpec(name, known_axes(axes), _element(given), "output"))
     return tuple(specs)
 
 
-def _known(axes: Sequence[Axis | None]) -> tuple[Axis, ...]:
+def known_axes(axes: Sequence[Axis | None]) -> tuple[Axis, ...]:
+    """Return the axes before the first one that is unknown."""
     known: list[Axis] = []
     for axis in axes:
         if axis is None:

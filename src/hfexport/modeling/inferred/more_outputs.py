@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hfexport.errors import UnsupportedError
-from hfexport.export_config import LAYOUTS, Axis, ExportConfig, Limit, Seq2SeqGraph, TensorSpec
+from hfexport.export_config import LAYOUTS, ExportConfig, Limit, Seq2SeqGraph, TensorSpec
 from hfexport.export_config.probes import make_inputs
 from hfexport.modeling.inferred.dry_run import DryModel, Refused, axes_between
+from hfexport.modeling.inferred.measure import known_axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ def _measured(config: ExportConfig, kinds: Sequence[str], dry: DryModel) -> tupl
     specs = []
     for name, given in one.items():
         axes = axes_between(given.shape, sizes, other[name].shape, grown)
-        specs.append(TensorSpec(name, _known(axes), "float", "output"))
+        specs.append(TensorSpec(name, known_axes(axes), "float", "output"))
     return tuple(specs)
 
 
@@ -80,12 +81,3 @@ def _with_derived(config: ExportConfig, sizes: Mapping[str, int]) -> dict[str, i
     if isinstance(config, Seq2SeqGraph) and "encoder_sequence" in sizes:
         known.setdefault(_DERIVED[0], config.family.states_length(sizes["encoder_sequence"]))
     return known
-
-
-def _known(axes: tuple[Axis | None, ...]) -> tuple[Axis, ...]:
-    known: list[Axis] = []
-    for axis in axes:
-        if axis is None:
-            break
-        known.append(axis)
-    return tuple(known)

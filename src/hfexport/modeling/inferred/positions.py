@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from numpy.typing import NDArray
+from typing import Final
 
 from hfexport.export_config import ExportConfig, Seq2SeqConfig
+from hfexport.export_config.arrays import Arrays
 from hfexport.export_config.probes import make_inputs
 from hfexport.modeling.inferred.dry_run import DryModel
 
@@ -57,7 +56,7 @@ def measured_positions(config: ExportConfig, dry: DryModel) -> dict[str, int]:
     return found
 
 
-def _inputs(graph: ExportConfig, axis: str, size: int) -> dict[str, NDArray[Any]]:
+def _inputs(graph: ExportConfig, axis: str, size: int) -> Arrays:
     """Return inputs without a cache that use `size` positions: of one token if position ids are an input."""
     sizes = {name: 0 if name.startswith("past_") else traced for name, traced in graph.trace_sizes.items()}
     by_ids = any(spec.role == "position_ids" for spec in graph.inputs)

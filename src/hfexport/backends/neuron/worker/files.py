@@ -11,22 +11,19 @@ from typing import Any, Iterator, Mapping, Sequence
 
 from . import Failure
 
+MODEL_FAILURES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(OSError, RuntimeError, TypeError, ValueError),
+)
+"""Exceptions that the code of a model or of the SDK may raise."""
+
 
 @contextlib.contextmanager
 def unless(code: str, what: str) -> Iterator[None]:
     """Convert exceptions that a model's own code may raise to a `Failure` with this code."""
     try:
         yield
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except MODEL_FAILURES as error:
         raise Failure(code, "{}: {}: {}".format(what, type(error).__name__, first_line(error))) from error
 
 

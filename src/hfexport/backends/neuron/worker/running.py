@@ -10,7 +10,7 @@ from typing import Any, Mapping
 
 from . import Failure
 from .environment import devices, import_sdk
-from .files import file_entry, first_line, read_arrays, tensors_of, write_arrays
+from .files import MODEL_FAILURES, file_entry, first_line, read_arrays, tensors_of, write_arrays
 
 
 def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
                 given = module(*tensors_of(arrays, "{}/{}".format(job["part"], number), job["inputs"]))
             for name, tensor in zip(job["outputs"], given):
                 outputs["{}/{}/{}".format(job["part"], number, name)] = tensor.float().numpy()
-    except _RUN_ERRORS as error:
+    except MODEL_FAILURES as error:
         raise _run_failure(error) from error
     write_arrays(folder / "outputs.npz", outputs)
     return {"files": [file_entry(folder / "outputs.npz")]}
@@ -72,22 +72,10 @@ def generate(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             with torch.no_grad():
                 tokens = model.generate(input_ids=ids, attention_mask=mask, **call)
             outputs["generation/{}/tokens".format(number)] = tokens.numpy()
-    except _RUN_ERRORS as error:
+    except MODEL_FAILURES as error:
         raise _run_failure(error) from error
     write_arrays(folder / "outputs.npz", outputs)
     return {"files": [file_entry(folder / "outputs.npz")]}
-
-
-_RUN_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def _run_failure(error: BaseException) -> Failure:
