@@ -2,7 +2,7 @@
 #
 #   make export [MODEL=folder] [ARGS="--formats onnx"] [OUTPUT=hfexport-out]
 #   make test                 run unit tests and small real exports
-#   make coverage             run the tests of `make test` and report the branch coverage of src
+#   make coverage             run the tests of `make test` and `make neuron-test`, and report the branch coverage of src
 #   make check                check style, types, import layers, documents, workflows and Dockerfile
 #   make conformance          export every architecture and task in both formats; writes docs/coverage.md
 #   make thorough-test        run long tests: interrupted pushes at every stage, every TensorFlow checkpoint
@@ -73,8 +73,8 @@ export: $(VENV)/.runtime $(if $(MODEL),,$(VENV)/.example)
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
-coverage: $(VENV)/.dev
-	$(BIN)/python scripts/coverage_of_tests.py -n $(JOBS) --dist worksteal $(ARGS)
+coverage: $(VENV)/.dev $(NEURON_VENV)/.stand-in $(NEURON_VENV)/.optimum $(NEURONX_VENV)/.stand-in
+	$(BIN)/python scripts/coverage_of_tests.py --neuron -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
