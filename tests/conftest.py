@@ -6,10 +6,14 @@ import gc
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from hfexport._internal.process import collect_rarely
+from shared_servers import KINDS, SHARED, address, start_servers
 
 # Tests run side by side, and their models are tiny: more threads would only wait for each other. Set before torch and
 # ONNX Runtime are imported, here and in child processes.
@@ -21,6 +25,35 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
 
 # The modules that tests import have millions of objects that live to the end.
 collect_rarely()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the fork servers of a run with several processes in the one that outlives the others."""
+    runs_others = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+    if runs_others and not all("unit" in Path(argument).parts for argument in config.args):
+        stack = ExitStack()
+        os.environ[SHARED] = str(stack.enter_context(start_servers(*KINDS)))
+        config.add_cleanup(stack.close)
+
+
+def _address(kind: str) -> Iterator[str]:
+    if SHARED in os.environ:
+        yield address(kind, Path(os.environ[SHARED]))
+        return
+    with start_servers(kind) as folder:
+        yield address(kind, folder)
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[str]:
+    """Value of `FORK_SERVERS`: servers that have imported torch, for children of the test's process."""
+    yield from _address("fork")
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[str]:
+    """Value of `WARM_SERVERS`: servers that have imported torch, for exporting processes of commands."""
+    yield from _address("warm")
 
 
 @pytest.hookimpl(trylast=True)

@@ -7,16 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from hfexport._internal.forkserver import FORK_SERVERS, fork_servers
-from hfexport._internal.workers import child_environment
+from hfexport._internal.forkserver import FORK_SERVERS, WARM_SERVERS
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _fork_servers() -> Iterator[None]:
-    with fork_servers(child_environment(os.environ)) as folder:
-        os.environ[FORK_SERVERS] = folder
-        yield
-        del os.environ[FORK_SERVERS]
+def _fork_servers(forking: str) -> Iterator[None]:
+    os.environ[FORK_SERVERS] = forking
+    yield
+    del os.environ[FORK_SERVERS]
+
+
+@pytest.fixture
+def warm_commands(warm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands in processes of their own fork their exporting process from a server, which saves its import of torch."""
+    monkeypatch.delenv(FORK_SERVERS)
+    monkeypatch.setenv(WARM_SERVERS, warm)
 
 
 @pytest.fixture

@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
+from hfexport._internal.forkserver import WARM_SERVERS
 from tiny import make_checkpoint
+
+pytestmark = pytest.mark.usefixtures("warm_commands")
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW: Mapping[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "fleet.yml").read_text(encoding="utf-8"))
@@ -75,7 +78,7 @@ class Runner:
         commands.mkdir(exist_ok=True)
         (commands / "output").write_text("", encoding="utf-8")
         (commands / "summary").write_text("", encoding="utf-8")
-        kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("LANG", "TMPDIR", WARM_SERVERS) if name in os.environ}
         env = {
             **kept,
             **{"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "HOME": str(temporary), "HF_HUB_OFFLINE": "1"},

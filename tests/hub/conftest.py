@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hfexport._internal.forkserver import WARM_SERVERS
 from hfexport.hub.client import configure_process
 from hfexport.hub.credentials import TOKEN_VARIABLES
 from local_hub.server import LocalHub, User
@@ -89,10 +90,11 @@ def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def environment(hub: LocalHub, tmp_path: Path) -> dict[str, str]:
+def environment(hub: LocalHub, warm: str, tmp_path: Path) -> dict[str, str]:
+    """Environment of commands, which fork their exporting process from a server that has imported torch."""
     home = tmp_path / "home"
     home.mkdir()
-    return hub_environment(hub, home)
+    return {**hub_environment(hub, home), WARM_SERVERS: warm}
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hfexport._internal.forkserver import WARM_SERVERS
 from hub.conftest import TOKEN, Finished
 from local_hub.server import LocalHub
 from local_hub.store import Publisher
@@ -250,10 +251,11 @@ def test_ended_in_the_commit_it_is_complete_and_the_next_run_sees_it(
 
 
 def test_children_see_no_token(hub: LocalHub, environment: dict[str, str], tmp_path: Path) -> None:
+    cold = {name: value for name, value in environment.items() if name != WARM_SERVERS}
     process = subprocess.Popen(
         [sys.executable, "-m", "hfexport", *PUSH, "--formats", "torchscript"],
         cwd=tmp_path,
-        env={**environment, "INPUT_HUB-TOKEN": TOKEN, "HF_TOKEN": TOKEN},
+        env={**cold, "INPUT_HUB-TOKEN": TOKEN, "HF_TOKEN": TOKEN},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

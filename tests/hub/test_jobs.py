@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hfexport import __version__
+from hfexport._internal.forkserver import WARM_SERVERS
 from hfexport.errors import JobError
 from hfexport.hub.client import Hub
 from hfexport.hub.jobs import EXIT_CODE_LINE, Jobs, JobSpec, said_exit_code
@@ -278,7 +279,7 @@ def as_the_image_does(hub: LocalHub, environment: dict[str, str], tmp_path: Path
         folder = tmp_path / f"job-{job.id}"
         folder.mkdir()
         variables = {**job.spec["environment"], **job.spec["secrets"], "HOME": str(folder), "HF_HUB_DISABLE_XET": "1"}
-        kept = {name: environment[name] for name in ("PATH", "PYTHONPATH")}
+        kept = {name: environment[name] for name in ("PATH", "PYTHONPATH", WARM_SERVERS)}
         process = subprocess.Popen(
             [sys.executable, "-u", "-m", "hfexport", *job.spec["command"][4:]],
             cwd=folder,

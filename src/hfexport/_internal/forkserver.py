@@ -135,16 +135,19 @@ def fork_servers(
     """
     key = secrets.token_hex(32) if private else ""
     with tempfile.TemporaryDirectory(prefix="hfexport-fork-") as folder, contextlib.ExitStack() as stack:
+        started = []
         for kind, modules in kinds.items():
             command = python_command("hfexport._internal.forkserver", str(Path(folder, f"{kind}.sock")), *modules)
             server = subprocess.Popen(command, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             stack.callback(server.wait)
             stack.callback(server.kill)
             assert server.stdin is not None
-            assert server.stdout is not None
             server.stdin.write(f"{key}\n".encode())
             with contextlib.suppress(BrokenPipeError):
                 server.stdin.flush()
+            started.append(server)
+        for server in started:
+            assert server.stdout is not None
             server.stdout.readline()  # wait until the server listens
         yield f"{folder}{_KEY}{key}" if private else folder
 

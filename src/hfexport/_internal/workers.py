@@ -14,6 +14,7 @@ import subprocess
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -210,6 +211,11 @@ class Worker:
             raise self._killed(signal.Signals(-code))
         return code
 
+    def pause(self, seconds: float) -> None:
+        """Wait until the child ends, but at most `seconds`."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
     def follow(self, timeout_s: float) -> Iterator[str]:
         """Yield the lines that the child prints, until it ends or `timeout_s` have passed."""
         end = time.monotonic() + timeout_s
@@ -223,7 +229,7 @@ class Worker:
                     yield line.decode("utf-8", errors="replace").rstrip("\r\n")
                 if last_look:
                     return
-                time.sleep(POLL_S)
+                self.pause(min(POLL_S, max(0.0, end - time.monotonic())))
 
     def log_tail(self) -> str:
         """Return the last lines that the child printed, formatted to follow a message; empty if there are none."""
@@ -251,9 +257,9 @@ class Worker:
         """Whether something else removes the folder; a removal that has begun gets a moment to reach job.json."""
         end = time.monotonic() + REMOVAL_S
         while (self.folder / "job.json").exists():
-            if time.monotonic() > end:
+            if time.monotonic() >= end:
                 return False
-            time.sleep(POLL_S)
+            time.sleep(POLL_S / 10)
         return True
 
     def _read_answer(self, code: int) -> dict[str, Any]:

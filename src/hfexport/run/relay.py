@@ -111,7 +111,7 @@ def _events(worker: Worker, path: Path) -> Iterator[Event]:
                         yield event
             if last_look:
                 return
-            time.sleep(POLL_S)
+            worker.pause(POLL_S)
 
 
 def _repeat(events: Iterator[Event], observer: Observer, advance: Callable[[int], None] | None, depth: int) -> Event:

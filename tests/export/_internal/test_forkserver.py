@@ -7,44 +7,35 @@ from pathlib import Path
 
 import pytest
 
+import loaded_modules
 from hfexport._internal import workers
 from hfexport._internal.forkserver import FORK_SERVERS, fork, fork_servers
 
-MODULE = """
-import sys
 
-def run(job):
-    return {"loaded": [name for name in ("torch", "transformers", "onnxruntime") if name in sys.modules]}
-"""
-
-
-def test_a_child_holds_only_its_kind(tmp_path: Path) -> None:
-    (tmp_path / "loaded_module.py").write_text(MODULE)
-    env = workers.child_environment({**os.environ, "PYTHONPATH": str(tmp_path)})
+def test_a_child_holds_only_its_kind(forking: str, tmp_path: Path) -> None:
+    support = Path(loaded_modules.__file__).parent
+    env = workers.child_environment({**os.environ, "PYTHONPATH": str(support), FORK_SERVERS: forking})
     loaded = {}
-    with fork_servers(env) as folder:
-        for kind in ("torch", "transformers", "onnx", ""):
-            work = tmp_path / f"work {kind}"
-            given = {**env, FORK_SERVERS: folder}
-            with workers.start("loaded_module", {}, name="child", folder=work, env=given, kind=kind) as child:
-                loaded[kind] = child.result()["loaded"]
+    for kind in ("torch", "transformers", "onnx", ""):
+        work = tmp_path / f"work {kind}"
+        with workers.start("loaded_modules", {}, name="child", folder=work, env=env, kind=kind) as child:
+            loaded[kind] = child.result()["loaded"]
     assert loaded == {"torch": ["torch"], "transformers": ["torch", "transformers"], "onnx": [], "": []}
 
 
 def test_a_private_server_serves_only_who_has_its_key(tmp_path: Path) -> None:
-    (tmp_path / "loaded_module.py").write_text(MODULE)
-    env = workers.child_environment({**os.environ, "PYTHONPATH": str(tmp_path)})
+    env = workers.child_environment({**os.environ, "PYTHONPATH": str(Path(loaded_modules.__file__).parent)})
     with fork_servers(env, {"small": ("json",)}, private=True) as servers:
         folder, _, key = servers.partition("?key=")
         assert len(key) == 64
         started = workers.start(
-            "loaded_module", {}, name="child", folder=tmp_path / "a", env=env, kind="small", servers=servers
+            "loaded_modules", {}, name="child", folder=tmp_path / "a", env=env, kind="small", servers=servers
         )
         with started as child:
             assert child.result()["loaded"] == []
         request = {
             "runner": "hfexport._internal.workers",
-            "module": "loaded_module",
+            "module": "loaded_modules",
             "job": "x",
             "folder": "/",
             "env": {},

@@ -24,7 +24,7 @@ from hfexport.export_config.probes import validation_probes
 from hfexport.validation.quality import ModelAnswers, measure_variant, start_model
 from hfexport.validation.sessions import BranchSession, Expected, OnnxSession, Session
 from tiny import make_checkpoint
-from tiny.seq2seq import FEWER_LAYERS
+from tiny.seq2seq import ONE_LAYER
 
 Edit = Callable[[onnx.NodeProto], None]
 
@@ -40,7 +40,7 @@ DECODERS = {
     "gpt2": {"MultiHeadAttention": 2},
 }
 SEQ2SEQ = {
-    "t5": {"MultiHeadAttention": 9, "SimplifiedLayerNormalization": 17},
+    "t5": {"MultiHeadAttention": 5, "SimplifiedLayerNormalization": 11},
     "bart": {"MultiHeadAttention": 14},
     "marian": {"MultiHeadAttention": 14},
 }
@@ -66,7 +66,7 @@ class Export:
 
 
 def export(folder: Path, model_type: str, task: str) -> Export:
-    changes = FEWER_LAYERS[model_type] if model_type == "t5" else {}
+    changes = ONE_LAYER[model_type] if model_type == "t5" else {}
     checkpoint = make_checkpoint(folder / "checkpoint", model_type, task, tokenizer=True, **changes)
     plain, fused = [], []
     for config in OnnxBackend().graphs(export_config(checkpoint, task), None):

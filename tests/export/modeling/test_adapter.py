@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from adapters import make_adapter
+from command import run
 from hfexport._internal.messages import plain
 from hfexport.checkpoint.adapter import base_of, find_adapter
 from hfexport.cli.main import main
@@ -86,11 +85,8 @@ def test_a_decoder_and_its_adapter_in_a_torch_file(tmp_path: Path) -> None:
 
 def test_from_the_command_line(base: Path, adapter: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
-    options = ["--model", str(adapter), "--base-model", str(base), "--output", str(output), "--formats", "onnx"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "hfexport", *options], check=False, capture_output=True, text=True, cwd=tmp_path
-    )
-    assert ran.returncode == 0, ran.stderr
+    code, said = run(output, "--model", adapter, "--base-model", base, "--formats", "onnx")
+    assert code == 0, said
     manifest = json.loads((output / "hfexport.json").read_bytes())
     assert manifest["task"] == "sequence-classification"
     assert [entry["path"] for entry in manifest["source"]["files"]] == [

@@ -27,7 +27,7 @@ from hfexport.runtime import load_torchscript
 from hfexport.validation import ArtifactVerdict, Reference, all_of, resolve_tolerance, start_references, validate
 from hfexport.validation.reference.seq2seq import generate
 from tiny import make_checkpoint
-from tiny.seq2seq import FEWER_LAYERS
+from tiny.seq2seq import FEWER_LAYERS, ONE_LAYER
 
 METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
 
@@ -308,7 +308,7 @@ def test_a_wrong_branch_fails(
 
 
 def test_one_graph_computes_the_cross_attention_cache_that_it_is_not_given(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bart", "seq2seq-lm-with-past", **FEWER_LAYERS["bart"])
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bart", "seq2seq-lm-with-past", **ONE_LAYER["bart"])
     (config,) = graphs_of(checkpoint, "seq2seq-lm-with-past", "single")
     model = load_torchscript(make("torchscript", checkpoint, config, tmp_path / "torchscript").path)
     (probe, _) = (probe for probe in validation_probes(config) if probe.greedy_steps)

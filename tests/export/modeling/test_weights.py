@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from command import run
 from hfexport._internal import workers
 from hfexport._internal.messages import plain
 from hfexport.checkpoint import look_over
@@ -98,10 +97,8 @@ def test_half_precision_is_widened_exactly(tmp_path: Path) -> None:
 
 def test_from_the_command_line(tmp_path: Path) -> None:
     folder = _as_torch_files(make_checkpoint(tmp_path / "checkpoint", "bert", "default"), shards=2)
-    options = ["--model", str(folder), "--output", str(tmp_path / "output"), "--formats", "torchscript"]
-    command = [sys.executable, "-m", "hfexport", *options]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
-    assert ran.returncode == 0, ran.stderr
+    code, said = run(tmp_path / "output", "--model", folder, "--formats", "torchscript")
+    assert code == 0, said
     source = json.loads((tmp_path / "output" / "hfexport.json").read_bytes())["source"]
     assert source["weight_format"] == "pytorch"
     assert {entry["path"] for entry in source["files"]} == {path.name for path in folder.iterdir()}
@@ -139,11 +136,10 @@ def test_a_pickle_that_would_run_ends_in_exit_code_3(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     # Protocol 0: the opcodes of `posix.system("touch canary")`, as a file of torch's older layout starts with a pickle.
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02cposix\nsystem\n(S'touch " + str(canary).encode() + b"'\ntR.")
-    command = [sys.executable, "-m", "hfexport", "--model", str(folder), "--output", str(tmp_path / "output")]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
-    assert ran.returncode == 3, ran.stderr
-    assert "pytorch_model.bin" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    code, said = run(tmp_path / "output", "--model", folder)
+    assert code == 3, said
+    assert "pytorch_model.bin" in said
+    assert "Traceback" not in said
     assert not canary.exists()
 
 

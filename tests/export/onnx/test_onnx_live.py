@@ -24,7 +24,7 @@ from hfexport.onnx import (  # type: ignore[attr-defined]
 )
 from hfexport.onnx.__main__ import main
 from tiny import make_checkpoint
-from tiny.seq2seq import FEWER_LAYERS
+from tiny.seq2seq import ONE_LAYER
 
 
 def _model(folder: Path, model_type: str, task: str, auto_class: str, **changes: int) -> transformers.PreTrainedModel:
@@ -105,7 +105,7 @@ def test_an_own_encoder_decoder_in_memory_has_its_cache(tmp_path: Path) -> None:
             self.fill_with_past_key_values_(inputs, direction="inputs")
             return inputs
 
-    model = _model(tmp_path, "t5", "seq2seq-lm", "AutoModelForSeq2SeqLM", **FEWER_LAYERS["t5"])
+    model = _model(tmp_path, "t5", "seq2seq-lm", "AutoModelForSeq2SeqLM", **ONE_LAYER["t5"])
     config = Mine.with_past(model.config, task="seq2seq-lm")
     inputs, outputs = export(None, model, config, 20, tmp_path / "model.onnx")
     assert inputs[:3] == ["decoder_input_ids", "input_ids", "past_key_values.0.decoder.key"]
@@ -146,7 +146,7 @@ def test_the_command_line_refuses_in_one_line_and_leaves_nothing(
 def test_an_encoder_decoder_becomes_one_graph_with_its_cache(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bart", "seq2seq-lm", **FEWER_LAYERS["bart"])
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bart", "seq2seq-lm", **ONE_LAYER["bart"])
     assert main(["--model", str(checkpoint), "--feature", "seq2seq-lm-with-past", str(tmp_path / "onnx")]) == 0
     assert "16 greedily decoded tokens are the model's" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model.onnx"]

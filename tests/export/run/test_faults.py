@@ -11,6 +11,8 @@ import pytest
 import faulty_runs
 from tiny import make_checkpoint
 
+pytestmark = pytest.mark.usefixtures("warm_commands")
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -49,6 +49,23 @@ def test_graphs_that_divide_the_work_pass_and_a_forged_one_does_not(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "output"
+    assert main(_asked(checkpoint, output, "--variants", "q4", "--min-similarity", "0")) == 0
+    _forge(output / "onnx" / "encoder_model_q4_genai.onnx")
+    capsys.readouterr()
+    assert main(["verify", str(output), "--model", str(checkpoint), "--min-similarity", "0"]) == 6
+    said = capsys.readouterr().err
+    assert (
+        "encoder_model_genai.onnx, decoder_model_merged_genai.onnx: answer as encoder_model.onnx,"
+        " decoder_model_merged.onnx do" in said
+    )
+    assert "encoder_model_q4_genai.onnx and decoder_model_merged_q4_genai.onnx: their logits differ" in said
+
+
+@pytest.mark.thorough
+def test_every_variant_that_divides_the_work_passes(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
     assert main(_asked(checkpoint, output, "--variants", "q4,fp16", "--min-similarity", "0")) == 0
     capsys.readouterr()
     verify = ["verify", str(output), "--model", str(checkpoint), "--min-similarity", "0"]

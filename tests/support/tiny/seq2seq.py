@@ -24,6 +24,12 @@ FEWER_LAYERS: Final[Mapping[str, Mapping[str, int]]] = {
 }
 """Changes for tests that need an encoder-decoder, but not many layers of it: an export takes half as long."""
 
+ONE_LAYER: Final[Mapping[str, Mapping[str, int]]] = {
+    "t5": {"num_layers": 1, "num_decoder_layers": 1},
+    "bart": {"encoder_layers": 1, "decoder_layers": 1},
+}
+"""Changes for tests in which nothing depends on a second layer."""
+
 CONFIGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bart": BART,
     "mbart": BART,

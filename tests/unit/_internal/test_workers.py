@@ -190,7 +190,10 @@ def test_errors_of_a_child_come_back_as_they_were(tmp_path: Path, env: dict[str,
         ("late", "exit code 1 and an invalid answer"),
     ],
 )
-def test_a_child_without_an_answer_is_a_bug(tmp_path: Path, env: dict[str, str], kind: str, message: str) -> None:
+def test_a_child_without_an_answer_is_a_bug(
+    tmp_path: Path, env: dict[str, str], kind: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "REMOVAL_S", 0.0)
     with pytest.raises(InternalError, match=message) as caught:
         start(tmp_path, env, kind).result()
     assert caught.value.exit_code == 1
@@ -202,7 +205,10 @@ def test_an_answer_that_was_removed_is_no_bug(tmp_path: Path, env: dict[str, str
         start(tmp_path, env, "robbed").result()
 
 
-def test_an_old_answer_is_not_taken_for_a_new_one(tmp_path: Path, env: dict[str, str]) -> None:
+def test_an_old_answer_is_not_taken_for_a_new_one(
+    tmp_path: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "REMOVAL_S", 0.0)
     start(tmp_path, env, "answer").result()
     with pytest.raises(HfexportError, match="no readable answer"):
         start(tmp_path, env, "silent").result()
