@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import threading
@@ -58,6 +59,10 @@ def warm() -> Iterator[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector off what was imported."""
+    """Keep the garbage collector off what was imported, and pytest from recording the traces of torch.
+
+    pytest adds its handlers to loggers that do not propagate. With a handler torch writes thousands of records an export.
+    """
+    logging.getLogger("torch.__trace").propagate = True
     gc.collect()
     gc.freeze()
