@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from hfexport._internal.peak_memory import peak_memory_bytes
+from hfexport._internal.sizes import size_text
 from hfexport.cli.escaping import escape_data, escape_property, harmless, spellings
 from hfexport.errors import HfexportError, InputsError, InternalError
 from hfexport.run.observer import Advance, StageOutcome
@@ -36,8 +37,6 @@ QUIET_S: Final = 1.0
 """Length of a stage in seconds, below which it is not mentioned if it has nothing to say."""
 MAX_CHILD_LINES: Final = 2000
 HIDDEN: Final = "***"
-MB: Final = 10**6
-GB: Final = 10**9
 
 
 def _exception_behind(error: HfexportError) -> str:
@@ -162,7 +161,7 @@ class Console:
             seconds = self._clock() - start
             if opened.said or outcome or seconds >= QUIET_S or not self._on_actions:
                 peak = told.peak_memory_bytes or peak_memory_bytes()
-                memory = "" if peak is None else f", peak memory {_size(peak)}"
+                memory = "" if peak is None else f", peak memory {size_text(peak)}"
                 self._say(f"{name}: {outcome}{seconds:.1f} s{memory}")
 
     @contextmanager
@@ -378,13 +377,9 @@ def _cut(content: bytes, limit: int) -> bytes:
     return (kept + note[0 if fences % 2 else len(b"\n```") :])[: max(0, limit)]
 
 
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / GB:.1f} GB" if size_bytes >= GB else f"{size_bytes / MB:.1f} MB"
-
-
 def _amount(done: int, total: int, unit: str) -> str:
     if unit == "B":
-        return f"{_size(done)} of {_size(total)}"
+        return f"{size_text(done)} of {size_text(total)}"
     return f"{done} of {total} {unit}".rstrip()
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hfexport._internal.sizes import size_text
 from hfexport.cli.console import Console
 from hfexport.cli.jobs import submit_fleet
 from hfexport.errors import InputsError
@@ -48,7 +49,7 @@ def plan(parsed: Parsed, console: Console, env: Mapping[str, str]) -> int:
         rows = [
             [
                 one.member.name,
-                size_text(one.found.weights_bytes),
+                size_text(one.found.weights_bytes) if one.found.weights_bytes else "unknown",
                 ", ".join(one.member.inputs.formats),
                 one.member.inputs.push_to_hub or "",
                 one.member.inputs.output,
@@ -179,10 +180,3 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def size_text(size_bytes: int) -> str:
-    """Return a size in words for the user."""
-    if not size_bytes:
-        return "unknown"
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 10**9 else f"{size_bytes / 1e6:.1f} MB"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from hfexport._internal.sizes import size_text
 from hfexport.hub.client import Hub, HubFile
 
 __all__ = ["finish_downloads"]
@@ -49,7 +50,7 @@ def finish_downloads(
             part = None if blob.exists() else _longest_part(blob, file.size_bytes)
             if part is None:
                 continue
-            note(f"{file.path}: resumes at {part.stat().st_size / 1e6:.1f} of {file.size_bytes / 1e6:.1f} MB")
+            note(f"{file.path}: resumes at {size_text(part.stat().st_size)} of {size_text(file.size_bytes)}")
             with hub.explained(repository, commit):
                 hub.retried(partial(_fetch_rest, hub, url, part, file.size_bytes))
             os.replace(part, blob)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from hfexport._internal.sizes import size_text
 from hfexport.checkpoint.json_file import read_json
 from hfexport.checkpoint.left_behind import left_behind
 from hfexport.checkpoint.local import ALONG, goes_along, sha256
@@ -117,7 +118,7 @@ def download(
     if left := left_behind(here, paths):
         note(f"Not in the export: {', '.join(left)}")
     size_bytes = sum(here[path].size_bytes for path in paths)
-    note(f"{model.repository} at {model.commit[:12]}: {len(paths)} files, {size_bytes / 1e6:.1f} MB")
+    note(f"{model.repository} at {model.commit[:12]}: {len(paths)} files, {size_text(size_bytes)}")
     return fetch(paths)
 
 

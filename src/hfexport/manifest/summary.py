@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable
 from typing import Any
 
+from hfexport._internal.sizes import size_text
 from hfexport.export_config import TOLERANCE_CAP, names_in
 from hfexport.manifest.mermaid import mermaid_charts
 from hfexport.manifest.model import ArtifactEntry, Manifest
@@ -42,7 +43,7 @@ def table_rows(manifest: Manifest) -> list[list[str]]:
             [
                 artifact["format"],
                 artifact["path"],
-                _size(sum(file["size_bytes"] for file in artifact["files"])),
+                size_text(sum(file["size_bytes"] for file in artifact["files"])),
                 shapes,
                 validation["verdict"].replace("_", " "),
                 _number(validation["max_abs_diff"]),
@@ -293,7 +294,7 @@ def _stages(manifest: Manifest) -> list[str]:
         return []
     lines = ["<details><summary>Stages</summary>", "", _row(["stage", "seconds", "peak memory"]), _row(["---"] * 3)]
     for stage in manifest["stages"]:
-        memory = _size(stage["peak_memory_bytes"]) if stage["peak_memory_bytes"] else "not known"
+        memory = size_text(stage["peak_memory_bytes"]) if stage["peak_memory_bytes"] else "not known"
         lines.append(_row([_text(stage["name"]), f"{stage['seconds']:.1f}", memory]))
     return [*lines, "", "</details>"]
 
@@ -306,10 +307,6 @@ def _text(text: str) -> str:
     """Escape text from outside, so that Markdown and HTML show it literally."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{char}" if char in "\\`*_[]|~" else char for char in escaped)
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"
 
 
 def _percent(share: float | str | None) -> str:

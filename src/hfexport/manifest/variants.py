@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hfexport._internal.sizes import size_text
 from hfexport.manifest.model import Manifest, Number, VariantEntry
 from hfexport.manifest.speed import latency_of
 
@@ -35,7 +36,7 @@ def variant_rows(manifest: Manifest) -> list[list[str]]:
         [
             entry["name"],
             ", ".join(entry["paths"]),
-            f"{sum(file['size_bytes'] for file in entry['files']) / 1e6:.1f} MB",
+            size_text(sum(file["size_bytes"] for file in entry["files"])),
             f"{entry['size_share']:.0%}",
             quality_of(entry),
             ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in _further(entry).items()) or "-",

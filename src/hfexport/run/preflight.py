@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hfexport._internal.sizes import size_text
 from hfexport.backends.formats import FORMATS
 from hfexport.checkpoint.weights import WeightFiles
 from hfexport.errors import InputsError
@@ -56,7 +57,7 @@ class Needs:
         """Return the parts of the disk need, in words for the user."""
         copy = {self.copy: self.copy_bytes} if self.copy_bytes else {}
         sizes: Mapping[str, int] = {**copy, **dict.fromkeys(self.formats, self.weight_bytes)}
-        return ", ".join(f"{_size(size)} for {name}" for name, size in sizes.items())
+        return ", ".join(f"{size_text(size)} for {name}" for name, size in sizes.items())
 
 
 def peak_bytes(weights_bytes: int) -> int:
@@ -114,26 +115,20 @@ def refuse_misfit(needs: Needs, output: Path, memory_bytes: int | None) -> str:
     problems = []
     if needs.disk_bytes > free:
         problems.append(
-            f"output {str(output)!r}: at least {_size(needs.disk_bytes)} of disk are needed ({needs.parts}), and"
-            f" {_size(free)} are free. Free some space, choose a folder on a larger disk, or ask for fewer formats."
+            f"output {str(output)!r}: at least {size_text(needs.disk_bytes)} of disk are needed ({needs.parts}), and"
+            f" {size_text(free)} are free. Free some space, choose a folder on a larger disk, or ask for fewer formats."
         )
     if memory_bytes is not None and needs.memory_bytes > memory_bytes:
         problems.append(
-            f"at least {_size(needs.memory_bytes)} of memory are needed, and {_size(memory_bytes)} are free here, by the"
+            f"at least {size_text(needs.memory_bytes)} of memory are needed, and {size_text(memory_bytes)} are free here, by the"
             " machine or by the container's limit. Use a machine or container with more memory."
         )
     if problems:
         raise InputsError(problems)
     if needs.disk_bytes < WORTH_SAYING_BYTES:
         return ""
-    memory = "" if memory_bytes is None else f", {_size(memory_bytes)} free"
+    memory = "" if memory_bytes is None else f", {size_text(memory_bytes)} free"
     return (
-        f"Needs {_size(needs.disk_bytes)} of disk ({needs.parts}; {_size(free)} free)"
-        f" and {_size(needs.memory_bytes)} of memory{memory}"
+        f"Needs {size_text(needs.disk_bytes)} of disk ({needs.parts}; {size_text(free)} free)"
+        f" and {size_text(needs.memory_bytes)} of memory{memory}"
     )
-
-
-def _size(size_bytes: int) -> str:
-    if size_bytes < 10**6:
-        return f"{size_bytes / 1e3:.0f} kB"
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 10**9 else f"{size_bytes / 1e6:.0f} MB"

@@ -33,10 +33,10 @@ def test_a_full_disk_is_refused_with_the_numbers(disk: dict[str, int], tmp_path:
 
 
 def test_a_small_container_is_refused_with_the_numbers(disk: dict[str, int], tmp_path: Path) -> None:
-    with pytest.raises(InputsError, match="at least 531 MB of memory are needed, and 500 MB are free"):
+    with pytest.raises(InputsError, match="at least 530.6 MB of memory are needed, and 500.0 MB are free"):
         refuse_misfit(LLAMA, tmp_path, 500_000_000)
     said = refuse_misfit(LLAMA, tmp_path, 3_000_000_000)
-    assert "12.3 GB of disk" in said and "531 MB of memory, 3.0 GB free" in said
+    assert "12.3 GB of disk" in said and "530.6 MB of memory, 3.0 GB free" in said
 
 
 def test_both_are_told_at_once(disk: dict[str, int], tmp_path: Path) -> None:

@@ -12,21 +12,25 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 
-__all__ = ["fold_sizes"]
+__all__ = ["FoldSizesPass"]
 
 LARGEST_CONSTANT = 2**20
 """Largest folded constant, in elements: a causal mask of 1024 x 1024 positions."""
 
 
-def fold_sizes(model: ir.Model) -> None:
-    """Replace operators whose inputs are constants or sizes by their result, in place.
+class FoldSizesPass(ir.passes.InPlacePass):
+    """Replace operators whose inputs are constants or sizes by their result.
 
     Weights have no data yet, so operators on weights stay.
     """
-    with _without_weights(model.graph), _quiet():
-        fold_constants(model, input_size_limit=LARGEST_CONSTANT, output_size_limit=LARGEST_CONSTANT)
-        common.RemoveUnusedNodesPass()(model)
-        _store_as_nodes(model.graph)
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        with _without_weights(model.graph), _quiet():
+            folded = fold_constants(model, input_size_limit=LARGEST_CONSTANT, output_size_limit=LARGEST_CONSTANT)
+            common.RemoveUnusedNodesPass()(model)
+            for graph in (model.graph, *model.graph.subgraphs()):
+                _store_as_nodes(graph)
+        return ir.passes.PassResult(model, modified=folded.modified)
 
 
 def _store_as_nodes(graph: ir.Graph) -> None:

@@ -1,20 +1,33 @@
-"""Graph passes: set names that consumers expect, and simplify for ONNX Runtime's fusions. Plain ONNX operators only."""
+"""Graph passes: set names that consumers expect, and simplify for ONNX Runtime's fusions. Plain ONNX operators only.
+
+Every pass also changes the graphs inside nodes, such as the branches of an `If`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from hfexport.backends.onnx.folding import fold_sizes
+from hfexport.backends.onnx.folding import FoldSizesPass
 from hfexport.errors import ExportError
 
 if TYPE_CHECKING:
     from hfexport.export_config import Axis, ExportConfig, TensorSpec
 
-__all__ = ["TRANSPOSED", "axis_names", "finish_graph"]
+__all__ = [
+    "TRANSPOSED",
+    "ClearNotesPass",
+    "NameAxesPass",
+    "ReplaceCastLikePass",
+    "StaticReshapePass",
+    "TransposeWeightsPass",
+    "axis_names",
+    "finish_graph",
+]
 
 TRANSPOSED = "hfexport.transposed"
 """Key in an initializer's `meta`: the data is the transpose of the named weight."""
@@ -23,93 +36,122 @@ TRANSPOSED = "hfexport.transposed"
 def finish_graph(model: ir.Model, config: ExportConfig) -> None:
     """Simplify `model` in place and give its inputs and outputs the names and axes of `config`.
 
+    Passes of `onnx_ir` that read or merge initializers are left out: weights have no data yet, and are merged by the
+    tensors of the model that fill them (`skeleton`).
+
     Raises:
         ExportError: an input has no effect on any output.
     """
-    _replace_cast_likes(model.graph)
-    if config.fixed_sizes:
-        fold_sizes(model)
-    _set_static_reshapes(model.graph)
-    common.IdentityEliminationPass()(model)
-    _transpose_weights(model.graph)
-    common.CommonSubexpressionEliminationPass()(model)
-    common.RemoveUnusedNodesPass()(model)
-    _separate_outputs(model.graph)
-    _name_axes(model.graph, config)
+    # Not `ir.passes.Sequential`, which replaces every exception by one of its own.
+    for one in (
+        ReplaceCastLikePass(),
+        *([FoldSizesPass()] if config.fixed_sizes else []),
+        StaticReshapePass(),
+        common.IdentityEliminationPass(),
+        TransposeWeightsPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.OutputFixPass(),
+        NameAxesPass(config),
+    ):
+        one(model)
     _refuse_dead_inputs(model.graph, config)
-    _forget_where_nodes_came_from(model)
+    ClearNotesPass()(model)
 
 
-def _set_static_reshapes(graph: ir.Graph) -> None:
+class StaticReshapePass(ir.passes.InPlacePass):
     """Give each `Reshape` a constant shape if possible: 0 copies a dimension, one -1 is inferred.
 
     ONNX Runtime's attention and layer-norm fusions match constant shapes only.
     """
-    for node in graph:
-        if node.op_type != "Reshape":
-            continue
-        data, result = node.inputs[0], node.outputs[0]
-        if data is None or data.shape is None or result.shape is None:
-            continue
-        dims: list[int] = []
-        for index, dim in enumerate(result.shape):
-            if isinstance(dim, int):
-                dims.append(dim)
-            elif index < len(data.shape) and data.shape[index] == dim:
-                dims.append(0)
-            else:
-                dims.append(-1)
-        if dims.count(-1) > 1 or (0 in dims and any(dim == 0 for dim in result.shape if isinstance(dim, int))):
-            continue
-        shape = ir.node("Constant", [], attributes={"value": ir.tensor(np.array(dims, dtype=np.int64))})
-        shape.outputs[0].name = f"{result.name}_shape"
-        graph.insert_before(node, shape)
-        node.replace_input_with(1, shape.outputs[0])
-        if "allowzero" in node.attributes:
-            node.attributes.pop("allowzero")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        nodes = [node for node in _nodes(model) if node.op_type == "Reshape"]
+        changed = [_set_static_shape(node) for node in nodes]
+        return ir.passes.PassResult(model, modified=any(changed))
 
 
-def _replace_cast_likes(graph: ir.Graph) -> None:
-    """Replace a `CastLike` to a known type by a `Cast`, which ONNX Runtime folds, or remove it."""
-    for node in graph:
-        if node.op_type != "CastLike":
-            continue
-        source, target = node.inputs
-        result = node.outputs[0]
-        assert source is not None
-        assert target is not None
-        if target.dtype is None:
-            continue
-        result.dtype = target.dtype
-        if source.dtype == target.dtype:
-            op = ir.node("Identity", [source])
+def _set_static_shape(node: ir.Node) -> bool:
+    data, result = node.inputs[0], node.outputs[0]
+    if data is None or data.shape is None or result.shape is None:
+        return False
+    dims: list[int] = []
+    for index, dim in enumerate(result.shape):
+        if isinstance(dim, int):
+            dims.append(dim)
+        elif index < len(data.shape) and data.shape[index] == dim:
+            dims.append(0)
         else:
-            op = ir.node("Cast", [source], attributes={"to": int(target.dtype)})
-        new = op.outputs[0]
-        new.shape, new.type, new.name = result.shape, result.type, f"{result.name}_cast"
-        graph.insert_before(node, op)
-        result.replace_all_uses_with(new, replace_graph_outputs=True)
-        graph.remove(node, safe=True)
+            dims.append(-1)
+    if dims.count(-1) > 1 or (0 in dims and any(dim == 0 for dim in result.shape if isinstance(dim, int))):
+        return False
+    shape = ir.node("Constant", [], attributes={"value": ir.tensor(np.array(dims, dtype=np.int64))})
+    shape.outputs[0].name = f"{result.name}_shape"
+    _graph(node).insert_before(node, shape)
+    node.replace_input_with(1, shape.outputs[0])
+    if "allowzero" in node.attributes:
+        node.attributes.pop("allowzero")
+    return True
 
 
-def _transpose_weights(graph: ir.Graph) -> None:
+class ReplaceCastLikePass(ir.passes.InPlacePass):
+    """Replace each `CastLike` to a known type by a `Cast`, which ONNX Runtime folds, or by an `Identity`."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        nodes = [node for node in _nodes(model) if node.op_type == "CastLike"]
+        changed = [_replace_cast_like(node) for node in nodes]
+        return ir.passes.PassResult(model, modified=any(changed))
+
+
+def _replace_cast_like(node: ir.Node) -> bool:
+    source, target = node.inputs
+    result = node.outputs[0]
+    assert source is not None
+    assert target is not None
+    if target.dtype is None:
+        return False
+    result.dtype = target.dtype
+    if source.dtype == target.dtype:
+        op = ir.node("Identity", [source])
+    else:
+        op = ir.node("Cast", [source], attributes={"to": int(target.dtype)})
+    new = op.outputs[0]
+    new.shape, new.type, new.name = result.shape, result.type, f"{result.name}_cast"
+    graph = _graph(node)
+    graph.insert_before(node, op)
+    result.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    return True
+
+
+class TransposeWeightsPass(ir.passes.InPlacePass):
     """Store weights that are only used transposed in transposed form, so that sessions need not transpose them."""
-    for weight in list(graph.initializers.values()):
-        users = [usage.node for usage in weight.uses()]
-        if not users or weight.shape is None or len(weight.shape) != 2:
-            continue
-        if not all(node.op_type == "Transpose" and _permutation(node) == (1, 0) for node in users):
-            continue
-        name = weight.name
-        assert name is not None
-        turned = ir.Value(name=name, shape=ir.Shape(reversed(list(weight.shape))), type=weight.type)
-        turned.meta[TRANSPOSED] = True
-        turned.const_value = None
-        for node in users:
-            node.outputs[0].replace_all_uses_with(turned)
-            graph.remove(node, safe=True)
-        del graph.initializers[name]
-        graph.initializers[name] = turned
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        weights = model.graph.initializers
+        changed = [_transpose_weight(weights, weight) for weight in list(weights.values())]
+        return ir.passes.PassResult(model, modified=any(changed))
+
+
+def _transpose_weight(weights: MutableMapping[str, ir.Value], weight: ir.Value) -> bool:
+    users = [usage.node for usage in weight.uses()]
+    if not users or weight.shape is None or len(weight.shape) != 2:
+        return False
+    if not all(node.op_type == "Transpose" and _permutation(node) == (1, 0) for node in users):
+        return False
+    if any(node.outputs[0].is_graph_output() for node in users):
+        return False
+    name = weight.name
+    assert name is not None
+    turned = ir.Value(name=name, shape=ir.Shape(reversed(list(weight.shape))), type=weight.type)
+    turned.meta[TRANSPOSED] = True
+    turned.const_value = None
+    for node in users:
+        node.outputs[0].replace_all_uses_with(turned)
+        _graph(node).remove(node, safe=True)
+    del weights[name]
+    weights[name] = turned
+    return True
 
 
 def _permutation(node: ir.Node) -> tuple[int, ...]:
@@ -117,32 +159,30 @@ def _permutation(node: ir.Node) -> tuple[int, ...]:
     return tuple(attribute.as_ints()) if attribute is not None else (1, 0)
 
 
-def _separate_outputs(graph: ir.Graph) -> None:
-    """Copy a value that is several outputs, such as the last hidden state, so that each output has its own name."""
-    seen: set[int] = set()
-    for index, value in enumerate(graph.outputs):
-        if id(value) in seen:
-            copied = ir.node("Identity", [value])
-            copy = copied.outputs[0]
-            copy.shape, copy.type, copy.name = value.shape, value.type, f"{value.name}_{index}"
-            graph.append(copied)
-            graph.outputs[index] = copy
-        seen.add(id(value))
+class NameAxesPass(ir.passes.InPlacePass):
+    """Name inputs, outputs and their free dimensions; drop all other shapes, which ONNX Runtime infers.
 
+    Args:
+        config: export config with the names.
+    """
 
-def _name_axes(graph: ir.Graph, config: ExportConfig) -> None:
-    """Name the free dimensions of inputs and outputs; ONNX Runtime infers all other shapes."""
-    kept = {id(value) for value in (*graph.inputs, *graph.outputs, *graph.initializers.values())}
-    for node in graph:
-        for value in node.outputs:
-            if id(value) not in kept:
-                value.shape = None
-    for value, spec in zip(graph.inputs, config.inputs, strict=True):
-        value.name = spec.name
-        _set_axes(value, spec, config)
-    for value, spec in zip(graph.outputs, config.outputs, strict=True):
-        value.name = spec.name
-        _set_axes(value, spec, config)
+    def __init__(self, config: ExportConfig) -> None:
+        self._config = config
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        graph, config = model.graph, self._config
+        kept = {id(value) for value in (*graph.inputs, *graph.outputs, *graph.initializers.values())}
+        for node in _nodes(model):
+            for value in node.outputs:
+                if id(value) not in kept:
+                    value.shape = None
+        for value, spec in zip(graph.inputs, config.inputs, strict=True):
+            value.name = spec.name
+            _set_axes(value, spec, config)
+        for value, spec in zip(graph.outputs, config.outputs, strict=True):
+            value.name = spec.name
+            _set_axes(value, spec, config)
+        return ir.passes.PassResult(model, modified=True)
 
 
 def axis_names(spec: TensorSpec, config: ExportConfig) -> list[Axis]:
@@ -182,9 +222,24 @@ def _refuse_dead_inputs(graph: ir.Graph, config: ExportConfig) -> None:
         )
 
 
-def _forget_where_nodes_came_from(model: ir.Model) -> None:
-    """Drop the exporter's notes on every node: half of a small model's file, with paths of the exporting machine."""
-    common.ClearMetadataAndDocStringPass()(model)
-    model.graph.metadata_props.clear()
-    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
+class ClearNotesPass(ir.passes.InPlacePass):
+    """Remove the exporter's notes: half of a small model's file, with paths of the exporting machine."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = common.ClearMetadataAndDocStringPass()(model).modified
+        for graph in (model.graph, *model.graph.subgraphs()):
+            values = (*graph.inputs, *graph.outputs, *graph.initializers.values())
+            for notes in (graph.metadata_props, *(value.metadata_props for value in values)):
+                modified = modified or bool(notes)
+                notes.clear()
+        return ir.passes.PassResult(model, modified=modified)
+
+
+def _nodes(model: ir.Model) -> list[ir.Node]:
+    """Return the nodes of the graph and of the graphs inside them, in a list that stays when they change."""
+    return list(ir.traversal.RecursiveGraphIterator(model.graph))
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    assert isinstance(node.graph, ir.Graph)
+    return node.graph

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import onnx
 
+from hfexport._internal.sizes import size_text
 from hfexport.errors import ExportError
 
 __all__ = ["LARGEST_BYTES", "has_branches", "optimise"]
@@ -47,7 +48,7 @@ def optimise(base: Path, target: Path, level: str, model_type: str, *, branches:
     size_bytes = sum(path.stat().st_size for path in base.parent.glob(f"{base.name}*"))
     if size_bytes > LARGEST_BYTES:
         raise ExportError(
-            f"variant {level}: the model has {size_bytes / 1e9:.1f} GB, and ONNX Runtime's optimiser takes at most 2 GB",
+            f"variant {level}: the model has {size_text(size_bytes)}, and ONNX Runtime's optimiser takes at most 2 GB",
             remedy="Leave this variant out.",
         )
     family = next((name for name, parts in _FAMILIES if any(part in model_type for part in parts)), "bert")
