@@ -221,7 +221,7 @@ def test_a_schedule_and_a_webhook_are_made_once(hub: LocalHub, run: Callable[...
 @pytest.mark.parametrize(
     ("words", "code", "problem"),
     [
-        (("submit", "org/tiny"), 2, "push-to-hub is not given: what a job writes is gone when it ends"),
+        (("submit", "org/tiny"), 2, "push-to-hub is not given: files that a job writes are deleted when it ends"),
         (("submit", "here", "--push-to-hub", "org/x"), 2, "model 'here' is not on the Hub"),
         ((*PUSH, "--base-model", "here"), 2, "base-model is 'here', a file of this machine"),
         ((*PUSH, "--timeout", "6"), 2, "must be a number with a unit"),

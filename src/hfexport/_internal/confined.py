@@ -100,7 +100,7 @@ def confine(hidden: Sequence[Path], writable: Sequence[Path], *, network: bool) 
             return {"files": why, "processes": why, "tcp": why}
     finally:
         os.close(ruleset)
-    reachable = "as outside: it was asked for" if network else "as outside: the kernel's Landlock is too old"
+    reachable = "as outside: the input allow-network" if network else "as outside: the kernel's Landlock is too old"
     return {"files": DENIED, "processes": DENIED, "tcp": DENIED if tcp else reachable}
 
 

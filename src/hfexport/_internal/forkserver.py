@@ -222,7 +222,7 @@ def _become(request: Mapping[str, Any]) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["env"])
-    tempfile.tempdir = None  # found out once, from the variables of the server
+    tempfile.tempdir = None  # cached by the server, from its own environment
     try:
         importlib.import_module(request["runner"]).run_job(request["module"], Path(request["job"]))
     except BaseException:  # noqa: BLE001  print it, as the interpreter does with uncaught exceptions

@@ -76,9 +76,8 @@ def end_process(exit_code: int) -> NoReturn:
     crash.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(
-            OSError, ValueError, AttributeError
-        ):  # nobody reads it, it is closed, or there is none
+        # Flushing fails if the reader is gone, or if the stream is closed or missing.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(exit_code)
 

@@ -254,7 +254,7 @@ class Worker:
         return self._failure(f"{self.name}: ended by {which.name}{self.log_tail()}")
 
     def _is_folder_removed(self) -> bool:
-        """Whether something else removes the folder; a removal that has begun gets a moment to reach job.json."""
+        """Return whether another process has removed the folder; wait shortly for a removal in progress to reach job.json."""
         end = time.monotonic() + REMOVAL_S
         while (self.folder / "job.json").exists():
             if time.monotonic() >= end:

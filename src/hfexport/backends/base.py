@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Artifact", "Backend", "Data", "ExportJob", "Template", "TemplateBackend", "VariantMaker", "unwatched"]
 
 
-def _tell_nobody(size_bytes: int) -> None:
+def _ignore(size_bytes: int) -> None:
     del size_bytes
 
 
@@ -25,7 +25,7 @@ def _tell_nobody(size_bytes: int) -> None:
 def unwatched(name: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
     """Report no progress."""
     del name, total_bytes
-    yield _tell_nobody
+    yield _ignore
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Table of artifact formats: what the rest of hfexport knows about a format without importing its back end.
+"""Table of artifact formats: facts about each format that are known without importing its back end.
 
 A new format is a package in `hfexport.backends`, a line in this table, and a function in `hfexport.run.formats` that
 makes its back end from the inputs.

@@ -1,6 +1,6 @@
 """Fill a template from a checkpoint's files, without torch and without loading the model.
 
-`hfexport.backends.tracing_back` finds out which tensor of the checkpoint fills each weight.
+`hfexport.backends.tracing_back` finds the tensor of the checkpoint that fills each weight.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def read_sentence_modules(folder: Path) -> SentenceModules:
     path = folder / MODULES_FILE
     if file_in(folder, MODULES_FILE) is None:
         raise CheckpointError(
-            f"{folder}: has no {MODULES_FILE}, so nothing says how token embeddings become a sentence's",
+            f"{folder}: has no {MODULES_FILE}, which defines how token embeddings become a sentence embedding",
             remedy="Give a sentence-transformers folder, or export another task, such as default.",
         )
     modules = read_modules(path)

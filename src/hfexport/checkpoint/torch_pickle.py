@@ -55,7 +55,7 @@ def described(value: Any) -> str:
         return f"a call of {value.target}"
     if isinstance(value, PersistentId) and isinstance(value.value, tuple):
         names = [str(part) for part in value.value if isinstance(part, Name)]
-        return f"what it stores as {', '.join(names)}" if names else "a reference"
+        return f"an object stored as {', '.join(names)}" if names else "a reference"
     if isinstance(value, Name):
         return str(value)
     return f"a value of type {type(value).__name__}"

@@ -123,7 +123,7 @@ def job_problems(inputs: Inputs, texts: Mapping[str, str]) -> list[str]:
     if not is_hub_id(inputs.model):
         problems.append(f"model {inputs.model!r} is not on the Hub, where the job could read it: give owner/name")
     if not inputs.push_to_hub:
-        problems.append("push-to-hub is not given: what a job writes is gone when it ends")
+        problems.append("push-to-hub is not given: files that a job writes are deleted when it ends")
     for part in input_fields():
         text = texts.get(part.name, "")
         is_path = part.parser in (parsers.path, parsers.class_reference, parsers.program)

@@ -159,7 +159,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _write_report(inputs: Inputs, manifest: Manifest, failure: HfexportError | None, console: Console) -> str:
-    """Write the HTML report beside the manifest if it is asked for; return its path, or an empty text."""
+    """Write the HTML report beside the manifest if it is requested; return its path, or an empty text."""
     if not inputs.report or isinstance(failure, InputsError):  # then there is no folder of this run
         return ""
     from hfexport.manifest.report import REPORT_PAGE, write_report_page

@@ -25,7 +25,7 @@ _TEXT_FIELDS: Final = (
 
 
 class ConfigDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What validation and the manifest read of an export config.
+    """Values of an export config that validation and the manifest use.
 
     Attributes:
         graph: name of the graph.
@@ -63,7 +63,7 @@ class ConfigDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 def describe_config(config: ExportConfig, dtype: str) -> ConfigDescription:
-    """Return the values from which `DescribedConfig` restores what validation and the manifest read."""
+    """Return the values from which `DescribedConfig` restores an export config for validation and the manifest."""
     text = config.text_config
     branches = config.branches
     return ConfigDescription(

@@ -250,7 +250,7 @@ def _unasked(artifact: Artifact, config: ExportConfig, verdict: ArtifactVerdict)
 
 
 def _validated(artifact: Artifact, config: ExportConfig, verdict: ArtifactVerdict) -> dict[str, int]:
-    """Return the largest size that was asked of each axis that the artifact leaves free."""
+    """Return the largest size in the probes of each axis that the artifact leaves free."""
     sizes = verdict.validated_up_to
     return {axis: sizes[axis] for axis in config.free_axes if axis in sizes and axis not in artifact.fixed_sizes}
 

@@ -284,16 +284,15 @@ class ValidationEntry(TypedDict):
     checks: list[CheckEntry]
     weights: NotRequired[WeightsEntry | None]
     validated_up_to: NotRequired[
-        Annotated[dict[str, Count], Meta(description="Per free axis the largest size that was asked.")]
+        Annotated[dict[str, Count], Meta(description="Largest size of each free axis in the probes.")]
     ]
     unasked_thresholds: NotRequired[
         Annotated[
-            dict[str, Count], Meta(description="Lengths past which the model computes otherwise, and no probe goes.")
+            dict[str, Count],
+            Meta(description="Lengths above which the model computes differently, and which no probe exceeds."),
         ]
     ]
-    left_out: NotRequired[
-        Annotated[list[str], Meta(description="What the model gives beside the outputs that were compared.")]
-    ]
+    left_out: NotRequired[Annotated[list[str], Meta(description="Outputs of the model that were not compared.")]]
 
 
 class ArtifactEntry(TypedDict):
@@ -332,7 +331,7 @@ class OperationEntry(TypedDict):
 
 
 class PublicationEntry(TypedDict):
-    """Result of publishing: what was done, and where."""
+    """Result of publishing: the changes and their destination."""
 
     state: PublicationState
     repository: str
@@ -379,7 +378,7 @@ class Manifest(TypedDict):
     artifacts: list[ArtifactEntry]
     variants: NotRequired[Annotated[list[VariantEntry], Meta(description="Absent in manifests of earlier versions.")]]
     benchmark: NotRequired[
-        Annotated[BenchmarkEntry | None, Meta(description="Null or absent if it was not asked for.")]
+        Annotated[BenchmarkEntry | None, Meta(description="Null or absent without the input `benchmark`.")]
     ]
     files: list[FileEntry]
     isolation: NotRequired[
@@ -387,6 +386,6 @@ class Manifest(TypedDict):
     ]
     publication: Annotated[
         PublicationEntry | None,
-        Meta(description="What was published; null in the manifest that is itself published."),
+        Meta(description="Published changes; null in the published copy of the manifest."),
     ]
     error: ErrorEntry | None

@@ -196,7 +196,7 @@ def _share(value: float) -> str:
 
 
 def described(benchmark: BenchmarkEntry) -> str:
-    """Return what was measured and how, in two sentences."""
+    """Describe the measurement in two sentences."""
     threads = benchmark["threads"]
     rounds = max((one["rounds"] for one in benchmark["contenders"]), default=0)
     return (

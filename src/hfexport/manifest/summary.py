@@ -19,7 +19,7 @@ TABLE_COLUMNS = ("format", "file", "size", "shapes", "verdict", "max abs diff", 
 
 HEADLINES = {
     "passed": "✅ every artifact answers as the model does",
-    "incomplete": "⚠️ all that could be checked here passed; some checks could not be run",
+    "incomplete": "⚠️ every check that could be run passed; some could not be run",
     "failed": "❌ an artifact does not answer as the model does",
     "not_validated": "⚠️ artifacts were written without validation",
     "error": "❌ nothing was exported",
@@ -160,7 +160,8 @@ def _coverage(manifest: Manifest) -> list[str]:
         if unasked := validation.get("unasked_thresholds"):
             windows = ", ".join(f"{name} {size}" for name, size in unasked.items())
             lines.append(
-                f"- {_text(artifact['path'])}: not asked past {_text(windows)}, where the model computes otherwise"
+                f"- {_text(artifact['path'])}: no probe is longer than {_text(windows)}, above which the model computes"
+                " differently"
             )
         if left_out := validation.get("left_out"):
             lines.append(
@@ -170,7 +171,7 @@ def _coverage(manifest: Manifest) -> list[str]:
 
 
 def _beyond(artifact: ArtifactEntry, axis: str, size: int) -> str:
-    """Say how far an axis goes past the largest size that was asked."""
+    """Return the largest size that the artifact accepts, if no probe reaches it."""
     limit = artifact["limits"].get(axis)
     maximum = None if limit is None else limit["maximum"]
     return f" of {maximum}" if maximum is not None and maximum > size else ""

@@ -38,9 +38,9 @@ _MAX_LISTED: Final = 10
 class Unused:
     """Names of tensors that the model does not take, as the checkpoint has them.
 
-    left_out: tensors that the task is known to leave out.
+    Attributes:
+        left_out: tensors that the task is known to leave out.
         unexpected: tensors without a known reason.
-        unexpected: nothing says why they are there.
     """
 
     left_out: tuple[str, ...] = ()

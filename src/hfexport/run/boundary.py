@@ -58,7 +58,7 @@ class Boundary:
     _folder: int = field(default=-1, init=False)
 
     def __enter__(self) -> None:
-        # An open folder keeps its number, which tells it from another that is made at the same place.
+        # An open folder keeps its inode number, so a new folder at the same path has another one.
         with suppress(OSError):
             object.__setattr__(self, "_folder", os.open(self.output, os.O_RDONLY | os.O_DIRECTORY))
 
@@ -103,7 +103,7 @@ class Boundary:
         return explain(raised, self.model)
 
     def _is_there(self) -> bool:
-        """Whether the output folder is the one that the run began with; the path may have become any other file."""
+        """Return whether the path still is the output folder that the run began with, and not another file or folder."""
         try:
             return self.output.is_dir() and (
                 self._folder < 0 or os.path.samestat(os.fstat(self._folder), self.output.stat())
@@ -148,7 +148,7 @@ class Boundary:
 
 
 def _remove_remnants(output: Path) -> None:
-    """Remove what a child process made again of an output folder that was removed while it wrote there."""
+    """Remove parts of a removed output folder that a child process created again."""
     for staging in output.glob(".hfexport-*"):
         shutil.rmtree(staging, ignore_errors=True)
     with suppress(OSError):

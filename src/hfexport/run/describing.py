@@ -1,8 +1,8 @@
 """Describe the export configs of a checkpoint and compute their references, in one process.
 
 Runs as a child process (see `hfexport._internal.workers`) when a shortcut has led the exporting process to the templates
-of a checkpoint, so that it need not import torch. Everything that decides validation is found out here, from the
-checkpoint and by the same functions as without a shortcut; nothing is taken from the cache.
+of a checkpoint, so that it need not import torch. Everything that decides validation is determined here, from
+the checkpoint and by the same functions as without a shortcut; the cache is not used.
 """
 
 from __future__ import annotations

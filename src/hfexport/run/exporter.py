@@ -182,16 +182,16 @@ class Exporter:
     def _failure_of_model(
         self, form: FormatRun, graphs: Sequence[ExportConfig], comparison: Comparison | None
     ) -> UnsupportedError | None:
-        """Return the error of a model that does not run itself, or not in this dtype; `None` if it runs.
+        """Return the error if the model itself does not run, or not in this dtype; `None` if it runs.
 
-        It replaces the back end's error, which is only a consequence.
+        It replaces the error of the back end, which only results from it.
         """
         try:
             (comparison or form.validator(self.subject, self.references).start(graphs, {})).check_model()
         except UnsupportedError as error:
             return error
         except HfexportError:
-            pass  # the model was not asked; the back end's error stands
+            pass  # the model was not run; the back end's error is reported
         return None
 
     def _without_template(

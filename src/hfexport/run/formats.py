@@ -26,7 +26,7 @@ __all__ = ["MAKERS", "FormatRun", "Setup", "open_format"]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run gives its back ends.
+    """Inputs and services of a run that its back ends use.
 
     Attributes:
         inputs: the user's inputs.

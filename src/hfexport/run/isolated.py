@@ -248,7 +248,7 @@ def _isolate(job: IsolatedJob) -> dict[str, str]:
     from hfexport.backends.neuron.worker.network import NONE, leave_network
 
     inputs = job.inputs
-    network = "as outside: it was asked for" if inputs.allow_network else leave_network()
+    network = "as outside: the input allow-network" if inputs.allow_network else leave_network()
     writable = [Path(job.staging), *(Path(folder) for name in inputs.formats for folder in FORMATS[name].writable)]
     held = confine([Path(path) for path in job.hidden], writable, network=inputs.allow_network)
     if network == NONE:

@@ -42,7 +42,7 @@ class IsolatedJob(Message, frozen=True):
     """Export or verify in a process without tokens, network or access to the user's files.
 
     Attributes:
-        subject: what to do, and to what.
+        subject: the export to make or to verify.
         inputs: the run's inputs without the token.
         fetched: source checkpoint.
         staging: folder for unfinished files, in which alone the process may write.
@@ -93,7 +93,7 @@ class DescribedGraph(Message, frozen=True):
 
 
 class Description(Message, frozen=True):
-    """What a `DescribingJob` finds out before it runs the model.
+    """Description of a checkpoint, which a `DescribingJob` writes before it runs the model.
 
     Attributes:
         notes: notes and warnings for the user, in order.

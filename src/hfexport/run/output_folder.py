@@ -187,7 +187,7 @@ def _finish(output: Path) -> None:
 
 
 def _has_report(manifest: Path) -> bool:
-    """Whether the run of a manifest was asked for a report, which no manifest lists."""
+    """Return whether the run of a manifest wrote a report, which no manifest lists."""
     try:
         return bool(json.loads(manifest.read_bytes())["inputs"]["report"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

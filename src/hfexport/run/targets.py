@@ -27,7 +27,7 @@ def write_along(exporter: Exporter, results: Sequence[Result], variants: Sequenc
 
     Args:
         exporter: has made the artifacts.
-        results: what it returned.
+        results: its results.
         variants: variants of the artifacts.
 
     Returns:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hfexport.validation.quality import MadeVariant, ModelAnswers, Quality
 
 SMALL_BYTES: Final = 2**22
-"""Size of the files below which nothing is said about it: the graph itself takes a part of it."""
+"""Size of the plain files, in bytes, below which no remark is made on a variant's size: the graph is a large part of it."""
 
 __all__ = ["hold_quality", "make_variants", "measure_again"]
 
@@ -34,7 +34,7 @@ def make_variants(exporter: Exporter, results: Sequence[Result]) -> list[MadeVar
 
     Args:
         exporter: has made the plain files.
-        results: what it returned; nothing is made if an artifact failed.
+        results: its results; no variant is made if an artifact failed.
     """
     from hfexport.backends.variants import VARIANTS
 
@@ -268,7 +268,7 @@ def _size(artifacts: Sequence[Artifact]) -> int:
 
 
 def _said(quality: Quality) -> str:
-    """Return the measures that say most, in one line."""
+    """Return the most informative measures in one line."""
     values: Mapping[str, float] = {measure.name: measure.value for measure in quality.measures}
     shown = [f"{name.replace('_', ' ')} {values[name]:.4g}" for name in values if name in _TELLING]
     return f"on {quality.data}: " + (", ".join(shown) or quality.reason)

@@ -1,7 +1,7 @@
 """`hfexport verify`: check an export against its manifest and its artifacts against the source model.
 
 The manifest is not trusted: files are hashed, the source is downloaded again, and artifacts are compared with it within
-    the tolerances of this version or of the caller. Code that a manifest names is not run.
+the tolerances of this version or of the caller. Code that a manifest names is not run.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 A *shortcut* in the cache leads from a checkpoint's config.json, the names and shapes of its tensors, the inputs and the
 versions of all code to the templates of its graphs, and to the tensor of the checkpoint that fills each weight. This
-process writes the artifacts from them. Meanwhile the process of the reference (`hfexport.run.describing`) finds out
-from the checkpoint alone how each artifact is to be validated, which key its template must have, and what the model
-computes. Artifacts of a template with another key are discarded, and so are those that fail validation.
+process writes the artifacts from them. Meanwhile the process of the reference (`hfexport.run.describing`) determines
+from the checkpoint alone how to validate each artifact, which key its template must have, and the outputs of the
+model. Artifacts of a template with another key are discarded, and so are those that fail validation.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _File:
 
 
 def _eligible(inputs: Inputs, contents: Contents) -> bool:
-    """Return whether the weights are exported as they are, to plain files of formats with templates, and validated."""
+    """Return whether a run can use templates: unconverted weights, validation, and only plain files of formats with templates."""
     plain = contents.weights.format == "safetensors" and not contents.weights.variant
     foreign = inputs.trust_remote_code or inputs.export_config is not None
     more = inputs.fixed or inputs.target or inputs.variants or inputs.benchmark
@@ -78,7 +78,7 @@ def keep_shortcuts(
     results: Sequence[Result],
     origins: Mapping[str, Sequence[Origins]],
 ) -> None:
-    """Store the way from a checkpoint to its templates, if a later run can do without torch.
+    """Store the shortcuts from a checkpoint to its templates, if a later run can use them.
 
     Args:
         inputs: the user's inputs.

@@ -221,7 +221,7 @@ def _compare_tokens(
     """Compare tokens; a difference is allowed if the model's logits are tied.
 
     Two tokens are tied if their logits differ by at most the tolerance: correct logits can then select either. The next
-        step uses the model's token in any case, so a tie removes nothing from the comparison.
+    step uses the model's token in any case, so a tie removes nothing from the comparison.
     """
     problem, worst = "", None
     for row, step in np.argwhere(found != wanted):

@@ -47,12 +47,14 @@ class Answers:
         if number or not first.passed or self.probes[0].greedy_steps:
             return first
         if self.refused_again:
-            problem = f"the artifact refused it when it was asked again after the others: {self.refused_again}"
+            problem = f"run again after all others, the artifact rejects it: {self.refused_again}"
             return ProbeResult(self.probes[0], problem=problem)
         again = self._judge(0, "again", yardstick)
         if again.passed:
             return first
-        return replace(again, problem=again.problem or "asked again after the others, it answers otherwise than before")
+        return replace(
+            again, problem=again.problem or "run again after all others, it gives other outputs than at first"
+        )
 
     def _judge(self, number: int, answered: str, yardstick: Yardstick | None) -> ProbeResult:
         """Compare the outputs in `outputs/{answered}` for a probe."""

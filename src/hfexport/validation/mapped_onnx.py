@@ -97,14 +97,14 @@ def _fields(file: BinaryIO, start: int, end: int) -> Iterator[_Field]:
     """Yield the fields of the message between two positions of a file."""
     while start < end:
         file.seek(start)
-        tag = _readvarint(file)
+        tag = _read_varint(file)
         kind = tag & 7
         if kind == _BYTES:
-            length = _readvarint(file)
+            length = _read_varint(file)
         elif kind in (_FIXED_64, _FIXED_32):
             length = 8 if kind == _FIXED_64 else 4
         elif kind == _VARINT:
-            _readvarint(file)
+            _read_varint(file)
             length = 0
         else:
             raise _Broken(f"a field of unknown kind {kind} at byte {start}")
@@ -125,7 +125,7 @@ def _field(tag: int, content: bytes) -> bytes:
     return varint(tag) + varint(len(content)) + content
 
 
-def _readvarint(file: BinaryIO) -> int:
+def _read_varint(file: BinaryIO) -> int:
     """Read an integer in base 128, least significant group first, of at most ten bytes."""
     value = 0
     for shift in range(0, 70, 7):

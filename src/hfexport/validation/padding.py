@@ -88,7 +88,7 @@ def _logits(job: PaddingJob, graph: GraphFile, *, hides: bool) -> list[Any]:
     """Return the logits of the tokens of every call, as float64.
 
     Args:
-        job: what to call.
+        job: the comparison.
         graph: graph to call.
         hides: whether mask and positions hide the padding, rather than count it.
     """

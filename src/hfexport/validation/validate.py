@@ -149,7 +149,7 @@ def _verdict(
     from hfexport.validation.evidence import unproved
 
     if not results:
-        return ArtifactVerdict("failed", tolerance, (), "no probe was asked", session)
+        return ArtifactVerdict("failed", tolerance, (), "no probe was run", session)
     if not all(result.passed for result in results):
         return ArtifactVerdict("failed", tolerance, results, "", session)
     check = unproved(results, tolerance, dtype, by_precision=by_precision)

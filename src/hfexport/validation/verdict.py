@@ -206,11 +206,9 @@ class ArtifactVerdict:
         proved = bool(self.probes) and all(result.passed for result in self.probes) and self.tolerance is not None
         found = {check.verdict for check in self.checks}
         if self.verdict == "passed" and not (proved and found <= {"passed"}):
-            raise ValueError(
-                "verdict `passed` without a probe that was asked, or with one or a check that did not pass"
-            )
+            raise ValueError("verdict `passed` without probes, or with a probe or a check that did not pass")
         if self.verdict == "incomplete" and not (proved and "not_run" in found and "failed" not in found):
-            raise ValueError("verdict `incomplete` is for what passed but for checks that could not be run")
+            raise ValueError("verdict `incomplete` needs passed probes and a check that could not be run")
         if self.verdict == "not_run" and (not self.reason or self.probes):
             raise ValueError("verdict `not_run` needs a reason, and has no results")
 
@@ -262,7 +260,7 @@ class ArtifactVerdict:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return what could not be checked, one line each."""
+        """Return one line for each check that could not be run."""
         if self.reason:
             return (self.reason,) if self.verdict == "incomplete" else ()
         return tuple(f"{check.name}: not run: {check.reason}" for check in self.checks if check.verdict == "not_run")

@@ -179,7 +179,7 @@ def test_an_artifact_that_remembers_its_calls_fails_at_the_first_probe(answers: 
     verdict = answers.judge(traced(answers, tmp_path, Remembering(flat_model(answers))), tmp_path)
     assert verdict.verdict == "failed"
     assert [result.passed for result in verdict.probes] == [False, *[True] * (len(verdict.probes) - 1)]
-    assert any("asked again after the others" in line for line in verdict.failures)
+    assert any("run again after all others" in line for line in verdict.failures)
 
 
 def test_an_ignored_past_fails(decoder: Case, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Check that a library is the version hfexport was made for and still has the private parts it uses.
+"""Check that a library has the version that hfexport was made for, and the private parts that hfexport uses.
 
 Standard library only.
 """
@@ -23,7 +23,7 @@ MADE_FOR: Final[Mapping[str, str]] = {
     "onnxscript": "0.7",
     "huggingface_hub": "2",
 }
-"""By distribution: the version whose private parts are used, as far as it matters. pyproject.toml allows no other."""
+"""Version of each distribution whose private parts are used; other versions are outside the range in pyproject.toml."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Part:
     """A private part of another library.
 
     Attributes:
-        module: that has it.
-        name: in the module, dotted for a member of a class.
-        reason: why hfexport needs it.
-        parameters: names of its parameters in order, where it is called or replaced.
+        module: module of the part.
+        name: name in the module, dotted for a member of a class.
+        reason: reason why hfexport needs it.
+        parameters: names of its parameters in order; `None` if hfexport does not call or replace it.
     """
 
     module: str
@@ -51,10 +51,10 @@ def check(library: str, *parts: Part) -> None:
 
     Args:
         library: a key of `MADE_FOR`.
-        parts: that are about to be used.
+        parts: parts that will be used.
 
     Raises:
-        UpstreamError: says what was found.
+        UpstreamError: names the part and the library.
     """
     wanted = MADE_FOR[library]
     try:
@@ -77,7 +77,7 @@ def _mismatch(library: str, wanted: str, found: str) -> UpstreamError:
 
 
 def problem(part: Part) -> str | None:
-    """How a part differs from what hfexport was made for; `None` if it does not."""
+    """Return how a part differs from the version that hfexport was made for; `None` if it does not."""
     try:
         owner = importlib.import_module(part.module)
     except ImportError:

@@ -22,7 +22,7 @@ _UTILS, _ONNX = "transformers.exporters.utils", "transformers.exporters.exporter
 PARTS: Final = (
     Part(_UTILS, "_PATCHES", "`apply_patches` imports every architecture that has one; this imports none"),
     Part(_UTILS, "patch_attributes", "applies patches", ("patches",)),
-    Part(_UTILS, "import_dotted_path", "finds what a patch replaces", ("path", "missing_ok")),
+    Part(_UTILS, "import_dotted_path", "finds the function that a patch replaces", ("path", "missing_ok")),
     Part(_UTILS, "apply_fx_node_fixes", "a step of the exporter", ("backend", "graph_module")),
     Part(_ONNX, "_ONNX_TRANSLATION_TABLE", "translations of operators that torch.onnx lacks"),
     Part(_ONNX, "apply_onnx_ir_fixes", "a step of the exporter", ("onnx_program",)),
@@ -41,10 +41,10 @@ from transformers.exporters.utils import (  # noqa: E402
 
 
 def patches_of(exporter: str) -> Sequence[tuple[str, str, Any]]:
-    """The patches of an exporter (`onnx`, `dynamo`): dotted path of the owner, attribute, replacement."""
+    """Return the patches of an exporter (`onnx`, `dynamo`): dotted path of the owner, attribute, replacement."""
     return exporter_utils._PATCHES.get(exporter, [])
 
 
 def translations() -> Mapping[Any, Callable[..., Any]]:
-    """How `transformers` writes in ONNX the operators that `torch.onnx` has no translation for, by operator."""
+    """Return the ONNX translations of `transformers` for operators that `torch.onnx` cannot translate, by operator."""
     return exporter_onnx._ONNX_TRANSLATION_TABLE

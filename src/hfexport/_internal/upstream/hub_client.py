@@ -20,7 +20,7 @@ PARTS: Final = (
     ),
     Part("huggingface_hub.utils._headers", "build_hf_headers", "the client's headers, for the rest of such a download"),
     Part("huggingface_hub.file_download", "http_get", "reads the rest of such a download"),
-    Part("huggingface_hub.file_download", "repo_folder_name", "where the cache keeps a repository"),
+    Part("huggingface_hub.file_download", "repo_folder_name", "folder of a repository in the cache"),
 )
 
 check("huggingface_hub", *PARTS)

@@ -32,8 +32,10 @@ _SCAN = (
 )
 
 PARTS: Final = (
-    Part("transformers", "AutoModel._model_mapping", "which model class of a task fits a config"),
-    Part("transformers", "PreTrainedModel._from_config", "a model of a class and a config", ("config", "kwargs")),
+    Part("transformers", "AutoModel._model_mapping", "model class of a task, by config class"),
+    Part(
+        "transformers", "PreTrainedModel._from_config", "builds a model of a class from a config", ("config", "kwargs")
+    ),
     Part(
         "transformers.conversion_mapping",
         "get_model_conversion_mapping",
@@ -113,14 +115,14 @@ MODEL_PARTS: Final[Mapping[str, tuple[Part, ...]]] = MappingProxyType(
         ),
     }
 )
-"""By model type: private functions of the model that hfexport replaces, overrides or calls."""
+"""Private functions of models that hfexport replaces, overrides or calls, by model type."""
 
 
 def check_model(model_type: str) -> None:
     """Check the private functions of one architecture that hfexport relies on.
 
     Raises:
-        UpstreamError: one is not there, or takes other parameters.
+        UpstreamError: a function is missing, or takes other parameters.
     """
     if parts := MODEL_PARTS.get(model_type):
         check("transformers", *parts)
@@ -128,12 +130,12 @@ def check_model(model_type: str) -> None:
 
 @contextmanager
 def replaced_part(model_type: str, name: str, replacement: Any) -> Iterator[None]:
-    """Replace one of the `MODEL_PARTS` of a model type for as long as this is open.
+    """Replace one of the `MODEL_PARTS` of a model type while this context is open.
 
     Args:
-        model_type: of the architecture.
-        name: the part's, as in `MODEL_PARTS`.
-        replacement: takes what the part takes.
+        model_type: architecture of the model.
+        name: name of the part in `MODEL_PARTS`.
+        replacement: function with the same parameters.
 
     Raises:
         UpstreamError: transformers has no such part.
@@ -153,7 +155,7 @@ def replaced_part(model_type: str, name: str, replacement: Any) -> Iterator[None
 
 
 def model_mapping(auto_class: str) -> Mapping[Any, Any]:
-    """The model class of an auto class such as `AutoModelForMaskedLM`, by config class."""
+    """Return the model classes of an auto class such as `AutoModelForMaskedLM`, by config class."""
     import transformers
 
     check("transformers", PARTS[0])
@@ -161,23 +163,26 @@ def model_mapping(auto_class: str) -> Mapping[Any, Any]:
 
 
 def from_config(model: Any, config: Any, **settings: Any) -> Any:
-    """A new model of the class of `model` for `config`; settings such as `dtype` and `attn_implementation`."""
+    """Build a new model of the class of `model` from `config`, with settings such as `dtype` and `attn_implementation`."""
     check("transformers", PARTS[1])
     return type(model)._from_config(config, **settings)
 
 
 def attention_of(config: Any) -> Any:
-    """The implementation of attention that a model's config has chosen."""
+    """Return the implementation of attention that a model's config selects."""
     return config._attn_implementation
 
 
 def attend_eagerly(config: Any) -> None:
-    """Have models of `config` use eager attention, also if they are made with another setting."""
+    """Select eager attention for models of `config`, including models that were built with another setting."""
     config._attn_implementation = "eager"
 
 
 def loader_renaming(model: Any) -> Any:
-    """The function by which `from_pretrained` renames a checkpoint's weight: takes the name and the wanted weights."""
+    """Return the function by which `from_pretrained` renames a checkpoint's weight.
+
+    It takes the name of the weight, and the weights of the model by name.
+    """
     check("transformers", *PARTS[2:5])
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key
@@ -187,9 +192,9 @@ def loader_renaming(model: Any) -> Any:
 
 
 def loader_placing(model: Any) -> Any:
-    """The function that gives the name of the weight which a checkpoint's weight goes into, by itself or merged with others.
+    """Return a function that gives the name of the model's weight that a checkpoint's weight becomes or is merged into.
 
-    It takes the name and the wanted weights, as `loader_renaming` does.
+    It takes the same arguments as the result of `loader_renaming`.
     """
     check("transformers", *PARTS[2:5])
     from transformers.conversion_mapping import get_model_conversion_mapping
@@ -202,9 +207,9 @@ def loader_placing(model: Any) -> Any:
 
 
 def kept_dtypes(model: Any, dtype: Any) -> Any:
-    """The function by which `from_pretrained` keeps weights in another dtype than was asked for.
+    """Return the function by which `from_pretrained` keeps weights in another dtype than the requested one.
 
-    Takes the name of a weight of `model`; gives a torch dtype, or `None` for a weight in the dtype that was asked for.
+    It takes the name of a weight of `model`, and returns a torch dtype; `None` for a weight in the requested dtype.
     """
     check("transformers", *PARTS[5:])
     from transformers.core_model_loading import build_glob_alternation

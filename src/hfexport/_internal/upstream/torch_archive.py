@@ -1,4 +1,4 @@
-"""Private parts of torch that load a TorchScript archive over storages that are mapped from it."""
+"""Private parts of torch that load a TorchScript archive with storages that are mapped from the file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "import_module", "record_offsets"]
 
-_REASON: Final = "torch.jit.load copies every tensor; torch.package's importer takes storages that are there"
+_REASON: Final = "torch.jit.load copies every tensor; torch.package's importer accepts existing storages"
 
 PARTS: Final = (
-    Part("torch", "_C.PyTorchFileReader", "where the records of an archive lie, as torch finds them"),
+    Part("torch", "_C.PyTorchFileReader", "offsets of the records of an archive"),
     Part("torch", "_C.DeserializationStorageContext.add_storage", _REASON),
     Part("torch", "_C._import_ir_module_from_package", _REASON),
     Part("torch", "_C.CompilationUnit", _REASON),
@@ -27,10 +27,10 @@ PARTS: Final = (
 
 
 def record_offsets(path: Path) -> dict[str, int]:
-    """Where the bytes of each record of an archive begin, by its name below the archive's root folder.
+    """Return the offset of each record of an archive, by its name below the archive's root folder.
 
     Raises:
-        RuntimeError: the file is no archive of torch.
+        RuntimeError: the file is not an archive of torch.
     """
     check("torch", *PARTS)
     import torch
@@ -44,7 +44,7 @@ def import_module(archive: io.BytesIO, storages: Mapping[str, torch.Tensor]) -> 
 
     Args:
         archive: pickles in `.data/ts_code/0/`, code in `.data/ts_code/code/`.
-        storages: by the keys in the pickles, tensors whose storages are taken.
+        storages: tensors whose storages are used, by the keys in the pickles.
 
     Raises:
         RuntimeError: the code or the pickles cannot be read.

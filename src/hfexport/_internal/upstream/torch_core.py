@@ -1,4 +1,4 @@
-"""Private parts of torch that capturing and dry runs use."""
+"""Private parts of torch for capturing models and for runs without data."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from torch.utils._pytree import tree_leaves  # noqa: E402
 
 
 def graphs_of(module: torch.nn.Module) -> list[Any]:
-    """The TorchScript graphs of a traced module, one for each time it was called; none if it never was."""
+    """Return the TorchScript graphs of a traced module: one for each call during tracing."""
     script: Any = module._c
     return [script._get_method(name).graph for name in script._method_names()]
 
 
 def list_of_ints() -> Any:
-    """TorchScript's type of a list of integers."""
+    """Return TorchScript's type of a list of integers."""
     return torch._C.ListType.ofInts()

@@ -34,8 +34,8 @@ PARTS: Final = (
         ("self", "node", "rule"),
     ),
     Part(_PROMOTION, "_TypePromotionInterpreter._set_current_node", "called by the replacement", ("self", "node")),
-    Part("torch._ops", "OpOverload", "the class of operators, to tell them from functions of Python"),
-    Part("torch.export", "ExportedProgram.graph_module", "held in `_graph_module`, which a pass has to replace"),
+    Part("torch._ops", "OpOverload", "class of operators, to distinguish them from Python functions"),
+    Part("torch.export", "ExportedProgram.graph_module", "stored in `_graph_module`, which a pass replaces"),
     Part(_PROMOTION, "get_type_promotion_rule", "called by the replacement", ("node", "type_promotion_table")),
 )
 
@@ -49,6 +49,6 @@ from torch.onnx._internal.fx.passes import type_promotion  # noqa: E402
 
 
 def set_graph_module(program: torch.export.ExportedProgram, module: torch.fx.GraphModule) -> None:
-    """Put another graph into a captured program, which has a public property to read it only."""
+    """Set the graph of a captured program, whose public property is read-only."""
     assert program._graph_module is program.graph_module
     program._graph_module = module

@@ -1,4 +1,4 @@
-"""The private part of `torch.onnx` by which translations of operators write ONNX nodes."""
+"""Private part of `torch.onnx` with which translations of operators write ONNX nodes."""
 
 from __future__ import annotations
 

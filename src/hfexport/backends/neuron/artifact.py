@@ -32,7 +32,7 @@ class NeuronPart:
         archived_subgraphs: number of compiled subgraphs that the saved file calls.
         operators: counts of torch operators in the trace, by kind.
         cpu_operators: counts of torch operators that remain in the compiled graph and run on CPU, by kind.
-        log: what the compiler's log says about this part.
+        log: statistics from the compiler's log about this part.
         separate_weights: whether weights are stored beside the compiled graph, as they are if larger than 1.9 GB.
     """
 

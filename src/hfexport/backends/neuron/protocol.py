@@ -62,7 +62,7 @@ def ask(run: NeuronRun, job: Request, kind: type[_T], folder: Path, *, timeout_s
 
     Args:
         run: interpreter, environment and listener.
-        job: what to do.
+        job: the job.
         kind: type of the answer.
         folder: folder for files of both sides; it already holds inputs.npz if the action needs it.
         timeout_s: time limit.

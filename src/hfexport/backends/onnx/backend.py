@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["OnnxBackend"]
 
 
-def _tell_nobody(message: str) -> None:
+def _ignore(message: str) -> None:
     del message
 
 
@@ -57,7 +57,7 @@ class OnnxBackend:
     targets: tuple[str, ...] = ()
     model: torch.nn.Module | None = None
     templates: Templates | None = None
-    note: Callable[[str], None] = _tell_nobody
+    note: Callable[[str], None] = _ignore
     on_origins: Callable[[Origins], None] | None = None
     format: ClassVar[str] = "onnx"
     suffix: ClassVar[str] = ".onnx"

@@ -98,7 +98,7 @@ def _light_preparation() -> Iterator[None]:
     """Lower without `run_decompositions` if every operator has a translation.
 
     Decomposing traces the whole model again and takes longer than all other steps of lowering together, for the same
-        graph: https://github.com/pytorch/pytorch/issues/150523 asks for an export that needs no decomposition table.
+    graph: https://github.com/pytorch/pytorch/issues/150523 asks for an export that needs no decomposition table.
         This can go when `torch.onnx` skips operators that need none. A graph with any other operator is still
         decomposed.
     """

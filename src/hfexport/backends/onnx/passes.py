@@ -189,7 +189,7 @@ def axis_names(spec: TensorSpec, config: ExportConfig) -> list[Axis]:
     """Return the axes of an input or output by their names in the file.
 
     In a graph with a cache, the batch is named `batch_size`: Transformers.js creates the first, empty cache with the
-        declared sizes and treats all other names as 0.
+    declared sizes and treats all other names as 0.
     https://github.com/huggingface/transformers.js/blob/main/packages/transformers/src/models/modeling_utils.js
     """
     if not any(given.role == "past_key" for given in config.inputs):

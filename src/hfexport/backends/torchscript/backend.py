@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["TorchScriptBackend"]
 
 
-def _tell_nobody(message: str) -> None:
+def _ignore(message: str) -> None:
     del message
 
 
@@ -43,7 +43,7 @@ class TorchScriptBackend:
     """
 
     templates: Templates | None = None
-    note: Callable[[str], None] = _tell_nobody
+    note: Callable[[str], None] = _ignore
     on_origins: Callable[[Origins], None] | None = None
     format: ClassVar[str] = "torchscript"
     suffix: ClassVar[str] = ".pt"

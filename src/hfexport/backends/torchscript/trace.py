@@ -139,7 +139,7 @@ def give_own_storage(model: torch.nn.Module, *, copy: Callable[[torch.Tensor], t
     """Copy every parameter and buffer that shares memory with an earlier one, and disable all gradients.
 
     Tied weights are one tensor under two names, and a loaded artifact could not keep them tied: moving one to another
-        device or dtype would not change the other.
+    device or dtype would not change the other.
 
     Args:
         model: model whose tensors are replaced in place.

@@ -67,7 +67,7 @@ def look(hub: Hub, to: Destination) -> Base:
 def created(hub: Hub, to: Destination, base: Base, start: str | None, note: Callable[[str], None]) -> Iterator[Base]:
     """Create a missing repository and branch, and remove them again if the block raises.
 
-    Only what this call created is removed, and only if nobody has committed to it since. The Hub has no call that
+    Only what this call created is removed, and only if it has no later commit. The Hub has no call that
     creates a repository or a branch together with its first commit.
 
     Args:

@@ -108,7 +108,7 @@ class Publisher:
             manifest: manifest in that folder.
 
         Returns:
-            The manifest's `publication`: what was done and its URLs.
+            The manifest's `publication`: the changes and their URLs.
 
         Raises:
             PublishError: the push failed; the destination is unchanged.

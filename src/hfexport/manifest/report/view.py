@@ -177,7 +177,9 @@ def _notes(entry: ArtifactEntry) -> list[Note]:
     validation = entry["validation"]
     known = {
         "validated up to": validation.get("validated_up_to"),
-        "not asked past, where the model computes differently": validation.get("unasked_thresholds"),
+        "lengths above which the model computes differently, and which no probe exceeds": validation.get(
+            "unasked_thresholds"
+        ),
         "outputs of the model that were not compared": validation.get("left_out"),
         "stored tensors": validation.get("weights"),
     }

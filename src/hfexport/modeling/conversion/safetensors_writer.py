@@ -11,13 +11,11 @@ from hfexport.checkpoint.stored import ITEM_BYTES, StoredTensor
 __all__ = ["write_safetensors"]
 
 
-def _tell_nobody(size_bytes: int) -> None:
+def _ignore(size_bytes: int) -> None:
     del size_bytes
 
 
-def write_safetensors(
-    path: Path, tensors: Sequence[StoredTensor], *, advance: Callable[[int], None] = _tell_nobody
-) -> None:
+def write_safetensors(path: Path, tensors: Sequence[StoredTensor], *, advance: Callable[[int], None] = _ignore) -> None:
     """Write `tensors` as a PyTorch checkpoint's weights (`format: pt`).
 
     The widest dtypes come first, so that every tensor is aligned to its item size and can be mapped. Format:

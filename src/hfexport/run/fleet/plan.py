@@ -37,7 +37,7 @@ LOOKUPS: Final = 8
 
 @dataclass(frozen=True)
 class Planned:
-    """One model of a fleet, and what was found of it."""
+    """One model of a fleet, and the state of its checkpoint and export."""
 
     member: Member
     found: Found
@@ -56,7 +56,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fleet would do.
+    """Models of a fleet that would be exported, and those that would not.
 
     Attributes:
         todo: models to export, largest weights first.

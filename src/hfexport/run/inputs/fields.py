@@ -24,12 +24,12 @@ __all__ = [
 OUTPUTS: Final[Mapping[str, str]] = {
     "manifest": "Path of hfexport.json.",
     "output": "Folder that holds the artifacts and the manifest.",
-    "report": "Path of report.html; empty if none was asked for.",
+    "report": "Path of report.html; empty without the input report.",
     "onnx": "Path of the ONNX graph; empty if none was made.",
     "torchscript": "Path of the TorchScript file; empty if none was made.",
     "neuron": "Path of the Neuron file; empty if none was made.",
     "max-abs-diff": "Largest absolute difference from the model over all artifacts and probes.",
-    "verdict": "passed, incomplete (all that could be checked passed, but for what had to stay open), failed, "
+    "verdict": "passed, incomplete (every check that could be run passed; some could not be run), failed, "
     "not_validated or error.",
     "published": "committed, pull_request, nothing_to_do or dry_run; empty if nothing was to be published.",
     "commit-url": "Address of the commit that holds the artifacts on the Hub.",

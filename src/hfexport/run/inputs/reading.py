@@ -213,7 +213,7 @@ def _publishing_problems(values: Mapping[str, Any], sources: Mapping[str, str]) 
         )
     if target and values.get("validate") == "off" and not values.get("publish_unvalidated"):
         problems.append(
-            f"{sources['validate']} is 'off': artifacts that nobody proved are published only with "
+            f"{sources['validate']} is 'off': artifacts that were not validated are published only with "
             "publish-unvalidated: true"
         )
     if target and not values.get("publish_unvalidated"):

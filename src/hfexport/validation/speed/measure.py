@@ -114,7 +114,7 @@ class Result:
     """Times of a contender.
 
     Attributes:
-        contender: what was measured.
+        contender: the measured model or files.
         ms: milliseconds of every repetition, by number of the call.
         reasons: why a call was not timed, by number of the call.
         reason: why the contender was not measured, or not to its end; empty if it was.

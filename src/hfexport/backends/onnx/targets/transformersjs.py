@@ -31,7 +31,7 @@ class TransformersJs:
         del graphs
 
     def write(self, exported: Exported) -> list[Path]:
-        """Set `transformers.js_config`: the dtype to load if none is asked for, and the files of external data.
+        """Set `transformers.js_config`: the default dtype, and the files of external data.
 
         Without `use_external_data_format`, no file of external data is fetched.
         """

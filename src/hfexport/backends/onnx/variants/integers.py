@@ -23,7 +23,7 @@ __all__ = ["SMALLEST", "IntegerWeights", "quantised_rows"]
 Array = NDArray[Any]
 
 SMALLEST = 1024
-"""Number of elements below which a weight is kept: it takes no space, and its quantisation may cost accuracy."""
+"""Number of elements below which a weight is not quantised: it takes little space, and quantising it may cost accuracy."""
 
 CHUNK_ELEMENTS = 2**24
 """Number of elements that are quantised at a time, so that temporary arrays stay small."""

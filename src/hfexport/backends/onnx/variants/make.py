@@ -20,7 +20,7 @@ from hfexport.backends.onnx.writer import SINGLE_FILE_LIMIT_BYTES, write_model
 __all__ = ["make_variant"]
 
 
-def _tell_nobody(size_bytes: int) -> None:
+def _ignore(size_bytes: int) -> None:
     del size_bytes
 
 
@@ -32,7 +32,7 @@ def make_variant(
     model_type: str = "",
     external: bool = False,
     chunk_bytes: int | None = None,
-    advance: Callable[[int], None] = _tell_nobody,
+    advance: Callable[[int], None] = _ignore,
 ) -> list[Path]:
     """Write a variant of one graph.
 

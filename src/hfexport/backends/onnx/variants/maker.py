@@ -76,7 +76,7 @@ class OnnxVariants:
 
 
 def _fused(made: Sequence[Artifact]) -> str:
-    """Say which operators the files of a fused variant have."""
+    """Return a remark on the fused operators in the files of a variant."""
     counts = sum((fused_operators(artifact.path) for artifact in made), start=Counter[str]())
     if not counts:
         return "no part of its graphs is one that ONNX Runtime has an operator for, so it computes as the plain file"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST", "SMALLEST", "DynamicLinear", "quantise_linears"]
 
 SMALLEST: Final = 1024
-"""Number of elements below which a weight is kept: it takes no space, and its quantisation may cost accuracy."""
+"""Number of elements below which a weight is not quantised: it takes little space, and quantising it may cost accuracy."""
 
 LARGEST: Final = 64
 """Largest absolute value of an integer weight: two products with 255 fit into 16 bits."""

@@ -25,7 +25,7 @@ def dequantise(quantization: Mapping[str, Any], group: Group) -> None:
     """Replace int8 weights (with a tensor `SCB`) and 4-bit weights (with a tensor `quant_state`).
 
     int8: `weight * SCB / 127` by row (https://arxiv.org/abs/2208.07339). 4 bits: `quant_map[code] * absmax` by block of
-        the flat weight, high half of each byte first (https://arxiv.org/abs/2305.14314).
+    the flat weight, high half of each byte first (https://arxiv.org/abs/2305.14314).
     """
     del quantization
     for base, _ in group.ending(".SCB"):

@@ -30,7 +30,7 @@ class Writer:
     Attributes:
         graph: graph with the node.
         before: the node.
-        prefix: begin of the names of new values.
+        prefix: start of the names of new values.
     """
 
     graph: ir.Graph
