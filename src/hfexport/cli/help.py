@@ -14,8 +14,11 @@ __all__ = ["command_help", "overview"]
 _SHORT = {long.removeprefix("--"): option for option, long in SHORT.items()}
 
 _EXIT_CODES = """\
-exit codes: 0 done, 1 bug, 2 inputs, 3 checkpoint, 4 unsupported, 5 export, 6 validation, 7 publishing,
-  8 Neuron toolchain, 9 Job on the Hub, 130 and 143 interrupted; see docs/exit-codes.md"""
+exit codes: 0 done, 1 bug, 2 inputs, 3 checkpoint, 4 unsupported, 5 export, 6 validation,
+  7 publishing, 8 Neuron toolchain, 9 Job on the Hub, 130 and 143 interrupted;
+  see docs/exit-codes.md"""
+
+_COLUMNS = 100
 
 
 def overview() -> str:
@@ -23,7 +26,10 @@ def overview() -> str:
     lines = [
         "usage: hfexport [COMMAND] ...",
         "",
-        "Export Hugging Face checkpoints to ONNX, TorchScript and Neuron, and prove each artifact equal to its model.",
+        *textwrap.wrap(
+            "Export Hugging Face checkpoints to ONNX, TorchScript and Neuron, and prove each artifact equal to its model.",
+            _COLUMNS,
+        ),
         "",
         "commands:",
     ]
@@ -44,7 +50,7 @@ def command_help(command: Command) -> str:
     lines = [
         f"usage: hfexport {command.name} {command.argument} [--INPUT VALUE ...] [--json] [--verbose]",
         "",
-        command.summary,
+        *textwrap.wrap(command.summary, _COLUMNS),
         "",
         "argument:",
         *_entry(command.argument.strip("[]"), command.argument_help),
