@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -55,6 +55,35 @@ def forking() -> Iterator[str]:
 def warm() -> Iterator[str]:
     """Value of `WARM_SERVERS`: servers that have imported torch, for exporting processes of commands."""
     yield from _address("warm")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long tests in every process of a parallel run, so that none has to wait for another at the end."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        items[:] = _dealt(items, processes)
+
+
+def _dealt(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
+    """Give each process the same share of modules with exports, and then short tests, which others take over at the end.
+
+    pytest-xdist gives each process an equal number of tests that follow one another.
+    """
+    short: list[pytest.Item] = []
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        (short if "unit" in item.path.parts else modules.setdefault(item.path, [])).append(item)
+    shares: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    for number, module in enumerate(modules.values()):
+        shares[number % processes] += module
+    order: list[pytest.Item] = []
+    for number, share in enumerate(shares):
+        size = (len(items) - len(order)) // (processes - number)
+        missing = max(0, size - len(share))
+        order += [*share, *short[:missing]]
+        del short[:missing]
+    return [*order, *short]
 
 
 @pytest.hookimpl(trylast=True)

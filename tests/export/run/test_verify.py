@@ -208,7 +208,7 @@ def traced(made: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
             (),
             "allocate memory",
         ),
-        ("while bool(waste.sum() > -1):\n        waste = waste + 1", ("--validation-timeout", "5"), "not checked"),
+        ("while bool(waste.sum() > -1):\n        waste = waste + 1", ("--validation-timeout", "3"), "not checked"),
     ],
     ids=["harmless", "memory", "time"],
 )

@@ -137,7 +137,7 @@ def test_an_ill_conditioned_model_is_held_against_float64(tmp_path: Path) -> Non
     judged = [output["distances"] for output in outputs if output["distances"] is not None]
     assert judged
     assert all(one["exact"] == "fp64" and one["artifact"] <= one["allowed"] for one in judged)
-    assert main([str(folder), "--formats", "onnx", "--atol", "2e-5", "--rtol", "1e-4", "--output", str(output)]) == 6
+    assert main(["verify", str(output), "--model", str(folder), "--atol", "2e-5", "--rtol", "1e-4"]) == 6
 
 
 _ILL_CONDITIONED: dict[str, tuple[str, dict[str, Any]]] = {
