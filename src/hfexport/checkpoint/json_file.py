@@ -29,7 +29,7 @@ def read_bounded(path: Path) -> bytes:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}", remedy="Restore the file.") from error
     if len(content) > MAX_BYTES:
-        raise CheckpointError(f"{path}: has more than {MAX_BYTES} bytes, which no such file has")
+        raise CheckpointError(f"{path}: has more than {MAX_BYTES} bytes, the limit for such a file")
     return content
 
 
@@ -59,7 +59,7 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         key, count = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"key {key!r} stands {count} times")
+        raise ValueError(f"key {key!r} occurs {count} times")
     return found
 
 

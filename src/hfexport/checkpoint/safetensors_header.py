@@ -97,7 +97,7 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
     except (KeyError, TypeError, ValueError):
         well_formed = False
     if not well_formed:
-        raise CheckpointError(f"{path}: tensor {name!r} is not described as the format demands", remedy=_AGAIN)
+        raise CheckpointError(f"{path}: tensor {name!r} is not described as the format requires", remedy=_AGAIN)
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise CheckpointError(
             f"{path}: tensor {name!r} has dtype {dtype!r}, which hfexport does not read",

@@ -138,7 +138,7 @@ def _legacy_layout(path: Path, file: BinaryIO) -> _Layout:
     table = follow(file)
     keys = follow(file)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise PickleRefusedError("its list of storages is none")
+        raise PickleRefusedError("its list of storages is not a list")
     item_bytes = {key: ITEM_BYTES[dtype] for key, dtype in _storage_dtypes(table).items()}
     places: dict[str, tuple[int, int]] = {}
     for key in keys:
@@ -149,7 +149,7 @@ def _legacy_layout(path: Path, file: BinaryIO) -> _Layout:
         places[key] = (file.tell(), size_bytes)
         if size_bytes < 0 or file.tell() + size_bytes > path.stat().st_size:
             raise CheckpointError(
-                f"{path}: storage {key!r} has {size_bytes} bytes by its own word, more than the file",
+                f"{path}: storage {key!r} declares {size_bytes} bytes, more than the file has",
                 remedy=f"It is truncated. {_AGAIN}",
             )
         file.seek(size_bytes, 1)
@@ -213,7 +213,7 @@ def _table(table: Any) -> dict[str, Any]:
 def _rebuild_arguments(call: Call) -> tuple[Any, int, tuple[int, ...], tuple[int, ...]]:
     """Return a tensor's storage reference, offset in elements, shape, and strides in elements."""
     if len(call.arguments) < 4:
-        raise PickleRefusedError(f"it calls {call.target} with too little")
+        raise PickleRefusedError(f"it calls {call.target} with too few arguments")
     reference, offset, shape, strides = call.arguments[:4]
     shape, strides = _numbers(shape), _numbers(strides)
     for extra in call.arguments[4:]:
@@ -229,7 +229,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
     if isinstance(value, Call) and value.target == _SIZE and len(value.arguments) == 1:
         value = value.arguments[0]
     if not isinstance(value, tuple | list) or not all(type(number) is int and number >= 0 for number in value):
-        raise PickleRefusedError("it has a tensor whose shape or strides are no row of numbers")
+        raise PickleRefusedError("it has a tensor whose shape or strides are not lists of numbers")
     return tuple(value)
 
 

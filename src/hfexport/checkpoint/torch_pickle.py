@@ -97,7 +97,7 @@ def follow(file: BinaryIO) -> Any:
                 return machine.pop()
             machine.step(opcode, argument)
     except IndexError as error:
-        raise PickleRefusedError("it takes more from its stack than there is") from error
+        raise PickleRefusedError("it takes more values from its stack than there are") from error
     raise PickleRefusedError("it has no end")
 
 
@@ -202,7 +202,7 @@ class _Machine:
 
     def _container(self, kind: type[Any]) -> Any:
         if type(self._stack[-1]) is not kind:
-            raise PickleRefusedError(f"it fills what is no {kind.__name__}")
+            raise PickleRefusedError(f"it adds items to a value that is no {kind.__name__}")
         return self._stack[-1]
 
     def _pop_many(self, count: int) -> list[Any]:

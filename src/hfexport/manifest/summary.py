@@ -141,8 +141,8 @@ def loose_lines(artifacts: list[ArtifactEntry]) -> list[str]:
         if validation.get("loose_tolerance") and validation["tolerance"] is not None:
             atol, rtol = validation["tolerance"]["atol"], validation["tolerance"]["rtol"]
             lines.append(
-                f"- ⚠️ {_text(artifact['path'])}: held to a loose tolerance, {atol:g} + {rtol:g} times the model's value;"
-                f" above {TOLERANCE_CAP:g}, what passed may still be wrong"
+                f"- ⚠️ {_text(artifact['path'])}: compared within a loose tolerance, {atol:g} + {rtol:g} times the model's value;"
+                f" above {TOLERANCE_CAP:g}, a passed artifact may still be wrong"
             )
     return lines
 

@@ -21,7 +21,7 @@ def refuse_loose(results: Sequence[tuple[Artifact, ArtifactVerdict]]) -> None:
     for artifact, verdict in results:
         if verdict.verdict != "not_run" and verdict.tolerance is not None and verdict.tolerance.is_loose:
             raise ValidationError(
-                f"{artifact.format}/{artifact.path.name}: was held to atol {verdict.tolerance.atol:g} and rtol"
+                f"{artifact.format}/{artifact.path.name}: was compared within atol {verdict.tolerance.atol:g} and rtol"
                 f" {verdict.tolerance.rtol:g}; above {TOLERANCE_CAP:g}, artifacts are published only by name",
                 remedy="Give a smaller tolerance as atol, or publish-unvalidated: true.",
             )

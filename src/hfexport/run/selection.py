@@ -101,10 +101,10 @@ def resolve_dtype(requested: str, checkpoint: Checkpoint, source: ConfigSource, 
     if requested != "auto":
         return requested
     if checkpoint.dtype == "fp16" and source.known is not None and not source.known.half_precision:
-        note(f"{checkpoint.model_type} answers too coarsely in float16; exported as fp32, exactly.")
+        note(f"{checkpoint.model_type} loses too much precision in float16; exported as fp32, without loss.")
         return "fp32"
     if checkpoint.dtype == "bf16":
-        note("The checkpoint is bfloat16, which ONNX Runtime does not run on CPU; exported as fp32, exactly.")
+        note("The checkpoint is bfloat16, which ONNX Runtime does not run on CPU; exported as fp32, without loss.")
     return "fp16" if checkpoint.dtype == "fp16" else "fp32"
 
 

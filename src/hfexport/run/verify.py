@@ -148,7 +148,7 @@ def _read_manifest(path: Path) -> Manifest:
     except (ValueError, RecursionError, AttributeError, jsonschema.ValidationError) as error:
         raise ValidationError(f"{path.name}: is no manifest of hfexport: {first_line(error, limit=200)}") from error
     if manifest["verdict"] not in ("passed", "incomplete"):
-        raise ValidationError(f"{path.name}: says itself that the verdict is {manifest['verdict']}")
+        raise ValidationError(f"{path.name}: its verdict is {manifest['verdict']}")
     return manifest
 
 
@@ -192,7 +192,7 @@ def _source(export: Export, inputs: Inputs, hub: Callable[[], Hub]) -> Source:
         return locate(known["repository"], known["commit"], known["subfolder"] or None, hub)
     raise CheckpointError(
         f"{export.name}: was made from a folder ({source_of(export.manifest)['model']}); its files have the right hashes, "
-        "but what they answer cannot be compared with the model",
+        "but their outputs cannot be compared with the model's",
         remedy="Give the checkpoint that it was made from as --model.",
     )
 
@@ -203,7 +203,7 @@ def _hold_source(export: Export, folder: Path, digests: Mapping[Path, str]) -> N
         path = transformer_folder(folder) / PurePosixPath(entry["path"]).name
         if not path.is_file() or (digests.get(path) or sha256(path)) != entry["sha256"]:
             raise ValidationError(
-                f"{path.name}: the checkpoint has another one than the one that was exported",
+                f"{path.name}: this file of the checkpoint differs from the exported one",
                 remedy="Give the checkpoint that it was made from as --model.",
             )
 
@@ -336,7 +336,7 @@ def _merged(export: Export, adapter: Adapter, fetched: Fetched, run: Run) -> Pat
     for path in sorted(hashes[0].keys() | hashes[1].keys()):
         if hashes[0].get(path) != hashes[1].get(path):
             raise ValidationError(
-                f"{path}: the adapter's base has another one than the one that it was merged into",
+                f"{path}: this file of the adapter's base differs from that of the base it was merged into",
                 remedy="Give the base that it was merged into as --base-model.",
             )
     return folder

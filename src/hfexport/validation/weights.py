@@ -234,7 +234,7 @@ def prove(found: Mapping[str, Stored], models: Sequence[Mapping[str, Stored]], g
             proved += stored.size_bytes
         elif prod(stored.shape) >= LEAST_ELEMENTS and prod(stored.shape) in weights:
             other = weights[prod(stored.shape)]
-            problems.append(f"stored tensor {name} is no tensor of the model, and could stand in for {other}")
+            problems.append(f"stored tensor {name} is no tensor of the model, and could replace {other}")
         else:
             constants.append((name, stored.size_bytes))
     return Proof(proved, tuple(sorted(constants, key=lambda one: -one[1])), tuple(problems))

@@ -176,7 +176,7 @@ def test_a_model_that_draws_at_random_is_not_judged(tmp_path: Path, capsys: pyte
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "informer", "auto")
     arguments = ["--model", str(checkpoint), "--formats", "torchscript", "--output", str(tmp_path / "output")]
     assert main(arguments) == 4
-    assert "answers differently when asked twice: params.0" in capsys.readouterr().err
+    assert "two runs of the model on the same inputs give different values of params.0" in capsys.readouterr().err
 
 
 def test_a_killed_reference_judges_nothing(answers: Case, nothing: Artifact, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "flax": (_header(lambda header: header["__metadata__"].update(format="flax")), "metadata says format 'flax'"),
     "config is no JSON": (lambda folder: (folder / "config.json").write_text("{'a': 1}"), "is not valid JSON"),
     "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "holds no JSON object"),
-    "key twice": (lambda folder: (folder / "config.json").write_text('{"a": 1, "a": 2}'), "key 'a' stands 2 times"),
+    "key twice": (lambda folder: (folder / "config.json").write_text('{"a": 1, "a": 2}'), "key 'a' occurs 2 times"),
     "NaN": (lambda folder: (folder / "config.json").write_text('{"a": NaN}'), "NaN is no JSON value"),
     "no model type": (lambda folder: (folder / "config.json").write_text("{}"), "has no `model_type`"),
     "deep": (lambda folder: (folder / "config.json").write_text("[" * 100_000), "is not valid JSON"),

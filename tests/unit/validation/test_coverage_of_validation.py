@@ -64,7 +64,7 @@ def test_a_loose_tolerance_is_said() -> None:
         and not validation_entry(ArtifactVerdict("failed", Tolerance(0.02, 0.02)))["loose_tolerance"]
     )
     summary = job_summary(manifest_with({"loose_tolerance": True, "tolerance": loose["tolerance"]}))
-    assert "onnx/model.onnx: held to a loose tolerance, 0.5 + 0 times the model's value" in summary
+    assert "onnx/model.onnx: compared within a loose tolerance, 0.5 + 0 times the model's value" in summary
     assert "loose tolerance" not in job_summary(manifest_with({"loose_tolerance": False}))
     (line,) = loose_lines(manifest_with({"loose_tolerance": True, "tolerance": loose["tolerance"]})["artifacts"])
     assert line in summary

@@ -152,8 +152,8 @@ class ModelFails(UnsupportedError):
         self.error = first_line(error, named=True)
         super().__init__(
             f"the model itself fails at {probe.name}, so there is nothing to compare with: {self.error}",
-            remedy="Check that the model runs in transformers with this config.json; without a model that"
-            " answers, nothing can be proved.",
+            remedy="Check that the model runs in transformers with this config.json; an artifact can only be compared"
+            " with a model that runs.",
         )
 
 
@@ -201,7 +201,7 @@ def answer_exactly(
             except MODEL_FAILURES as error:
                 raise UnsupportedError(
                     f"the model does not run in {exact}: {type(error).__name__}: {error}",
-                    remedy="It cannot be asked in higher precision.",
+                    remedy="The model cannot be used in higher precision.",
                 ) from error
             write_arrays(folder / "exact" / str(number), outputs)
 
@@ -211,9 +211,8 @@ def _refuse_chance(outputs: Arrays, again: Arrays, tolerance: Tolerance) -> None
     for name, first in outputs.items():
         if not np.allclose(first, again[name], rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True):
             raise UnsupportedError(
-                f"the model answers differently when asked twice: {name} is not the same, so there is nothing to compare"
-                " with",
-                remedy="It draws at random while it computes; an artifact of it cannot be proved right.",
+                f"two runs of the model on the same inputs give different values of {name}",
+                remedy="The model draws random numbers, so its artifacts cannot be validated.",
             )
 
 
