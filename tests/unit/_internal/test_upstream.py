@@ -7,6 +7,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
 
 import hfexport
 from hfexport._internal.upstream import (
@@ -18,12 +19,13 @@ from hfexport._internal.upstream import (
     torch_core,
     torch_onnx,
     torch_onnx_ops,
+    torch_shapes,
 )
 from hfexport._internal.upstream.checked import MADE_FOR, Part, check, problem
 from hfexport.errors import UpstreamError
 
 PACKAGE = Path(hfexport.__file__).parent
-MODULES = (exporters, hub_client, models, script, torch_core, torch_onnx, torch_onnx_ops)
+MODULES = (exporters, hub_client, models, script, torch_core, torch_onnx, torch_onnx_ops, torch_shapes)
 PARTS = [part for module in MODULES for part in module.PARTS] + [
     part for parts in models.MODEL_PARTS.values() for part in parts
 ]
@@ -138,3 +140,29 @@ def _root(node: ast.Attribute) -> str:
 
 def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
+
+
+class _Apart(torch.nn.Module):
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor + 1 for tensor in tensors)
+
+
+@pytest.mark.parametrize(
+    ("axes", "sizes", "shared"),
+    [
+        ({(0, 0): "batch", (1, 0): "batch"}, (3, 3), True),
+        ({(0, 0): "batch", (1, 0): "batch"}, (3, 4), False),
+        ({(0, 0): "batch", (1, 0): "sequence"}, (3, 3), False),
+        ({}, (3, 3), False),
+    ],
+    ids=["one axis", "other sizes", "two axes", "no axes"],
+)
+def test_dimensions_of_one_axis_share_a_symbol(
+    axes: dict[tuple[int, int], str], sizes: tuple[int, int], shared: bool
+) -> None:
+    dynamic = {0: torch.export.Dim.DYNAMIC}
+    tensors = tuple(torch.ones(size, 2) for size in sizes)
+    with torch_shapes.shared_symbols(axes):
+        program = torch.export.export(_Apart(), tensors, dynamic_shapes=((dynamic, dynamic),), strict=False)
+    first, second = [node.meta["val"].shape[0] for node in program.graph.nodes if node.op == "placeholder"]
+    assert (str(first) == str(second)) is shared

@@ -10,15 +10,16 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.fx
 
 from hfexport._internal.upstream import exporters
 from hfexport._internal.upstream.torch_core import FakeTensorMode
+from hfexport._internal.upstream.torch_shapes import shared_symbols
 from hfexport.backends.onnx.lowering import lower
 from hfexport.backends.patches import model_patches, model_translations, model_types
 from hfexport.errors import MODEL_FAILURES, ExportError, first_line
@@ -29,7 +30,7 @@ from hfexport.modeling.traceable import make_traceable
 from hfexport.modeling.wrappers import flat_model
 
 if TYPE_CHECKING:
-    from hfexport.export_config import ExportConfig, TensorSpec
+    from hfexport.export_config import ExportConfig
 
 __all__ = ["MODEL_PREFIX", "capture"]
 
@@ -57,8 +58,16 @@ def capture(
     Raises:
         ExportError: the model cannot be captured or lowered.
     """
-    free_axes = config.free_axes
-    shapes = tuple(_dynamic_dims(spec, free_axes) for spec in config.inputs)
+    axes = {
+        (number, index): axis
+        for number, spec in enumerate(config.inputs)
+        for index, axis in enumerate(spec.axes)
+        if isinstance(axis, str) and any(name in config.free_axes for name in names_in(axis))
+    }
+    shapes = tuple(
+        {index: torch.export.Dim.DYNAMIC for index in range(len(spec.axes)) if (number, index) in axes}
+        for number, spec in enumerate(config.inputs)
+    )
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with _undisturbed(), torch.no_grad():
         empty = empty_model(config, dtype, fake_mode, loaded=loaded) if like is None else empty_like(like, fake_mode)
@@ -67,7 +76,8 @@ def capture(
         example = tuple(torch.from_numpy(array) for array in trace_inputs(config, dtype).values())
         with fake_mode, _patches("onnx"), _patches("dynamo"), model_patches(*model_types(config.config)):
             try:
-                program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
+                with shared_symbols(axes):
+                    program = torch.export.export(model, args=example, dynamic_shapes=(shapes,), strict=False)
                 exporters.apply_fx_node_fixes("onnx", program.graph_module)
                 own = model_translations(config.config.model_type)
                 onnx_program = lower(program, config, opset, {**exporters.translations(), **own})
@@ -115,15 +125,6 @@ def _root(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error, limit=200, named=True)
-
-
-def _dynamic_dims(spec: TensorSpec, free_axes: Sequence[str]) -> dict[int, Any]:
-    """Return the dimensions of an input that `torch.export` must keep dynamic."""
-    return {
-        index: torch.export.Dim.DYNAMIC
-        for index, axis in enumerate(spec.axes)
-        if any(name in free_axes for name in names_in(axis))
-    }
 
 
 @contextmanager
