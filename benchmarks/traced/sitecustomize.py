@@ -40,19 +40,29 @@ RULES = (
 )
 """Part of the path of a file, names of its functions (none: all), and the stage of samples that are in them."""
 
+CALLERS = ("capture",)
+"""Stages that hold whatever they call: a capture runs the model, whose own frames are a description elsewhere."""
+
 
 def stage_of(frame: FrameType | None) -> str:
-    """Return the stage of a stack: that of the innermost frame with a rule; an import counts as such wherever it is."""
+    """Return the stage of a stack: that of the innermost frame with a rule, or of one of CALLERS around it.
+
+    An import counts as such wherever it is.
+    """
+    found = ""
     while frame is not None:
         name, function = frame.f_code.co_filename, frame.f_code.co_name
-        if name == "<frozen importlib._bootstrap>" and function == "_find_and_load":
+        if not found and name == "<frozen importlib._bootstrap>" and function == "_find_and_load":
             return "imports"
         if "hfexport/" in name:
             for part, functions, stage in RULES:
                 if part in name and (not functions or function in functions):
-                    return stage
+                    if stage in CALLERS:
+                        return stage
+                    found = found or stage
+                    break
         frame = frame.f_back
-    return "other"
+    return found or "other"
 
 
 class Sampler:

@@ -6,6 +6,7 @@ Runs as a child process (see `hfexport._internal.workers`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,20 @@ def run(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     job = read(values, RunnerJob)
     files: dict[str, Session] = {}
-    sessions = {
-        graph.graph: open_graph(
-            graph, files, format_name=job.format, weight_bytes=job.weight_bytes, threads=job.threads
-        )
-        for graph in job.graphs
-    }
-    if job.hash_weights and job.format == "onnx":
-        # After ONNX Runtime has loaded the file: a damaged one is refused by then.
-        write_hashes(hash_onnx(Path(job.graphs[-1].path)), Path(job.folder))
+    hashing = None
+    with ThreadPoolExecutor(1) as beside:
+        if job.hash_weights and job.format == "onnx":
+            # While ONNX Runtime loads the file, with one core.
+            hashing = beside.submit(hash_onnx, Path(job.graphs[-1].path))
+        sessions = {
+            graph.graph: open_graph(
+                graph, files, format_name=job.format, weight_bytes=job.weight_bytes, threads=job.threads
+            )
+            for graph in job.graphs
+        }
+    if hashing is not None:
+        # A damaged file has been refused by ONNX Runtime before this raises its own error.
+        write_hashes(hashing.result(), Path(job.folder))
     session = sessions[job.graphs[-1].graph]
     if job.hash_weights and isinstance(session, TorchScriptSession):
         write_hashes(hash_torchscript(session.module), Path(job.folder))
