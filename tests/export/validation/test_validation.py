@@ -78,7 +78,6 @@ def test_a_right_artifact_passes(which: str, format_name: str, tmp_path: Path, r
     assert verdict.session == "default"
     assert [result.probe for result in verdict.probes] == list(validation_probes(case.config))
     assert verdict.max_abs is not None and verdict.max_abs < 2e-5
-    assert verdict.stages["runner"]["peak_rss_bytes"] > 1 << 20
     for result in verdict.probes:
         compared = [output.name for output in result.outputs]
         declared = [spec.name for spec in case.config.outputs]
