@@ -31,7 +31,7 @@ collect_rarely()
 def pytest_configure(config: pytest.Config) -> None:
     """Start the fork servers of a run with several processes in the one that outlives the others."""
     runs_others = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
-    if runs_others and not all("unit" in Path(argument).parts for argument in config.args):
+    if runs_others and any({"export", "hub"} & set(Path(argument).parts) for argument in config.args):
         stack = ExitStack()
         os.environ[SHARED] = str(stack.enter_context(start_servers(*KINDS)))
         config.add_cleanup(stack.close)

@@ -9,27 +9,30 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
-from transformers import AutoConfig
 
-from hfexport.backends.base import ExportJob
-from hfexport.backends.onnx.backend import OnnxBackend
 from hfexport.cli.main import main
-from hfexport.export_config.builtin import config_class_for
-from hfexport.export_config.tasks import TASKS
 from tiny import make_checkpoint
 
-METADATA = {"producer": "hfexport", "version": "0", "source": "tiny", "task": "any"}
+
+def _export_without_class(model_type: str, folder: Path) -> Path:
+    """Export an image classifier whose config names no class; return the output folder."""
+    checkpoint = make_checkpoint(folder / "checkpoint", model_type, "image-classification")
+    config = json.loads((checkpoint / "config.json").read_text())
+    del config["architectures"]
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    command = ["--model", str(checkpoint), "--task", "image-classification", "--formats", "onnx"]
+    assert main([*command, "--output", str(folder / "output")]) == 0
+    return folder / "output"
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
-    folder = tmp_path_factory.mktemp("levit")
-    checkpoint = make_checkpoint(folder / "checkpoint", "levit", "image-classification")
-    task = TASKS["image-classification"]
-    config = config_class_for("levit")(AutoConfig.from_pretrained(checkpoint), task)
-    (folder / "onnx").mkdir()
-    artifact = OnnxBackend().export(ExportJob(checkpoint, config, "fp32", folder / "onnx", METADATA))
-    return onnxruntime.InferenceSession(artifact.path)
+def levit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export_without_class("levit", tmp_path_factory.mktemp("levit"))
+
+
+@pytest.fixture(scope="module")
+def session(levit: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(levit / "onnx" / "model.onnx")
 
 
 def test_an_image_of_the_configured_size_is_answered_in_any_number(session: onnxruntime.InferenceSession) -> None:
@@ -60,11 +63,7 @@ def test_a_backbone_of_a_package_that_is_not_installed_is_named(
     assert not (tmp_path / "output" / "onnx").exists()
 
 
-@pytest.mark.parametrize("model_type", ["deit", "levit"])
-def test_a_task_of_several_classes_needs_no_class_in_the_config(model_type: str, tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "checkpoint", model_type, "image-classification")
-    config = json.loads((checkpoint / "config.json").read_text())
-    del config["architectures"]
-    (checkpoint / "config.json").write_text(json.dumps(config))
-    command = ["--model", str(checkpoint), "--task", "image-classification", "--formats", "onnx"]
-    assert main([*command, "--output", str(tmp_path / "output")]) == 0
+def test_a_task_of_several_classes_needs_no_class_in_the_config(levit: Path, tmp_path: Path) -> None:
+    for output in (levit, _export_without_class("deit", tmp_path)):
+        manifest = json.loads((output / "hfexport.json").read_text(encoding="utf-8"))
+        assert (manifest["verdict"], manifest["task"]) == ("passed", "image-classification")
