@@ -84,7 +84,7 @@ def test_every_variant_that_divides_the_work_passes(
     )
 
 
-@pytest.mark.parametrize("part", ["write_encoder", "write_decoder"])
+@pytest.mark.parametrize("part", [pytest.param("write_encoder", marks=pytest.mark.thorough), "write_decoder"])
 def test_a_run_whose_graphs_are_wrong_leaves_nothing(
     part: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
