@@ -1,7 +1,8 @@
-"""Tokens that are missing, and workflows that the Hub does not trust: one error, before anything is exported."""
+"""What is refused before a model is run: tokens that are missing or not granted, and published exports that are none."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from hub.conftest import Finished, hub_environment
 from local_hub.server import LocalHub
 from local_hub.store import Publisher
+from manifests import failed_manifest, full_manifest
 
 MODEL = ("--model", "org/tiny")
 PUSH = (*MODEL, "--push-to-hub", "true")
@@ -19,7 +21,7 @@ PUSH = (*MODEL, "--push-to-hub", "true")
 
 @pytest.fixture
 def run(hub: LocalHub, tmp_path: Path) -> Callable[..., Finished]:
-    """Runs `hfexport` with options; keyword arguments are environment variables. It ends before it exports."""
+    """Runs `hfexport` with options, without a server that has imported torch; keyword arguments are environment variables."""
 
     def run_cli(*arguments: str, **variables: str) -> Finished:
         command = [sys.executable, "-m", "hfexport", *arguments]
@@ -65,4 +67,32 @@ def test_a_resource_to_read_that_is_not_granted(
     done = run(*MODEL, **job, HF_OIDC_RESOURCE="org/private")
     assert done.exit_code == 3, done.said
     assert "could not get a token as trusted publisher of org/private: " in done.said
+    assert "Traceback" not in done.said
+
+
+def test_a_repository_without_an_export(run: Callable[..., Finished]) -> None:
+    done = run("verify", "org/tiny", "--subfolder", "fp16")
+    assert done.exit_code == 3, done.said
+    assert "org/tiny: has no fp16/hfexport.json at " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "hfexport.json: is no manifest of hfexport: "),
+        (json.dumps(failed_manifest()).encode(), "hfexport.json: says itself that the verdict is failed"),
+        (
+            json.dumps(full_manifest()).encode(),
+            "onnx/model.onnx: is not the file that the manifest describes\ntorchscript/model.pt: is missing",
+        ),
+    ],
+    ids=["broken", "failed", "changed"],
+)
+def test_a_published_export_that_is_not_whole(
+    content: bytes, said: str, hub: LocalHub, run: Callable[..., Finished]
+) -> None:
+    hub.add("org/exported", {"hfexport.json": content, "onnx/model.onnx": b"another"})
+    done = run("verify", "org/exported")
+    assert done.exit_code == 6, done.said
+    assert said in done.stderr
     assert "Traceback" not in done.said
