@@ -80,7 +80,7 @@ def test_a_repository_without_an_export(run: Callable[..., Finished]) -> None:
     ("content", "said"),
     [
         (b"{", "hfexport.json: is no manifest of hfexport: "),
-        (json.dumps(failed_manifest()).encode(), "hfexport.json: says itself that the verdict is failed"),
+        (json.dumps(failed_manifest()).encode(), "hfexport.json: its verdict is failed"),
         (
             json.dumps(full_manifest()).encode(),
             "onnx/model.onnx: is not the file that the manifest describes\ntorchscript/model.pt: is missing",
