@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,40 @@ def test_the_worst_exit_code_counts(codes: tuple[int, ...], expected: int) -> No
 def test_the_order_is_the_documented_one() -> None:
     text = (Path(__file__).resolve().parents[3] / "docs" / "exit-codes.md").read_text(encoding="utf-8")
     assert ", ".join(map(str, WORST_FIRST)) in text
+
+
+def test_an_output_that_another_run_works_in_is_waited_for(
+    tmp_path: Path, planned: Callable[..., list[Planned]]
+) -> None:
+    todo = planned(0, 0)
+    output = Path(todo[0].member.inputs.output)
+    output.mkdir(parents=True)
+    told: list[str] = []
+    with ExitStack() as stack:
+        descriptor = os.open(output, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+        def tell(outcome: Outcome) -> None:
+            told.append(outcome.planned.member.name)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+        outcomes = run_all(todo, _settings(tmp_path, ""), tell)
+    assert told == ["org/m1", "org/m0"]
+    assert [(outcome.exit_code, outcome.attempts) for outcome in outcomes] == [(0, 1), (0, 1)]
+
+
+def test_an_interrupt_ends_what_runs(tmp_path: Path, planned: Callable[..., list[Planned]]) -> None:
+    program = """
+        signal.signal(signal.SIGTERM, lambda *_: ((folder / "ended").touch(), sys.exit(143)))
+        (folder / f"waits{name[-1]}").touch()
+        if name.endswith("1"): time.sleep(600)
+        while not (folder / "waits1").exists(): time.sleep(0.01)
+    """
+
+    def interrupt(outcome: Outcome) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(planned(0, 0), _settings(tmp_path, program, jobs=2), interrupt)
+    assert (tmp_path / "ended").exists()
