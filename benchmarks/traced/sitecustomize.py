@@ -41,7 +41,7 @@ RULES = (
 """Part of the path of a file, names of its functions (none: all), and the stage of samples that are in them."""
 
 CALLERS = ("capture",)
-"""Stages that hold whatever they call: a capture runs the model, whose own frames are a description elsewhere."""
+"""Stages that include all functions they call: a capture runs the model, whose frames count as another stage elsewhere."""
 
 
 def stage_of(frame: FrameType | None) -> str:
