@@ -7,19 +7,51 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
-from hfexport.export_config import ExportConfig, TensorSpec
+from hfexport.export_config import Axis, ExportConfig, Role, TensorSpec
 from hfexport.runtime.shapes import input_sizes, pad_to_fixed, slice_outputs
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-__all__ = ["DESCRIPTION_FILE", "Description", "OnnxModel", "TorchScriptModel", "load_onnx", "load_torchscript"]
+__all__ = [
+    "DESCRIPTION_FILE",
+    "Description",
+    "DescriptionValues",
+    "OnnxModel",
+    "TorchScriptModel",
+    "load_onnx",
+    "load_torchscript",
+]
 
 DESCRIPTION_FILE: Final = "hfexport.json"
 """Name of the extra file in a TorchScript artifact, and of the metadata in a fixed-shape ONNX file, with its `Description`."""
+
+
+class TensorEntry(TypedDict):
+    """Values of an output in a description; `dtype` is numpy's name."""
+
+    name: str
+    dtype: str
+    axes: list[Axis]
+    role: Role
+
+
+class InputEntry(TensorEntry):
+    """Values of an input in a description."""
+
+    pad_value: int | None
+
+
+class DescriptionValues(TypedDict):
+    """JSON values of a `Description`."""
+
+    inputs: list[InputEntry]
+    outputs: list[TensorEntry]
+    fixed_sizes: dict[str, int]
+    metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -56,22 +88,23 @@ class Description:
             metadata=dict(metadata),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> DescriptionValues:
         """Convert to JSON values that `from_dict` reads."""
         return {
-            "inputs": [self._tensor(spec) | {"pad_value": self.pad_values.get(spec.name, 0)} for spec in self.inputs],
+            "inputs": [{**self._tensor(spec), "pad_value": self.pad_values.get(spec.name, 0)} for spec in self.inputs],
             "outputs": [self._tensor(spec) for spec in self.outputs],
             "fixed_sizes": dict(self.fixed_sizes),
             "metadata": dict(self.metadata),
         }
 
-    def _tensor(self, spec: TensorSpec) -> dict[str, Any]:
+    def _tensor(self, spec: TensorSpec) -> TensorEntry:
         dtype = self.float_dtype if spec.dtype == "float" else spec.dtype
         return {"name": spec.name, "dtype": dtype, "axes": list(spec.axes), "role": spec.role}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Description:
-        floats = {entry["dtype"] for entry in values["inputs"] + values["outputs"]} - {"int64"}
+    def from_dict(cls, values: DescriptionValues) -> Description:
+        """Create from the result of `to_dict`."""
+        floats = {entry["dtype"] for entry in (*values["inputs"], *values["outputs"])} - {"int64"}
         return cls(
             inputs=tuple(_spec(entry) for entry in values["inputs"]),
             outputs=tuple(_spec(entry) for entry in values["outputs"]),
@@ -82,7 +115,7 @@ class Description:
         )
 
 
-def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+def _spec(entry: TensorEntry) -> TensorSpec:
     dtype: Literal["int64", "float"] = "int64" if entry["dtype"] == "int64" else "float"
     return TensorSpec(entry["name"], tuple(entry["axes"]), dtype, entry["role"])
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from hfexport._internal.messages import Message
+from hfexport.runtime.artifacts import DescriptionValues
 
 __all__ = [
     "Compile",
@@ -77,7 +78,7 @@ class PartRequest(Message, frozen=True):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     probes: int
-    description: dict[str, Any]
+    description: DescriptionValues
 
 
 class ExportRequest(Request, frozen=True, tag="export"):

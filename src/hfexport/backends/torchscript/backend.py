@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from hfexport.backends.base import Artifact, Data, ExportJob
 from hfexport.backends.templates import template_key
 from hfexport.backends.torchscript.template import Script, decode, encode, held_sizes, take_apart, write_archive
 from hfexport.runtime import Description
+from hfexport.runtime.artifacts import DescriptionValues
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -197,8 +198,7 @@ def _flat(job: ExportJob) -> FlatModel:
     return flat_model(load_model(job.checkpoint, job.config, job.dtype), job.config)
 
 
-def _description(config: ExportConfig, dtype: str, fixed_sizes: Mapping[str, int]) -> dict[str, Any]:
+def _description(config: ExportConfig, dtype: str, fixed_sizes: Mapping[str, int]) -> DescriptionValues:
     """Return the description of a graph as JSON values, without metadata."""
     description = Description.of(config, dtype, fixed_sizes=held_sizes(config, fixed_sizes), metadata={})
-    values: dict[str, Any] = json.loads(json.dumps(description.to_dict()))
-    return values
+    return description.to_dict()

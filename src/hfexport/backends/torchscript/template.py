@@ -25,6 +25,7 @@ from hfexport.backends.base import Data
 from hfexport.backends.origins import StoredWeight
 from hfexport.backends.torchscript.archive import ALIGNMENT, HEADER_BYTES, entry
 from hfexport.runtime import DESCRIPTION_FILE
+from hfexport.runtime.artifacts import DescriptionValues
 
 if TYPE_CHECKING:
     from hfexport.export_config import ExportConfig
@@ -85,7 +86,7 @@ class Script(msgspec.Struct, frozen=True):
     """
 
     root: str
-    description: dict[str, Any]
+    description: DescriptionValues
     weights: tuple[StoredWeight, ...]
     records: tuple[Record, ...]
     nodes: int
