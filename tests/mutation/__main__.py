@@ -28,7 +28,7 @@ def run() -> int:
     parser.add_argument("--models", default=",".join(names), help="of " + ", ".join(names))
     parser.add_argument("--formats", default="onnx,torchscript")
     parser.add_argument("--per-kind", type=int, default=2, help="mutants of each kind of each artifact, at most")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="of mutants: " + ", ".join(KINDS))
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of mutants: " + ", ".join(KINDS).replace("%", "%%"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=ROOT / ".mutation", help="keeps exports and results")
     parser.add_argument("--write", action="store_true", help="write docs/mutation.md and docs/validation.md")
