@@ -42,7 +42,6 @@ CHART: Final = ROOT / "docs" / "images" / "performance.svg"
 
 SECTIONS: Final[dict[str, Callable[[Path, int], Any]]] = {
     "startup": startup,
-    "stages": stages,
     "latency": latency,
     "variants": variants,
     "scaling": scaling,
@@ -83,6 +82,11 @@ def _measure(results: dict[str, Any], arguments: argparse.Namespace) -> None:
                 sources[case.name] = tree
                 shutil.rmtree(folder)
                 save(results)
+        if "stages" in arguments.only:
+            found = stages(Path(temporary), arguments.runs, arguments.cases)
+            results["stages"] = {**found, "cases": {**results.get("stages", {}).get("cases", {}), **found["cases"]}}
+            sources["stages"] = tree
+            save(results)
         for name, section in SECTIONS.items():
             if name in arguments.only:
                 print(name, file=sys.stderr)
@@ -97,7 +101,7 @@ def _measure(results: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sections = {name: name for name in ("export", *SECTIONS)}
+    sections = {name: name for name in ("export", "stages", *SECTIONS)}
     known = {**sections, "image": "image"}
     cases, contenders = {case.name: case for case in CASES}, {one.name: one for one in CONTENDERS}
     parser.add_argument(
@@ -109,7 +113,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--image", default="hfexport:test", help="name of the image to look into (default: %(default)s)"
     )
-    parser.add_argument("--cases", type=_names(cases), default=list(CASES), help=f"of export: {', '.join(cases)}")
+    parser.add_argument(
+        "--cases", type=_names(cases), default=list(CASES), help=f"of export and stages: {', '.join(cases)}"
+    )
     parser.add_argument(
         "--contenders", type=_names(contenders), default=list(CONTENDERS), help=f"of export: {', '.join(contenders)}"
     )

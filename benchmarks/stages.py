@@ -7,17 +7,18 @@ import os
 import shutil
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cases import CASES, Case, checkpoint
+from cases import Case, checkpoint
 from comparison import TIMEOUT_S, quiet, reason
 from peers import CONTENDERS, Places
 from process_tree import measure
 
 __all__ = ["CONTENDER_NAMES", "STAGED", "read_processes", "stages"]
 
-STAGED: Final = ("minilm", "llama-125m")
+STAGED: Final = ("minilm", "llama-125m", "llama-1.1b")
 """Cases whose stages are measured."""
 
 CONTENDER_NAMES: Final = ("hfexport cold", "hfexport warm")
@@ -25,10 +26,10 @@ IMPORTS: Final = "import torch, transformers; from transformers import AutoModel
 TRACED: Final = Path(__file__).with_name("traced")
 
 
-def stages(folder: Path, runs: int) -> dict[str, Any]:
+def stages(folder: Path, runs: int, cases: Sequence[Case]) -> dict[str, Any]:
     """Measure imports alone, then each case cold and warm: `runs` times as it is, and once with samples of its stages."""
     found: dict[str, Any] = {"imports_s": _imports(folder, runs), "cases": {}}
-    for case in (case for case in CASES if case.name in STAGED):
+    for case in (case for case in cases if case.name in STAGED):
         place = folder / case.name
         place.mkdir()
         found["cases"][case.name] = {name: _measure(case, name, place, runs) for name in CONTENDER_NAMES}
