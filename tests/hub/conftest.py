@@ -37,6 +37,19 @@ class Finished:
         return f"exit code {self.exit_code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
 
+def job_environment(hub: LocalHub, folder: Path) -> dict[str, str]:
+    """Return what the Actions runner sets for a job with `id-token: write`."""
+    commands = folder / "commands"
+    commands.mkdir(exist_ok=True)
+    return {
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_OUTPUT": str(commands / "output"),
+        "GITHUB_STEP_SUMMARY": str(commands / "summary"),
+        "ACTIONS_ID_TOKEN_REQUEST_URL": f"{hub.url}/actions/id-token",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "runner-secret",
+    }
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT classifier with a tokenizer."""

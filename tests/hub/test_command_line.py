@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hfexport._internal.forkserver import WARM_SERVERS
-from hub.conftest import TOKEN, Finished
+from hub.conftest import TOKEN, Finished, job_environment
 from local_hub.server import LocalHub
 from local_hub.store import Publisher
 
@@ -24,19 +24,6 @@ MODEL = ("--model", "org/tiny")
 PUSH = (*MODEL, "--push-to-hub", "true")
 EXTERNAL = ("--external-data", "true")
 QUICK = ("--formats", "torchscript", "--validate", "off", "--publish-unvalidated")
-
-
-def actions(hub: LocalHub, folder: Path) -> dict[str, str]:
-    """What the runner sets for a job with `id-token: write`."""
-    commands = folder / "commands"
-    commands.mkdir(exist_ok=True)
-    return {
-        "GITHUB_ACTIONS": "true",
-        "GITHUB_OUTPUT": str(commands / "output"),
-        "GITHUB_STEP_SUMMARY": str(commands / "summary"),
-        "ACTIONS_ID_TOKEN_REQUEST_URL": f"{hub.url}/actions/id-token",
-        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "runner-secret",
-    }
 
 
 def everything_written(*folders: Path) -> bytes:
@@ -55,7 +42,7 @@ def test_keyless_and_then_nothing_to_do(
 ) -> None:
     hub.oidc_job = "org/release"
     hub.publishers = [Publisher("org/release", "org/tiny")]
-    runner = actions(hub, tmp_path)
+    runner = job_environment(hub, tmp_path)
     done = run(*PUSH, *EXTERNAL, **runner)
     assert done.exit_code == 0, done.said
     head = hub.repositories["org/tiny"].head()
@@ -102,7 +89,7 @@ def test_keyless_and_then_nothing_to_do(
 
 
 def test_a_workflow_that_nobody_trusts(hub: LocalHub, run: Callable[..., Finished], tmp_path: Path) -> None:
-    done = run(*PUSH, **actions(hub, tmp_path))
+    done = run(*PUSH, **job_environment(hub, tmp_path))
     assert done.exit_code == 7, done.said
     assert "trusted publisher" in done.said
     assert "Traceback" not in done.said

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.conftest import Finished, hub_environment
+from hub.conftest import Finished, hub_environment, job_environment
 from local_hub.server import LocalHub
 from local_hub.store import Publisher
 from manifests import failed_manifest, full_manifest
@@ -32,18 +32,6 @@ def run(hub: LocalHub, tmp_path: Path) -> Callable[..., Finished]:
     return run_cli
 
 
-@pytest.fixture
-def job(hub: LocalHub, tmp_path: Path) -> dict[str, str]:
-    """What the runner sets for a job with `id-token: write`."""
-    return {
-        "GITHUB_ACTIONS": "true",
-        "GITHUB_OUTPUT": str(tmp_path / "output"),
-        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
-        "ACTIONS_ID_TOKEN_REQUEST_URL": f"{hub.url}/actions/id-token",
-        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "runner-secret",
-    }
-
-
 def test_no_token_to_publish_with(hub: LocalHub, run: Callable[..., Finished]) -> None:
     done = run(*PUSH)
     assert done.exit_code == 7, done.said
@@ -51,9 +39,9 @@ def test_no_token_to_publish_with(hub: LocalHub, run: Callable[..., Finished]) -
     assert "Give hub-token or HF_TOKEN" in done.stderr
 
 
-def test_a_workflow_that_is_no_publisher(hub: LocalHub, run: Callable[..., Finished], job: dict[str, str]) -> None:
+def test_a_workflow_that_is_no_publisher(hub: LocalHub, run: Callable[..., Finished], tmp_path: Path) -> None:
     hub.publishers = [Publisher("org/another-workflow", "org/tiny")]
-    done = run(*PUSH, **job)
+    done = run(*PUSH, **job_environment(hub, tmp_path))
     assert done.exit_code == 7, done.said
     assert "could not get a token as trusted publisher of org/tiny: " in done.said
     assert "no trusted publisher of org/tiny fits this workflow" in done.said
@@ -61,10 +49,8 @@ def test_a_workflow_that_is_no_publisher(hub: LocalHub, run: Callable[..., Finis
     assert not any("runner-secret" in line or "id-token:" in line for line in shown)
 
 
-def test_a_resource_to_read_that_is_not_granted(
-    hub: LocalHub, run: Callable[..., Finished], job: dict[str, str]
-) -> None:
-    done = run(*MODEL, **job, HF_OIDC_RESOURCE="org/private")
+def test_a_resource_to_read_that_is_not_granted(hub: LocalHub, run: Callable[..., Finished], tmp_path: Path) -> None:
+    done = run(*MODEL, **job_environment(hub, tmp_path), HF_OIDC_RESOURCE="org/private")
     assert done.exit_code == 3, done.said
     assert "could not get a token as trusted publisher of org/private: " in done.said
     assert "Traceback" not in done.said

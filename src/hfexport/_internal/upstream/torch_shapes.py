@@ -39,7 +39,8 @@ PARTS: Final = (
 
 check("torch", *PARTS)
 
-import sympy  # type: ignore[import-untyped]  # noqa: E402 - has no types
+# sympy publishes no types. torch's symbols are sympy's, and it is imported with torch.
+import sympy  # type: ignore[import-untyped]  # noqa: E402
 from torch._dynamo.source import GetItemSource, TensorProperty, TensorPropertySource  # noqa: E402
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv  # noqa: E402
 
